@@ -1,0 +1,110 @@
+"""What is known of an interception: how it began, what was seen of it, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """The client went away, or the request was cut."""
+    INTERRUPTED = "interrupted"
+    """The process died; found at the next start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interception:
+    """The start of an interception: all that is known before the upstream is called."""
+
+    id: str
+    initiator_id: str
+    api_key_id: str
+    provider: str
+    provider_type: str
+    route: str
+    model: str
+    streaming: bool
+    client: str
+    user_agent: str | None
+    session_id: str | None
+    correlating_tool_call_id: str | None
+    credential_kind: str
+    credential_hint: str | None
+    metadata: Mapping[str, Any]
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """Tokens of one upstream message. `input_tokens` leaves cached tokens out, whatever the provider counts."""
+
+    message_id: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    extra: Mapping[str, int] = field(default_factory=dict)
+    partial: bool = False
+    """The message broke off: these are the counts as far as they were known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    message_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUsage:
+    """A tool call that the model made; `arguments` are parsed where they are JSON, else the raw text."""
+
+    message_id: str
+    call_id: str
+    tool: str
+    arguments: Any
+    injected: bool = False
+    server: str | None = None
+    error: str | None = None
+    duration: float | None = None
+    """Seconds that an injected tool took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thought:
+    source: str
+    """`thinking`, `reasoning_summary` or `commentary`."""
+    text: str
+
+
+@dataclass(slots=True)
+class Facts:
+    """What was seen of one or more upstream messages of an interception."""
+
+    token_usages: list[TokenUsage] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    tool_usages: list[ToolUsage] = field(default_factory=list)
+    thoughts: list[Thought] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    status: Status
+    ended_at: datetime
+    upstream_status: int | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class InterceptionRecord:
+    """An interception as it is read back; `ending` is None while it runs."""
+
+    interception: Interception
+    facts: Facts = field(default_factory=Facts)
+    ending: Ending | None = None
