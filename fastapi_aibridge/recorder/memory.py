@@ -1,0 +1,117 @@
+"""A recorder that holds the newest interceptions in memory: for tests, demos and apps that keep nothing."""
+
+from __future__ import annotations
+
+import builtins
+from datetime import UTC, date
+
+from .content import ending_without_content, facts_without_content
+from .cursor import decode_cursor, encode_cursor, to_microseconds
+from .recorder import InterceptionQuery, Page
+from .records import Ending, Facts, Interception, InterceptionRecord
+from .usage import UsageBy, UsageQuery, UsageRow, usage_row
+
+
+class MemoryRecorder:
+    """Holds up to `max_items` interceptions; a further one displaces the oldest, running or not."""
+
+    def __init__(self, max_items: int = 1000, *, capture_content: bool = True) -> None:
+        if max_items < 1:
+            raise ValueError(f"max_items must be at least 1, not {max_items!r}")
+        self._max_items = max_items
+        self._capture_content = capture_content
+        self._records: dict[str, InterceptionRecord] = {}
+
+    async def start(self, interception: Interception) -> None:
+        self._records[interception.id] = InterceptionRecord(interception)
+        if len(self._records) > self._max_items:
+            del self._records[next(iter(self._records))]
+
+    async def observe(self, interception_id: str, facts: Facts) -> None:
+        record = self._records.get(interception_id)
+        if record is not None:
+            self._add(record, facts)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        record = self._records.get(interception_id)
+        if record is not None and record.ending is None:
+            self._add(record, facts)
+            record.ending = ending if self._capture_content else ending_without_content(ending)
+
+    def _add(self, record: InterceptionRecord, facts: Facts) -> None:
+        if not self._capture_content:
+            facts = facts_without_content(facts)
+        record.facts.token_usages += facts.token_usages
+        record.facts.prompts += facts.prompts
+        record.facts.tool_usages += facts.tool_usages
+        record.facts.thoughts += facts.thoughts
+
+    async def get(self, interception_id: str) -> InterceptionRecord | None:
+        record = self._records.get(interception_id)
+        return None if record is None else _copy(record)
+
+    async def list(self, query: InterceptionQuery) -> Page:
+        """Newest first. Raises `InvalidCursor`."""
+        before = None if query.cursor is None else decode_cursor(query.cursor)
+        places = sorted(map(_place, self._matching(query)), reverse=True)
+        if before is not None:
+            places = [place for place in places if place < before]
+        page = places[: max(query.limit, 1)]
+        next_cursor = encode_cursor(*page[-1]) if len(page) < len(places) else None
+        return Page([_copy(self._records[interception_id]) for _, interception_id in page], next_cursor)
+
+    async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
+        sums: dict[tuple[date | str, ...], builtins.list[int]] = {}
+        for record in self._matching(query):
+            begun = record.interception
+            key = tuple(
+                begun.started_at.astimezone(UTC).date() if by is UsageBy.DAY else getattr(begun, by.value)
+                for by in query.by
+            )
+            total = sums.setdefault(key, [0, 0, 0, 0, 0])
+            total[0] += 1
+            for tokens in record.facts.token_usages:
+                total[1] += tokens.input_tokens
+                total[2] += tokens.output_tokens
+                total[3] += tokens.cache_read_tokens
+                total[4] += tokens.cache_write_tokens
+        if not query.by and not sums:
+            sums[()] = [0, 0, 0, 0, 0]
+        return [
+            usage_row(query, key, total)
+            for key, total in sorted(sums.items(), key=lambda item: tuple(map(str, item[0])))
+        ]
+
+    def _matching(self, query: InterceptionQuery | UsageQuery) -> builtins.list[InterceptionRecord]:
+        after = None if query.started_after is None else to_microseconds(query.started_after)
+        before = None if query.started_before is None else to_microseconds(query.started_before)
+        wanted = [
+            (name, value)
+            for name in ("initiator_id", "provider", "model", "session_id")
+            if (value := getattr(query, name)) is not None
+        ]
+        return [
+            record
+            for record in self._records.values()
+            if all(getattr(record.interception, name) == value for name, value in wanted)
+            and (after is None or to_microseconds(record.interception.started_at) >= after)
+            and (before is None or to_microseconds(record.interception.started_at) < before)
+        ]
+
+
+def _place(record: InterceptionRecord) -> tuple[int, str]:
+    return to_microseconds(record.interception.started_at), record.interception.id
+
+
+def _copy(record: InterceptionRecord) -> InterceptionRecord:
+    facts = record.facts
+    return InterceptionRecord(
+        record.interception,
+        Facts(
+            token_usages=facts.token_usages[:],
+            prompts=facts.prompts[:],
+            tool_usages=facts.tool_usages[:],
+            thoughts=facts.thoughts[:],
+        ),
+        record.ending,
+    )
