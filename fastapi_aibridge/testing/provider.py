@@ -35,7 +35,7 @@ class ScriptedProvider:
         self,
         script: Script,
         *,
-        models: Sequence[str] = ("gpt-5", "claude-sonnet-4-5"),
+        models: Sequence[str] = ("gpt-5", "claude-sonnet-5"),
         api_key: str | None = None,
     ) -> None:
         self.received: list[Received] = []
