@@ -28,7 +28,8 @@ class ScriptedProvider:
     """An ASGI app that speaks the APIs of OpenAI (chat completions, responses, models) and Anthropic (messages,
     count tokens, models), streamed and not.
 
-    Only calls to a model take a reply from the script. Where `api_key` is given, requests without it get 401.
+    Only calls to a model take a reply from the script. Where `api_key` is given, requests without it get 401. Of
+    the requests, the newest `keep` are kept: all of them, if it is None.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class ScriptedProvider:
         *,
         models: Sequence[str] = ("gpt-5", "claude-sonnet-5"),
         api_key: str | None = None,
+        keep: int | None = None,
     ) -> None:
         self.received: list[Received] = []
         """What has arrived, in order."""
         self._models = tuple(models)
         self._api_key = api_key
+        self._keep = keep
         self._next_reply = _reader(script)
 
     def serve(self, port: int = 0) -> AbstractAsyncContextManager[str]:
@@ -57,6 +60,8 @@ class ScriptedProvider:
             raise NotImplementedError(f"the scripted provider speaks HTTP, not {scope['type']!r}")
         received = await _read(scope, receive)
         self.received.append(received)
+        if self._keep is not None:
+            del self.received[: -self._keep or None]
         complete = False
 
         async with anyio.create_task_group() as tasks:

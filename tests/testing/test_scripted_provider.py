@@ -299,6 +299,17 @@ async def test_it_serves_in_the_running_loop() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("keep", "wanted"), [(None, [0, 1, 2, 3]), (2, [2, 3]), (0, [])])
+async def test_it_can_forget_old_requests(keep: int | None, wanted: list[int]) -> None:
+    """A provider that runs for long keeps only the newest requests, as many as it is told."""
+    provider = ScriptedProvider(Reply("ok"), keep=keep)
+    async with httpx.AsyncClient(base_url="http://provider", transport=httpx.ASGITransport(provider)) as http:
+        for number in range(4):
+            await http.post("/v1/responses", json={"model": "gpt-5", "number": number})
+    assert [received.json()["number"] for received in provider.received] == wanted
+
+
+@pytest.mark.anyio
 async def test_it_works_without_a_socket() -> None:
     """The provider is an ASGI app: a client with an ASGI transport reaches it in process."""
     transport = httpx.ASGITransport(ScriptedProvider(Reply("Hi there")))

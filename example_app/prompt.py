@@ -1,0 +1,67 @@
+"""What a client last said to the model, read from a request in any of the three wire formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`text` is the last text of the last message; `tool_results` are set if tools have the last word instead."""
+
+    model: str
+    text: str
+    tool_results: tuple[str, ...]
+    tools: tuple[str, ...]
+    """The names of the tools that the model may call."""
+
+
+def read(request: Mapping[str, Any]) -> Prompt:
+    """Tell the formats apart by their members; what is not understood counts as nothing said."""
+    turns = request.get("input", request.get("messages"))
+    turns = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+    turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    said = [turn for turn in turns if turn.get("role") == "user"]
+    texts = list(_texts(said[-1].get("content"))) if said else []
+    return Prompt(
+        model=str(request["model"]),
+        text=texts[-1] if texts else "",
+        tool_results=tuple(_tool_results(turns)),
+        tools=tuple(_tool_names(request.get("tools"))),
+    )
+
+
+def _tool_results(turns: list[dict[str, Any]]) -> Iterator[str]:
+    for turn in reversed(list(takewhile(_is_tool_result, reversed(turns)))):
+        yield " ".join(_texts(turn.get("output", turn.get("content"))))
+    # Anthropic has them as blocks of a user message.
+    last = turns[-1].get("content") if turns else None
+    for block in last if isinstance(last, list) else ():
+        if isinstance(block, dict) and block.get("type") == "tool_result":
+            yield " ".join(_texts(block.get("content")))
+
+
+def _is_tool_result(turn: Mapping[str, Any]) -> bool:
+    return turn.get("role") == "tool" or str(turn.get("type")).endswith("_call_output")
+
+
+def _texts(content: object) -> Iterator[str]:
+    """The texts of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for part in content:
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield part["text"]
+
+
+def _tool_names(tools: object) -> Iterator[str]:
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict):
+            # Chat Completions has the name one level below.
+            name = tool.get("name") or (tool.get("function") or {}).get("name")
+            if isinstance(name, str):
+                yield name
