@@ -31,7 +31,8 @@ class Recorder(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionQuery:
     """Which interceptions to list, newest first. The bounds in time are half open: from `started_after` on,
-    before `started_before`."""
+    before `started_before`.
+    """
 
     limit: int = 50
     cursor: str | None = None

@@ -1,0 +1,82 @@
+"""A FastAPI plugin that gives any app an AI gateway for each of its users."""
+
+from .bridge import RequestBridge
+from .errors import (
+    AIBridgeError,
+    ConfigurationError,
+    GatewayError,
+    PoolShutdown,
+    RecorderUnavailable,
+    SettingsError,
+)
+from .plugin import AIBridge, get_bridge
+from .pool import CachedBridgePool, PoolMetrics
+from .principal import Principal
+from .providers import AnthropicProvider, OpenAIProvider, Provider
+from .providers.source import ProviderSource
+from .recorder import (
+    Ending,
+    Facts,
+    Interception,
+    InterceptionQuery,
+    InterceptionRecord,
+    InterceptionStore,
+    MemoryRecorder,
+    Page,
+    Prompt,
+    Recorder,
+    Status,
+    Thought,
+    TokenUsage,
+    ToolUsage,
+)
+from .settings import (
+    CircuitBreakerSettings,
+    MCPServerSettings,
+    PoolSettings,
+    ProviderSettings,
+    RecorderSettings,
+    Settings,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AIBridge",
+    "AIBridgeError",
+    "AnthropicProvider",
+    "CachedBridgePool",
+    "CircuitBreakerSettings",
+    "ConfigurationError",
+    "Ending",
+    "Facts",
+    "GatewayError",
+    "Interception",
+    "InterceptionQuery",
+    "InterceptionRecord",
+    "InterceptionStore",
+    "MCPServerSettings",
+    "MemoryRecorder",
+    "OpenAIProvider",
+    "Page",
+    "PoolMetrics",
+    "PoolSettings",
+    "PoolShutdown",
+    "Principal",
+    "Prompt",
+    "Provider",
+    "ProviderSettings",
+    "ProviderSource",
+    "Recorder",
+    "RecorderSettings",
+    "RecorderUnavailable",
+    "RequestBridge",
+    "Settings",
+    "SettingsError",
+    "Status",
+    "Thought",
+    "TokenUsage",
+    "ToolUsage",
+    "__version__",
+    "get_bridge",
+]

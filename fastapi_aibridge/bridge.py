@@ -1,0 +1,138 @@
+"""One principal's handler: an ASGI app that answers as the providers' own APIs would."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from starlette.types import Receive, Scope, Send
+
+from .body import ClientGone
+from .errors import GatewayError
+from .exchange import Engine, Exchange
+from .interruption import Interruption
+from .observability.tracing import tracer
+from .passthrough import pass_through
+from .principal import Principal
+from .providers import Provider
+from .providers.path import raw_tail
+from .refusal import send_error
+
+logger = logging.getLogger(__name__)
+
+
+class RequestBridge:
+    """Relays the calls of one principal to the providers that were configured when it was built.
+
+    Paths are `/{provider}/v1/...`, below the scope's `root_path`. Safe for concurrent use.
+    """
+
+    __slots__ = ("_closed", "_engine", "_idle", "_providers", "_running", "principal")
+
+    def __init__(self, principal: Principal, providers: Iterable[Provider], engine: Engine) -> None:
+        self.principal = principal
+        self._providers = {provider.name: provider for provider in providers}
+        self._engine = engine
+        self._running: set[Interruption] = set()
+        self._idle: asyncio.Event | None = None
+        self._closed = False
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        return tuple(self._providers.values())
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something that this bridge should offer failed to start."""
+        return False
+
+    async def start(self) -> None:
+        """Connect what the bridge needs. Nothing yet: MCP servers are connected here."""
+
+    async def aclose(self) -> None:
+        """End what still runs on this bridge, with an error to its clients, and wait until it has ended."""
+        self._closed = True
+        if self._running:
+            self._idle = asyncio.Event()
+            for interruption in tuple(self._running):
+                interruption.interrupt(_closing())
+            await self._idle.wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        name, _, tail = path[1:].partition("/")
+        provider = self._providers.get(name)
+        try:
+            if provider is None:
+                raise GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}")
+            if not provider.enabled:
+                raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
+            await self._dispatch(provider, tail, scope, receive, send)
+        except GatewayError as error:
+            self._engine.metrics.refused(error.code)
+            await send_error(send, provider, error, path=path)
+        except ClientGone:
+            pass
+
+    async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
+        raw = raw_tail(tail, scope.get("raw_path"))
+        if raw is None:
+            raise _not_found(provider)
+        route, raw_path = f"/{tail}", f"/{raw}"
+        if self._closed:
+            raise _closing()
+        if route in provider.intercepted and scope["method"] == "POST":
+            trace = tracer()
+            if trace is None:
+                await self._intercept(provider, route, raw_path, scope, receive, send)
+                return
+            with trace.start_as_current_span(
+                "Intercept",
+                attributes={
+                    "aibridge.initiator_id": self.principal.initiator_id,
+                    "aibridge.api_key_id": self.principal.api_key_id,
+                    "aibridge.provider": provider.name,
+                    "aibridge.route": route,
+                },
+            ):
+                await self._intercept(provider, route, raw_path, scope, receive, send)
+        elif provider.passes_through(route):
+            interruption = Interruption(receive)
+            self._running.add(interruption)
+            try:
+                await pass_through(self._engine, self.principal, provider, raw_path, scope, receive, send, interruption)
+            finally:
+                self._done(interruption)
+        else:
+            raise _not_found(provider)
+
+    async def _intercept(
+        self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        exchange = Exchange(self._engine, self.principal, provider, route, raw_path, scope, send)
+        request, credential = await exchange.admit(receive)
+        if self._closed:
+            raise _closing()
+        interruption = Interruption(receive)
+        self._running.add(interruption)
+        try:
+            await exchange.run(request, credential, interruption)
+        finally:
+            self._done(interruption)
+
+    def _done(self, interruption: Interruption) -> None:
+        self._running.discard(interruption)
+        if self._idle is not None and not self._running:
+            self._idle.set()
+
+
+def _not_found(provider: Provider) -> GatewayError:
+    return GatewayError(404, "not_found", f"provider {provider.name!r} has no such route here")
+
+
+def _closing() -> GatewayError:
+    return GatewayError(
+        503, "shutting_down", "the gateway is closing this session; try again", headers={"retry-after": "1"}
+    )

@@ -1,0 +1,57 @@
+"""Every error that this package raises on purpose.
+
+AIBridgeError
+├── ConfigurationError        the app is put together wrongly; the text names the cure
+│   └── SettingsError         a setting does not validate; the text names its variable
+├── PoolShutdown              the pool hands out no more bridges
+├── RecorderUnavailable       a record could not be made durable
+└── GatewayError              an answer to the client, in the provider's error shape
+    ├── UpstreamUnreachable   502
+    └── UpstreamTimeout       504
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class AIBridgeError(Exception):
+    pass
+
+
+class ConfigurationError(AIBridgeError):
+    pass
+
+
+class SettingsError(ConfigurationError):
+    pass
+
+
+class PoolShutdown(AIBridgeError):
+    def __init__(self) -> None:
+        super().__init__("the bridge pool is shutting down and hands out no more bridges")
+
+
+class RecorderUnavailable(AIBridgeError):
+    pass
+
+
+class GatewayError(AIBridgeError):
+    """An error of the gateway itself. `code` is a short word for programs, `message` a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+class UpstreamUnreachable(GatewayError):
+    def __init__(self, message: str) -> None:
+        super().__init__(502, "upstream_unreachable", message)
+
+
+class UpstreamTimeout(GatewayError):
+    def __init__(self, message: str) -> None:
+        super().__init__(504, "upstream_timeout", message)

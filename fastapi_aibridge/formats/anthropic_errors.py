@@ -1,0 +1,23 @@
+"""Our errors in Anthropic's shape (https://docs.anthropic.com/en/api/errors)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import GatewayError
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def error_body(error: GatewayError) -> dict[str, Any]:
+    """The whole body, of a response as of an `error` event."""
+    type_ = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": type_, "message": error.message}}

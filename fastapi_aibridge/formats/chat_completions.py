@@ -1,0 +1,201 @@
+"""OpenAI Chat Completions (https://platform.openai.com/docs/api-reference/chat)."""
+
+from __future__ import annotations
+
+import orjson
+
+from ..errors import GatewayError
+from ..recorder.records import Facts, TokenUsage, ToolUsage
+from . import sse
+from .format import (
+    ModelRequest,
+    Observer,
+    arguments_of,
+    count,
+    counts,
+    error_text,
+    load,
+    member,
+    objects,
+    parse_object,
+    text,
+)
+from .openai_errors import error_object
+from .splice import find_member, set_member
+
+name = "chat_completions"
+
+
+def parse(body: bytes) -> ModelRequest:
+    value = parse_object(body)
+    streaming = value.get("stream") is True
+    request = ModelRequest(model=value["model"], streaming=streaming, body=body)
+    messages = value.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if isinstance(last, dict):
+        if last.get("role") == "user":
+            request.prompt = last_text(last.get("content"), ("text",))
+        elif last.get("role") == "tool":
+            request.correlating_tool_call_id = text(last.get("tool_call_id")) or None
+    if streaming and member(value, "stream_options").get("include_usage") is not True:
+        request.usage_asked = False
+        request.body = _asking_for_usage(body)
+    return request
+
+
+def observer(request: ModelRequest) -> Observer:
+    return _ChatObserver(request)
+
+
+def last_text(content: object, kinds: tuple[str, ...]) -> str | None:
+    """The prompt in a message's content: the string itself, or its last text part."""
+    if isinstance(content, str):
+        return content
+    texts = [text(part.get("text")) for part in objects(content) if part.get("type") in kinds]
+    return texts[-1] if texts else None
+
+
+def _asking_for_usage(body: bytes) -> bytes:
+    options = find_member(body, "stream_options")
+    if options is None:
+        return set_member(body, "stream_options", b'{"include_usage":true}')
+    old = body[options[0] : options[1]]
+    new = set_member(old, "include_usage", b"true") if old.startswith(b"{") else b'{"include_usage":true}'
+    return body[: options[0]] + new + body[options[1] :]
+
+
+_ENDS = (b'"finish_reason":"', b'"finish_reason": "', b"[DONE]")
+
+
+class _ChatObserver:
+    __slots__ = ("_asked", "_calls", "_open", "_usage", "error", "finished", "message_id")
+
+    def __init__(self, request: ModelRequest) -> None:
+        self._asked = request.usage_asked
+        self._usage: dict[str, object] = {}
+        self._calls: list[_Call] = []
+        self._open: dict[tuple[int, int], _Call] = {}
+        self.message_id = ""
+        self.finished = False
+        self.error: str | None = None
+
+    def stream(self, block: bytes) -> bytes:
+        usage = b'"usage"' in block and block.count(b'"usage"') != block.count(b'"usage":null')
+        if (
+            self.message_id
+            and not usage
+            and b'"tool_calls"' not in block
+            and b'"function_call"' not in block
+            and b'"error"' not in block
+        ):
+            # The common case: text only. Whether the message ends here is told by the last bytes alone.
+            self.finished = self.finished or any(mark in block for mark in _ENDS)
+            return block
+        kept = [raw for raw, data in sse.events(block) if self._event(data) or self._asked]
+        return block if self._asked else b"".join(kept)
+
+    def _event(self, data: bytes) -> bool:
+        """Whether the client gets this event although it did not ask for its usage."""
+        if data == b"[DONE]":
+            self.finished = True
+            return True
+        chunk = load(data)
+        self.message_id = self.message_id or text(chunk.get("id"))
+        if chunk.get("error"):
+            self.error = self.error or error_text(chunk["error"])
+        usage = member(chunk, "usage")
+        if usage:
+            self._usage = usage
+        choices = chunk.get("choices")
+        for choice in objects(choices):
+            self.finished = self.finished or bool(choice.get("finish_reason"))
+            self._delta(count(choice.get("index")), member(choice, "delta"))
+        return not (usage and choices == [])
+
+    def _delta(self, choice: int, delta: dict[str, object]) -> None:
+        for call in objects(delta.get("tool_calls")):
+            self._call(choice, count(call.get("index")), text(call.get("id"))).add(call)
+        if legacy := member(delta, "function_call"):
+            self._call(choice, -1, "").add({"function": legacy})
+
+    def _call(self, choice: int, index: int, call_id: str) -> _Call:
+        """The call that a delta belongs to. A new id begins a new one: some providers send no index."""
+        call = self._open.get((choice, index))
+        if call is None or (call_id and call.id and call_id != call.id):
+            call = self._open[choice, index] = _Call()
+            self._calls.append(call)
+        return call
+
+    def blocking(self, body: bytes) -> None:
+        value = load(body)
+        self.message_id = text(value.get("id"))
+        self._usage = member(value, "usage")
+        self.error = error_text(value["error"]) if value.get("error") else None
+        self.finished = isinstance(value.get("choices"), list)
+        for index, choice in enumerate(objects(value.get("choices"))):
+            message = member(choice, "message")
+            calls = objects(message.get("tool_calls"))
+            self._delta(index, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
+
+    def facts(self) -> Facts:
+        facts = Facts(
+            tool_usages=[
+                ToolUsage(message_id=self.message_id, call_id=call.id, tool=call.tool, arguments=call.arguments())
+                for call in self._calls
+            ]
+        )
+        if self._usage:
+            facts.token_usages.append(token_usage(self.message_id, self._usage, "prompt", "completion"))
+        return facts
+
+    def error_event(self, error: GatewayError) -> bytes:
+        return sse.event(orjson.dumps({"error": error_object(error)}))
+
+
+class _Call:
+    """A tool call, put together from its deltas."""
+
+    __slots__ = ("_custom", "_pieces", "id", "tool")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.tool = ""
+        self._pieces: list[str] = []
+        self._custom = False
+
+    def add(self, delta: dict[str, object]) -> None:
+        self.id = self.id or text(delta.get("id"))
+        if custom := member(delta, "custom"):
+            self._custom = True
+            self.tool = self.tool or text(custom.get("name"))
+            self._pieces.append(text(custom.get("input")))
+        function = member(delta, "function")
+        self.tool = self.tool or text(function.get("name"))
+        self._pieces.append(text(function.get("arguments")))
+
+    def arguments(self) -> object:
+        raw = "".join(self._pieces)
+        return raw if self._custom else arguments_of(raw)
+
+
+_DETAILS_OUT = {
+    "reasoning_tokens": "reasoning",
+    "audio_tokens": "audio_output",
+    "accepted_prediction_tokens": "accepted_prediction",
+    "rejected_prediction_tokens": "rejected_prediction",
+}
+_DETAILS_IN = {"audio_tokens": "audio_input"}
+
+
+def token_usage(message_id: str, usage: dict[str, object], start: str, end: str) -> TokenUsage:
+    """OpenAI's usage object, of which chat and responses differ in names only; it counts cached tokens in."""
+    details_in, details_out = member(usage, f"{start}_tokens_details"), member(usage, f"{end}_tokens_details")
+    read, written = count(details_in.get("cached_tokens")), count(details_in.get("cache_write_tokens"))
+    return TokenUsage(
+        message_id=message_id,
+        input_tokens=max(0, count(usage.get(f"{start}_tokens")) - read - written),
+        output_tokens=count(usage.get(f"{end}_tokens")),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        extra=counts(details_out, _DETAILS_OUT) | counts(details_in, _DETAILS_IN),
+    )

@@ -1,0 +1,174 @@
+"""Anthropic Messages (https://docs.anthropic.com/en/api/messages and .../messages-streaming)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..errors import GatewayError
+from ..recorder.records import Facts, Thought, TokenUsage, ToolUsage
+from . import sse
+from .anthropic_errors import error_body
+from .chat_completions import last_text
+from .format import (
+    ModelRequest,
+    Observer,
+    arguments_of,
+    count,
+    counts,
+    error_text,
+    load,
+    member,
+    objects,
+    parse_object,
+    text,
+)
+
+name = "messages"
+
+
+def parse(body: bytes) -> ModelRequest:
+    value = parse_object(body)
+    request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
+    request.user_id = text(member(value, "metadata").get("user_id")) or None
+    messages = value.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if isinstance(last, dict) and last.get("role") == "user":
+        content = last.get("content")
+        request.prompt = last_text(content, ("text",))
+        results = [part for part in objects(content) if part.get("type") == "tool_result"]
+        if results:
+            request.correlating_tool_call_id = text(results[-1].get("tool_use_id")) or None
+    return request
+
+
+def observer(request: ModelRequest) -> Observer:  # noqa: ARG001 - every format's signature
+    return _MessagesObserver()
+
+
+_TELLING = (
+    b'"message_start"',
+    b'"content_block_start"',
+    b'"input_json_delta"',
+    b'"thinking_delta"',
+    b'"message_delta"',
+    b'"message_stop"',
+    b'"error"',
+)
+"""Event and delta types that say something to record. Most bytes of most streams are text deltas, which do not."""
+
+
+class _MessagesObserver:
+    __slots__ = ("_blocks", "_usage", "error", "finished", "message_id")
+
+    def __init__(self) -> None:
+        self._usage: dict[str, Any] = {}
+        self._blocks: dict[int, _Block] = {}
+        self.message_id = ""
+        self.finished = False
+        self.error: str | None = None
+
+    def stream(self, block: bytes) -> bytes:
+        for mark in _TELLING:
+            if mark in block:
+                for _, data in sse.events(block):
+                    self._event(data)
+                break
+        return block
+
+    def _event(self, data: bytes) -> None:
+        for mark in _TELLING:
+            if mark in data:
+                break
+        else:
+            return
+        event = load(data)
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            if block := self._blocks.get(count(event.get("index"))):
+                block.add(member(event, "delta"))
+        elif kind == "content_block_start":
+            self._blocks[count(event.get("index"))] = _Block(member(event, "content_block"))
+        elif kind == "message_start":
+            message = member(event, "message")
+            self.message_id = text(message.get("id"))
+            self._usage = dict(member(message, "usage"))
+        elif kind == "message_delta":
+            # Cumulative counts: those of the last delta hold, the others stay as message_start gave them.
+            self._usage |= {key: value for key, value in member(event, "usage").items() if value is not None}
+        elif kind == "message_stop":
+            self.finished = True
+        elif kind == "error":
+            self.error = self.error or error_text(event.get("error"))
+
+    def blocking(self, body: bytes) -> None:
+        value = load(body)
+        if value.get("type") == "error" or "error" in value:
+            self.error = error_text(value.get("error"))
+            return
+        self.message_id = text(value.get("id"))
+        self._usage = member(value, "usage")
+        self._blocks = {index: _Block(block) for index, block in enumerate(objects(value.get("content")))}
+        self.finished = isinstance(value.get("content"), list)
+
+    def facts(self) -> Facts:
+        facts = Facts()
+        for block in self._blocks.values():
+            if block.kind == "tool_use":
+                facts.tool_usages.append(
+                    ToolUsage(
+                        message_id=self.message_id, call_id=block.id, tool=block.tool, arguments=block.arguments()
+                    )
+                )
+            elif block.kind == "thinking" and (thought := block.thought()):
+                facts.thoughts.append(Thought(source="thinking", text=thought))
+        if self._usage:
+            facts.token_usages.append(self._token_usage())
+        return facts
+
+    def _token_usage(self) -> TokenUsage:
+        usage = self._usage
+        extra = counts(member(usage, "cache_creation"), _CACHE_CREATION)
+        extra |= counts(member(usage, "server_tool_use"), _SERVER_TOOLS)
+        extra |= counts(member(usage, "output_tokens_details"), {"thinking_tokens": "reasoning"})
+        return TokenUsage(
+            message_id=self.message_id,
+            input_tokens=count(usage.get("input_tokens")),
+            output_tokens=count(usage.get("output_tokens")),
+            cache_read_tokens=count(usage.get("cache_read_input_tokens")),
+            cache_write_tokens=count(usage.get("cache_creation_input_tokens")),
+            extra=extra,
+            partial=not self.finished,
+        )
+
+    def error_event(self, error: GatewayError) -> bytes:
+        return sse.event(orjson.dumps(error_body(error)), "error")
+
+
+_CACHE_CREATION = {"ephemeral_5m_input_tokens": "cache_creation_5m", "ephemeral_1h_input_tokens": "cache_creation_1h"}
+_SERVER_TOOLS = {"web_search_requests": "web_search_requests", "web_fetch_requests": "web_fetch_requests"}
+
+
+class _Block:
+    """A content block, put together from its deltas. Text is not kept: it is no fact to record."""
+
+    __slots__ = ("_input", "_pieces", "id", "kind", "tool")
+
+    def __init__(self, block: dict[str, Any]) -> None:
+        self.kind = text(block.get("type"))
+        self.id = text(block.get("id"))
+        self.tool = text(block.get("name"))
+        self._input = block.get("input")
+        self._pieces = [text(block.get("thinking"))] if self.kind == "thinking" else []
+
+    def add(self, delta: dict[str, Any]) -> None:
+        if self.kind in ("tool_use", "thinking"):
+            self._pieces.append(text(delta.get("partial_json")) or text(delta.get("thinking")))
+
+    def arguments(self) -> Any:
+        raw = "".join(self._pieces)
+        return arguments_of(raw) if raw else self._input
+
+    def thought(self) -> str:
+        return "".join(self._pieces)

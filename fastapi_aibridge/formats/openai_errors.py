@@ -1,0 +1,13 @@
+"""Our errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+from ..errors import GatewayError
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_object(error: GatewayError) -> dict[str, str | None]:
+    """What stands in the `error` member: `message`, `type` and `code`."""
+    type_ = _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error")
+    return {"message": error.message, "type": type_, "param": None, "code": error.code}

@@ -1,0 +1,162 @@
+"""OpenAI Responses (https://platform.openai.com/docs/api-reference/responses and .../responses-streaming)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..errors import GatewayError
+from ..recorder.records import Facts, Thought, ToolUsage
+from . import sse
+from .chat_completions import token_usage
+from .format import (
+    ModelRequest,
+    Observer,
+    arguments_of,
+    count,
+    error_text,
+    load,
+    member,
+    objects,
+    parse_object,
+    text,
+)
+
+name = "responses"
+
+
+def parse(body: bytes) -> ModelRequest:
+    value = parse_object(body)
+    request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
+    given = value.get("input")
+    if isinstance(given, str):
+        request.prompt = given
+    elif isinstance(given, list) and given and isinstance(given[-1], dict):
+        last = given[-1]
+        if last.get("role") == "user":
+            request.prompt = _prompt(last.get("content"))
+        elif text(last.get("type")).endswith("_call_output"):
+            request.correlating_tool_call_id = text(last.get("call_id")) or None
+    return request
+
+
+def _prompt(content: object) -> str | None:
+    if isinstance(content, str):
+        return content
+    texts = [text(part.get("text")) for part in objects(content) if part.get("type") in ("input_text", "text")]
+    return "\n".join(texts) if texts else None
+
+
+def observer(request: ModelRequest) -> Observer:  # noqa: ARG001 - every format's signature
+    return _ResponsesObserver()
+
+
+_TELLING = (
+    b"response.created",
+    b"response.queued",
+    b"response.output_item.done",
+    b"response.completed",
+    b"response.incomplete",
+    b"response.failed",
+    b'"error"',
+)
+"""Event types that say something to record. Deltas say nothing: the finished item repeats them."""
+_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+
+
+class _ResponsesObserver:
+    __slots__ = ("_items", "_last", "_usage", "error", "finished", "message_id")
+
+    def __init__(self) -> None:
+        self._items: list[dict[str, Any]] = []
+        self._usage: dict[str, Any] = {}
+        self._last = b""
+        self.message_id = ""
+        self.finished = False
+        self.error: str | None = None
+
+    def stream(self, block: bytes) -> bytes:
+        self._last = block
+        for mark in _TELLING:
+            if mark in block:
+                for _, data in sse.events(block):
+                    self._event(data)
+                break
+        return block
+
+    def _event(self, data: bytes) -> None:
+        for mark in _TELLING:
+            if mark in data:
+                break
+        else:
+            return
+        event = load(data)
+        kind = event.get("type")
+        if kind == "response.output_item.done":
+            self._items.append(member(event, "item"))
+        elif kind == "error":
+            self.error = self.error or error_text(member(event, "error") or event)
+        elif isinstance(kind, str) and kind.startswith("response.") and "response" in event:
+            response = member(event, "response")
+            self.message_id = text(response.get("id")) or self.message_id
+            self._usage = member(response, "usage") or self._usage
+            if kind in _LAST:
+                self._end(response)
+
+    def _end(self, response: dict[str, Any]) -> None:
+        self.finished = True
+        self._items = objects(response.get("output")) or self._items
+        if response.get("status") == "failed" or response.get("error"):
+            self.error = self.error or error_text(response.get("error")) or "the response failed"
+
+    def blocking(self, body: bytes) -> None:
+        value = load(body)
+        self.message_id = text(value.get("id"))
+        self._usage = member(value, "usage")
+        if "output" in value:
+            self._end(value)
+        elif value.get("error"):
+            self.error = error_text(value["error"])
+
+    def facts(self) -> Facts:
+        facts = Facts()
+        for item in self._items:
+            kind = text(item.get("type"))
+            if kind.endswith("_call") and item.get("call_id"):
+                facts.tool_usages.append(self._tool_usage(kind, item))
+            elif kind == "reasoning":
+                for part in objects(item.get("summary")):
+                    if summary := text(part.get("text")):
+                        facts.thoughts.append(Thought(source="reasoning_summary", text=summary))
+            elif kind == "message" and item.get("phase") == "commentary":
+                said = "".join(text(part.get("text")) for part in objects(item.get("content")))
+                facts.thoughts.append(Thought(source="commentary", text=said))
+        if self._usage:
+            facts.token_usages.append(token_usage(self.message_id, self._usage, "input", "output"))
+        return facts
+
+    def _tool_usage(self, kind: str, item: dict[str, Any]) -> ToolUsage:
+        """A call that the client is to run. OpenAI's own shell and computer tools have no name but their type."""
+        if kind == "function_call":
+            arguments = arguments_of(item.get("arguments"))
+        elif kind == "custom_tool_call":
+            arguments = item.get("input")
+        else:
+            arguments = next(
+                (item[key] for key in ("action", "operation", "actions", "arguments") if key in item), None
+            )
+        return ToolUsage(
+            message_id=self.message_id,
+            call_id=text(item.get("call_id")),
+            tool=text(item.get("name")) or kind.removesuffix("_call"),
+            arguments=arguments,
+        )
+
+    def error_event(self, error: GatewayError) -> bytes:
+        """An `error` event whose sequence number goes on from the last one relayed."""
+        number = -1
+        for _, data in sse.events(self._last):
+            number = max(number, count(load(data).get("sequence_number")))
+        body = {"type": "error", "code": error.code, "message": error.message, "param": None}
+        return sse.event(orjson.dumps({**body, "sequence_number": number + 1}), "error")

@@ -1,0 +1,58 @@
+"""Edits of a JSON object's text that leave every other byte as it was.
+
+Parsing and writing a body anew would lose what no parser keeps: numbers beyond 64 bits, the order and spelling of
+members, white space that a signature may cover.
+"""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+
+
+def find_member(text: bytes, name: str) -> tuple[int, int] | None:
+    """Where the value of a member of this object begins and ends, the last one of that name; None if there is none.
+
+    `text` must be a valid JSON object.
+    """
+    found: tuple[int, int] | None = None
+    depth = 0
+    key: bytes | None = None
+    begin = -1
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token[0] == 0x22:
+            if depth == 1 and begin < 0:
+                key = token
+        elif token in b"{[":
+            depth += 1
+        elif token == b":":
+            if depth == 1 and begin < 0:
+                begin = match.end()
+        else:
+            if depth == 1 and begin >= 0 and key is not None:
+                if _names(key, name):
+                    value = text[begin : match.start()]
+                    begin += len(value) - len(value.lstrip())
+                    found = (begin, begin + len(value.strip()))
+                begin, key = -1, None
+            if token != b",":
+                depth -= 1
+    return found
+
+
+def set_member(text: bytes, name: str, value: bytes) -> bytes:
+    """The object with this member set: its value replaced, or the member added at the end."""
+    span = find_member(text, name)
+    if span is not None:
+        return text[: span[0]] + value + text[span[1] :]
+    end = text.rindex(b"}")
+    comma = b"" if text[:end].rstrip().endswith(b"{") else b","
+    return b"".join((text[:end], comma, orjson.dumps(name), b":", value, text[end:]))
+
+
+def _names(key: bytes, name: str) -> bool:
+    return bool(key[1:-1] == name.encode() if b"\\" not in key else orjson.loads(key) == name)

@@ -1,0 +1,89 @@
+"""Framing of server-sent events: where whole events end, and what their data is.
+
+WHATWG HTML, section 9.2.6: lines end with LF, CR or CRLF, an empty line ends an event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MAX_EVENT_SIZE = 64 * 1024 * 1024
+"""Bytes; a longer event is no stream that anybody sends. Responses with images come to some megabytes."""
+
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+
+
+class EventTooLarge(ValueError):
+    pass
+
+
+class Framer:
+    """Cuts a byte stream after whole events; not a byte is changed."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    @property
+    def rest(self) -> bytes:
+        """The torn event that has come so far."""
+        return bytes(self._rest)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events that are there now, empty where there are none. Raises `EventTooLarge`."""
+        rest = self._rest
+        if not rest:
+            if chunk.endswith(b"\n\n"):
+                return chunk
+            end = _end_of_events(chunk, 0)
+            rest += chunk[end:]
+            events = chunk[:end]
+        else:
+            seen = max(0, len(rest) - 3)
+            rest += chunk
+            end = _end_of_events(rest, seen)
+            events = bytes(rest[:end])
+            del rest[:end]
+        if len(rest) > MAX_EVENT_SIZE:
+            raise EventTooLarge(f"an event of the stream is larger than {MAX_EVENT_SIZE} bytes")
+        return events
+
+
+def _end_of_events(buffer: bytes | bytearray, start: int) -> int:
+    """The index behind the last empty line, 0 where there is none."""
+    if buffer.find(b"\r", start) < 0:
+        return buffer.rfind(b"\n\n", start) + 2 if b"\n\n" in buffer[start:] else 0
+    end = 0
+    # A CR at the very end may be half of a CRLF: the event waits for the next byte.
+    limit = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
+    for match in _BLANK_LINE.finditer(buffer, start, limit):
+        end = match.end()
+    return end
+
+
+def events(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each whole event of a block: its bytes, framing included, and its data, lines joined with LF."""
+    start = 0
+    if b"\r" not in block:
+        while (end := block.find(b"\n\n", start)) >= 0:
+            yield block[start : end + 2], data_of(block[start:end])
+            start = end + 2
+        return
+    for match in _BLANK_LINE.finditer(block):
+        yield block[start : match.end()], data_of(block[start : match.start()])
+        start = match.end()
+
+
+def data_of(event: bytes) -> bytes:
+    """The event's data; empty for a comment or an event without data."""
+    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+        return event[6:]
+    lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(line.removeprefix(b" ") for line in lines)
+
+
+def event(data: bytes, name: str | None = None) -> bytes:
+    """One event; `data` is a single line."""
+    return (b"event: " + name.encode() + b"\n" if name else b"") + b"data: " + data + b"\n\n"

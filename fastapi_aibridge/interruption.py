@@ -1,0 +1,72 @@
+"""Ends a running request from outside, for a reason: the client has gone, or its bridge must close."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from starlette.types import Receive
+
+from .body import ClientGone
+
+WATCH_AFTER = 0.02
+"""Seconds after which a request begins to look whether its client is still there. Shorter ones need no watcher: what
+is to come has been written by then."""
+
+
+class Interruption:
+    """A block that `interrupt` ends by raising the reason inside it, as `asyncio.timeout` does with `TimeoutError`.
+
+    It interrupts itself with `ClientGone` when the client disconnects.
+    """
+
+    __slots__ = ("_cancelling", "_reason", "_receive", "_settled", "_task", "_timer", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._reason: Exception | None = None
+        self._settled = False
+        self._task: asyncio.Task[object] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        if self._reason is not None:
+            raise self._reason
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start_watching)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._settled = True
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._reason is None or self._task is None or self._task.uncancel() > self._cancelling:
+            return
+        if kind is None or issubclass(kind, asyncio.CancelledError):
+            raise self._reason from None
+
+    def settle(self) -> None:
+        """From here on nothing interrupts: the last bytes are on their way."""
+        self._settled = self._reason is None
+
+    def interrupt(self, reason: Exception) -> None:
+        """Raise `reason` in the block, at its start where that is still to come; no-op once it is over."""
+        if not self._settled and self._reason is None:
+            self._reason = reason
+            if self._task is not None:
+                self._task.cancel()
+
+    def _start_watching(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.interrupt(ClientGone())

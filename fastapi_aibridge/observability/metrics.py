@@ -1,0 +1,119 @@
+"""Prometheus metrics. Labels are bounded: no principals, no models, nothing else that clients choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..pool import PoolMetrics
+from ..recorder.records import Interception, Status, TokenUsage
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
+_KINDS = ("input", "output", "cache_read", "cache_write")
+
+
+class Metrics:
+    """The metrics of one app, in a registry of its own unless one is given."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._interceptions = Counter(
+            "aibridge_interceptions",
+            "Interceptions that have ended.",
+            ("provider", "route", "status", "client", "streaming"),
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("aibridge_interceptions_in_flight", "Interceptions that run.", registry=self.registry)
+        self._duration = Histogram(
+            "aibridge_interception_duration_seconds",
+            "From the request's last byte to the response's.",
+            ("provider", "route"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._tokens = Counter("aibridge_tokens", "Tokens by kind.", ("provider", "kind"), registry=self.registry)
+        self._passed = Counter(
+            "aibridge_passed_through",
+            "Requests that were passed through.",
+            ("provider", "code"),
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "aibridge_refused", "Requests that the gateway itself refused.", ("code",), registry=self.registry
+        )
+        self._reloads = Counter("aibridge_reloads", "Reloads of the providers.", ("outcome",), registry=self.registry)
+        # `labels()` costs more than `inc()`; the children are few.
+        self._ended: dict[tuple[str, str, Status, str, bool], Counter] = {}
+        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._token_kinds: dict[str, tuple[Counter, ...]] = {}
+
+    def started(self) -> None:
+        self._in_flight.inc()
+
+    def ended(self, interception: Interception, status: Status, seconds: float) -> None:
+        self._in_flight.dec()
+        key = (interception.provider, interception.route, status, interception.client, interception.streaming)
+        counter = self._ended.get(key)
+        if counter is None:
+            *names, streaming = key
+            counter = self._ended[key] = self._interceptions.labels(*names, str(streaming).lower())
+        counter.inc()
+        duration = self._durations.get(key[:2])
+        if duration is None:
+            duration = self._durations[key[:2]] = self._duration.labels(*key[:2])
+        duration.observe(seconds)
+
+    def tokens(self, provider: str, usage: TokenUsage) -> None:
+        kinds = self._token_kinds.get(provider)
+        if kinds is None:
+            kinds = self._token_kinds[provider] = tuple(self._tokens.labels(provider, kind) for kind in _KINDS)
+        for counter, number in zip(
+            kinds,
+            (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens),
+            strict=True,
+        ):
+            if number:
+                counter.inc(number)
+
+    def passed_through(self, provider: str, status: int) -> None:
+        self._passed.labels(provider, str(status)).inc()
+
+    def refused(self, code: str) -> None:
+        self._refused.labels(code).inc()
+
+    def reloaded(self, outcome: str) -> None:
+        """`outcome` is `applied` or `refused`."""
+        self._reloads.labels(outcome).inc()
+
+
+class PoolCollector(Collector):
+    """The pool's own counters, read when they are scraped."""
+
+    def __init__(self, counts: Callable[[], PoolMetrics | None]) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        if counts is None:
+            return
+        for name, words in (
+            ("hits", "Acquires that found a bridge in the cache."),
+            ("misses", "Acquires that found none."),
+            ("keys_added", "Bridges that were cached."),
+            ("keys_evicted", "Bridges that capacity or expiry removed."),
+        ):
+            yield CounterMetricFamily(f"aibridge_pool_{name}", words, value=getattr(counts, name))
+        for name, words in (
+            ("size", "Bridges in the cache."),
+            ("builds_in_flight", "Bridges that are being built."),
+            ("leases", "Leases that are held."),
+            ("draining", "Retired bridges that are still leased."),
+            ("provider_version", "How often the providers have been replaced."),
+        ):
+            yield GaugeMetricFamily(f"aibridge_pool_{name}", words, value=getattr(counts, name))

@@ -1,0 +1,61 @@
+"""Requests that are relayed without being understood: model lists, token counts, stored responses."""
+
+from __future__ import annotations
+
+import aiohttp
+from starlette.types import Receive, Scope, Send
+
+from .body import read_body
+from .credentials import own_key
+from .errors import GatewayError
+from .exchange import Engine
+from .interruption import Interruption
+from .principal import Principal
+from .providers import Provider
+from .providers.headers import client_headers, upstream_headers
+from .upstream.client import read_some
+
+
+async def pass_through(
+    engine: Engine,
+    principal: Principal,
+    provider: Provider,
+    raw_path: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    interruption: Interruption,
+) -> None:
+    """One request and its answer, byte for byte in both directions.
+
+    Raises `GatewayError` while nothing has been sent, `ClientGone`, and `OSError` where the answer breaks off: then
+    the server must close the connection, so that the client does not take the piece for the whole.
+    """
+    headers = dict(scope["headers"])
+    credential = provider.credential(own_key(headers))
+    body = await read_body(scope, receive, engine.max_body_size)
+    outgoing = upstream_headers(scope["headers"], engine.private_headers, own_account=credential.kind == "byok")
+    outgoing += provider.own_headers(credential, principal)
+    outgoing.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
+    url = provider.url(raw_path, scope["query_string"])
+    with interruption:
+        response = await engine.client.send(scope["method"], url, outgoing, body, provider.timeout)
+        engine.metrics.passed_through(provider.name, response.status)
+        try:
+            await _relay(response, send, interruption)
+        finally:
+            response.close()
+
+
+async def _relay(response: aiohttp.ClientResponse, send: Send, interruption: Interruption) -> None:
+    chunk = await read_some(response)
+    head = client_headers(response.raw_headers)
+    await send({"type": "http.response.start", "status": response.status, "headers": head})
+    while chunk:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            chunk = await read_some(response)
+        except GatewayError as error:
+            raise ConnectionAbortedError(error.message) from error
+    interruption.settle()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,298 @@
+"""`AIBridge`, the plugin itself: settings in; pool, routers, lifespan and dependencies out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocketException, status
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+from starlette.requests import HTTPConnection
+
+from .bridge import RequestBridge
+from .credentials import ClientKeys, caller_token, same_token
+from .dependencies import PrincipalResolver
+from .errors import ConfigurationError, PoolShutdown, SettingsError
+from .exchange import Engine
+from .observability import Metrics
+from .observability.instrumentation import instrument
+from .observability.metrics import PoolCollector
+from .pool import CachedBridgePool, PoolMetrics
+from .principal import Principal
+from .providers import Provider, build_providers
+from .providers.source import ProviderSource
+from .recorder import InterceptionStore, MemoryRecorder, Recorder
+from .recorder.null import NullRecorder
+from .routers import Reload, ReloadedProvider, admin_router, gateway_router
+from .settings import Settings, explain
+from .upstream import UpstreamClient
+
+logger = logging.getLogger(__name__)
+
+STATE = "aibridge"
+"""Where the lifespan's state holds the plugin."""
+
+Pool = CachedBridgePool[RequestBridge, Provider]
+
+
+class AIBridge:
+    """An AI gateway for each principal of an app. One object for one app.
+
+    `settings` is read from the environment unless given, as an object or as a function that is called at start and at
+    each reload. `principal` and `admin` are FastAPI dependencies: who calls, and who may use the admin routes; without
+    them the client keys and the admin token of the settings decide. `recorder` and `providers` replace the built-in
+    ones, `registry` the Prometheus registry.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | Callable[[], Settings] | None = None,
+        *,
+        principal: Callable[..., Any] | None = None,
+        admin: Callable[..., Any] | None = None,
+        recorder: Recorder | None = None,
+        providers: ProviderSource | None = None,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self._settings = settings
+        self._recorder = recorder
+        self._source = providers
+        self._metrics = Metrics(registry)
+        self._metrics.registry.register(PoolCollector(self._counts))
+        self.principal: Callable[..., Any] = principal or self._client_key_principal
+        """The dependency that tells who calls: the key for `dependency_overrides`."""
+        self._resolver = PrincipalResolver(self.principal)
+        self._built_in = principal is None
+        self._running: _Running | None = None
+        self._entries = 0
+        self._entry_lock = asyncio.Lock()
+        self._reload_lock = asyncio.Lock()
+
+        self.gateway_router = APIRouter(lifespan=self.lifespan)
+        self.gateway_router.include_router(gateway_router(self, self.principal, built_in=self._built_in))
+        self.admin_router = APIRouter(lifespan=self.lifespan)
+        self.admin_router.include_router(admin_router(self, admin or self._admin_token))
+        self.router = APIRouter()
+        self.router.include_router(self.admin_router)
+        self.router.include_router(self.gateway_router)
+
+    # The lifespan
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:  # noqa: ARG002 - what FastAPI calls
+        """Runs the pool. It comes with the routers; only an app that mounts a sub-app has to name it itself.
+
+        May be entered several times, as by a router that is included twice; the last exit ends it. Raises
+        `SettingsError`, and `ConfigurationError` in a second event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._running is not None and self._running.loop is not loop:
+            raise ConfigurationError("this AIBridge already runs in another event loop; make one AIBridge for each app")
+        async with self._entry_lock:
+            if self._running is None:
+                self._running = await self._start()
+            self._entries += 1
+        try:
+            yield {STATE: self}
+        finally:
+            async with self._entry_lock:
+                self._entries -= 1
+                if not self._entries:
+                    running, self._running = self._now(), None
+                    await running.stack.aclose()
+
+    async def _start(self) -> _Running:
+        settings = self._read_settings()
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(UpstreamClient())
+            recorder = self._recorder or _recorder(settings)
+            if isinstance(recorder, AbstractAsyncContextManager):
+                await stack.enter_async_context(recorder)
+            engine = Engine(
+                client=client,
+                recorder=recorder,
+                metrics=self._metrics,
+                max_body_size=settings.max_body_size,
+                private_headers=self._private_headers(settings),
+            )
+            pool: Pool = CachedBridgePool(
+                partial(_build_bridge, engine),
+                await self._load_providers(settings, ()),
+                max_items=settings.pool.max_items,
+                ttl=settings.pool.ttl,
+                drain_timeout=settings.pool.drain_timeout,
+            )
+            stack.push_async_callback(pool.shutdown, settings.shutdown_grace)
+            return _Running(
+                settings=settings,
+                keys=ClientKeys(settings.client_keys),
+                pool=pool,
+                recorder=recorder,
+                loop=asyncio.get_running_loop(),
+                stack=stack.pop_all(),
+            )
+
+    def _private_headers(self, settings: Settings) -> frozenset[bytes]:
+        named = (name.lower().encode("latin-1") for name in settings.private_headers)
+        return self._resolver.header_names | frozenset(named)
+
+    def _read_settings(self) -> Settings:
+        if isinstance(self._settings, Settings):
+            return self._settings
+        try:
+            return Settings.load() if self._settings is None else self._settings()
+        except ValidationError as error:
+            raise SettingsError(explain(error)) from None
+
+    async def _load_providers(self, settings: Settings, previous: Sequence[Provider]) -> Sequence[Provider]:
+        if self._source is None:
+            return build_providers(settings.providers, previous)
+        providers = await self._source.load()
+        names = [provider.name for provider in providers]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"the provider source gave two providers of the same name: {sorted(names)}")
+        return providers
+
+    def _now(self) -> _Running:
+        if self._running is None:
+            raise ConfigurationError(
+                "aibridge is not running: its lifespan has not been entered. It comes with "
+                "app.include_router(aibridge.router) on the app that the server runs; a sub-app that is mounted has "
+                "no lifespan of its own, so give the outer app lifespan=aibridge.lifespan. In tests use "
+                "'with TestClient(app)'."
+            )
+        return self._running
+
+    # What runs
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of bridges. Raises `ConfigurationError` outside of the lifespan."""
+        return self._now().pool
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force. Raises `ConfigurationError` outside of the lifespan."""
+        return self._now().settings
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._metrics.registry
+
+    async def reload(self) -> Reload:
+        """Read all settings again, validate them as a whole, then swap providers, client keys and admin token.
+
+        Running requests are not touched. Raises `SettingsError`: then nothing has changed.
+        """
+        async with self._reload_lock:
+            running = self._now()
+            try:
+                settings = await asyncio.to_thread(self._read_settings)
+                providers = await self._load_providers(settings, running.pool.providers)
+            except SettingsError:
+                self._metrics.reloaded("refused")
+                raise
+            retired = running.pool.replace_providers(providers)
+            running.settings = settings
+            running.keys = ClientKeys(settings.client_keys)
+            self._metrics.reloaded("applied")
+            return Reload(
+                provider_version=running.pool.provider_version,
+                providers=[ReloadedProvider(name=one.name, type=one.type, status=one.status) for one in providers],
+                retired_bridges=retired,
+            )
+
+    def instrument(self, app: FastAPI) -> None:
+        """Trace the app with opentelemetry-instrumentation-fastapi: one server span a request, none for the pieces of
+        a stream. Does nothing for an app that is traced already, also by FastAPI itself.
+        """
+        instrument(app)
+
+    def pool_metrics(self) -> PoolMetrics:
+        return self.pool.metrics()
+
+    def store(self) -> InterceptionStore | None:
+        recorder = self._now().recorder
+        return recorder if isinstance(recorder, InterceptionStore) else None
+
+    def _counts(self) -> PoolMetrics | None:
+        return None if self._running is None else self._running.pool.metrics()
+
+    # Who calls
+
+    def known_principal(self, token: bytes | None) -> Principal | None:
+        return self._now().keys.principal(token)
+
+    async def resolve_principal(self, connection: HTTPConnection) -> Principal:
+        """Who calls, in a request or WebSocket of the app. Raises what the principal dependency raises."""
+        return await self._resolver(connection)
+
+    async def _client_key_principal(self, connection: HTTPConnection) -> Principal:
+        principal = self.known_principal(caller_token(dict(connection.scope["headers"])))
+        if principal is not None:
+            return principal
+        if isinstance(connection, Request):
+            raise HTTPException(401, "no valid key was given", headers={"WWW-Authenticate": "Bearer"})
+        raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no valid key was given")
+
+    async def _admin_token(self, connection: HTTPConnection) -> None:
+        token = self._now().settings.admin_token
+        if token is None:
+            raise HTTPException(403, "the admin routes are closed: AIBRIDGE_ADMIN_TOKEN is not set")
+        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not same_token(given.strip().encode("latin-1"), token):
+            raise HTTPException(401, "not the admin token", headers={"WWW-Authenticate": "Bearer"})
+
+
+async def get_bridge(connection: HTTPConnection) -> AsyncIterator[RequestBridge]:
+    """The caller's bridge, for `Depends(get_bridge)` in any HTTP or WebSocket route of an app that has the router.
+
+    Leased until the response, stream included, has ended. Raises `ConfigurationError` where the lifespan has not run.
+    """
+    aibridge = connection.scope.get("state", {}).get(STATE)
+    if not isinstance(aibridge, AIBridge):
+        raise ConfigurationError(
+            "get_bridge found no aibridge in the lifespan's state. Call app.include_router(aibridge.router) on the app "
+            "that the server runs; a sub-app that is mounted has no lifespan of its own, so give the outer app "
+            "lifespan=aibridge.lifespan. In tests use 'with TestClient(app)'."
+        )
+    principal = await aibridge.resolve_principal(connection)
+    lease = aibridge.pool.acquire(principal)
+    try:
+        bridge = await lease.__aenter__()
+    except PoolShutdown as error:
+        if isinstance(connection, Request):
+            raise HTTPException(503, str(error), headers={"Retry-After": "5", "Connection": "close"}) from None
+        raise WebSocketException(status.WS_1012_SERVICE_RESTART, str(error)) from None
+    try:
+        yield bridge
+    finally:
+        lease.release()
+
+
+@dataclass(slots=True)
+class _Running:
+    """What exists between the lifespan's start and its end; a reload changes `settings` and `keys`."""
+
+    settings: Settings
+    keys: ClientKeys
+    pool: Pool
+    recorder: Recorder
+    loop: asyncio.AbstractEventLoop
+    stack: AsyncExitStack
+
+
+def _build_bridge(engine: Engine, principal: Principal, providers: tuple[Provider, ...]) -> RequestBridge:
+    return RequestBridge(principal, providers, engine)
+
+
+def _recorder(settings: Settings) -> Recorder:
+    if not settings.recorder.enabled:
+        return NullRecorder()
+    return MemoryRecorder(capture_content=settings.recorder.capture_content)

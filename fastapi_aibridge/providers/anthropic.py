@@ -1,0 +1,27 @@
+"""Anthropic: Messages."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..errors import GatewayError
+from ..formats import messages
+from ..formats.anthropic_errors import error_body
+from .provider import Provider
+
+
+class AnthropicProvider(Provider):
+    type = "anthropic"
+    intercepted: ClassVar = {"/v1/messages": messages}
+    passed_through = (
+        "/v1/models",
+        "/v1/models/*",
+        "/v1/messages/count_tokens",
+        "/api/event_logging/*",
+    )
+
+    def authorization(self, key: str) -> tuple[str, str]:
+        return ("x-api-key", key)
+
+    def error_body(self, error: GatewayError) -> dict[str, Any]:
+        return error_body(error)

@@ -1,0 +1,119 @@
+"""Who is called: a provider's address, credentials, routes and error shape. A provider of your own is a subclass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from aiohttp import ClientTimeout
+from yarl import URL
+
+from ..errors import GatewayError
+from ..formats import Format
+from ..principal import Principal
+from ..settings import ProviderSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a request is paid with: the key itself, and what a record may say of it."""
+
+    key: str
+    kind: str
+    """`centralized` or `byok`."""
+
+    @property
+    def hint(self) -> str:
+        """Enough to tell keys apart, too little to use one: `sk-...1234`."""
+        return f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "..."
+
+    def __repr__(self) -> str:
+        return f"Credential({self.hint!r}, {self.kind!r})"
+
+
+class Provider(ABC):
+    """One configured provider. Immutable: a reload makes a new one where its settings changed."""
+
+    type: ClassVar[str]
+    intercepted: ClassVar[Mapping[str, Format]]
+    """Path below the provider's name: its wire format."""
+    passed_through: ClassVar[tuple[str, ...]]
+    """Paths that are relayed and not recorded; one that ends in `/*` covers all below it, not itself."""
+    base_path: ClassVar[str] = ""
+    """The part of our paths that the base URL already has."""
+
+    def __init__(self, name: str, settings: ProviderSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.enabled = settings.enabled
+        self.byok = settings.byok
+        self.base_url = str(settings.base_url).rstrip("/")
+        self.timeout = ClientTimeout(
+            total=None, sock_connect=settings.connect_timeout, connect=None, sock_read=settings.read_timeout
+        )
+        self._credentials = tuple(Credential(key.get_secret_value(), "centralized") for key in settings.keys)
+        self._urls = {path: self._url(path) for path in self.intercepted}
+        self._extra_headers = tuple(settings.extra_headers.items())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, base_url={self.base_url!r})"
+
+    @property
+    def status(self) -> str:
+        return "enabled" if self.enabled else "disabled"
+
+    def passes_through(self, path: str) -> bool:
+        """Whether this path, decoded and free of dot segments, is relayed without a record."""
+        return any(
+            path.startswith(listed[:-1]) and len(path) >= len(listed) if listed.endswith("/*") else path == listed
+            for listed in self.passed_through
+        )
+
+    def url(self, raw_path: str, query: bytes) -> URL:
+        """Where a path, as the client wrote it, is found upstream. The query goes along untouched."""
+        if not query and (known := self._urls.get(raw_path)):
+            return known
+        return self._url(raw_path, query)
+
+    def _url(self, raw_path: str, query: bytes = b"") -> URL:
+        url = self.base_url + raw_path.removeprefix(self.base_path)
+        return URL(f"{url}?{query.decode('latin-1')}" if query else url, encoded=True)
+
+    def credential(self, own: str | None) -> Credential:
+        """What to pay with; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
+        if own is not None:
+            if not self.byok:
+                raise GatewayError(403, "byok_disabled", f"provider {self.name!r} takes no key of the caller's own")
+            return Credential(own, "byok")
+        if not self._credentials:
+            raise GatewayError(
+                401, "key_required", f"provider {self.name!r} needs your own key beside X-AIBridge-Token"
+            )
+        return self._credentials[0]
+
+    def own_headers(self, credential: Credential, principal: Principal) -> list[tuple[str, str]]:
+        """What the gateway adds to a request: credential, configured headers, and who calls where that is wanted."""
+        headers = [self.authorization(credential.key), *self._extra_headers]
+        if self.settings.send_actor_headers:
+            headers.append(("x-aibridge-actor-id", _header_value(principal.initiator_id)))
+            headers += [
+                (f"x-aibridge-actor-metadata-{_header_value(str(key)).lower()}", _header_value(str(value)))
+                for key, value in principal.metadata.items()
+            ]
+        return headers
+
+    @abstractmethod
+    def authorization(self, key: str) -> tuple[str, str]:
+        """The header that carries a key."""
+
+    @abstractmethod
+    def error_body(self, error: GatewayError) -> dict[str, Any]:
+        """The body of an error response in the provider's shape."""
+
+
+def _header_value(value: str) -> str:
+    """Safe in a header: no line break, nothing beyond ASCII; percent-encoded where it was."""
+    return quote(value, safe=" !#$&'()*+,/:;=?@[]-._~")

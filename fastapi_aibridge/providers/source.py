@@ -1,0 +1,16 @@
+"""Where providers come from, when it is not the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from .provider import Provider
+
+
+@runtime_checkable
+class ProviderSource(Protocol):
+    """An app's own source of providers, a database for instance; asked at start and at each reload."""
+
+    async def load(self) -> Sequence[Provider]:
+        """All providers, names distinct. Raise `SettingsError` to refuse a reload with a text for the operator."""

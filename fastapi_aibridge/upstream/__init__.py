@@ -1,0 +1,5 @@
+"""How providers are reached."""
+
+from .client import UpstreamClient
+
+__all__ = ["UpstreamClient"]
