@@ -1,0 +1,41 @@
+"""The gateway's settings: from the environment, or, where that names no provider, for a demonstration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import HttpUrl, SecretStr
+
+from example_app.offline import KEY, OfflineServer
+from fastapi_aibridge import ProviderSettings, Settings
+
+DEMO_CLIENT_KEYS = {"alice": "demo-alice", "bob": "demo-bob"}
+DEMO_ADMIN_TOKEN = "demo-admin"
+
+
+class SettingsSource:
+    """Reads the settings anew at each call, so that a reload sees what has changed.
+
+    Demonstration keys are for the offline provider alone: an app that has a real one opens to nobody by itself.
+    """
+
+    def __init__(self, offline: OfflineServer) -> None:
+        self.offline = offline
+
+    def __call__(self) -> Settings:
+        """Raises `SettingsError` if a setting does not validate."""
+        settings = Settings.load()
+        if settings.providers:
+            return settings
+        base_url, key = self.offline.start(), SecretStr(KEY)
+        demo: dict[str, Any] = {
+            "providers": {
+                "openai": ProviderSettings(type="openai", base_url=HttpUrl(f"{base_url}/v1"), api_key=key),
+                "anthropic": ProviderSettings(type="anthropic", base_url=HttpUrl(base_url), api_key=key),
+            }
+        }
+        if not settings.client_keys:
+            demo["client_keys"] = {user: SecretStr(client_key) for user, client_key in DEMO_CLIENT_KEYS.items()}
+        if settings.admin_token is None:
+            demo["admin_token"] = SecretStr(DEMO_ADMIN_TOKEN)
+        return settings.model_copy(update=demo)

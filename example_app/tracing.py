@@ -1,0 +1,41 @@
+"""Traces by OTLP, where the environment names an endpoint for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+SERVICE_NAME = "fastapi-aibridge-example"
+"""The service's name in traces, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` say otherwise."""
+
+
+_FLUSH_TIMEOUT = 3_000
+"""Milliseconds that the end of the app may wait for the last spans to be taken."""
+
+
+def set_up_tracing() -> Callable[[], object] | None:
+    """Install the OpenTelemetry SDK with an OTLP exporter over HTTP, if there is an endpoint to export to.
+
+    Gives a function that sends what waits to be sent. Call it at the end of the app: a process that a signal ends
+    does not get to the SDK's own exit handler.
+    """
+    if not any(os.environ.get(name) for name in _ENDPOINTS):
+        return None
+    try:
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"{' or '.join(_ENDPOINTS)} is set, but the exporter is not installed: pip install 'fastapi-aibridge[otlp]'"
+        ) from error
+
+    resource = Resource.create({"service.name": SERVICE_NAME}).merge(OTELResourceDetector().detect())
+    tracer_provider = TracerProvider(resource=resource)
+    tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(tracer_provider)
+    return partial(tracer_provider.force_flush, _FLUSH_TIMEOUT)

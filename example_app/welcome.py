@@ -1,0 +1,87 @@
+"""What the terminal shows once the app serves: commands to copy and paste."""
+
+from __future__ import annotations
+
+from string import Template
+
+from example_app.settings import DEMO_ADMIN_TOKEN, DEMO_CLIENT_KEYS
+from fastapi_aibridge import Settings
+
+_CURL = """\
+# curl
+curl -N $base/ai/$openai/v1/chat/completions -H 'Authorization: Bearer $key' -H 'Content-Type: application/json' \\
+  -d '{"model": "gpt-5", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
+curl -N $base/ai/$openai/v1/responses -H 'Authorization: Bearer $key' -H 'Content-Type: application/json' \\
+  -d '{"model": "gpt-5", "stream": true, "input": "Hello"}'
+curl -N $base/ai/$anthropic/v1/messages -H 'X-Api-Key: $key' -H 'anthropic-version: 2023-06-01' \\
+  -H 'Content-Type: application/json' \\
+  -d '{"model": "claude-sonnet-5", "max_tokens": 500, "messages": [{"role": "user", "content": "Hello"}]}'
+curl $base/me -H 'Authorization: Bearer $key'
+"""
+
+_SDKS = """\
+# openai SDK
+python - <<'EOF'
+from openai import OpenAI
+client = OpenAI(base_url="$base/ai/$openai/v1", api_key="$key")
+print(client.responses.create(model="gpt-5", input="Hello").output_text)
+EOF
+
+# anthropic SDK
+python - <<'EOF'
+from anthropic import Anthropic
+client = Anthropic(base_url="$base/ai/$anthropic", api_key="$key")
+messages = [{"role": "user", "content": "Hello"}]
+with client.messages.stream(model="claude-sonnet-5", max_tokens=500, messages=messages) as stream:
+    for text in stream.text_stream:
+        print(text, end="", flush=True)
+print()
+EOF
+"""
+
+_AGENTS = """\
+# Claude Code
+ANTHROPIC_BASE_URL=$base/ai/$anthropic ANTHROPIC_AUTH_TOKEN=$key claude
+
+# Codex: in ~/.codex/config.toml, then: AIBRIDGE_KEY=$key codex
+model = "gpt-5"
+model_provider = "aibridge"
+[model_providers.aibridge]
+name = "AI bridge"
+base_url = "$base/ai/$openai/v1"
+wire_api = "responses"
+env_key = "AIBRIDGE_KEY"
+"""
+
+_ADMIN = """\
+# admin
+curl -X POST $base/ai/admin/reload -H 'Authorization: Bearer $admin'
+curl $base/ai/admin/metrics -H 'Authorization: Bearer $admin'
+curl $base/ai/admin/interceptions -H 'Authorization: Bearer $admin'
+"""
+
+_OFFLINE = """\
+No provider is configured, so an offline one answers, with no key and no network. It obeys lines of a prompt:
+  think: what to think  |  call TOOL {"json": 1}  |  fail 429  |  fail stream  |  fail cut  |  slow
+"""
+
+
+def text(base: str, settings: Settings, *, offline: bool) -> str:
+    """The commands for an app at this base URL. They show no key but those of the demonstration."""
+    demo_key = DEMO_CLIENT_KEYS["alice"]
+    keys = {key.get_secret_value() for key in settings.client_keys.values()}
+    admin = settings.admin_token.get_secret_value() if settings.admin_token else None
+    names = {provider.type: name for name, provider in reversed(settings.providers.items())}
+    values = {
+        "openai": names.get("openai", "openai"),
+        "anthropic": names.get("anthropic", "anthropic"),
+        "base": base,
+        "key": demo_key if demo_key in keys else "YOUR_KEY",
+        "admin": DEMO_ADMIN_TOKEN if admin == DEMO_ADMIN_TOKEN else "YOUR_ADMIN_TOKEN",
+    }
+    parts = [f"The AI gateway is at {base}/ai, its users are: {', '.join(settings.client_keys) or 'none yet'}.\n"]
+    if offline:
+        parts.append(_OFFLINE)
+    parts += [_CURL, _SDKS, _AGENTS]
+    parts.append(_ADMIN if admin is not None else "Admin routes are off: set AIBRIDGE_ADMIN_TOKEN.\n")
+    return "\n".join(Template(part).substitute(values) for part in parts)
