@@ -1,0 +1,94 @@
+"""Upstream, relay and gateways as processes, each on its core, shown to answer alike before they are measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import load
+from .server import Server, asgi_server
+from .upstream import PACED
+
+UPSTREAM = "upstream alone"
+RELAY = "bare relay"
+GATEWAY = "gateway"
+RECORDING = "gateway, recording"
+
+
+_ASKED_FOR_USAGE = b',"usage":null'
+"""What each chunk of a chat has besides when usage is asked for, as the gateway always does."""
+
+
+class StageError(Exception):
+    """A server does not do what its name says, so that its figures would mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One server, and where the load finds it."""
+
+    name: str
+    server: Server
+    chat: str
+    paced: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    actors: Sequence[Actor]
+    load_core: int
+    records: Path
+
+    def check(self, requests_recorded: int) -> None:
+        """Raise if a server is gone, or so little is written down that it cannot be `requests_recorded` requests."""
+        for actor in self.actors:
+            actor.server.check()
+        written = sum(file.stat().st_size for file in self.records.iterdir())
+        if written < requests_recorded * 100:
+            raise StageError(f"{RECORDING}: {requests_recorded} requests left {written} bytes of records")
+
+
+@contextmanager
+def set_stage(cores: tuple[int, int], recorders: Sequence[str]) -> Iterator[Stage]:
+    """Start everything; of the gateways those with the recorder `off` and `on` that are asked for."""
+    core, load_core = cores
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aibridge-bench-")))
+        records = directory / "records"
+        records.mkdir()
+
+        def start(name: str, factory: str, chat: str, paced: str, **env: str) -> Actor:
+            env["BENCH_UPSTREAM"] = upstream.url
+            log = directory / f"{factory.partition(':')[0]}-{name}.log"
+            server = stack.enter_context(asgi_server(name, factory, core=core, log=log, env=env))
+            return Actor(name, server, server.url + chat, server.url + paced)
+
+        upstream = stack.enter_context(
+            Server(UPSTREAM, "benchmarks.upstream", core=load_core, log=directory / "upstream.log")
+        )
+        chat, paced = "/v1/chat/completions", f"{PACED}/v1/chat/completions"
+        ours = "/ai/openai/v1/chat/completions", "/ai/paced/v1/chat/completions"
+        actors = [
+            Actor(UPSTREAM, upstream, upstream.url + chat, upstream.url + paced),
+            start(RELAY, "benchmarks.relay:build", chat, paced),
+        ]
+        if "off" in recorders:
+            actors.append(start(GATEWAY, "benchmarks.gateway:build", *ours))
+        if "on" in recorders:
+            url = f"sqlite+aiosqlite:///{records / 'records.db'}"
+            actors.append(start(RECORDING, "benchmarks.gateway:build", *ours, BENCH_RECORDER=url))
+        _compare(actors)
+        yield Stage(actors, load_core, records)
+
+
+def _compare(actors: Sequence[Actor]) -> None:
+    upstream, *others = actors
+    for place, stream in ("chat", False), ("chat", True), ("paced", True):
+        expected = load.ask(getattr(upstream, place), stream=stream)
+        for actor in others:
+            actor.server.check()
+            if load.ask(getattr(actor, place), stream=stream).replace(_ASKED_FOR_USAGE, b"") != expected:
+                raise StageError(f"{actor.name} does not pass the upstream's answer on byte for byte")
