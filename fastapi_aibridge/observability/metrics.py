@@ -26,7 +26,10 @@ class Metrics:
             ("provider", "route", "status", "client", "streaming"),
             registry=self.registry,
         )
-        self._in_flight = Gauge("aibridge_interceptions_in_flight", "Interceptions that run.", registry=self.registry)
+        self.in_flight = 0
+        Gauge("aibridge_interceptions_in_flight", "Interceptions that run.", registry=self.registry).set_function(
+            lambda: self.in_flight
+        )
         self._duration = Histogram(
             "aibridge_interception_duration_seconds",
             "From the request's last byte to the response's.",
@@ -51,10 +54,10 @@ class Metrics:
         self._token_kinds: dict[str, tuple[Counter, ...]] = {}
 
     def started(self) -> None:
-        self._in_flight.inc()
+        self.in_flight += 1
 
     def ended(self, interception: Interception, status: Status, seconds: float) -> None:
-        self._in_flight.dec()
+        self.in_flight -= 1
         key = (interception.provider, interception.route, status, interception.client, interception.streaming)
         counter = self._ended.get(key)
         if counter is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -60,30 +61,45 @@ def upstream_headers(headers: RawHeaders, private: frozenset[bytes], *, own_acco
 
     `private` names more that may not, in lower case; `own_account` says that the caller pays with their own key.
     """
-    named: set[bytes] = set()
+    named = b""
     kept: list[tuple[str, str]] = []
     for name, value in headers:
-        if name in _NEVER_UP or name in private or name.startswith(_NEVER_UP_PREFIXES):
+        up = _goes_up(name)
+        if up is None:
             if name == b"connection":
-                named.update(token.strip().lower() for token in value.split(b","))
-        elif own_account or name not in _ACCOUNT:
-            kept.append((name.decode("latin-1"), value.decode("latin-1")))
-    if named - {b"keep-alive", b"close"}:
-        kept = [pair for pair in kept if pair[0].encode("latin-1") not in named]
-    return kept
+                named += b"," + value.lower()
+        elif name not in private and (own_account or name not in _ACCOUNT):
+            kept.append((up, value.decode("latin-1")))
+    return _without(kept, named.decode("latin-1")) if named else kept
+
+
+@lru_cache(maxsize=1024)
+def _goes_up(name: bytes) -> str | None:
+    """The name as text, or None for a header that stays here. Few names are ever seen: asked once for each."""
+    return None if name in _NEVER_UP or name.startswith(_NEVER_UP_PREFIXES) else name.decode("latin-1")
+
+
+def _without(kept: list[tuple[str, str]], named: str) -> list[tuple[str, str]]:
+    """What is left without the headers that a `Connection` header named (RFC 9110, section 7.6.1)."""
+    names = {name.strip() for name in named.split(",")}
+    return [pair for pair in kept if pair[0] not in names]
 
 
 def client_headers(headers: RawHeaders, *dropped: bytes) -> list[tuple[bytes, bytes]]:
     """The upstream's headers that the client gets, names in lower case; `dropped` names more that it does not."""
+    named: set[bytes] = set(dropped)
     kept = []
-    named: set[bytes] = set()
     for name, value in headers:
-        lower = name.lower()
-        if lower in _NEVER_DOWN:
-            if lower == b"connection":
-                named.update(token.strip().lower() for token in value.split(b","))
-        elif lower not in dropped:
-            kept.append((lower, value))
-    if named - {b"keep-alive", b"close"}:
-        kept = [pair for pair in kept if pair[0] not in named]
-    return kept
+        down = _goes_down(name)
+        if down is not None:
+            kept.append((down, value))
+        elif name.lower() == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+    return [pair for pair in kept if pair[0] not in named] if named else kept
+
+
+@lru_cache(maxsize=1024)
+def _goes_down(name: bytes) -> bytes | None:
+    """The name in lower case, or None for a header that is not relayed."""
+    lower = name.lower()
+    return None if lower in _NEVER_DOWN else lower

@@ -1,4 +1,7 @@
-"""What is known of an interception: how it began, what was seen of it, how it ended."""
+"""What is known of an interception: how it began, what was seen of it, how it ended.
+
+Nobody changes a record once it is made. They are not frozen: that would make each of them three times as dear.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Status(StrEnum):
     """The process died; found at the next start."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Interception:
     """The start of an interception: all that is known before the upstream is called."""
 
@@ -41,7 +44,7 @@ class Interception:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TokenUsage:
     """Tokens of one upstream message. `input_tokens` leaves cached tokens out, whatever the provider counts."""
 
@@ -55,13 +58,13 @@ class TokenUsage:
     """The message broke off: these are the counts as far as they were known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Prompt:
     message_id: str
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ToolUsage:
     """A tool call that the model made; `arguments` are parsed where they are JSON, else the raw text."""
 
@@ -76,7 +79,7 @@ class ToolUsage:
     """Seconds that an injected tool took."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Thought:
     source: str
     """`thinking`, `reasoning_summary` or `commentary`."""
@@ -93,7 +96,7 @@ class Facts:
     thoughts: list[Thought] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ending:
     status: Status
     ended_at: datetime

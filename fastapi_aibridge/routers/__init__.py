@@ -1,6 +1,6 @@
 """The routes that the plugin brings."""
 
-from .admin import Reload, ReloadedProvider, admin_router
-from .gateway import gateway_router
+from .admin import Reload, ReloadedProvider, add_admin_routes
+from .gateway import add_gateway_route
 
-__all__ = ["Reload", "ReloadedProvider", "admin_router", "gateway_router"]
+__all__ = ["Reload", "ReloadedProvider", "add_admin_routes", "add_gateway_route"]

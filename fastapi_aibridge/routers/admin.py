@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Protocol
 
 import orjson
@@ -47,11 +48,12 @@ class Administration(Protocol):
         """The recorder that can be read back, if there is one."""
 
 
-def admin_router(administration: Administration, guard: Callable[..., Any]) -> APIRouter:
-    """The router; nobody whom `guard` does not let through gets an answer."""
-    router = APIRouter(prefix="/admin", dependencies=[Depends(guard)], tags=["aibridge"])
+def add_admin_routes(router: APIRouter, administration: Administration, guard: Callable[..., Any]) -> None:
+    """Add the routes; nobody whom `guard` does not let through gets an answer."""
+    get = partial(router.get, dependencies=[Depends(guard)], tags=["aibridge"])
+    post = partial(router.post, dependencies=[Depends(guard)], tags=["aibridge"])
 
-    @router.post("/reload", responses={422: {"description": "The settings do not validate; nothing was changed."}})
+    @post("/admin/reload", responses={422: {"description": "The settings do not validate; nothing was changed."}})
     async def reload() -> Reload:
         """Read the settings' sources again and swap the providers; running requests are not touched."""
         try:
@@ -59,23 +61,24 @@ def admin_router(administration: Administration, guard: Callable[..., Any]) -> A
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
+    @get("/admin/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
     async def metrics() -> Response:
         """Prometheus exposition."""
         return Response(generate_latest(administration.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/pool")
+    @get("/admin/pool")
     async def pool() -> dict[str, Any]:
         """The pool's counters."""
         metrics = administration.pool_metrics()
-        return {field.name: getattr(metrics, field.name) for field in fields(metrics)}
+        counts = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
+        return counts | {"evictions": dict(metrics.evictions)}
 
     def store() -> InterceptionStore:
         if (found := administration.store()) is None:
             raise HTTPException(404, "this app's recorder cannot be read back")
         return found
 
-    @router.get("/interceptions", response_class=Response)
+    @get("/admin/interceptions", response_class=Response)
     async def interceptions(
         *,
         store: InterceptionStore = Depends(store),
@@ -105,15 +108,13 @@ def admin_router(administration: Administration, guard: Callable[..., Any]) -> A
             raise HTTPException(400, "the cursor is not one that this list handed out") from None
         return _json({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
 
-    @router.get("/interceptions/{interception_id}", response_class=Response)
+    @get("/admin/interceptions/{interception_id}", response_class=Response)
     async def interception(interception_id: str, store: InterceptionStore = Depends(store)) -> Response:
         """One interception."""
         record = await store.get(interception_id)
         if record is None:
             raise HTTPException(404, "there is no such interception")
         return _json(record_json(record))
-
-    return router
 
 
 def _json(value: object) -> Response:

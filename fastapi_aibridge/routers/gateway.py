@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import fastapi.routing
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from ..bridge import RequestBridge
@@ -20,6 +20,7 @@ from ..pool import CachedBridgePool
 from ..principal import Principal
 from ..providers import Provider
 from ..refusal import send_error
+from ..settings import RESERVED_NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -38,25 +39,37 @@ class Gateway(Protocol):
         """Whose built-in client key this is."""
 
 
-def gateway_router(gateway: Gateway, principal: Callable[..., Any], *, built_in: bool) -> APIRouter:
-    """The router; `built_in` says that `principal` is the gateway's own check of client keys.
+def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[..., Any], *, built_in: bool) -> None:
+    """Add the route; `built_in` says that `principal` is the gateway's own check of client keys.
 
-    FastAPI's dependency machinery costs as much as all the rest of a request, so the route leaves it out where it has
-    nothing to do: built-in principal, no overrides, no dependencies that the app or an including router adds.
+    FastAPI's machinery for a request costs as much as all the rest of it, so the route steps around it where it has
+    nothing to do: built-in principal, no overrides, nothing that the app or an including router adds.
     """
 
     async def relay(caller: object = Depends(principal)) -> Response:
         return _BridgeResponse(gateway, checked(caller))
 
     class GatewayRoute(APIRoute):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            match, child = super().matches(scope)
+            if match is not Match.NONE and child["path_params"]["provider"] in RESERVED_NAMES:
+                return Match.NONE, {}
+            return match, child
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if built_in and scope["method"] in METHODS and _unadorned(scope):
+                caller = gateway.known_principal(caller_token(dict(scope["headers"])))
+                if caller is None:
+                    await _refuse(gateway, unauthorized(), scope, send)
+                else:
+                    await _serve(gateway, caller, scope, receive, send)
+            else:
+                await super().handle(scope, receive, send)
+
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             by_fastapi = super().get_route_handler()
-            direct = built_in and not _has_dependencies(self)
 
             async def handle(request: Request) -> Response:
-                if direct and not getattr(request.scope.get("app"), "dependency_overrides", True):
-                    caller = gateway.known_principal(caller_token(dict(request.scope["headers"])))
-                    return _Refusal(gateway, unauthorized()) if caller is None else _BridgeResponse(gateway, caller)
                 try:
                     return await by_fastapi(request)
                 except HTTPException as error:
@@ -66,9 +79,13 @@ def gateway_router(gateway: Gateway, principal: Callable[..., Any], *, built_in:
 
             return handle
 
-    router = APIRouter(route_class=GatewayRoute)
-    router.add_api_route("/{provider}/{path:path}", relay, methods=METHODS, include_in_schema=False)
-    return router
+    router.add_api_route(
+        "/{provider}/{path:path}",
+        relay,
+        methods=METHODS,
+        include_in_schema=False,
+        route_class_override=GatewayRoute,
+    )
 
 
 def unauthorized() -> GatewayError:
@@ -90,22 +107,26 @@ class _BridgeResponse(Response):
         self.status_code = 200
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lease = self._gateway.pool.acquire(self._principal)
-        try:
-            bridge = await lease.__aenter__()
-        except PoolShutdown as error:
-            await _refuse(self._gateway, _unavailable(str(error), {"connection": "close"}), scope, send)
-            return
-        except Exception:
-            logger.exception("a bridge could not be built")
-            await _refuse(self._gateway, _unavailable("the gateway cannot serve this caller now"), scope, send)
-            return
-        try:
-            await bridge(_below_prefix(scope), receive, send)
-        finally:
-            lease.release()
+        await _serve(self._gateway, self._principal, scope, receive, send)
         if self.background is not None:
             await self.background()
+
+
+async def _serve(gateway: Gateway, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+    lease = gateway.pool.acquire(principal)
+    try:
+        bridge = await lease.__aenter__()
+    except PoolShutdown as error:
+        await _refuse(gateway, _unavailable(str(error), {"connection": "close"}), scope, send)
+        return
+    except Exception:
+        logger.exception("a bridge could not be built")
+        await _refuse(gateway, _unavailable("the gateway cannot serve this caller now"), scope, send)
+        return
+    try:
+        await bridge(_below_prefix(scope), receive, send)
+    finally:
+        lease.release()
 
 
 class _Refusal(Response):
@@ -134,15 +155,18 @@ def _below_prefix(scope: Scope) -> Scope:
     return {**scope, "root_path": scope["path"][:-tail]}
 
 
-def _has_dependencies(route: APIRoute) -> bool:
-    """Whether the app, or a router on the way, adds dependencies to the route. FastAPI keeps that from the route
-    itself; where this version does not tell, the answer is yes, which is slower and never wrong.
+def _unadorned(scope: Scope) -> bool:
+    """Whether nothing but the route itself has a say: no dependency, body limit or override of the app's.
+
+    FastAPI tells that in the scope since 0.137; where it does not, the answer is no, which is slower and never wrong.
     """
-    variable = getattr(fastapi.routing, "_effective_route_context_var", None)
-    if variable is None:
-        return True
-    effective = variable.get()
-    return bool(route.dependencies if effective is None else effective.dependencies)
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    return (
+        context is not None
+        and not context.dependencies
+        and context.max_body_size is None
+        and not scope["app"].dependency_overrides
+    )
 
 
 def _told(error: HTTPException) -> GatewayError:
