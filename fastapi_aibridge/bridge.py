@@ -28,7 +28,7 @@ class RequestBridge:
     Paths are `/{provider}/v1/...`, below the scope's `root_path`. Safe for concurrent use.
     """
 
-    __slots__ = ("_closed", "_engine", "_idle", "_providers", "_running", "principal")
+    __slots__ = ("_closed", "_engine", "_idle", "_providers", "_running", "_tracer", "principal")
 
     def __init__(self, principal: Principal, providers: Iterable[Provider], engine: Engine) -> None:
         self.principal = principal
@@ -37,6 +37,7 @@ class RequestBridge:
         self._running: set[Interruption] = set()
         self._idle: asyncio.Event | None = None
         self._closed = False
+        self._tracer = tracer()
 
     @property
     def providers(self) -> tuple[Provider, ...]:
@@ -84,11 +85,10 @@ class RequestBridge:
         if self._closed:
             raise _closing()
         if route in provider.intercepted and scope["method"] == "POST":
-            trace = tracer()
-            if trace is None:
+            if self._tracer is None:
                 await self._intercept(provider, route, raw_path, scope, receive, send)
                 return
-            with trace.start_as_current_span(
+            with self._tracer.start_as_current_span(
                 "Intercept",
                 attributes={
                     "aibridge.initiator_id": self.principal.initiator_id,
@@ -111,7 +111,7 @@ class RequestBridge:
     async def _intercept(
         self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        exchange = Exchange(self._engine, self.principal, provider, route, raw_path, scope, send)
+        exchange = Exchange(self._engine, self.principal, provider, route, raw_path, scope, send, self._tracer)
         request, credential = await exchange.admit(receive)
         if self._closed:
             raise _closing()

@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 
 import aiohttp
+from opentelemetry.trace import Tracer
 from starlette.types import Receive, Scope, Send
 
 from .body import ClientGone, decode_body, read_body
@@ -21,7 +22,7 @@ from .formats import Format, ModelRequest, Observer
 from .formats.sse import Framer
 from .interruption import Interruption
 from .observability import Metrics
-from .observability.tracing import fail, tracer
+from .observability.tracing import fail
 from .principal import Principal
 from .providers import Credential, Provider
 from .providers.headers import client_headers, upstream_headers
@@ -75,6 +76,7 @@ class Exchange:
         "_scope",
         "_send",
         "_streaming",
+        "_tracer",
         "_upstream_status",
     )
 
@@ -87,6 +89,7 @@ class Exchange:
         raw_path: str,
         scope: Scope,
         send: Send,
+        tracer: Tracer | None,
     ) -> None:
         self._engine = engine
         self._principal = principal
@@ -96,6 +99,7 @@ class Exchange:
         self._raw_path = raw_path
         self._scope = scope
         self._send = send
+        self._tracer = tracer
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._id = ""
         self._head_sent = False
@@ -230,10 +234,9 @@ class Exchange:
         if b"content-encoding" in self._headers:
             headers = [pair for pair in headers if pair[0] != "content-encoding"]
         url = provider.url(self._raw_path, self._scope["query_string"])
-        trace = tracer()
-        if trace is None:
+        if self._tracer is None:
             return await self._engine.client.send("POST", url, headers, request.body, provider.timeout)
-        with trace.start_as_current_span(
+        with self._tracer.start_as_current_span(
             "Intercept.ProcessRequest.Upstream",
             attributes={"aibridge.provider": provider.name, "gen_ai.request.model": request.model},
             record_exception=False,

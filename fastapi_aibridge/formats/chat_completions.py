@@ -21,7 +21,7 @@ from .format import (
     text,
 )
 from .openai_errors import error_object
-from .splice import find_member, set_member
+from .splice import add_member, find_member, set_member
 
 name = "chat_completions"
 
@@ -39,7 +39,7 @@ def parse(body: bytes) -> ModelRequest:
             request.correlating_tool_call_id = text(last.get("tool_call_id")) or None
     if streaming and member(value, "stream_options").get("include_usage") is not True:
         request.usage_asked = False
-        request.body = _asking_for_usage(body)
+        request.body = _asking_for_usage(body, given="stream_options" in value)
     return request
 
 
@@ -55,16 +55,23 @@ def last_text(content: object, kinds: tuple[str, ...]) -> str | None:
     return texts[-1] if texts else None
 
 
-def _asking_for_usage(body: bytes) -> bytes:
-    options = find_member(body, "stream_options")
+def _asking_for_usage(body: bytes, *, given: bool) -> bytes:
+    options = find_member(body, "stream_options") if given else None
     if options is None:
-        return set_member(body, "stream_options", b'{"include_usage":true}')
+        return add_member(body, "stream_options", b'{"include_usage":true}')
     old = body[options[0] : options[1]]
     new = set_member(old, "include_usage", b"true") if old.startswith(b"{") else b'{"include_usage":true}'
     return body[: options[0]] + new + body[options[1] :]
 
 
-_ENDS = (b'"finish_reason":"', b'"finish_reason": "', b"[DONE]")
+def _tells(events: bytes) -> bool:
+    """Whether these bytes can hold anything to record. Most events are text, and `"usage":null` says nothing."""
+    return (
+        b'"tool_calls"' in events
+        or b'"error"' in events
+        or b'"function_call"' in events
+        or (b'"usage"' in events and events.count(b'"usage"') != events.count(b'"usage":null'))
+    )
 
 
 class _ChatObserver:
@@ -80,26 +87,27 @@ class _ChatObserver:
         self.error: str | None = None
 
     def stream(self, block: bytes) -> bytes:
-        usage = b'"usage"' in block and block.count(b'"usage"') != block.count(b'"usage":null')
-        if (
-            self.message_id
-            and not usage
-            and b'"tool_calls"' not in block
-            and b'"function_call"' not in block
-            and b'"error"' not in block
-        ):
-            # The common case: text only. Whether the message ends here is told by the last bytes alone.
-            self.finished = self.finished or any(mark in block for mark in _ENDS)
+        if not self.finished:
+            self.finished = (
+                b'"finish_reason":"' in block
+                or b'"finish_reason": "' in block
+                or b"data: [DONE]" in block
+                or b"data:[DONE]" in block
+            )
+        if self.message_id and not _tells(block):
             return block
-        kept = [raw for raw, data in sse.events(block) if self._event(data) or self._asked]
-        return block if self._asked else b"".join(kept)
+        kept = []
+        dropped = False
+        for event in sse.events(block):
+            if (self.message_id and not _tells(event)) or not self._drops(event):
+                kept.append(event)
+            else:
+                dropped = True
+        return b"".join(kept) if dropped else block
 
-    def _event(self, data: bytes) -> bool:
-        """Whether the client gets this event although it did not ask for its usage."""
-        if data == b"[DONE]":
-            self.finished = True
-            return True
-        chunk = load(data)
+    def _drops(self, event: bytes) -> bool:
+        """Take in an event; whether it is the one that the client did not ask for."""
+        chunk = load(sse.data_of(event))
         self.message_id = self.message_id or text(chunk.get("id"))
         if chunk.get("error"):
             self.error = self.error or error_text(chunk["error"])
@@ -108,9 +116,8 @@ class _ChatObserver:
             self._usage = usage
         choices = chunk.get("choices")
         for choice in objects(choices):
-            self.finished = self.finished or bool(choice.get("finish_reason"))
             self._delta(count(choice.get("index")), member(choice, "delta"))
-        return not (usage and choices == [])
+        return bool(usage) and choices == [] and not self._asked
 
     def _delta(self, choice: int, delta: dict[str, object]) -> None:
         for call in objects(delta.get("tool_calls")):

@@ -72,18 +72,18 @@ class _MessagesObserver:
     def stream(self, block: bytes) -> bytes:
         for mark in _TELLING:
             if mark in block:
-                for _, data in sse.events(block):
-                    self._event(data)
+                for event in sse.events(block):
+                    self._event(event)
                 break
         return block
 
-    def _event(self, data: bytes) -> None:
+    def _event(self, raw: bytes) -> None:
         for mark in _TELLING:
-            if mark in data:
+            if mark in raw:
                 break
         else:
             return
-        event = load(data)
+        event = load(sse.data_of(raw))
         kind = event.get("type")
         if kind == "content_block_delta":
             if block := self._blocks.get(count(event.get("index"))):

@@ -80,18 +80,18 @@ class _ResponsesObserver:
         self._last = block
         for mark in _TELLING:
             if mark in block:
-                for _, data in sse.events(block):
-                    self._event(data)
+                for event in sse.events(block):
+                    self._event(event)
                 break
         return block
 
-    def _event(self, data: bytes) -> None:
+    def _event(self, raw: bytes) -> None:
         for mark in _TELLING:
-            if mark in data:
+            if mark in raw:
                 break
         else:
             return
-        event = load(data)
+        event = load(sse.data_of(raw))
         kind = event.get("type")
         if kind == "response.output_item.done":
             self._items.append(member(event, "item"))
@@ -156,7 +156,7 @@ class _ResponsesObserver:
     def error_event(self, error: GatewayError) -> bytes:
         """An `error` event whose sequence number goes on from the last one relayed."""
         number = -1
-        for _, data in sse.events(self._last):
-            number = max(number, count(load(data).get("sequence_number")))
+        for event in sse.events(self._last):
+            number = max(number, count(load(sse.data_of(event)).get("sequence_number")))
         body = {"type": "error", "code": error.code, "message": error.message, "param": None}
         return sse.event(orjson.dumps({**body, "sequence_number": number + 1}), "error")

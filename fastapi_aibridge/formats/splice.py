@@ -49,6 +49,11 @@ def set_member(text: bytes, name: str, value: bytes) -> bytes:
     span = find_member(text, name)
     if span is not None:
         return text[: span[0]] + value + text[span[1] :]
+    return add_member(text, name, value)
+
+
+def add_member(text: bytes, name: str, value: bytes) -> bytes:
+    """The object with this member added at its end; it must not have one of that name."""
     end = text.rindex(b"}")
     comma = b"" if text[:end].rstrip().endswith(b"{") else b","
     return b"".join((text[:end], comma, orjson.dumps(name), b":", value, text[end:]))

@@ -54,7 +54,8 @@ class Framer:
 def _end_of_events(buffer: bytes | bytearray, start: int) -> int:
     """The index behind the last empty line, 0 where there is none."""
     if buffer.find(b"\r", start) < 0:
-        return buffer.rfind(b"\n\n", start) + 2 if b"\n\n" in buffer[start:] else 0
+        end = buffer.rfind(b"\n\n", start)
+        return end + 2 if end >= 0 else 0
     end = 0
     # A CR at the very end may be half of a CRLF: the event waits for the next byte.
     limit = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
@@ -63,23 +64,23 @@ def _end_of_events(buffer: bytes | bytearray, start: int) -> int:
     return end
 
 
-def events(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each whole event of a block: its bytes, framing included, and its data, lines joined with LF."""
+def events(block: bytes) -> Iterator[bytes]:
+    """Each whole event of a block, framing included: joined they are the block."""
     start = 0
     if b"\r" not in block:
         while (end := block.find(b"\n\n", start)) >= 0:
-            yield block[start : end + 2], data_of(block[start:end])
+            yield block[start : end + 2]
             start = end + 2
         return
     for match in _BLANK_LINE.finditer(block):
-        yield block[start : match.end()], data_of(block[start : match.start()])
+        yield block[start : match.end()]
         start = match.end()
 
 
 def data_of(event: bytes) -> bytes:
-    """The event's data; empty for a comment or an event without data."""
-    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
-        return event[6:]
+    """The event's data, lines joined with LF; empty for a comment or an event without data."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
+        return event[6:-2]
     lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(line.removeprefix(b" ") for line in lines)
 

@@ -9,7 +9,10 @@ NAME = "fastapi_aibridge"
 
 
 def tracer() -> Tracer | None:
-    """The tracer, or None where nobody listens: then not even attributes are put together."""
+    """The tracer, or None where nobody listens: then not even attributes are put together.
+
+    Each bridge asks once: the API looks into the environment every time, which is dearer than a whole acquire.
+    """
     provider = trace.get_tracer_provider()
     return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(NAME)
 
