@@ -1,0 +1,101 @@
+"""Adding up interceptions: sealed days from their sums, the rest from the interceptions themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .cursor import EPOCH, to_microseconds
+from .daily import DAY
+from .reader import conditions
+from .schema import TOKEN_COLUMNS, interceptions, usage_daily, usage_days
+from .usage import UsageBy, UsageQuery, UsageRow, usage_row
+
+_MAX = 2**63 - 1
+
+
+async def read_usage(connection: AsyncConnection, query: UsageQuery) -> list[UsageRow]:
+    sums: dict[tuple[date | str, ...], list[int]] = {}
+    sealed = [] if query.session_id is not None else await _sealed_days(connection, query)
+    untimed = replace(query, started_after=None, started_before=None)
+    if sealed:
+        wanted = conditions(untimed, columns=usage_daily.c)
+        await _add(connection, query, usage_daily, [*wanted, _within_days(sealed)], sums)
+    wanted = conditions(untimed)
+    started = interceptions.c.started_at
+    for first, end in _gaps(query, sealed):
+        await _add(connection, query, interceptions, [*wanted, started >= first, started < end], sums)
+    if not query.by and not sums:
+        sums[()] = [0, 0, 0, 0, 0]
+    return [usage_row(query, key, sums[key]) for key in sorted(sums, key=lambda key: tuple(map(str, key)))]
+
+
+async def _sealed_days(connection: AsyncConnection, query: UsageQuery) -> list[int]:
+    wanted: list[ColumnElement[bool]] = [usage_days.c.sealed]
+    if query.started_after is not None:
+        wanted.append(usage_days.c.day >= -(-to_microseconds(query.started_after) // DAY))
+    if query.started_before is not None:
+        wanted.append(usage_days.c.day < to_microseconds(query.started_before) // DAY)
+    return list(await connection.scalars(select(usage_days.c.day).where(*wanted).order_by(usage_days.c.day)))
+
+
+def _stretches(days: list[int]) -> list[tuple[int, int]]:
+    """Sorted days as stretches without a gap: the first day of each, and the one after its last."""
+    stretches: list[tuple[int, int]] = []
+    for day in days:
+        if stretches and stretches[-1][1] == day:
+            stretches[-1] = (stretches[-1][0], day + 1)
+        else:
+            stretches.append((day, day + 1))
+    return stretches
+
+
+def _within_days(days: list[int]) -> ColumnElement[bool]:
+    return or_(*(and_(usage_daily.c.day >= first, usage_daily.c.day < end) for first, end in _stretches(days)))
+
+
+def _gaps(query: UsageQuery, sealed: list[int]) -> list[tuple[int, int]]:
+    """The stretches of the query's time, in microseconds, that no sealed day covers."""
+    place = -_MAX if query.started_after is None else to_microseconds(query.started_after)
+    end = _MAX if query.started_before is None else to_microseconds(query.started_before)
+    gaps = []
+    for first, after in _stretches(sealed):
+        gaps.append((place, first * DAY))
+        place = after * DAY
+    gaps.append((place, end))
+    return [(first, after) for first, after in gaps if first < after]
+
+
+async def _add(
+    connection: AsyncConnection,
+    query: UsageQuery,
+    table: Table,
+    wanted: list[ColumnElement[bool]],
+    sums: dict[tuple[date | str, ...], list[int]],
+) -> None:
+    raw = table is interceptions
+    keys: list[ColumnElement[Any]] = []
+    for by in query.by:
+        if by is UsageBy.DAY:
+            keys.append((table.c.started_at // DAY if raw else table.c.day).label("day"))
+        else:
+            keys.append(table.c[by.value])
+    calls = func.count() if raw else func.sum(table.c.calls)
+    statement = select(*keys, calls, *(func.sum(table.c[name]) for name in TOKEN_COLUMNS)).where(*wanted)
+    if keys:
+        statement = statement.group_by(*keys)
+    for row in await connection.execute(statement):
+        numbers = [int(value or 0) for value in row[len(keys) :]]
+        if not keys and not numbers[0]:
+            continue
+        key = tuple(
+            (EPOCH + timedelta(days=value)).date() if by is UsageBy.DAY else value
+            for by, value in zip(query.by, row, strict=False)
+        )
+        total = sums.setdefault(key, [0, 0, 0, 0, 0])
+        for place, number in enumerate(numbers):
+            total[place] += number

@@ -1,0 +1,109 @@
+"""Opening the database that a URL names, and transactions on it that mean the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from ..errors import ConfigurationError
+from .batch import Sink
+from .postgres import PostgresSink
+from .sqlite import SQLiteSink
+
+
+class Database:
+    """One engine for reading and upkeep, and the sink that a writer uses; nothing is touched before `open`.
+
+    A SQLite URL may carry `?synchronous=normal`: a commit then outlives the process at once and the machine a little
+    later. An in-memory SQLite database becomes a temporary file, since several connections look at it.
+    """
+
+    engine: AsyncEngine
+
+    def __init__(self, url: str | URL) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise ConfigurationError("the recorder's URL is not a database URL") from None
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._synchronous = "FULL"
+        if self.is_sqlite:
+            asked = parsed.query.get("synchronous", "full")
+            if asked not in {"full", "normal"}:
+                raise ConfigurationError(f"synchronous is 'full' or 'normal', not {asked!r}")
+            self._synchronous = str(asked).upper()
+            self.url = parsed.set(drivername="sqlite+aiosqlite").difference_update_query(["synchronous"])
+        elif parsed.get_backend_name() == "postgresql":
+            self.url = parsed.set(drivername="postgresql+asyncpg")
+        else:
+            raise ConfigurationError(f"records go to SQLite or PostgreSQL, not to {parsed.get_backend_name()!r}")
+
+    def open(self) -> None:
+        if self.is_sqlite:
+            self.engine = create_async_engine(self._with_file())
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            return
+        try:
+            self.engine = create_async_engine(self.url, pool_pre_ping=True, connect_args={"timeout": 10})
+        except ModuleNotFoundError as error:
+            raise ConfigurationError("PostgreSQL needs: pip install 'fastapi-aibridge[postgres]'") from error
+
+    def _with_file(self) -> URL:
+        name = self.url.database
+        if not name or name == ":memory:":
+            self._directory = tempfile.TemporaryDirectory(prefix="aibridge-")
+            return self.url.set(database=str(Path(self._directory.name) / "records.db"))
+        if not name.startswith("file:"):
+            path = Path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # It will hold prompts: for nobody else to read. Its log files inherit this.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        return self.url
+
+    def sink(self) -> Sink:
+        """A connection for a writer."""
+        if self.is_sqlite:
+            return SQLiteSink(self.engine.url, synchronous=self._synchronous)
+        return PostgresSink(self.engine)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Several reads of one moment."""
+        async with self.engine.connect() as connection:
+            if self.is_sqlite:
+                await connection.exec_driver_sql("BEGIN")
+            else:
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A short transaction; on SQLite it takes the write lock at once, so that it cannot fail half way."""
+        async with self.engine.connect() as connection:
+            if self.is_sqlite:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            await connection.commit()
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA busy_timeout = 5000")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()

@@ -1,0 +1,61 @@
+"""Bringing a database's tables to this release's schema; several processes may ask for it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .database import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"
+"""The newest revision; known here so that a start with nothing to migrate need not load alembic."""
+
+VERSION_TABLE = "aibridge_version"
+_LOCK = 0x41_49_42_52_49_44_47_45
+
+
+def is_ours(name: str | None, kind: str, parents: Mapping[Any, Any]) -> bool:  # noqa: ARG001
+    """The database may be the app's too."""
+    return kind != "table" or (name or "").startswith("aibridge_")
+
+
+async def migrate(database: Database) -> bool:
+    """Upgrade to `HEAD`; returns whether there was anything to do."""
+    async with database.engine.connect() as connection:
+        if await _revision(connection) == HEAD:
+            return False
+    async with database.writing() as connection:
+        if not database.is_sqlite:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        if await _revision(connection) == HEAD:
+            return False
+        await connection.run_sync(_upgrade)
+    return True
+
+
+async def _revision(connection: AsyncConnection) -> str | None:
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(VERSION_TABLE)):
+        return None
+    revision: str | None = (await connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))).scalar()  # noqa: S608
+    return revision
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "fastapi_aibridge.recorder:migrations")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+
+    command.upgrade(alembic_config(connection), "head")

@@ -1,0 +1,47 @@
+"""Forgetting: interceptions older than the retention are deleted, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from sqlalchemy import delete, select
+
+from .cursor import to_microseconds
+from .daily import day_of
+from .database import Database
+from .schema import facts, interceptions, usage_daily, usage_days
+
+_BATCH = 200
+
+
+async def prune(database: Database, started_before: datetime, *, batch: int = _BATCH, pause: float = 0.01) -> int:
+    """Delete all that started before that moment and has ended; returns how many interceptions that were.
+
+    Each batch is one short transaction, and between two of them others get their turn.
+    """
+    moment = to_microseconds(started_before)
+    count = 0
+    while True:
+        async with database.writing() as connection:
+            rows = (
+                await connection.execute(
+                    select(interceptions.c.seq, interceptions.c.id)
+                    .where(interceptions.c.started_at < moment, interceptions.c.status != "running")
+                    .order_by(interceptions.c.started_at)
+                    .limit(batch)
+                    .with_for_update(skip_locked=True)
+                )
+            ).all()
+            if rows:
+                await connection.execute(delete(facts).where(facts.c.interception_id.in_([row.id for row in rows])))
+                await connection.execute(
+                    delete(interceptions).where(interceptions.c.seq.in_([row.seq for row in rows]))
+                )
+            else:
+                for table in (usage_daily, usage_days):
+                    await connection.execute(delete(table).where(table.c.day < day_of(moment)))
+        count += len(rows)
+        if not rows:
+            return count
+        await asyncio.sleep(pause)

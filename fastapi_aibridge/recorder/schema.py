@@ -1,0 +1,133 @@
+"""The tables of the SQL recorder. Moments are microseconds since 1970 in UTC, days are days since then.
+
+What an interception is stands in one narrow row; everything that its messages showed (and so all content) stands
+beside it as JSON, one row for each time that facts came in.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, text
+
+metadata = MetaData()
+
+_Key = BigInteger().with_variant(Integer, "sqlite")
+_RUNNING = text("status = 'running'")
+_IN_SESSION = text("session_id IS NOT NULL")
+
+interceptions = Table(
+    "aibridge_interceptions",
+    metadata,
+    # A narrow key of the database's own keeps every index half as wide as the id would make it.
+    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),
+    Column("recorder_id", Text, nullable=False),
+    Column("initiator_id", Text, nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("provider_type", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("streaming", Boolean, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("user_agent", Text),
+    Column("session_id", Text),
+    Column("correlating_tool_call_id", Text),
+    Column("credential_kind", Text, nullable=False),
+    Column("credential_hint", Text),
+    Column("metadata", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("upstream_status", Integer),
+    Column("error", Text),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cache_read_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cache_write_tokens", BigInteger, nullable=False, server_default="0"),
+    Index("aibridge_interceptions_id", "id", unique=True),
+    Index("aibridge_interceptions_started", "started_at"),
+    Index("aibridge_interceptions_initiator", "initiator_id", "started_at"),
+    Index("aibridge_interceptions_provider", "provider", "started_at"),
+    Index("aibridge_interceptions_model", "model", "started_at"),
+    Index(
+        "aibridge_interceptions_session",
+        "session_id",
+        "started_at",
+        sqlite_where=_IN_SESSION,
+        postgresql_where=_IN_SESSION,
+    ),
+    Index("aibridge_interceptions_running", "recorder_id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+)
+
+facts = Table(
+    "aibridge_facts",
+    metadata,
+    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("interception_id", Text, nullable=False),
+    # Tells the rows of one interception apart and orders them; a batch that is written twice changes nothing.
+    Column("part", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("aibridge_facts_interception", "interception_id", "part", unique=True),
+)
+
+recorders = Table(
+    "aibridge_recorders",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started", Text, nullable=False),
+    # By the database's clock, so that machines need not agree on the time.
+    Column("heartbeat_at", BigInteger, nullable=False),
+)
+
+usage_days = Table(
+    "aibridge_usage_days",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("sealed", Boolean, nullable=False),
+)
+
+usage_daily = Table(
+    "aibridge_usage_daily",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("initiator_id", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("client", Text, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+)
+
+START_COLUMNS = (
+    "id",
+    "recorder_id",
+    "initiator_id",
+    "api_key_id",
+    "provider",
+    "provider_type",
+    "route",
+    "model",
+    "streaming",
+    "client",
+    "user_agent",
+    "session_id",
+    "correlating_tool_call_id",
+    "credential_kind",
+    "credential_hint",
+    "metadata",
+    "started_at",
+    "status",
+)
+"""What is known at the start, in the order of the rows that the writer makes."""
+
+TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+
+END_COLUMNS = ("id", "status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS)
+"""What the end adds, after the id it belongs to."""
+
+FACT_COLUMNS = ("interception_id", "part", "body")

@@ -1,0 +1,226 @@
+"""The recorder that keeps interceptions in SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import RecorderUnavailable
+from .content import ending_without_content, facts_without_content
+from .cursor import to_microseconds
+from .daily import DAY, day_of, seal
+from .presence import Presence
+from .records import Ending, Facts, Interception
+from .rows import NO_TOKENS, Tokens, add_tokens, dump_facts, end_row, start_row
+from .schema import START_COLUMNS
+from .store import SQLStore
+from .writer import Writer, WriterStats
+
+log = logging.getLogger(__name__)
+
+DEFAULT_URL = "sqlite+aiosqlite:///aibridge.db"
+DEFAULT_RETENTION = 60 * 86400.0
+
+_STARTED_AT = START_COLUMNS.index("started_at")
+
+
+class SQLRecorder(SQLStore):
+    """Records into the database that `url` names while it is entered: `async with SQLRecorder(url) as recorder`.
+
+    A start is durable when `start` returns; ends and facts follow with the next commit. While the database is away,
+    `start` raises `RecorderUnavailable`, at first after `start_timeout` seconds and then at once, and what has ended
+    waits: up to `max_pending` records, then `end` waits too. On leaving, all that waits is written, for
+    `shutdown_timeout` seconds at most.
+
+    Every `upkeep` seconds, what is older than `retention` seconds (0: nothing) is deleted, and days that are over are
+    added up. Other recorders on the database count as dead when their process is gone or has not been heard of for
+    `lease` seconds; what they left running becomes interrupted. `clock` and `sleep` are for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        capture_content: bool = True,
+        retention: float = DEFAULT_RETENTION,
+        migrate: bool = True,
+        max_pending: int = 10_000,
+        start_timeout: float = 3.0,
+        open_timeout: float = 10.0,
+        shutdown_timeout: float = 10.0,
+        lease: float = 60.0,
+        upkeep: float = 3600.0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        super().__init__(url)
+        self._capture_content = capture_content
+        self._retention = retention
+        self._migrates = migrate
+        self._max_pending = max_pending
+        self._start_timeout = start_timeout
+        self._open_timeout = open_timeout
+        self._shutdown_timeout = shutdown_timeout
+        self._lease = lease
+        self._upkeep = upkeep
+        self._clock = clock
+        self._sleep = sleep
+        self._id = ""
+        self._today = 0
+        self._parts = itertools.count(1)
+        # What runs: when it started, in microseconds, and the tokens observed so far.
+        self._running: dict[str, tuple[int, Tokens]] = {}
+        self._presence: Presence
+        self._writer: Writer | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+
+    async def __aenter__(self) -> Self:
+        """Open, migrate, recover. Raises `RecorderUnavailable` where the database stays away for `open_timeout`."""
+        if self._writer is not None:
+            raise RuntimeError("this recorder is open already; an app needs one of its own")
+        self._database.open()
+        self._id = str(uuid4())
+        self._presence = Presence(self._database, self._id, lease=self._lease)
+        self._turn_day()
+        try:
+            await self._prepare()
+        except BaseException:
+            await self._database.close()
+            raise
+        self._writer = Writer(self._database.sink(), max_pending=self._max_pending, start_timeout=self._start_timeout)
+        self._tasks = (
+            asyncio.create_task(self._stay_present(), name="aibridge-recorder-presence"),
+            asyncio.create_task(self._keep_up(), name="aibridge-recorder-upkeep"),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        writer, self._writer, self._tasks = self._writer, None, ()
+        if writer is not None:
+            left = await writer.close(self._shutdown_timeout)
+            if left:
+                log.error("%d records were not written, the database stayed away", left)
+            else:
+                await self._leave()
+        self._running.clear()
+        await self._database.close()
+
+    async def start(self, interception: Interception) -> None:
+        """Durable when it returns. Raises `RecorderUnavailable`."""
+        if self._writer is None:
+            raise RecorderUnavailable("the recorder is not open")
+        row = start_row(interception, self._id)
+        moment: int = row[_STARTED_AT]
+        await self._writer.start(row[0], row, moment // DAY if moment < self._today else None)
+        self._running[interception.id] = (moment, NO_TOKENS)
+
+    async def observe(self, interception_id: str, facts: Facts) -> None:
+        known = self._running.get(interception_id)
+        if known is None or self._writer is None:
+            log.warning("facts of an interception that does not run here: %s", interception_id)
+            return
+        self._running[interception_id] = (known[0], add_tokens(known[1], facts.token_usages))
+        row = self._facts_row(interception_id, facts)
+        if row is not None:
+            await self._writer.put(None, row)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        known = self._running.pop(interception_id, None)
+        if known is None or self._writer is None:
+            log.warning("the end of an interception that does not run here: %s", interception_id)
+            return
+        started, tokens = known
+        if not self._capture_content:
+            ending = ending_without_content(ending)
+        row = end_row(interception_id, ending, add_tokens(tokens, facts.token_usages))
+        unsealed = started // DAY if started < self._today else None
+        await self._writer.put(row, self._facts_row(interception_id, facts), unsealed)
+
+    @property
+    def stats(self) -> WriterStats:
+        """Commits, rows, failures since the recorder was opened."""
+        return WriterStats() if self._writer is None else self._writer.stats
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not durable yet."""
+        return 0 if self._writer is None else self._writer.pending
+
+    @property
+    def available(self) -> bool:
+        """Whether the recorder is open and its database took what it was given last."""
+        return self._writer is not None and self._writer.available
+
+    async def keep_up(self) -> None:
+        """One round of upkeep: forget what is too old, add up the days that are over."""
+        now = self._clock()
+        if self._retention > 0:
+            count = await self.prune(now - timedelta(seconds=self._retention))
+            if count:
+                log.info("%d interceptions were older than the retention and are deleted", count)
+        await seal(self._database, now)
+
+    def _facts_row(self, interception_id: str, facts: Facts) -> tuple[str, int, str] | None:
+        body = dump_facts(facts if self._capture_content else facts_without_content(facts))
+        return None if body is None else (interception_id, next(self._parts), body)
+
+    def _turn_day(self) -> None:
+        self._today = day_of(to_microseconds(self._clock())) * DAY
+
+    async def _prepare(self) -> None:
+        deadline = asyncio.get_running_loop().time() + self._open_timeout
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    if self._migrates:
+                        await self.migrate()
+                    await self._presence.beat()
+                    await self._presence.recover(at_start=True)
+            except (OSError, SQLAlchemyError) as error:
+                if asyncio.get_running_loop().time() + 0.25 >= deadline:
+                    raise RecorderUnavailable(
+                        f"the records' database cannot be opened: {type(error).__name__}"
+                    ) from error
+                await asyncio.sleep(0.25)
+            else:
+                return
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(self._shutdown_timeout):
+                await self._presence.interrupt_own()
+                await self._presence.leave()
+        except (OSError, SQLAlchemyError) as error:
+            log.warning("the recorder could not sign off from its database: %s", type(error).__name__)
+
+    async def _stay_present(self) -> None:
+        while True:
+            await self._sleep(self._lease / 4)
+            self._turn_day()
+            try:
+                async with asyncio.timeout(self._lease):
+                    await self._presence.beat()
+                    await self._presence.recover()
+            except (OSError, SQLAlchemyError) as error:
+                log.warning("the recorder's heartbeat failed: %s", type(error).__name__)
+
+    async def _keep_up(self) -> None:
+        while True:
+            try:
+                await self.keep_up()
+            except (OSError, SQLAlchemyError) as error:
+                log.warning("the upkeep of the records failed: %s", type(error).__name__)
+            await self._sleep(self._upkeep)

@@ -1,0 +1,143 @@
+"""The writer's side of SQLite: one thread with one connection, which takes a whole batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from itertools import chain
+from queue import SimpleQueue
+from typing import Any, cast
+
+from sqlalchemy import URL, create_engine
+
+from .batch import Rows
+from .schema import END_COLUMNS, FACT_COLUMNS, START_COLUMNS, facts, interceptions, usage_days
+
+_Job = tuple[Rows, Rows, Rows, set[int], asyncio.Future[None]]
+
+# A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has
+# to win it back from the event loop. Powers of two keep the number of different statements small.
+_LARGEST = 64
+
+
+class SQLiteSink:
+    """Commits with `synchronous` FULL where a start is among the rows, so that a start survives the machine's end;
+    ends and facts alone are handed to the operating system, and the next start's commit makes them as durable.
+    """
+
+    def __init__(self, url: URL, *, synchronous: str = "FULL") -> None:
+        self._url = url.set(drivername="sqlite")
+        self._synchronous = synchronous
+        self._now_synchronous = ""
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._statements: dict[tuple[str, int], str] = {}
+        self._thread = threading.Thread(target=self._work, name="aibridge-recorder", daemon=True)
+        self._thread.start()
+
+    async def write(self, starts: Rows, ends: Rows, facts: Rows, unsealed: set[int]) -> None:
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put((starts, ends, facts, unsealed, done))
+        await done
+
+    async def close(self) -> None:
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join, 10)
+
+    def _work(self) -> None:
+        engine = create_engine(self._url, pool_size=1, max_overflow=0)
+        connection: sqlite3.Connection | None = None
+        pooled: Any = None
+        while (job := self._jobs.get()) is not None:
+            *_, done = job
+            try:
+                if connection is None:
+                    pooled = engine.raw_connection()
+                    connection = cast("sqlite3.Connection", pooled.driver_connection)
+                    self._prepare(connection)
+                self._write(connection, *job[:4])
+            except Exception as error:  # noqa: BLE001 - it is raised where the batch is awaited
+                if connection is not None and not _rolled_back(connection):
+                    pooled.invalidate()
+                    connection = None
+                self._answer(done, error)
+            else:
+                self._answer(done, None)
+        if connection is not None:
+            pooled.close()
+        engine.dispose()
+
+    def _answer(self, done: asyncio.Future[None], error: Exception | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody waits
+            self._loop.call_soon_threadsafe(_settle, done, error)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA cache_size = -32000")
+        # Each checkpoint waits for the disk; a few megabytes more of log mean fewer of them.
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        self._now_synchronous = ""
+
+    def _write(
+        self, connection: sqlite3.Connection, starts: Rows, ends: Rows, fact_rows: Rows, unsealed: set[int]
+    ) -> None:
+        synchronous = self._synchronous if starts else "NORMAL"
+        if synchronous != self._now_synchronous:
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._now_synchronous = synchronous
+        connection.execute("BEGIN IMMEDIATE")
+        self._each(connection, "start", starts)
+        self._each(connection, "facts", fact_rows)
+        self._each(connection, "end", ends)
+        if unsealed:
+            connection.executemany(f"DELETE FROM {usage_days} WHERE day = ?", [(day,) for day in unsealed])  # noqa: S608
+        connection.execute("COMMIT")
+
+    def _each(self, connection: sqlite3.Connection, kind: str, rows: Rows) -> None:
+        place, count = 0, len(rows)
+        while place < count:
+            size = min(1 << ((count - place).bit_length() - 1), _LARGEST)
+            statement = self._statements.get((kind, size))
+            if statement is None:
+                statement = self._statements[kind, size] = _statement(kind, size)
+            connection.execute(statement, list(chain.from_iterable(rows[place : place + size])))
+            place += size
+
+
+def _statement(kind: str, rows: int) -> str:
+    if kind == "end":
+        names = ", ".join(END_COLUMNS)
+        assignments = ", ".join(f"{name} = ended.{name}" for name in END_COLUMNS[1:])
+        return (
+            f"WITH ended ({names}) AS ({_values(len(END_COLUMNS), rows)}) "  # noqa: S608
+            f"UPDATE {interceptions} SET {assignments} FROM ended WHERE {interceptions}.id = ended.id"
+        )
+    table, columns = (interceptions, START_COLUMNS) if kind == "start" else (facts, FACT_COLUMNS)
+    return f"INSERT INTO {table} ({', '.join(columns)}) {_values(len(columns), rows)} ON CONFLICT DO NOTHING"
+
+
+def _values(columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"VALUES {', '.join([row] * rows)}"
+
+
+def _rolled_back(connection: sqlite3.Connection) -> bool:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

