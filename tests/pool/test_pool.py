@@ -1,0 +1,721 @@
+import asyncio
+import contextvars
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from fastapi_aibridge.errors import PoolShutdown
+from fastapi_aibridge.pool import CLOSE_TIMEOUT, CachedBridgePool, Clock
+from fastapi_aibridge.principal import Principal
+
+from .bridges import Bridges, FakeBridge, finish, slow
+from .clock import ManualClock, settled
+
+pytestmark = pytest.mark.anyio
+
+Pool = CachedBridgePool[FakeBridge, str]
+
+ALICE = Principal("alice", "key-1")
+BOB = Principal("bob", "key-2")
+CAROL = Principal("carol")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def bridges() -> Bridges:
+    return Bridges()
+
+
+@pytest.fixture
+def pool(bridges: Bridges, clock: ManualClock) -> Pool:
+    return make_pool(bridges, clock)
+
+
+def make_pool(bridges: Bridges, clock: Clock | None, *, max_items: int = 10) -> Pool:
+    return CachedBridgePool(
+        bridges, ["old"], max_items=max_items, ttl=100.0, drain_timeout=60.0, degraded_ttl=30.0, clock=clock
+    )
+
+
+async def touch(pool: Pool, principal: Principal = ALICE) -> FakeBridge:
+    async with pool.acquire(principal) as bridge:
+        return bridge
+
+
+class User:
+    """Somebody who holds a lease until told to leave."""
+
+    def __init__(self, pool: Pool, principal: Principal = ALICE) -> None:
+        self.bridge: FakeBridge | None = None
+        self._leave = asyncio.Event()
+        self.task = asyncio.create_task(self._use(pool, principal))
+
+    async def _use(self, pool: Pool, principal: Principal) -> FakeBridge:
+        async with pool.acquire(principal) as bridge:
+            self.bridge = bridge
+            await self._leave.wait()
+            return bridge
+
+    async def leave(self) -> FakeBridge:
+        self._leave.set()
+        bridge = await self.task
+        await settled()
+        return bridge
+
+
+async def arrive(pool: Pool, principal: Principal = ALICE, *, many: int = 1) -> list[User]:
+    users = [User(pool, principal) for _ in range(many)]
+    await settled()
+    return users
+
+
+# One bridge for each key
+
+
+async def test_same_key_same_bridge(pool: Pool, bridges: Bridges) -> None:
+    """Acquires of one principal get one bridge, one after the other and at the same time."""
+    first = await touch(pool)
+    async with pool.acquire(ALICE) as second, pool.acquire(ALICE) as third:
+        assert first is second is third
+    assert len(bridges.built) == 1
+
+
+async def test_two_keys_of_one_user(pool: Pool) -> None:
+    """Two API keys of one initiator never share a bridge, also not while both are built."""
+    one, two = await asyncio.gather(touch(pool), touch(pool, Principal("alice", "key-9")))
+    assert one is not two
+
+
+async def test_key_is_a_tuple(pool: Pool) -> None:
+    """Ids that would join to the same string stay apart."""
+    assert await touch(pool, Principal("a|b", "")) is not await touch(pool, Principal("a", "b"))
+
+
+async def test_factory_gets_principal_and_providers(pool: Pool) -> None:
+    """The factory sees who asks and the snapshot of the providers."""
+    bridge = await touch(pool)
+    assert (bridge.principal, bridge.providers) == (ALICE, ("old",))
+
+
+# Single flight
+
+
+async def test_one_build_for_all_who_wait(pool: Pool, bridges: Bridges) -> None:
+    """However many ask during a build, there is one, and all of them get its bridge."""
+    bridges.prepare = slow
+    users = await arrive(pool, many=50)
+    finish(bridges.last)
+    await settled()
+    assert len(bridges.built) == 1
+    assert {user.bridge for user in users} == {bridges.last}
+    for user in users:
+        await user.leave()
+    assert bridges.closes == [0]
+
+
+async def test_first_caller_cancelled(pool: Pool, bridges: Bridges) -> None:
+    """A build goes on when the caller that caused it goes away, and the others get its bridge."""
+    bridges.prepare = slow
+    first, second = await arrive(pool, many=2)
+    first.task.cancel()
+    await settled()
+    assert first.task.cancelled()
+    finish(bridges.last)
+    assert await second.leave() is bridges.last
+
+
+async def test_nobody_left_waiting(pool: Pool, bridges: Bridges) -> None:
+    """A build that nobody waits for any more still ends in the cache."""
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    user.task.cancel()
+    await settled()
+    finish(bridges.last)
+    await settled()
+    assert await touch(pool) is bridges.last
+    assert bridges.closes == [0]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_waiter_cancelled_as_the_build_completes(pool: Pool, bridges: Bridges, turns: int) -> None:
+    """A waiter cancelled around its build's end is cancelled and leaves no lease behind."""
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    finish(bridges.last)
+    await settled(turns)
+    user.task.cancel()
+    await settled()
+    assert user.task.cancelled()
+    assert pool.metrics().leases == 0
+    assert pool.replace_providers(["new"]) == 1
+    await settled()
+    assert bridges.closes == [1]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_evicted_before_the_waiter_wakes(bridges: Bridges, clock: ManualClock, turns: int) -> None:
+    """A bridge that is evicted between its build's end and a waiter's wake-up is not closed under the waiter."""
+    pool = make_pool(bridges, clock, max_items=1)
+    await touch(pool, BOB)
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    bridge = bridges.last
+    finish(bridge)
+    await settled(turns)
+    pool.replace_providers(["new"])
+    await settled()
+    assert user.bridge is bridge
+    assert not bridge.closed
+    await user.leave()
+    assert bridge.closes == 1
+
+
+async def test_failing_start(pool: Pool, bridges: Bridges) -> None:
+    """A start that fails is told to each waiter, closed once, not cached, and tried again by the next acquire."""
+    bridges.prepare = slow
+    users = await arrive(pool, many=3)
+    finish(bridges.last, OSError("no route"))
+    await settled()
+    for user in users:
+        with pytest.raises(OSError, match="no route"):
+            await user.task
+    assert bridges.closes == [1]
+    metrics = pool.metrics()
+    assert (metrics.size, metrics.keys_added, metrics.leases, metrics.draining) == (0, 0, 0, 0)
+
+    bridges.prepare = lambda _: None
+    assert not (await touch(pool)).closed
+    assert len(bridges.built) == 2
+
+
+async def test_failing_start_unseen(pool: Pool, bridges: Bridges, caplog: pytest.LogCaptureFixture) -> None:
+    """A start that fails when nobody waits any more closes its bridge and makes no noise."""
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    user.task.cancel()
+    await settled()
+    del user
+    finish(bridges.last, OSError())
+    await settled()
+    gc.collect()
+    assert bridges.closes == [1]
+    assert caplog.records == []
+
+
+async def test_start_cancelled_from_within(pool: Pool, bridges: Bridges) -> None:
+    """A start that somebody else cancels is an error to its waiters, not their own cancellation."""
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    started = bridges.last.started
+    assert started is not None
+    started.cancel()
+    with pytest.raises(RuntimeError, match="cancelled while it started"):
+        await user.task
+    await settled()
+    assert bridges.closes == [1]
+
+
+async def test_failing_factory(pool: Pool, bridges: Bridges) -> None:
+    """A factory that fails has built nothing: its error goes to the caller and the next acquire tries again."""
+
+    def fail(_: FakeBridge) -> None:
+        raise ValueError("no such model")
+
+    bridges.prepare = fail
+    with pytest.raises(ValueError, match="no such model"):
+        await touch(pool)
+    assert pool.metrics().builds_in_flight == 0
+    bridges.prepare = lambda _: None
+    await touch(pool)
+
+
+async def test_build_does_not_see_the_caller(pool: Pool, bridges: Bridges) -> None:
+    """A bridge outlives the request that caused it, so it is built without that request's context variables."""
+    request = contextvars.ContextVar("request", default="none")
+    seen = []
+
+    def look(bridge: FakeBridge) -> None:
+        seen.append(request.get())
+        bridge.on_start = lambda: seen.append(request.get())
+
+    bridges.prepare = look
+    request.set("alice's")
+    await touch(pool)
+    assert seen == ["none", "none"]
+
+
+# Leases
+
+
+async def test_eviction_spares_the_leased(bridges: Bridges, clock: ManualClock) -> None:
+    """Capacity evicts the least recently acquired bridge, and its last lease, not the eviction, closes it."""
+    pool = make_pool(bridges, clock, max_items=2)
+    alice, alice_too = await arrive(pool, ALICE, many=2)
+    await touch(pool, BOB)
+    await touch(pool, CAROL)
+    assert pool.metrics().size == 2
+    assert bridges.closes == [0, 0, 0]
+    assert pool.metrics().draining == 1
+    await alice.leave()
+    assert bridges.closes == [0, 0, 0]
+    await alice_too.leave()
+    assert bridges.closes == [1, 0, 0]
+    assert pool.metrics().draining == 0
+
+
+async def test_lru(bridges: Bridges, clock: ManualClock) -> None:
+    """A hit makes a bridge the most recently used one."""
+    pool = make_pool(bridges, clock, max_items=2)
+    for principal in (ALICE, BOB, ALICE, CAROL):
+        await touch(pool, principal)
+    await settled()
+    assert bridges.closes == [0, 1, 0]
+
+
+async def test_timers_do_not_disturb_lru(bridges: Bridges, clock: ManualClock) -> None:
+    """Looking for the next expiry is no use of a bridge."""
+    pool = make_pool(bridges, clock, max_items=3)
+    for principal in (ALICE, BOB, CAROL, Principal("dave")):
+        await touch(pool, principal)
+    await touch(pool, Principal("eve"))
+    await settled()
+    assert bridges.closes == [1, 1, 0, 0, 0]
+
+
+async def test_retired_bridge_takes_no_new_leases(pool: Pool, bridges: Bridges) -> None:
+    """Who comes after a retirement gets another bridge, also while the retired one is still in use."""
+    (user,) = await arrive(pool)
+    pool.replace_providers(["new"])
+    assert await touch(pool) is not user.bridge
+    assert await user.leave() is bridges.built[0]
+    assert bridges.closes == [1, 0]
+
+
+async def test_release_is_idempotent(pool: Pool, bridges: Bridges) -> None:
+    """A lease that is given back twice counts once."""
+    (other,) = await arrive(pool)
+    lease = pool.acquire(ALICE)
+    async with lease:
+        with pytest.raises(RuntimeError, match="held already"):
+            await lease.__aenter__()
+        lease.release()
+        lease.release()
+    lease.release()
+    assert pool.metrics().leases == 1
+    pool.replace_providers([])
+    await settled()
+    assert bridges.closes == [0]
+    await other.leave()
+    assert bridges.closes == [1]
+
+
+async def test_error_in_the_body(pool: Pool) -> None:
+    """An error inside the lease goes through, and the lease comes back."""
+    with pytest.raises(ZeroDivisionError):
+        async with pool.acquire(ALICE):
+            _ = 1 / 0
+    assert pool.metrics().leases == 0
+
+
+async def test_drain_timeout_and_late_release(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """A retired bridge is closed after `drain_timeout` although it is leased, and a later release does nothing."""
+    (user,) = await arrive(pool)
+    pool.replace_providers([])
+    clock.advance(59.9)
+    await settled()
+    assert bridges.closes == [0]
+    clock.advance(0.1)
+    await settled()
+    assert bridges.closes == [1]
+    await user.leave()
+    assert bridges.closes == [1]
+    assert pool.metrics().leases == 0
+    assert clock.pending == []
+
+
+async def test_failing_close(pool: Pool, bridges: Bridges, caplog: pytest.LogCaptureFixture) -> None:
+    """A close that fails is logged without its text, which may hold secrets, and disturbs nobody."""
+    (await touch(pool)).close_error = OSError("https://user:hunter2@mcp.example")
+    pool.replace_providers([])
+    await settled()
+    assert [(r.name, r.levelno) for r in caplog.records] == [("fastapi_aibridge.pool", logging.WARNING)]
+    assert "OSError" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert (bridges.closes, pool.metrics().draining) == ([1], 0)
+
+
+async def test_hanging_close(pool: Pool, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A close that takes too long is cut off."""
+    slow_close = (await touch(pool)).closing = asyncio.get_running_loop().create_future()
+    pool.replace_providers([])
+    await settled()
+    assert pool.metrics().draining == 1
+    clock.advance(CLOSE_TIMEOUT)
+    await settled()
+    assert slow_close.cancelled()
+    assert pool.metrics().draining == 0
+    assert "did not close" in caplog.text
+
+
+# Time
+
+
+async def test_ttl_counts_from_creation(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """Use does not lengthen a bridge's life."""
+    for _ in range(9):
+        await touch(pool)
+        clock.advance(10)
+    assert await touch(pool) is bridges.built[0]
+    clock.advance(10)
+    assert await touch(pool) is bridges.built[1]
+    assert bridges.closes == [1, 0]
+
+
+async def test_expired_without_traffic(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """Bridges are retired when their time has come, each on its own, by one timer and with nobody asking."""
+    for principal in (ALICE, BOB, CAROL):
+        await touch(pool, principal)
+        clock.advance(10)
+    assert clock.pending == [1100]
+    clock.advance(69)
+    await settled()
+    assert bridges.closes == [0, 0, 0]
+    clock.advance(1)
+    for expected in ([1, 0, 0], [1, 1, 0], [1, 1, 1]):
+        await settled()
+        assert bridges.closes == expected
+        assert len(clock.pending) == (sum(expected) < 3)
+        clock.advance(10)
+    assert pool.metrics().evictions["expired"] == 3
+
+
+async def test_expired_while_leased(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """Expiry retires a leased bridge; it is closed when the lease comes back."""
+    (user,) = await arrive(pool)
+    clock.advance(100)
+    await settled()
+    assert (bridges.closes, pool.metrics().size, pool.metrics().draining) == ([0], 0, 1)
+    await user.leave()
+    assert bridges.closes == [1]
+    assert clock.pending == []
+
+
+async def test_degraded_bridge_lives_shortly(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """A degraded bridge works and is replaced soon, before the sound ones that are older."""
+    sound = await touch(pool, BOB)
+
+    def degrade(bridge: FakeBridge) -> None:
+        bridge.degraded = True
+
+    bridges.prepare = degrade
+    assert (await touch(pool)).degraded
+    clock.advance(29.9)
+    await settled()
+    assert bridges.closes == [0, 0]
+    clock.advance(0.1)
+    await settled()
+    assert bridges.closes == [0, 1]
+    assert await touch(pool, BOB) is sound
+
+
+async def test_late_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """Where the timer is late, an expired bridge is neither handed out nor forgotten."""
+    await touch(pool)
+    clock.now += 100
+    await touch(pool)
+    await settled()
+    assert bridges.closes == [1, 0]
+    assert pool.metrics().keys_evicted == 1
+
+
+async def test_late_timer_and_reload(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """What has expired before a reload, but has not been noticed, is closed with the rest and counted as expired."""
+    await touch(pool)
+    clock.now += 50
+    await touch(pool, BOB)
+    clock.now += 50
+    assert pool.replace_providers([]) == 1
+    await settled()
+    assert bridges.closes == [1, 1]
+    assert pool.metrics().evictions == {"capacity": 0, "expired": 1, "reloaded": 1, "shutdown": 0}
+
+
+async def test_early_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """A timer that fires a little early, as those of loops may, is set again."""
+    await touch(pool)
+    clock.advance(99.9)
+    clock.fire_early()
+    await settled()
+    assert (bridges.closes, clock.pending) == ([0], [1100])
+    clock.advance(0.1)
+    await settled()
+    assert bridges.closes == [1]
+
+
+async def test_default_clock_is_the_loop(bridges: Bridges) -> None:
+    """Without a clock the pool lives on the running loop's time, and a loop is a clock, too."""
+    for clock in (None, asyncio.get_running_loop()):
+        pool: Pool = CachedBridgePool(bridges, ttl=0.001, clock=clock)
+        await (await touch(pool)).gone.wait()
+        await pool.shutdown()
+    assert bridges.closes == [1, 1]
+
+
+# Reload
+
+
+async def test_replace_providers(pool: Pool, bridges: Bridges) -> None:
+    """A reload retires all cached bridges, says how many, and the next acquire sees the new providers."""
+    await touch(pool)
+    await touch(pool, BOB)
+    assert pool.provider_version == 1
+    assert pool.replace_providers(["new"]) == 2
+    assert (pool.provider_version, pool.providers) == (2, ("new",))
+    assert (await touch(pool)).providers == ("new",)
+    await settled()
+    assert bridges.closes == [1, 1, 0]
+    assert pool.replace_providers([]) == 1
+
+
+async def test_reload_during_a_build(pool: Pool, bridges: Bridges) -> None:
+    """Waiters of an old build may finish with it; who comes later gets a new one; the old one is never cached."""
+    bridges.prepare = slow
+    (old_user,) = await arrive(pool)
+    assert pool.replace_providers(["new"]) == 0
+    (new_user,) = await arrive(pool)
+    old, new = bridges.built
+    assert pool.metrics().builds_in_flight == 2
+
+    finish(new)
+    finish(old)
+    await settled()
+    assert (old_user.bridge, new_user.bridge) == (old, new)
+    assert (old.providers, new.providers) == (("old",), ("new",))
+    assert await touch(pool) is new
+    assert bridges.closes == [0, 0]
+    await old_user.leave()
+    assert bridges.closes == [1, 0]
+
+
+async def test_reload_during_a_build_without_waiters(pool: Pool, bridges: Bridges) -> None:
+    """An old build that nobody waits for is closed as soon as it is done."""
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    user.task.cancel()
+    pool.replace_providers(["new"])
+    finish(bridges.last)
+    await settled()
+    assert bridges.closes == [1]
+    assert pool.metrics().size == 0
+
+
+# The end
+
+
+async def test_shutdown_refuses_and_closes(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """After a shutdown every bridge is closed, there are no leases, reloads do nothing, and no timer is left."""
+    await touch(pool)
+    await touch(pool, BOB)
+    await pool.shutdown()
+    assert bridges.closes == [1, 1]
+    with pytest.raises(PoolShutdown, match="shutting down"):
+        await touch(pool)
+    assert pool.replace_providers(["new"]) == 0
+    assert (pool.provider_version, pool.providers) == (1, ("old",))
+    assert clock.pending == []
+
+
+async def test_shutdown_waits_for_leases(pool: Pool, bridges: Bridges) -> None:
+    """Within the grace, running requests may finish, nobody new comes in, and the end comes with the last one."""
+    (user,) = await arrive(pool)
+    ending = asyncio.create_task(pool.shutdown(grace=5))
+    await settled()
+    with pytest.raises(PoolShutdown):
+        await touch(pool)
+    assert not ending.done()
+    assert bridges.closes == [0]
+    await user.leave()
+    assert ending.done()
+    assert bridges.closes == [1]
+
+
+async def test_shutdown_cuts_what_does_not_return(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """After the grace, leased bridges are closed; leases that come back later do nothing."""
+    (user,) = await arrive(pool)
+    ending = asyncio.create_task(pool.shutdown(grace=5))
+    await settled()
+    clock.advance(5)
+    await settled()
+    assert ending.done()
+    assert bridges.closes == [1]
+    await user.leave()
+    assert bridges.closes == [1]
+    assert pool.metrics().leases == 0
+
+
+async def test_shutdown_is_idempotent(pool: Pool, bridges: Bridges) -> None:
+    """All who call shutdown wait for the same end, also when the first of them is cancelled."""
+    (user,) = await arrive(pool)
+    first, second = (asyncio.create_task(pool.shutdown(grace=5)) for _ in range(2))
+    await settled()
+    first.cancel()
+    await settled()
+    assert first.cancelled()
+    assert not second.done()
+    await user.leave()
+    assert second.done()
+    await pool.shutdown()
+    assert bridges.closes == [1]
+
+
+async def test_shutdown_during_a_build(pool: Pool, bridges: Bridges) -> None:
+    """A build in flight is cancelled and its bridge closed; its waiters get the same clear error as everybody."""
+    bridges.prepare = slow
+    users = await arrive(pool, many=2)
+    await pool.shutdown()
+    for user in users:
+        with pytest.raises(PoolShutdown):
+            await user.task
+    assert bridges.last.started is not None
+    assert bridges.last.started.cancelled()
+    assert bridges.closes == [1]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_shutdown_as_a_build_completes(pool: Pool, bridges: Bridges, turns: int) -> None:
+    """A build that ends beside the shutdown leaves no bridge open and no waiter behind."""
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    finish(bridges.last)
+    await settled(turns)
+    await pool.shutdown()
+    await settled()
+    assert bridges.closes == [1]
+    if user.bridge is None:
+        with pytest.raises(PoolShutdown):
+            await user.task
+    else:
+        await user.leave()
+    assert pool.metrics().leases == 0
+
+
+async def test_shutdown_survives_what_hangs(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
+    """A start that ignores its cancellation and a close that hangs hold up the end, but do not prevent it."""
+    (await touch(pool, BOB)).closing = asyncio.get_running_loop().create_future()
+    bridges.prepare = slow
+    (user,) = await arrive(pool)
+    stuck = bridges.last.hang_when_cancelled = asyncio.get_running_loop().create_future()
+    ending = asyncio.create_task(pool.shutdown())
+    await settled()
+    with pytest.raises(PoolShutdown):
+        await user.task
+    clock.advance(CLOSE_TIMEOUT)
+    await settled()
+    assert bridges.closes == [1, 1]
+    clock.advance(2 * CLOSE_TIMEOUT)
+    await settled()
+    assert ending.done()
+    stuck.set_result(None)
+    await settled()
+    assert bridges.closes == [1, 1]
+    assert clock.pending == []
+
+
+# What it tells
+
+
+async def test_metrics(bridges: Bridges, clock: ManualClock) -> None:
+    """The metrics say what the pool holds and has done."""
+    pool = make_pool(bridges, clock, max_items=1)
+    bridges.prepare = slow
+    users = await arrive(pool, many=2)
+    building = pool.metrics()
+    assert (building.hits, building.misses, building.builds_in_flight, building.leases) == (0, 2, 1, 2)
+    bridges.prepare = lambda _: None
+    finish(bridges.last)
+    await settled()
+    await touch(pool)
+    await touch(pool, BOB)
+    metrics = pool.metrics()
+    assert (metrics.size, metrics.max_items, metrics.ttl_seconds) == (1, 1, 100.0)
+    assert (metrics.hits, metrics.misses, metrics.keys_added, metrics.keys_evicted) == (1, 3, 2, 1)
+    assert (metrics.builds_in_flight, metrics.leases, metrics.draining) == (0, 2, 1)
+    assert metrics.provider_version == 1
+    for user in users:
+        await user.leave()
+    clock.advance(100)
+    await touch(pool)
+    pool.replace_providers([])
+    await touch(pool)
+    await pool.shutdown()
+    end = pool.metrics()
+    assert end.evictions == {"capacity": 1, "expired": 1, "reloaded": 1, "shutdown": 1}
+    assert (end.keys_evicted, end.keys_added, end.size, end.leases, end.draining) == (2, 4, 0, 0, 0)
+
+
+def test_metrics_need_no_loop(pool: Pool) -> None:
+    """Metrics can be read, and a pool made, where no loop runs."""
+    assert pool.metrics().size == 0
+
+
+@pytest.mark.parametrize("wrong", [{"max_items": 0}, {"ttl": 0}, {"degraded_ttl": -1}, {"drain_timeout": -1}])
+def test_impossible_options(bridges: Bridges, wrong: dict[str, int]) -> None:
+    """Options that no pool could keep are refused when it is made."""
+    with pytest.raises(ValueError, match="must be positive"):
+        CachedBridgePool(bridges, **wrong)  # type: ignore[arg-type]
+
+
+async def test_hit_does_not_yield(pool: Pool) -> None:
+    """A hit never gives way to other tasks."""
+    await touch(pool)
+    hit = touch(pool)
+    with pytest.raises(StopIteration):
+        hit.send(None)
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    yield exporter
+    provider.shutdown()
+
+
+async def test_spans(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
+    """Each acquire is a span, without the time that the lease is held, which says hit or miss and who."""
+    pool = make_pool(bridges, clock)
+    async with pool.acquire(ALICE):
+        assert not trace.get_current_span().is_recording()
+        assert len(spans.get_finished_spans()) == 1
+    await touch(pool)
+    assert [s.name for s in spans.get_finished_spans()] == ["CachedBridgePool.Acquire"] * 2
+    assert [[e.name for e in s.events] for s in spans.get_finished_spans()] == [["cache_miss"], ["cache_hit"]]
+    assert dict(spans.get_finished_spans()[0].attributes or {}) == {
+        "aibridge.initiator_id": "alice",
+        "aibridge.api_key_id": "key-1",
+    }
+    assert (pool.metrics().hits, pool.metrics().misses) == (1, 1)
+
+
+async def test_span_records_errors(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
+    """An acquire that fails leaves its error in its span."""
+    pool = make_pool(bridges, clock)
+    await touch(pool)
+    await pool.shutdown()
+    with pytest.raises(PoolShutdown):
+        await touch(pool)
+    span = spans.get_finished_spans()[-1]
+    assert span.status.status_code is trace.StatusCode.ERROR
+    assert [event.name for event in span.events] == ["exception"]
