@@ -41,7 +41,7 @@ class ClientKeys:
 
     def __init__(self, keys: Mapping[str, SecretStr]) -> None:
         """`keys` is initiator: key, in plain or as `sha256:<hex>`."""
-        self._principals = {_digest_of(key.get_secret_value()): Principal(initiator) for initiator, key in keys.items()}
+        self._principals = {digest_of(key.get_secret_value()): Principal(initiator) for initiator, key in keys.items()}
 
     def principal(self, token: bytes | None) -> Principal | None:
         """Whose key this is. Looked up by digest: how long that takes says nothing of the keys."""
@@ -49,11 +49,12 @@ class ClientKeys:
 
 
 def same_token(given: bytes | None, secret: SecretStr) -> bool:
-    """Compares in constant time."""
-    return given is not None and hmac.compare_digest(given, secret.get_secret_value().encode())
+    """Compares in constant time. An empty token is never the same."""
+    return bool(given) and hmac.compare_digest(given, secret.get_secret_value().encode())
 
 
-def _digest_of(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """What is kept of a client key, given in plain or as `sha256:<hex>`."""
     if key.startswith("sha256:"):
         return bytes.fromhex(key.removeprefix("sha256:"))
     return hashlib.sha256(key.encode()).digest()

@@ -70,6 +70,8 @@ def _tells(events: bytes) -> bool:
         b'"tool_calls"' in events
         or b'"error"' in events
         or b'"function_call"' in events
+        or b"[DONE]" in events
+        or events.count(b'"finish_reason"') != events.count(b'"finish_reason":null')
         or (b'"usage"' in events and events.count(b'"usage"') != events.count(b'"usage":null'))
     )
 
@@ -87,13 +89,6 @@ class _ChatObserver:
         self.error: str | None = None
 
     def stream(self, block: bytes) -> bytes:
-        if not self.finished:
-            self.finished = (
-                b'"finish_reason":"' in block
-                or b'"finish_reason": "' in block
-                or b"data: [DONE]" in block
-                or b"data:[DONE]" in block
-            )
         if self.message_id and not _tells(block):
             return block
         kept = []
@@ -107,7 +102,11 @@ class _ChatObserver:
 
     def _drops(self, event: bytes) -> bool:
         """Take in an event; whether it is the one that the client did not ask for."""
-        chunk = load(sse.data_of(event))
+        data = sse.data_of(event)
+        if data.strip() == b"[DONE]":
+            self.finished = True
+            return False
+        chunk = load(data)
         self.message_id = self.message_id or text(chunk.get("id"))
         if chunk.get("error"):
             self.error = self.error or error_text(chunk["error"])
@@ -116,21 +115,27 @@ class _ChatObserver:
             self._usage = usage
         choices = chunk.get("choices")
         for choice in objects(choices):
+            self.finished = self.finished or bool(choice.get("finish_reason"))
             self._delta(count(choice.get("index")), member(choice, "delta"))
         return bool(usage) and choices == [] and not self._asked
 
     def _delta(self, choice: int, delta: dict[str, object]) -> None:
         for call in objects(delta.get("tool_calls")):
-            self._call(choice, count(call.get("index")), text(call.get("id"))).add(call)
+            self._call(choice, call.get("index"), text(call.get("id"))).add(call)
         if legacy := member(delta, "function_call"):
             self._call(choice, -1, "").add({"function": legacy})
 
-    def _call(self, choice: int, index: int, call_id: str) -> _Call:
-        """The call that a delta belongs to. A new id begins a new one: some providers send no index."""
-        call = self._open.get((choice, index))
+    def _call(self, choice: int, index: object, call_id: str) -> _Call:
+        """The call that a delta belongs to. A new id begins a new one: some providers send no index, or always 0."""
+        at = index if isinstance(index, int) else 0
+        call = self._open.get((choice, at))
         if call is None or (call_id and call.id and call_id != call.id):
-            call = self._open[choice, index] = _Call()
-            self._calls.append(call)
+            known = (one for (of, _), one in self._open.items() if of == choice and call_id and one.id == call_id)
+            call = next(known, None) if index is None else None
+            if call is None:
+                call = _Call()
+                self._calls.append(call)
+            self._open[choice, at] = call
         return call
 
     def blocking(self, body: bytes) -> None:
@@ -152,7 +157,8 @@ class _ChatObserver:
             ]
         )
         if self._usage:
-            facts.token_usages.append(token_usage(self.message_id, self._usage, "prompt", "completion"))
+            usage = token_usage(self.message_id, self._usage, "prompt", "completion", partial=not self.finished)
+            facts.token_usages.append(usage)
         return facts
 
     def error_event(self, error: GatewayError) -> bytes:
@@ -194,7 +200,7 @@ _DETAILS_OUT = {
 _DETAILS_IN = {"audio_tokens": "audio_input"}
 
 
-def token_usage(message_id: str, usage: dict[str, object], start: str, end: str) -> TokenUsage:
+def token_usage(message_id: str, usage: dict[str, object], start: str, end: str, *, partial: bool) -> TokenUsage:
     """OpenAI's usage object, of which chat and responses differ in names only; it counts cached tokens in."""
     details_in, details_out = member(usage, f"{start}_tokens_details"), member(usage, f"{end}_tokens_details")
     read, written = count(details_in.get("cached_tokens")), count(details_in.get("cache_write_tokens"))
@@ -205,4 +211,5 @@ def token_usage(message_id: str, usage: dict[str, object], start: str, end: str)
         cache_read_tokens=read,
         cache_write_tokens=written,
         extra=counts(details_out, _DETAILS_OUT) | counts(details_in, _DETAILS_IN),
+        partial=partial,
     )

@@ -104,14 +104,18 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+_MOST = 10**12
+"""Tokens; a larger number is no count, and sums of such would not fit into a database."""
+
+
 def count(value: object) -> int:
-    """A number of tokens."""
-    return value if isinstance(value, int) and value > 0 else 0
+    """A number of tokens, or an index; 0 where it is none."""
+    return value if type(value) is int and 0 < value <= _MOST else 0
 
 
 def counts(value: dict[str, Any], names: dict[str, str]) -> dict[str, int]:
     """The token kinds that a provider reported: its name to ours."""
-    return {ours: count(value[theirs]) for theirs, ours in names.items() if isinstance(value.get(theirs), int)}
+    return {ours: count(value[theirs]) for theirs, ours in names.items() if type(value.get(theirs)) is int}
 
 
 def arguments_of(raw: object) -> Any:
@@ -124,9 +128,9 @@ def arguments_of(raw: object) -> Any:
         return raw
 
 
-def error_text(value: object) -> str | None:
-    """One line for the record from a provider's error object or string."""
+def error_text(value: object) -> str:
+    """What the record says of a provider's error object or string."""
     if isinstance(value, dict):
         words = [text(value.get("type")) or text(value.get("code")), text(value.get("message"))]
-        return ": ".join(word for word in words if word) or "the upstream reported an error without a message"
-    return text(value) or None
+        value = ": ".join(word for word in words if word)
+    return text(value) or "the upstream reported an error without a message"

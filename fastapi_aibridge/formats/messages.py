@@ -60,11 +60,12 @@ _TELLING = (
 
 
 class _MessagesObserver:
-    __slots__ = ("_blocks", "_usage", "error", "finished", "message_id")
+    __slots__ = ("_blocks", "_open", "_usage", "error", "finished", "message_id")
 
     def __init__(self) -> None:
         self._usage: dict[str, Any] = {}
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: list[_Block] = []
+        self._open: dict[int, _Block] = {}
         self.message_id = ""
         self.finished = False
         self.error: str | None = None
@@ -86,10 +87,11 @@ class _MessagesObserver:
         event = load(sse.data_of(raw))
         kind = event.get("type")
         if kind == "content_block_delta":
-            if block := self._blocks.get(count(event.get("index"))):
+            if block := self._open.get(count(event.get("index"))):
                 block.add(member(event, "delta"))
         elif kind == "content_block_start":
-            self._blocks[count(event.get("index"))] = _Block(member(event, "content_block"))
+            block = self._open[count(event.get("index"))] = _Block(member(event, "content_block"))
+            self._blocks.append(block)
         elif kind == "message_start":
             message = member(event, "message")
             self.message_id = text(message.get("id"))
@@ -109,12 +111,12 @@ class _MessagesObserver:
             return
         self.message_id = text(value.get("id"))
         self._usage = member(value, "usage")
-        self._blocks = {index: _Block(block) for index, block in enumerate(objects(value.get("content")))}
+        self._blocks = [_Block(block) for block in objects(value.get("content"))]
         self.finished = isinstance(value.get("content"), list)
 
     def facts(self) -> Facts:
         facts = Facts()
-        for block in self._blocks.values():
+        for block in self._blocks:
             if block.kind == "tool_use":
                 facts.tool_usages.append(
                     ToolUsage(

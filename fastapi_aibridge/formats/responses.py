@@ -59,6 +59,7 @@ _TELLING = (
     b"response.completed",
     b"response.incomplete",
     b"response.failed",
+    b"response.cancelled",
     b'"error"',
 )
 """Event types that say something to record. Deltas say nothing: the finished item repeats them."""
@@ -77,7 +78,8 @@ class _ResponsesObserver:
         self.error: str | None = None
 
     def stream(self, block: bytes) -> bytes:
-        self._last = block
+        if b'"sequence_number"' in block:
+            self._last = block
         for mark in _TELLING:
             if mark in block:
                 for event in sse.events(block):
@@ -108,7 +110,7 @@ class _ResponsesObserver:
         self.finished = True
         self._items = objects(response.get("output")) or self._items
         if response.get("status") == "failed" or response.get("error"):
-            self.error = self.error or error_text(response.get("error")) or "the response failed"
+            self.error = self.error or error_text(response.get("error") or "the response failed")
 
     def blocking(self, body: bytes) -> None:
         value = load(body)
@@ -131,9 +133,11 @@ class _ResponsesObserver:
                         facts.thoughts.append(Thought(source="reasoning_summary", text=summary))
             elif kind == "message" and item.get("phase") == "commentary":
                 said = "".join(text(part.get("text")) for part in objects(item.get("content")))
-                facts.thoughts.append(Thought(source="commentary", text=said))
+                if said:
+                    facts.thoughts.append(Thought(source="commentary", text=said))
         if self._usage:
-            facts.token_usages.append(token_usage(self.message_id, self._usage, "input", "output"))
+            usage = token_usage(self.message_id, self._usage, "input", "output", partial=not self.finished)
+            facts.token_usages.append(usage)
         return facts
 
     def _tool_usage(self, kind: str, item: dict[str, Any]) -> ToolUsage:

@@ -32,9 +32,15 @@ _NEVER_UP = _HOP_BY_HOP | {
     b"via",
     b"x-api-key",
     b"x-goog-api-key",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-url",
     b"x-real-ip",
+    b"x-rewrite-url",
 }
-"""Credentials of the caller, and what a proxy in front of us said about the caller's network."""
+"""Credentials of the caller, what a proxy in front of us said about the caller's network, and what would have some
+upstream take the request for another than the one that was judged here."""
 
 _NEVER_UP_PREFIXES = (b"x-aibridge-", b"x-forwarded-")
 
@@ -42,18 +48,17 @@ _ACCOUNT = {b"openai-organization", b"openai-project"}
 """These choose whose account pays: with our credential that is not the caller's to say."""
 
 _NEVER_DOWN = _HOP_BY_HOP | {
-    b"access-control-allow-credentials",
-    b"access-control-allow-headers",
-    b"access-control-allow-methods",
-    b"access-control-allow-origin",
-    b"access-control-expose-headers",
-    b"access-control-max-age",
     b"alt-svc",
+    b"clear-site-data",
+    b"nel",
+    b"report-to",
     b"set-cookie",
+    b"set-cookie2",
     b"strict-transport-security",
-    b"x-aibridge-interception-id",
 }
-"""What would speak for our host although the upstream said it of its own: cookies, CORS, HTTP/3 and HTTPS policies."""
+_NEVER_DOWN_PREFIXES = (b"access-control-", b"x-aibridge-")
+"""What would speak for our host although the upstream said it of its own: cookies, CORS, HTTP/3 and HTTPS policies,
+and headers of ours."""
 
 
 def upstream_headers(headers: RawHeaders, private: frozenset[bytes], *, own_account: bool) -> list[tuple[str, str]]:
@@ -69,8 +74,16 @@ def upstream_headers(headers: RawHeaders, private: frozenset[bytes], *, own_acco
             if name == b"connection":
                 named += b"," + value.lower()
         elif name not in private and (own_account or name not in _ACCOUNT):
-            kept.append((up, value.decode("latin-1")))
+            kept.append((up, value.decode("ascii") if value.isascii() else _text(value)))
     return _without(kept, named.decode("latin-1")) if named else kept
+
+
+def _text(value: bytes) -> str:
+    """The value, which the upstream client writes in UTF-8 again. What is not UTF-8 is taken for Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @lru_cache(maxsize=1024)
@@ -102,4 +115,4 @@ def client_headers(headers: RawHeaders, *dropped: bytes) -> list[tuple[bytes, by
 def _goes_down(name: bytes) -> bytes | None:
     """The name in lower case, or None for a header that is not relayed."""
     lower = name.lower()
-    return None if lower in _NEVER_DOWN else lower
+    return None if lower in _NEVER_DOWN or lower.startswith(_NEVER_DOWN_PREFIXES) else lower

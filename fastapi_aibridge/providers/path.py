@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, unquote_to_bytes
+
+_WRITABLE = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})+")
+_UNRESERVED = re.compile(rb"%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
 
 
 def raw_tail(tail: str, raw_path: bytes | None) -> str | None:
     """How the client wrote `tail`, the decoded end of its path; None where the two could mean different resources.
 
-    Refused are empty and dot segments, encoded slashes and backslashes, percent signs that were themselves encoded,
-    and control characters: each of them is read differently by some server behind us.
+    Refused are empty and dot segments (also with a parameter: `..;x`), encoded slashes and backslashes, percent signs
+    that were themselves encoded, control characters and what no path may have unencoded: each of them is read
+    differently by some server behind us. Characters that need no encoding are decoded (RFC 3986, section 6.2.2.2).
     """
     if not tail.isprintable() or "%" in tail or "\\" in tail:
         return None
     segments = tail.split("/")
-    if any(segment in ("", ".", "..") for segment in segments):
+    if any(segment.partition(";")[0] in ("", ".", "..") for segment in segments):
         return None
     if raw_path is None:
         return quote(tail, safe="/!$&'()*+,;=:@~")
-    if b"%" not in raw_path:
-        return tail if raw_path.endswith(tail.encode()) else None
     raw = b"/".join(raw_path.split(b"/")[-len(segments) :])
-    if unquote_to_bytes(raw) != tail.encode() or raw.lower().count(b"%2f"):
+    if not _WRITABLE.fullmatch(raw) or unquote_to_bytes(raw) != tail.encode():
         return None
+    if b"%" in raw:
+        raw = _UNRESERVED.sub(lambda match: unquote_to_bytes(match[0]), raw)
     return raw.decode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from yarl import URL
 from ..errors import GatewayError
 from ..formats import Format
 from ..principal import Principal
-from ..settings import ProviderSettings
+from ..settings import DEFAULT_BASE_URLS, ProviderSettings
+
+_IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
+"""What is left in a query as it came: every visible character but `#`, which would end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Provider(ABC):
         self.settings = settings
         self.enabled = settings.enabled
         self.byok = settings.byok
-        self.base_url = str(settings.base_url).rstrip("/")
+        self.base_url = str(settings.base_url or DEFAULT_BASE_URLS[self.type]).rstrip("/")
         self.timeout = ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, connect=None, sock_read=settings.read_timeout
         )
@@ -80,7 +84,7 @@ class Provider(ABC):
 
     def _url(self, raw_path: str, query: bytes = b"") -> URL:
         url = self.base_url + raw_path.removeprefix(self.base_path)
-        return URL(f"{url}?{query.decode('latin-1')}" if query else url, encoded=True)
+        return URL(f"{url}?{quote(query, safe=_IN_QUERY)}" if query else url, encoded=True)
 
     def credential(self, own: str | None) -> Credential:
         """What to pay with; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
@@ -100,7 +104,7 @@ class Provider(ABC):
         if self.settings.send_actor_headers:
             headers.append(("x-aibridge-actor-id", _header_value(principal.initiator_id)))
             headers += [
-                (f"x-aibridge-actor-metadata-{_header_value(str(key)).lower()}", _header_value(str(value)))
+                (f"x-aibridge-actor-metadata-{_header_name(str(key))}", _header_value(str(value)))
                 for key, value in principal.metadata.items()
             ]
         return headers
@@ -116,4 +120,9 @@ class Provider(ABC):
 
 def _header_value(value: str) -> str:
     """Safe in a header: no line break, nothing beyond ASCII; percent-encoded where it was."""
-    return quote(value, safe=" !#$&'()*+,/:;=?@[]-._~")
+    return quote(value, safe=" !#$&'()*+,/:;=?@[]-._~", errors="replace")
+
+
+def _header_name(name: str) -> str:
+    """Safe in a header's name: what is no letter, digit or mark that a name may have becomes a hyphen."""
+    return re.sub(r"[^a-z0-9_.-]", "-", name.lower())
