@@ -190,6 +190,8 @@ def test_the_client_gets_whole_events_of_the_upstream(exchange: Exchange) -> Non
     """What the client gets is the upstream's body up to a break, without usage that it did not ask for."""
     assert exchange.upstream is not None
     body, client = exchange.upstream.body, exchange.client.body
+    if exchange.client.decoded:
+        body = gzip.decompress(body)
     options = json.loads(exchange.request.body).get("stream_options", {})
     if exchange.format == "chat_completions" and not options.get("include_usage"):
         body = re.sub(rb'data: [^\r\n]*"choices":\[\],"usage":\{[^\r\n]*\r?\n\r?\n', b"", body)

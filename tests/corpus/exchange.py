@@ -25,7 +25,7 @@ _OPTIONS = {
     "request": set[str](),
     "upstream request": {"json"},
     "upstream": {"break", "crlf", "gzip", "repeat"},
-    "client": {"crlf", "error body", "error event", "repeat"},
+    "client": {"crlf", "decoded", "error body", "error event", "repeat"},
     "record": set[str](),
 }
 _MARKER = re.compile(rb"^=== ([^\n:]*)(?:: ([^\n]*))?\n", re.MULTILINE)
@@ -77,12 +77,13 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What the client must get. `error`: the whole body, or one event after `body`, is an error of the gateway's own,
-    in the provider's shape."""
+    in the provider's shape. `decoded`: `body` is what the client reads, in whatever encoding it comes."""
 
     status: int
     headers: Headers
     body: bytes
     error: Literal["body", "event"] | None = None
+    decoded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,4 +221,5 @@ def _wanted(content: bytes, options: set[str]) -> Wanted:
         error = "body"
     elif "error event" in options:
         error = "event"
-    return Wanted(status=int(start.partition(" ")[0]), headers=headers, body=body, error=error)
+    status = int(start.partition(" ")[0])
+    return Wanted(status=status, headers=headers, body=body, error=error, decoded="decoded" in options)

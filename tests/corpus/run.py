@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,21 +169,28 @@ def compare(want: object, got: object, where: str, *, exact: bool = False) -> li
 
 
 def _compare_reply(exchange: Exchange, reply: Reply) -> list[str]:
-    want, differences = exchange.client, []
+    want, differences = exchange.client, list[str]()
+    body = reply.body
+    if want.decoded and reply.headers.get("content-encoding") == "gzip":
+        try:
+            body = gzip.decompress(body)
+        except (OSError, EOFError, zlib.error) as error:
+            differences.append(f"the body is not the gzip data that it is said to be: {error}")
     if reply.status != want.status:
         differences.append(f"the status is {reply.status}, want {want.status}: {reply.body[:200]!r}")
     if reply.broken:
         differences.append(f"the answer breaks off ({reply.broken})")
     if want.error == "body":
-        differences += is_error(exchange.format, reply.body)
+        differences += is_error(exchange.format, body)
     elif want.error == "event":
-        differences += _compare_bytes(want.body, reply.body[: len(want.body)], "the body before the error")
-        differences += is_error_event(exchange.format, reply.body[len(want.body) :])
+        differences += _compare_bytes(want.body, body[: len(want.body)], "the body before the error")
+        differences += is_error_event(exchange.format, body[len(want.body) :])
     else:
-        differences += _compare_bytes(want.body, reply.body, "the body")
+        differences += _compare_bytes(want.body, body, "the body")
     upstream = exchange.upstream.headers if exchange.upstream and want.error != "body" else ()
+    not_relayed = NOT_RELAYED | {"content-encoding"} if want.decoded else NOT_RELAYED
     for name, value in (*upstream, *want.headers):
-        if name.lower() not in NOT_RELAYED and reply.headers.get(name) != value:
+        if name.lower() not in not_relayed and reply.headers.get(name) != value:
             differences.append(f"header {name} is {reply.headers.get(name)!r}, want {value!r}")
     if "set-cookie" in reply.headers:
         differences.append("the client got the upstream's cookie")
