@@ -51,6 +51,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.max_items = max_items
         self.built: list[FakeBridge] = []
+        self.quick = False  # whether the next bridge starts at once
         self.pool: CachedBridgePool[FakeBridge, str] = CachedBridgePool(
             self.build,
             ["v0001"],
@@ -70,7 +71,8 @@ class PoolMachine(RuleBasedStateMachine):
         in_flight = [b for b in self.built if b.started and not b.started.done()]
         assert (principal, providers) not in [(b.principal, b.providers) for b in in_flight], "two builds at once"
         bridge = FakeBridge(principal, providers)
-        bridge.started = self.loop.create_future()
+        if not self.quick:
+            bridge.started = self.loop.create_future()
         self.in_cache_at[bridge] = self.clock.now
         self.built.append(bridge)
         return bridge
@@ -152,12 +154,13 @@ class PoolMachine(RuleBasedStateMachine):
         except PoolShutdown:
             assert self.shutdowns
 
-    @rule(principal=st.sampled_from(PRINCIPALS), turns=some_turns)
-    def acquire(self, principal: Principal, turns: int) -> None:
+    @rule(principal=st.sampled_from(PRINCIPALS), quick=st.booleans(), turns=some_turns)
+    def acquire(self, principal: Principal, quick: bool, turns: int) -> None:
         user = User(principal)
         self.users.append(user)
 
         def start() -> None:
+            self.quick = quick
             user.after_shutdown = bool(self.shutdowns) and self.pool._ending is not None
             user.task = self.loop.create_task(self.use(user))
 
@@ -272,5 +275,5 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPoolMachine = PoolMachine.TestCase
 TestPoolMachine.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=400, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
