@@ -1,13 +1,13 @@
-"""The one engine for all formats, streamed or not: admit, record the start, call upstream, relay and observe, record
-the end.
+"""The one engine for all formats, streamed or not: admit, record the start, call upstream, relay and observe, run
+injected tools and go round, record the end.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 import aiohttp
 from opentelemetry.trace import Tracer
@@ -16,28 +16,25 @@ from starlette.types import Receive, Scope, Send
 from .body import ClientGone, decode_body, read_body
 from .client import guess_client, guess_session
 from .credentials import own_key
-from .encoding import Inflater, UnsupportedEncoding, accepts_gzip, decode
-from .errors import GatewayError, UpstreamUnreachable
+from .encoding import accepts_gzip
+from .errors import GatewayError
 from .formats import Format, ModelRequest, Observer
-from .formats.sse import Framer
 from .interruption import Interruption
 from .observability import Metrics
 from .observability.tracing import fail
 from .principal import Principal
 from .providers import Credential, Provider
-from .providers.headers import client_headers, upstream_headers
-from .recorder import Ending, Interception, Prompt, Recorder, Status
+from .providers.headers import upstream_headers
+from .recorder import Ending, Facts, Interception, Prompt, Recorder, Status
 from .recorder.identifier import new_id
-from .refusal import send_error
-from .upstream.client import UpstreamClient, leftovers, read_some
+from .relay import is_stream, relay_answer, relay_stream, stream_head
+from .reply import Reply
+from .tool_loop import ToolLoop
+from .tool_memory import ToolMemory
+from .toolset import Toolset
+from .upstream.client import UpstreamClient
 
 logger = logging.getLogger(__name__)
-
-OBSERVED_SIZE = 64 * 1024 * 1024
-"""Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
-FAREWELL = 2.0
-"""Seconds that a slow client has to take the error that ends its response."""
-INTERCEPTION_ID = b"x-aibridge-interception-id"
 
 
 class Engine:
@@ -57,6 +54,7 @@ class Engine:
         self.metrics = metrics
         self.max_body_size = max_body_size
         self.private_headers = private_headers
+        self.tool_memory = ToolMemory()
 
 
 class Exchange:
@@ -65,20 +63,26 @@ class Exchange:
     __slots__ = (
         "_engine",
         "_format",
-        "_head_sent",
         "_headers",
         "_id",
-        "_interruption",
+        "_loop",
+        "_observer",
         "_principal",
+        "_prompted",
         "_provider",
         "_raw_path",
+        "_recorded",
+        "_reply",
         "_route",
         "_scope",
         "_send",
-        "_streaming",
+        "_toolset",
         "_tracer",
         "_upstream_status",
     )
+
+    _observer: Observer
+    _reply: Reply
 
     def __init__(
         self,
@@ -89,7 +93,8 @@ class Exchange:
         raw_path: str,
         scope: Scope,
         send: Send,
-        tracer: Tracer | None,
+        tracer: Tracer | None = None,
+        toolset: Toolset | None = None,
     ) -> None:
         self._engine = engine
         self._principal = principal
@@ -100,10 +105,12 @@ class Exchange:
         self._scope = scope
         self._send = send
         self._tracer = tracer
+        self._toolset = toolset
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._id = ""
-        self._head_sent = False
-        self._streaming = False
+        self._loop: ToolLoop | None = None
+        self._prompted = False
+        self._recorded = False
         self._upstream_status: int | None = None
 
     def _header(self, name: str) -> str:
@@ -126,67 +133,60 @@ class Exchange:
         engine = self._engine
         interception = self._interception(request, credential)
         self._id = interception.id
+        self._reply = Reply(self._send, self._id)
         try:
             await engine.recorder.start(interception)
         except Exception:
             logger.exception("interception %s could not be recorded and is refused", self._id)
-            await self._fail(
-                GatewayError(503, "recorder_unavailable", "the gateway cannot record requests now; try again",
-                             headers={"retry-after": "5"}), None)  # fmt: skip
+            await self._reply.fail(self._provider, _not_recorded(), None)
             return
         engine.metrics.started()
         started = time.monotonic()
-        observer = self._format.observer(request)
+        self._observer = self._format.observer(request)
         status, error = Status.CANCELLED, None
         try:
             with interruption:
-                await self._relay(request, credential, observer, interruption)
-            status, error = self._outcome(observer)
+                await self._relay(request, credential, interruption)
+            status, error = self._outcome()
         except ClientGone:
             pass
         except OSError:
             logger.debug("interception %s: the client cannot be written to", self._id)
         except GatewayError as problem:
             status, error = Status.FAILED, problem.message
-            await self._fail(problem, observer)
+            await self._reply.fail(self._provider, problem, self._observer)
         except Exception:
             logger.exception("interception %s failed", self._id)
             status, error = Status.FAILED, "internal error of the gateway"
-            await self._fail(GatewayError(500, "internal_error", "the gateway failed"), observer)
+            await self._reply.fail(
+                self._provider, GatewayError(500, "internal_error", "the gateway failed"), self._observer
+            )
         finally:
-            await self._end(interception, request, observer, status, error, started)
+            await self._end(interception, request, status, error, time.monotonic() - started)
 
-    def _outcome(self, observer: Observer) -> tuple[Status, str | None]:
-        status = self._upstream_status or 0
-        if observer.error or not 200 <= status < 300:
-            return Status.FAILED, observer.error or f"the upstream answered with status {status}"
+    def _outcome(self) -> tuple[Status, str | None]:
+        status, error = self._upstream_status or 0, self._observer.error
+        if error or not 200 <= status < 300:
+            return Status.FAILED, error or f"the upstream answered with status {status}"
         return Status.COMPLETED, None
 
     async def _end(
-        self,
-        interception: Interception,
-        request: ModelRequest,
-        observer: Observer,
-        status: Status,
-        error: str | None,
-        started: float,
+        self, interception: Interception, request: ModelRequest, status: Status, error: str | None, seconds: float
     ) -> None:
-        metrics = self._engine.metrics
-        metrics.ended(interception, status, time.monotonic() - started)
-        facts = observer.facts()
-        for usage in facts.token_usages:
-            metrics.tokens(interception.provider, usage)
-        if request.prompt is not None:
-            facts.prompts.append(Prompt(message_id=observer.message_id, text=request.prompt))
+        self._engine.metrics.ended(interception, status, seconds)
+        facts = Facts()
+        if not self._recorded:
+            facts = self._observer.facts() if self._loop is None else self._loop.facts(self._observer, [])
+        self._complete(request, facts)
         ending = Ending(status=status, ended_at=datetime.now(UTC), upstream_status=self._upstream_status, error=error)
         logger.info(
             "interception %s %s: %s %s, upstream status %s",
-            interception.id, status, interception.provider, interception.route, self._upstream_status,
+            self._id, status, interception.provider, interception.route, self._upstream_status,
         )  # fmt: skip
         try:
-            await self._engine.recorder.end(interception.id, ending, facts)
+            await self._engine.recorder.end(self._id, ending, facts)
         except Exception:
-            logger.exception("the end of interception %s could not be recorded", interception.id)
+            logger.exception("the end of interception %s could not be recorded", self._id)
 
     def _interception(self, request: ModelRequest, credential: Credential) -> Interception:
         client = guess_client(self._header)
@@ -209,20 +209,79 @@ class Exchange:
             started_at=datetime.now(UTC),
         )
 
-    async def _relay(
-        self, request: ModelRequest, credential: Credential, observer: Observer, interruption: Interruption
-    ) -> None:
-        response = await self._call_upstream(request, credential)
-        self._upstream_status = response.status
+    async def _relay(self, request: ModelRequest, credential: Credential, interruption: Interruption) -> None:
+        accept_encoding = self._headers.get(b"accept-encoding", b"")
+        if self._toolset is not None and request.takes_tools:
+            await self._go_round(self._toolset, request, credential, accept_encoding, interruption)
+            return
+        response = await self._call_upstream(request, credential, request.body)
+        observer, reply = self._observer, self._reply
         try:
-            if response.status == 200 and response.headers.get("content-type", "").startswith("text/event-stream"):
-                await self._stream(response, observer, interruption)
+            if is_stream(response):
+                head = stream_head(response)
+                await relay_stream(response, observer, observer.stream, reply, head)
+                interruption.settle()
+                if not reply.begun:
+                    await reply.begin(response.status, head)
+                await reply.finish()
             else:
-                await self._answer(response, observer, interruption)
+                await relay_answer(response, observer, accept_encoding, reply, interruption)
         finally:
             response.close()
 
-    async def _call_upstream(self, request: ModelRequest, credential: Credential) -> aiohttp.ClientResponse:
+    async def _go_round(
+        self,
+        toolset: Toolset,
+        request: ModelRequest,
+        credential: Credential,
+        accept_encoding: bytes,
+        interruption: Interruption,
+    ) -> None:
+        owner = (*self._principal.key, self._provider.name)
+        memory = self._engine.tool_memory
+        rounds = self._format.rounds.begin(
+            request.body,
+            toolset.names,
+            toolset.definitions(self._format),
+            memory.of(owner),
+            usage_asked=request.usage_asked,
+        )
+        loop = self._loop = ToolLoop(
+            rounds,
+            toolset,
+            self._reply,
+            self._engine.metrics,
+            new_observer=partial(self._observe_anew, request),
+            call_upstream=partial(self._call_upstream, request, credential),
+            round_ended=partial(self._round_ended, request),
+            accept_encoding=accept_encoding,
+        )
+        await loop.run(memory.of(owner), interruption)
+
+    def _observe_anew(self, request: ModelRequest) -> Observer:
+        self._observer, self._recorded = self._format.observer(request), False
+        return self._observer
+
+    async def _round_ended(self, request: ModelRequest, facts: Facts) -> None:
+        """Write down what a round showed, so that a crash in the next one does not lose it."""
+        self._recorded = True
+        self._complete(request, facts)
+        try:
+            await self._engine.recorder.observe(self._id, facts)
+        except Exception:
+            logger.exception("a round of interception %s could not be recorded", self._id)
+
+    def _complete(self, request: ModelRequest, facts: Facts) -> None:
+        """Add the prompt, once, and count the tokens."""
+        if not self._prompted and request.prompt is not None:
+            self._prompted = True
+            facts.prompts.append(Prompt(message_id=self._observer.message_id, text=request.prompt))
+        for usage in facts.token_usages:
+            self._engine.metrics.tokens(self._provider.name, usage)
+
+    async def _call_upstream(
+        self, request: ModelRequest, credential: Credential, body: bytes
+    ) -> aiohttp.ClientResponse:
         provider = self._provider
         headers = upstream_headers(
             self._scope["headers"], self._engine.private_headers, own_account=credential.kind == "byok"
@@ -235,7 +294,9 @@ class Exchange:
             headers = [pair for pair in headers if pair[0] != "content-encoding"]
         url = provider.url(self._raw_path, self._scope["query_string"])
         if self._tracer is None:
-            return await self._engine.client.send("POST", url, headers, request.body, provider.timeout)
+            response = await self._engine.client.send("POST", url, headers, body, provider.timeout)
+            self._upstream_status = response.status
+            return response
         with self._tracer.start_as_current_span(
             "Intercept.ProcessRequest.Upstream",
             attributes={"aibridge.provider": provider.name, "gen_ai.request.model": request.model},
@@ -243,116 +304,15 @@ class Exchange:
             set_status_on_exception=False,
         ) as span:
             try:
-                response = await self._engine.client.send("POST", url, headers, request.body, provider.timeout)
+                response = await self._engine.client.send("POST", url, headers, body, provider.timeout)
             except GatewayError as error:
                 fail(span, error)
                 raise
             span.set_attribute("http.response.status_code", response.status)
+            self._upstream_status = response.status
             return response
 
-    async def _stream(self, response: aiohttp.ClientResponse, observer: Observer, interruption: Interruption) -> None:
-        """Relay whole events as they come. Raises `GatewayError` where the stream breaks off."""
-        encoding = response.headers.get("content-encoding", "identity")
-        inflater: Inflater | None = None
-        if encoding != "identity":
-            try:
-                inflater = Inflater(encoding, 2**63)
-            except UnsupportedEncoding:
-                await self._opaque(response, b"", interruption)
-                return
-        self._streaming = True
-        head = client_headers(response.raw_headers, b"content-length", b"content-encoding")
-        framer = Framer()
 
-        async def relay(chunk: bytes) -> None:
-            try:
-                block = framer.feed(inflater.feed(chunk) if inflater else chunk)
-            except ValueError as error:
-                raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from error
-            if block and (kept := observer.stream(block)):
-                await self._send_piece(response.status, head, kept)
-
-        try:
-            while chunk := await read_some(response):
-                await relay(chunk)
-        except GatewayError:
-            await relay(leftovers(response))
-            raise
-        if rest := framer.rest:
-            # Some providers leave the last empty line out.
-            kept = observer.stream(rest + b"\n\n")
-            if kept and (observer.finished or observer.error):
-                await self._send_piece(response.status, head, rest)
-        if not observer.finished and observer.error is None:
-            raise UpstreamUnreachable("the upstream's stream ended before its last event")
-        interruption.settle()
-        await self._send_piece(response.status, head, b"", more=False)
-
-    async def _answer(self, response: aiohttp.ClientResponse, observer: Observer, interruption: Interruption) -> None:
-        """Relay an answer that is no stream, whole: one that breaks off becomes an error that can be read."""
-        pieces: list[bytes] = []
-        size = 0
-        while chunk := await read_some(response):
-            pieces.append(chunk)
-            size += len(chunk)
-            if size > OBSERVED_SIZE:
-                await self._opaque(response, b"".join(pieces), interruption)
-                return
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        dropped = [b"content-length"]
-        encoding = response.headers.get("content-encoding", "identity")
-        decoded: bytes | None = body
-        if encoding != "identity":
-            try:
-                decoded = decode(body, encoding, OBSERVED_SIZE)
-            except ValueError:
-                decoded = None
-        if decoded is not None:
-            observer.blocking(decoded)
-            if encoding != "identity" and encoding.encode("latin-1") not in self._headers.get(b"accept-encoding", b""):
-                body = decoded
-                dropped.append(b"content-encoding")
-        head = client_headers(response.raw_headers, *dropped)
-        if response.status not in (204, 304):
-            head.append((b"content-length", str(len(body)).encode()))
-        interruption.settle()
-        await self._send_head(response.status, head)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _opaque(self, response: aiohttp.ClientResponse, start: bytes, interruption: Interruption) -> None:
-        """Relay what cannot be observed, as it comes."""
-        await self._send_head(response.status, client_headers(response.raw_headers))
-        chunk = start
-        while True:
-            if chunk:
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-            chunk = await read_some(response)
-            if not chunk:
-                break
-        interruption.settle()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send_piece(
-        self, status: int, head: list[tuple[bytes, bytes]], piece: bytes, *, more: bool = True
-    ) -> None:
-        if not self._head_sent:
-            await self._send_head(status, head)
-        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
-
-    async def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self._head_sent = True
-        headers.append((INTERCEPTION_ID, self._id.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def _fail(self, error: GatewayError, observer: Observer | None) -> None:
-        """Tell the client, as far as it can still be told."""
-        try:
-            async with asyncio.timeout(FAREWELL):
-                if not self._head_sent:
-                    headers = {"x-aibridge-interception-id": self._id} if observer else {}
-                    await send_error(self._send, self._provider, error, headers)
-                elif self._streaming and observer is not None:
-                    last = observer.error_event(error)
-                    await self._send({"type": "http.response.body", "body": last, "more_body": False})
-        except (OSError, TimeoutError):
-            logger.debug("interception %s: the client did not take the error", self._id)
+def _not_recorded() -> GatewayError:
+    message = "the gateway cannot record requests now; try again"
+    return GatewayError(503, "recorder_unavailable", message, headers={"retry-after": "5"})

@@ -21,15 +21,19 @@ from .format import (
     text,
 )
 from .openai_errors import error_object
+from .rounds import RoundsFormat
+from .rounds import chat_completions as rounds_format
 from .splice import add_member, find_member, set_member
 
 name = "chat_completions"
+rounds: RoundsFormat = rounds_format
 
 
 def parse(body: bytes) -> ModelRequest:
     value = parse_object(body)
     streaming = value.get("stream") is True
     request = ModelRequest(model=value["model"], streaming=streaming, body=body)
+    request.takes_tools = rounds.fits(value)
     messages = value.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
     if isinstance(last, dict):

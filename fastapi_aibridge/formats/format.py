@@ -6,12 +6,15 @@ Formats do no I/O and know no framework: bytes in, bytes to relay and facts to r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from ..errors import GatewayError
 from ..recorder.records import Facts
+
+if TYPE_CHECKING:
+    from .rounds import RoundsFormat
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +29,8 @@ class ModelRequest:
     correlating_tool_call_id: str | None = None
     user_id: str | None = None
     """`metadata.user_id`, where clients hide their session."""
+    takes_tools: bool = True
+    """Whether tools can be injected into it."""
     usage_asked: bool = True
     """Whether the client itself asked a streamed chat for its usage."""
 
@@ -64,6 +69,10 @@ class Format(Protocol):
         """Read a request. Raises `GatewayError` with status 400."""
 
     def observer(self, request: ModelRequest) -> Observer: ...
+
+    @property
+    def rounds(self) -> RoundsFormat:
+        """How the format goes round with injected tools."""
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

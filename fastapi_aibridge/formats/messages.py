@@ -24,13 +24,17 @@ from .format import (
     parse_object,
     text,
 )
+from .rounds import RoundsFormat
+from .rounds import messages as rounds_format
 
 name = "messages"
+rounds: RoundsFormat = rounds_format
 
 
 def parse(body: bytes) -> ModelRequest:
     value = parse_object(body)
     request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
+    request.takes_tools = rounds.fits(value)
     request.user_id = text(member(value, "metadata").get("user_id")) or None
     messages = value.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None

@@ -22,13 +22,17 @@ from .format import (
     parse_object,
     text,
 )
+from .rounds import RoundsFormat
+from .rounds import responses as rounds_format
 
 name = "responses"
+rounds: RoundsFormat = rounds_format
 
 
 def parse(body: bytes) -> ModelRequest:
     value = parse_object(body)
     request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
+    request.takes_tools = rounds.fits(value)
     given = value.get("input")
     if isinstance(given, str):
         request.prompt = given

@@ -71,10 +71,13 @@ def events(block: bytes) -> Iterator[bytes]:
         while (end := block.find(b"\n\n", start)) >= 0:
             yield block[start : end + 2]
             start = end + 2
-        return
-    for match in _BLANK_LINE.finditer(block):
-        yield block[start : match.end()]
-        start = match.end()
+    else:
+        for match in _BLANK_LINE.finditer(block):
+            yield block[start : match.end()]
+            start = match.end()
+    if start < len(block):
+        # A line break more than an event needs.
+        yield block[start:]
 
 
 def data_of(event: bytes) -> bytes:

@@ -48,6 +48,13 @@ class Metrics:
             "aibridge_refused", "Requests that the gateway itself refused.", ("code",), registry=self.registry
         )
         self._reloads = Counter("aibridge_reloads", "Reloads of the providers.", ("outcome",), registry=self.registry)
+        self._tools = Histogram(
+            "aibridge_tool_duration_seconds",
+            "Calls of injected tools.",
+            ("server", "tool", "outcome"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         # `labels()` costs more than `inc()`; the children are few.
         self._ended: dict[tuple[str, str, Status, str, bool], Counter] = {}
         self._durations: dict[tuple[str, str], Histogram] = {}
@@ -80,6 +87,9 @@ class Metrics:
         ):
             if number:
                 counter.inc(number)
+
+    def tool_called(self, server: str, tool: str, seconds: float, *, is_error: bool) -> None:
+        self._tools.labels(server, tool, "error" if is_error else "ok").observe(seconds)
 
     def passed_through(self, provider: str, status: int) -> None:
         self._passed.labels(provider, str(status)).inc()

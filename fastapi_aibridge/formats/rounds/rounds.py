@@ -1,0 +1,177 @@
+"""How a format goes round with injected tools: several upstream messages woven into the one that the client sees.
+
+No I/O here either: bytes of the upstream in, bytes for the client and the next request out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from ..splice import add_member, find_member, set_member
+
+
+class Tool(Protocol):
+    """A tool as it is offered to models; `name` is the injected one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def input_schema(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class ToolCall:
+    """A call that the model made of an injected tool."""
+
+    id: str
+    name: str
+    arguments: str
+    """As the model wrote them: JSON, or what should have been."""
+
+    def parsed(self) -> dict[str, Any] | None:
+        """The arguments, empty where there are none; None where they are no JSON object."""
+        if not self.arguments.strip():
+            return {}
+        try:
+            value = orjson.loads(self.arguments)
+        except orjson.JSONDecodeError:
+            return None
+        return value if isinstance(value, dict) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of a tool's result: text, or an image as base64."""
+
+    text: str = ""
+    image: str = ""
+    mime_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a call came to. An error is a result too: the model reads it and may try again."""
+
+    call: ToolCall
+    parts: tuple[Part, ...]
+    is_error: bool = False
+
+    @property
+    def text(self) -> str:
+        """All of it as text; an image is only mentioned."""
+        said = [part.text if not part.image else f"[image, {part.mime_type}]" for part in self.parts]
+        return "\n".join(said) or "(no output)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Injected calls of a turn in which the model also called tools of the client, with their results.
+
+    The client never hears of them; they are put back when it comes with the results of its own calls.
+    """
+
+    results: tuple[Result, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes, more or less."""
+        return 1 + sum(len(part.text) + len(part.image) for one in self.results for part in one.parts)
+
+
+class Memory(Protocol):
+    """What earlier requests of the same principal left behind."""
+
+    def held(self, call_id: str) -> Held | None:
+        """The injected calls of the turn in which the client's tool was called under this id."""
+
+    def named(self, response_id: str) -> str:
+        """The response that an id which the client has seen stands for; mostly itself."""
+
+
+class Rounds(Protocol):
+    """One interception with injected tools. Each round is fed to `stream` or `blocking`, then `calls` is asked."""
+
+    @property
+    def body(self) -> bytes:
+        """The next upstream request."""
+
+    @property
+    def alias(self) -> tuple[str, str] | None:
+        """The response id that the client has seen, and the one that stands for it upstream, where they differ."""
+
+    def stream(self, block: bytes) -> bytes:
+        """Whole events of this round; returns what the client gets of them now."""
+
+    def blocking(self, body: bytes) -> None:
+        """The round's answer, where it is no stream."""
+
+    def calls(self) -> list[ToolCall]:
+        """The injected calls that this round's message made and that can be run; none ends the rounds."""
+
+    def own_calls(self) -> list[str]:
+        """The ids of the calls that this round's message made of the client's tools: it is the last round then."""
+
+    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+        """Begin the next round with these results; in the `last` one the model may call nothing any more."""
+
+    def end(self) -> bytes:
+        """What completes the client's response: the held-back end of a stream, or a whole blocking body."""
+
+    def ping(self) -> bytes:
+        """Keeps a silent stream alive."""
+
+
+class RoundsFormat(Protocol):
+    """What a format offers for injected tools; a module."""
+
+    def fits(self, request: Mapping[str, Any]) -> bool:
+        """Whether tools can be injected into this request."""
+
+    def definitions(self, tools: Iterable[Tool]) -> bytes:
+        """The tools as the format lists them, without the brackets."""
+
+    def begin(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:
+        """The rounds of one request. `names` are the injected tools, `tools` their definitions."""
+
+
+def with_tools(body: bytes, definitions: bytes) -> bytes:
+    """A request with these tools before the client's own. `definitions` is the inside of a JSON list."""
+    span = find_member(body, "tools")
+    if span is None:
+        return add_member(body, "tools", b"[" + definitions + b"]")
+    own = body[span[0] : span[1]]
+    inside = own[1:-1].strip() if own.startswith(b"[") else b""
+    tools = b"[" + definitions + (b"," + inside if inside else b"") + b"]"
+    return body[: span[0]] + tools + body[span[1] :]
+
+
+def extended(body: bytes, name: str, added: Iterable[object]) -> bytes:
+    """The request with these values at the end of one of its lists, all else untouched."""
+    new = b",".join(orjson.dumps(value) for value in added)
+    span = find_member(body, name)
+    if span is None or not body[span[0] : span[1]].startswith(b"["):
+        return set_member(body, name, b"[" + new + b"]")
+    inside = body[span[0] + 1 : span[1] - 1].rstrip()
+    comma = b"," if inside and new else b""
+    return b"".join((body[: span[0]], b"[", inside, comma, new, b"]", body[span[1] :]))
+
+
+def total(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Usage objects added up: numbers are summed, objects member by member, of anything else the last one holds."""
+    summed: dict[str, Any] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            before = summed.get(key)
+            if isinstance(value, Mapping):
+                summed[key] = total([before if isinstance(before, Mapping) else {}, value])
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                summed[key] = value + (before if isinstance(before, int | float) else 0)
+            elif value is not None or key not in summed:
+                summed[key] = value
+    return summed

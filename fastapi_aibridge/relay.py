@@ -1,0 +1,154 @@
+"""From the upstream's response to the client's: streams event by event, other answers whole."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from .encoding import Inflater, UnsupportedEncoding, decode
+from .errors import GatewayError, UpstreamUnreachable
+from .formats import Observer
+from .formats.sse import Framer
+from .interruption import Interruption
+from .providers.headers import client_headers
+from .reply import RawHeaders, Reply
+from .upstream.client import leftovers, read_some
+
+OBSERVED_SIZE = 64 * 1024 * 1024
+"""Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
+
+Read = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
+
+
+def is_stream(response: aiohttp.ClientResponse) -> bool:
+    return response.status == 200 and response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def stream_head(response: aiohttp.ClientResponse) -> RawHeaders:
+    return client_headers(response.raw_headers, b"content-length", b"content-encoding")
+
+
+async def relay_stream(
+    response: aiohttp.ClientResponse,
+    observer: Observer,
+    weave: Callable[[bytes], bytes],
+    reply: Reply,
+    head: RawHeaders,
+    read: Read = read_some,
+) -> None:
+    """Relay whole events as they come, each block of them as `weave` returns it; the client's stream stays open.
+
+    Raises `GatewayError` where the stream breaks off, after what came whole has been relayed.
+    """
+    inflater = _inflater(response)
+    framer = Framer()
+    reply.streaming = True
+
+    async def relay(chunk: bytes) -> None:
+        try:
+            block = framer.feed(inflater.feed(chunk) if inflater else chunk)
+        except ValueError as error:
+            raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from error
+        if block and (kept := weave(block)):
+            if not reply.begun:
+                await reply.begin(response.status, head)
+            await reply.piece(kept)
+
+    try:
+        while chunk := await read(response):
+            await relay(chunk)
+    except GatewayError:
+        await relay(leftovers(response))
+        raise
+    if rest := framer.rest:
+        # Some providers leave the last empty line out.
+        kept = weave(rest + b"\n\n")
+        if kept and (observer.finished or observer.error):
+            if not reply.begun:
+                await reply.begin(response.status, head)
+            await reply.piece(rest if kept == rest + b"\n\n" else kept)
+    if not observer.finished and observer.error is None:
+        raise UpstreamUnreachable("the upstream's stream ended before its last event")
+
+
+def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
+    """For a stream that comes compressed although it was asked for as it is: cut and ended it can be only decoded."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return None
+    try:
+        return Inflater(encoding, 2**62)
+    except UnsupportedEncoding as error:
+        raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from None
+
+
+async def read_answer(response: aiohttp.ClientResponse, read: Read = read_some) -> tuple[bytes, bool]:
+    """The body of an answer that is no stream, as it was sent, and whether that is all of it: it ends where it is
+    larger than `OBSERVED_SIZE`. Raises `GatewayError` where the answer breaks off.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while chunk := await read(response):
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > OBSERVED_SIZE:
+            return b"".join(pieces), False
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces), True
+
+
+def decoded_answer(response: aiohttp.ClientResponse, body: bytes) -> bytes | None:
+    """The body without its content encoding; None where it cannot be decoded."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return body
+    try:
+        return decode(body, encoding, OBSERVED_SIZE)
+    except ValueError:
+        return None
+
+
+async def relay_answer(
+    response: aiohttp.ClientResponse,
+    observer: Observer,
+    accept_encoding: bytes,
+    reply: Reply,
+    interruption: Interruption,
+) -> None:
+    """Relay an answer that is no stream, whole: one that breaks off becomes an error that can be read."""
+    body, whole = await read_answer(response)
+    if not whole:
+        await _relay_rest(response, body, reply, interruption)
+        return
+    dropped = [b"content-length"]
+    decoded = decoded_answer(response, body)
+    if decoded is not None:
+        observer.blocking(decoded)
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity" and encoding.encode("latin-1") not in accept_encoding:
+            body = decoded
+            dropped.append(b"content-encoding")
+    await send_whole(response, body, reply, interruption, *dropped)
+
+
+async def send_whole(
+    response: aiohttp.ClientResponse, body: bytes, reply: Reply, interruption: Interruption, *dropped: bytes
+) -> None:
+    """The upstream's status and headers, less those `dropped`, with this body."""
+    head = client_headers(response.raw_headers, *dropped)
+    if response.status not in (204, 304):
+        head.append((b"content-length", str(len(body)).encode()))
+    interruption.settle()
+    await reply.begin(response.status, head)
+    await reply.finish(body)
+
+
+async def _relay_rest(response: aiohttp.ClientResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
+    """Relay what is too large to be observed, as it comes."""
+    await reply.begin(response.status, client_headers(response.raw_headers))
+    chunk = start
+    while chunk:
+        await reply.piece(chunk)
+        chunk = await read_some(response)
+    interruption.settle()
+    await reply.finish()

@@ -1,0 +1,57 @@
+"""The client's side of an exchange: what has been sent of the response, and what still can be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.types import Send
+
+from .errors import GatewayError
+from .formats import Observer
+from .providers import Provider
+from .refusal import send_error
+
+logger = logging.getLogger(__name__)
+
+FAREWELL = 2.0
+"""Seconds that a slow client has to take the error that ends its response."""
+INTERCEPTION_ID = "x-aibridge-interception-id"
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Reply:
+    """One response. The head goes out with the first bytes of the body, so that until then an error has a status."""
+
+    __slots__ = ("_interception_id", "_send", "begun", "streaming")
+
+    def __init__(self, send: Send, interception_id: str) -> None:
+        self._send = send
+        self._interception_id = interception_id
+        self.begun = False
+        self.streaming = False
+        """Whether the body is a stream of events, which an error event can end."""
+
+    async def begin(self, status: int, headers: RawHeaders) -> None:
+        self.begun = True
+        headers.append((INTERCEPTION_ID.encode(), self._interception_id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def piece(self, body: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def finish(self, body: bytes = b"") -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def fail(self, provider: Provider, error: GatewayError, observer: Observer | None) -> None:
+        """Tell the client, as far as it can still be told."""
+        try:
+            async with asyncio.timeout(FAREWELL):
+                if not self.begun:
+                    headers = {INTERCEPTION_ID: self._interception_id} if observer else {}
+                    await send_error(self._send, provider, error, headers)
+                elif self.streaming and observer is not None:
+                    await self.finish(observer.error_event(error))
+        except (OSError, TimeoutError):
+            logger.debug("interception %s: the client did not take the error", self._interception_id)

@@ -1,0 +1,56 @@
+"""What has to be remembered between two requests because the client never sees injected calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cachetools import LRUCache
+
+from .formats.rounds import Held
+
+HELD_SIZE = 32 * 1024 * 1024
+"""Bytes of tool results that are held, for all principals together."""
+ALIASES = 50_000
+
+Owner = tuple[str, str, str]
+"""Whose memory: the principal's key and the provider's name. Nobody reaches another's."""
+
+
+class ToolMemory:
+    """Bounded: the least recently used goes first. What is lost costs the model a second look, nothing else."""
+
+    def __init__(self) -> None:
+        self._held: LRUCache[tuple[Owner, str], Held] = LRUCache(HELD_SIZE, getsizeof=lambda held: held.size)
+        self._aliases: LRUCache[tuple[Owner, str], str] = LRUCache(ALIASES)
+
+    def of(self, owner: Owner) -> OwnMemory:
+        return OwnMemory(self._held, self._aliases, owner)
+
+
+class OwnMemory:
+    """What one principal can remember of one provider."""
+
+    def __init__(
+        self, held: LRUCache[tuple[Owner, str], Held], aliases: LRUCache[tuple[Owner, str], str], owner: Owner
+    ) -> None:
+        self._held = held
+        self._aliases = aliases
+        self._owner = owner
+
+    def hold(self, call_ids: Iterable[str], held: Held) -> None:
+        """Keep injected calls until the client comes with the results of its own calls of the same turn."""
+        if held.size <= HELD_SIZE:
+            for call_id in call_ids:
+                self._held[self._owner, call_id] = held
+
+    def held(self, call_id: str) -> Held | None:
+        """The injected calls of the turn in which the client's tool was called under this id."""
+        return self._held.get((self._owner, call_id)) if self._held else None
+
+    def name(self, seen: str, stands_for: str) -> None:
+        """Remember which response a response id that the client has seen stands for."""
+        self._aliases[self._owner, seen] = stands_for
+
+    def named(self, seen: str) -> str:
+        """The response that an id which the client has seen stands for; mostly itself."""
+        return self._aliases.get((self._owner, seen), seen)
