@@ -50,7 +50,9 @@ class ClientKeys:
 
 def same_token(given: bytes | None, secret: SecretStr) -> bool:
     """Compares in constant time. An empty token is never the same."""
-    return bool(given) and hmac.compare_digest(given, secret.get_secret_value().encode())
+    if not given:
+        return False
+    return hmac.compare_digest(given, secret.get_secret_value().encode())
 
 
 def digest_of(key: str) -> bytes:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -22,8 +23,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
@@ -31,6 +34,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from .credentials import digest_of
 from .errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -42,20 +46,47 @@ DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Provider type: the variable that its vendor's SDK reads the key from."""
 RESERVED_NAMES = {"admin", "healthz", "readyz"}
 """Provider names that would hide routes of ours."""
+_SECTIONS = ("providers", "mcp_servers", "pool", "recorder", "client_keys")
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_FRAMING = {"connection", "content-length", "transfer-encoding"}
+"""Headers that the HTTP client writes; a second one would make the request ambiguous."""
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)):
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+"""Seconds, or a number with a unit: `90s`, `15m`, `12h`, `60d`."""
+Seconds = Annotated[Duration, Field(gt=0)]
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    key = secret.get_secret_value().strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise ValueError("a key has no spaces, line breaks or characters beyond ASCII")
+    return SecretStr(key)
+
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
+"""A secret that travels in a header. The line break that many a file ends with is not part of it."""
 
 
 def _header_safe(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise ValueError(f"{name!r} is no header name")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"the header {name!r} is not for settings: the HTTP client writes it")
         if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
             raise ValueError(f"the value of header {name!r} has characters that no header may have")
     return headers
 
 
-Headers = Annotated[dict[str, str], AfterValidator(_header_safe)]
+Headers = Annotated[dict[str, str], AfterValidator(_header_safe), Field(repr=False)]
+"""Header names and values. Values may be secrets and are not shown."""
 
 
 class _Section(BaseModel):
@@ -77,8 +108,8 @@ class ProviderSettings(_Section):
 
     type: str = ""
     base_url: HttpUrl | None = None
-    api_key: SecretStr | None = None
-    api_keys: tuple[SecretStr, ...] = ()
+    api_key: Key | None = None
+    api_keys: tuple[Key, ...] = ()
     enabled: bool = True
     max_retries: int = Field(default=2, ge=0, le=10)
     connect_timeout: Seconds = 10.0
@@ -98,20 +129,21 @@ class ProviderSettings(_Section):
     @property
     def keys(self) -> tuple[SecretStr, ...]:
         """The centralized credentials, first `api_key`, then `api_keys`."""
-        return ((self.api_key,) if self.api_key else ()) + self.api_keys
+        return tuple(key for key in (self.api_key, *self.api_keys) if key)
 
 
 class MCPServerSettings(_Section):
     """One MCP server. `{session_key}` in a header value is the principal's."""
 
-    url: HttpUrl
+    url: HttpUrl = Field(repr=False)
+    """Not shown: some servers are given their key in it."""
     headers: Headers = Field(default_factory=dict)
     tool_allow: re.Pattern[str] | None = None
     tool_deny: re.Pattern[str] | None = None
 
 
 class PoolSettings(_Section):
-    """How many bridges are kept, and for how long (seconds)."""
+    """How many bridges are kept, and for how long (seconds, or with a unit like `15m`)."""
 
     max_items: int = Field(default=5000, ge=1)
     ttl: Seconds = 900.0
@@ -125,14 +157,7 @@ class RecorderSettings(_Section):
     """Secret because it may hold the database's password."""
     enabled: bool = True
     capture_content: bool = True
-    retention: float = Field(default=60 * 86400.0, ge=0)
-
-    @field_validator("retention", mode="before")
-    @classmethod
-    def _duration(cls, value: object) -> object:
-        if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)):
-            return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-        return value
+    retention: Duration = 60 * 86400.0
 
 
 class _ConfigFile(InitSettingsSource):
@@ -148,14 +173,35 @@ class _ConfigFile(InitSettingsSource):
         super().__init__(settings_cls, init_kwargs=values)
 
 
+class _Undecoded(EnvSettingsSource):
+    """What should be JSON and is not stays as it is: its validation then says which variable it came from."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class _Secrets(_Undecoded, NestedSecretsSettingsSource):
+    pass
+
+
 class Settings(BaseSettings):
     """All settings, from keyword arguments, `AIBRIDGE_*` variables, the secrets directory and the TOML file, the
-    first of them that has a value. A new instance reads all of them again.
+    first of them that has a value; providers and other sections may be put together from several of them. A new
+    instance reads all of them again.
+
+    Variables: names in any case, `__` between levels, lists and maps as JSON; an empty one counts as not set. The
+    secrets directory, which `AIBRIDGE_SECRETS_DIR` names, has one file for each value, called as its variable:
+    `aibridge_providers__openai__api_key`. The prefix belongs to it, so that several programs may share a directory;
+    white space around the value does not. The TOML file, which `AIBRIDGE_CONFIG_FILE` names, has the fields below.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         case_sensitive=False,
         extra="forbid",
         frozen=True,
@@ -166,10 +212,10 @@ class Settings(BaseSettings):
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     mcp_servers: dict[str, MCPServerSettings] = Field(default_factory=dict)
     pool: PoolSettings = PoolSettings()
-    shutdown_grace: float = Field(default=5.0, ge=0)
+    shutdown_grace: Duration = 5.0
     recorder: RecorderSettings = RecorderSettings()
-    client_keys: dict[str, SecretStr] = Field(default_factory=dict)
-    admin_token: SecretStr | None = None
+    client_keys: dict[str, Key] = Field(default_factory=dict)
+    admin_token: Key | None = None
     max_body_size: int = Field(default=32 * 1024 * 1024, ge=1)
     redis_url: SecretStr | None = None
     private_headers: tuple[str, ...] = ()
@@ -181,17 +227,17 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         given = init_settings()
         file = given.get("config_file") or _variable("CONFIG_FILE")
         directory = given.get("secrets_dir") or _variable("SECRETS_DIR")
-        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        sources: list[PydanticBaseSettingsSource] = [init_settings, _Undecoded(settings_cls)]
         if directory:
             sources.append(
-                NestedSecretsSettingsSource(
+                _Secrets(
                     file_secret_settings,
                     secrets_dir=str(directory),
                     secrets_dir_missing="error",
@@ -199,6 +245,11 @@ class Settings(BaseSettings):
                 )
             )
         return (*sources, _ConfigFile(settings_cls, str(file) if file else None))
+
+    @field_validator("admin_token", "redis_url", mode="after")
+    @classmethod
+    def _empty_is_unset(cls, secret: SecretStr | None) -> SecretStr | None:
+        return secret or None
 
     @field_validator("providers", mode="after")
     @classmethod
@@ -212,7 +263,7 @@ class Settings(BaseSettings):
             type_ = provider.type or name
             if type_ not in DEFAULT_BASE_URLS:
                 raise ValueError(
-                    f"{PREFIX}PROVIDERS__{name.upper()}__TYPE: {type_!r} is no provider type; "
+                    f"{PREFIX}PROVIDERS__{name.upper()}__TYPE is no provider type; "
                     f"there are {', '.join(sorted(DEFAULT_BASE_URLS))}"
                 )
             named[name] = provider.model_copy(update={"type": type_, **_defaults(provider, type_)})
@@ -226,28 +277,33 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> Self:
-        owners: dict[str, str] = {}
+        owners: dict[bytes, str] = {}
         for initiator, key in self.client_keys.items():
             secret = key.get_secret_value()
             if not secret:
                 raise ValueError(f"{PREFIX}CLIENT_KEYS__{initiator.upper()} is empty")
             if secret.startswith("sha256:") and not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", secret):
                 raise ValueError(f"{PREFIX}CLIENT_KEYS__{initiator.upper()}: sha256: wants 64 hexadecimal digits")
-            if secret in owners:
-                raise ValueError(f"{initiator!r} and {owners[secret]!r} have the same client key; give each its own")
-            owners[secret] = initiator
+            digest = digest_of(secret)
+            if digest in owners:
+                raise ValueError(f"{initiator!r} and {owners[digest]!r} have the same client key; give each its own")
+            owners[digest] = initiator
         return self
 
     @classmethod
     def load(cls, **values: Any) -> Settings:
         """Read all sources. Raises `SettingsError`, whose text names each variable that is wrong and never a value."""
-        _warn_of_unknown(os.environ, set(cls.model_fields))
+        fields = set(cls.model_fields)
+        _warn_of_unknown(os.environ, fields)
         try:
-            return cls(**values)
+            settings = cls(**values)
+            if settings.secrets_dir is not None:
+                _warn_of_unnamed(settings.secrets_dir.expanduser(), fields)
         except ValidationError as error:
             raise SettingsError(explain(error)) from None
-        except SourceError as error:
-            raise SettingsError(_explain_source(error)) from None
+        except (SourceError, OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{PREFIX}SECRETS_DIR: {error}") from None
+        return settings
 
 
 def _defaults(provider: ProviderSettings, type_: str) -> dict[str, Any]:
@@ -270,8 +326,21 @@ def _warn_of_unknown(environ: Mapping[str, str], fields: set[str]) -> None:
         if not variable.upper().startswith(PREFIX):
             continue
         name = variable.upper().removeprefix(PREFIX).partition("__")[0].lower()
-        if name not in fields and (near := difflib.get_close_matches(name, fields, n=1, cutoff=0.75)):
+        if name in fields:
+            continue
+        if section := next((field for field in _SECTIONS if name.startswith(f"{field}_")), None):
+            logger.warning("%s is not a setting; levels are parted by two underscores: %s%s__...",
+                           variable, PREFIX, section.upper())  # fmt: skip
+        elif near := difflib.get_close_matches(name, fields, n=1, cutoff=0.75):
             logger.warning("%s is not a setting; did you mean %s%s?", variable, PREFIX, near[0].upper())
+
+
+def _warn_of_unnamed(directory: Path, fields: set[str]) -> None:
+    """Of secrets whose file lacks the prefix."""
+    for file in sorted(directory.iterdir()):
+        if file.name.lower().partition("__")[0] in fields:
+            logger.warning("the secret %s is not read; if it is a setting, call it as its variable: %s%s",
+                           file, PREFIX, file.name.upper())  # fmt: skip
 
 
 def explain(error: ValidationError) -> str:
@@ -282,11 +351,7 @@ def explain(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "there is no such setting; look for a typing error"
+        elif problem["type"] in ("dict_type", "list_type", "tuple_type", "model_type"):
+            message += ", in a variable written as JSON"
         lines.append(message if message.startswith(PREFIX) else f"{variable.removesuffix('_')}: {message}")
     return "; ".join(lines)
-
-
-def _explain_source(error: SourceError) -> str:
-    field = re.search(r'field "([^"]+)"', str(error))
-    name = PREFIX + field[1].upper() if field else PREFIX.removesuffix("_")
-    return f"{name}: the value is not valid JSON, which lists and maps need ({error.__cause__ or error})"

@@ -75,9 +75,9 @@ def events(block: bytes) -> Iterator[bytes]:
         for match in _BLANK_LINE.finditer(block):
             yield block[start : match.end()]
             start = match.end()
-    if start < len(block):
+    if (tail := block[start:]) and not tail.strip(b"\r\n"):
         # A line break more than an event needs.
-        yield block[start:]
+        yield tail
 
 
 def data_of(event: bytes) -> bytes:

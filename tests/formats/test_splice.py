@@ -1,0 +1,117 @@
+"""Edits of a JSON object's text: one member changes, and no other byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_aibridge.formats.splice import add_member, find_member, set_member
+
+NAMES = st.sampled_from(["stream_options", "tools", "a", "ä", 'q"', "back\\", "", "\x01"]) | st.text(max_size=3)
+SPACE = st.text(" \t\r\n", max_size=2)
+NUMBERS = st.sampled_from(["-0", "1e5", "123456789012345678901234567890", "0.1E-2", "1.0"])
+
+
+@st.composite
+def string_text(draw: st.DrawFn, value: str) -> str:
+    """A string as some writer would spell it: plain, or with escapes that nobody needs."""
+    plain = json.dumps(value, ensure_ascii=draw(st.booleans()))
+    if draw(st.booleans()) and value.isascii():
+        return '"' + "".join(f"\\u{ord(character):04x}" for character in value) + '"'
+    return plain
+
+
+@st.composite
+def value_text(draw: st.DrawFn, depth: int = 3) -> str:
+    kind = draw(st.sampled_from(["string", "number", "word", "array", "object"] if depth else ["string", "number"]))
+    if kind == "string":
+        return draw(string_text(draw(st.text(max_size=6) | st.sampled_from(['{"tools":1}', "}],:", '\\"']))))
+    if kind == "number":
+        return draw(NUMBERS)
+    if kind == "word":
+        return draw(st.sampled_from(["true", "false", "null"]))
+    if kind == "array":
+        items = draw(st.lists(value_text(depth=depth - 1), max_size=3))
+        return "[" + ",".join(draw(SPACE) + item + draw(SPACE) for item in items) + "]"
+    return draw(object_text(depth=depth - 1))
+
+
+@st.composite
+def object_text(draw: st.DrawFn, depth: int = 3) -> str:
+    members = []
+    for name in draw(st.lists(NAMES, max_size=4)):
+        pieces = [draw(SPACE), draw(string_text(name)), draw(SPACE), ":", draw(SPACE)]
+        members.append("".join([*pieces, draw(value_text(depth=depth)), draw(SPACE)]))
+    return "{" + (",".join(members) or draw(SPACE)) + "}"
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """An object's bytes, white space around it included."""
+    return (draw(SPACE) + draw(object_text()) + draw(SPACE)).encode()
+
+
+def load(text: bytes) -> Any:
+    return json.loads(text, parse_float=str, parse_int=str)
+
+
+@given(bodies(), NAMES)
+def test_a_member_is_found_as_a_parser_finds_it(text: bytes, name: str) -> None:
+    """The span holds the value that a parser reads: the last one of that name, at the top level."""
+    span = find_member(text, name)
+    value = load(text)
+    assert (span is not None) == (name in value)
+    if span is not None:
+        found = text[span[0] : span[1]]
+        assert load(found) == value[name]
+        assert found == found.strip()
+
+
+@given(bodies(), NAMES, value_text())
+def test_setting_changes_one_member_and_no_other_byte(text: bytes, name: str, new: str) -> None:
+    """The object then has the member, and the bytes before and behind it are those that were there."""
+    span = find_member(text, name)
+    result = set_member(text, name, new.encode())
+    assert load(result) == {**load(text), name: load(new.encode())}
+    if span is not None:
+        assert result == text[: span[0]] + new.encode() + text[span[1] :]
+    else:
+        end = text.rindex(b"}")
+        assert result.startswith(text[:end])
+        assert result.endswith(text[end:])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"{}", b'{"n":1}'),
+        (b" { } \n", b' { "n":1} \n'),
+        (b'{"a":{}}', b'{"a":{},"n":1}'),
+        (b'{"a":"{"}', b'{"a":"{","n":1}'),
+        (b'{"n":null}', b'{"n":1}'),
+        (b'{"n" : [1, {"n":2}] , "b":3}', b'{"n" : 1 , "b":3}'),
+        (b'{"n":1,"n":2}', b'{"n":1,"n":1}'),
+        (b'{"\\u006e":0}', b'{"\\u006e":1}'),
+        (b'{"a":"\\\\","n":0}', b'{"a":"\\\\","n":1}'),
+        (b'{"a":"n\\":","n":0}', b'{"a":"n\\":","n":1}'),
+        (b'{"a":12345678901234567890.10}', b'{"a":12345678901234567890.10,"n":1}'),
+    ],
+)
+def test_examples(before: bytes, after: bytes) -> None:
+    """Empty objects, nested and repeated names, escapes and long numbers."""
+    assert set_member(before, "n", b"1") == after
+
+
+def test_adding() -> None:
+    """A member that is not there yet goes to the end."""
+    assert add_member(b'{"a":1 }', "b", b"[]") == b'{"a":1 ,"b":[]}'
+
+
+def test_long_strings_do_not_exhaust_the_parser() -> None:
+    """Megabytes of escapes in one string are no trap."""
+    text = b'{"image":"' + b'\\n\\"' * 500_000 + b'","n":0}'
+    assert set_member(text, "n", b"1") == text.replace(b'"n":0', b'"n":1')
