@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,9 @@ from ..errors import AIBridgeError, GatewayError, UpstreamTimeout, UpstreamUnrea
 
 CONNECTIONS_PER_HOST = 4096
 """More than one process serves at a time, so that it bounds a runaway and never a busy hour."""
+
+LARGE_BODY = 2**20
+"""Bytes; aiohttp sends more than that piece by piece and lets others run in between, but only from a file."""
 
 _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
@@ -50,9 +54,10 @@ class UpstreamClient:
         """The response once its headers are there. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
         if self._session is None:
             raise AIBridgeError("the upstream client is not open: it lives as long as the app's lifespan")
+        data = io.BytesIO(body) if len(body) > LARGE_BODY else body or None
         try:
             return await self._session.request(
-                method, url, headers=headers, data=body or None, timeout=limits, allow_redirects=False
+                method, url, headers=headers, data=data, timeout=limits, allow_redirects=False
             )
         except _FAILURES as error:
             raise meaning_of(error) from error
