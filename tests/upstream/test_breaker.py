@@ -1,0 +1,195 @@
+"""Circuit breakers, one rule at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_aibridge.settings import CircuitBreakerSettings
+from fastapi_aibridge.upstream.breaker import CircuitBreakers, CircuitOpen, CircuitState
+
+from .clock import MovableClock
+
+CHAT, MODEL = "/v1/chat/completions", "gpt-5"
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+def breakers(clock: MovableClock) -> CircuitBreakers:
+    return CircuitBreakers(CircuitBreakerSettings(), clock=clock)
+
+
+def fail(breakers: CircuitBreakers, times: int = 1, route: str = CHAT, model: str = MODEL) -> None:
+    for _ in range(times):
+        breakers.failed(route, model, breakers.admit(route, model))
+
+
+def succeed(breakers: CircuitBreakers) -> None:
+    breakers.succeeded(CHAT, MODEL, breakers.admit(CHAT, MODEL))
+
+
+def refused(breakers: CircuitBreakers, route: str = CHAT, model: str = MODEL) -> CircuitOpen:
+    with pytest.raises(CircuitOpen) as caught:
+        breakers.admit(route, model)
+    return caught.value
+
+
+def only_state(breakers: CircuitBreakers) -> CircuitState:
+    [circuit] = breakers
+    return circuit.state
+
+
+def test_healthy_provider_has_no_breakers(breakers: CircuitBreakers) -> None:
+    """Success leaves nothing behind, whatever models clients think of."""
+    for number in range(50):
+        breakers.succeeded(CHAT, f"model-{number}", breakers.admit(CHAT, f"model-{number}"))
+    assert len(breakers) == 0
+
+
+def test_opens_at_the_threshold(breakers: CircuitBreakers) -> None:
+    """The fifth consecutive failure opens, and the sixth request is told to come back in 30 s."""
+    fail(breakers, 4)
+    assert only_state(breakers) is CircuitState.CLOSED
+    fail(breakers)
+    error = refused(breakers)
+    assert (error.status, error.code, error.headers) == (503, "circuit_open", {"retry-after": "30"})
+    assert breakers.trips == {CHAT: 1}
+    assert breakers.rejections == {CHAT: 1}
+
+
+def test_success_starts_the_count_anew(breakers: CircuitBreakers) -> None:
+    """Failures count only while none of the requests between them succeeds."""
+    fail(breakers, 4)
+    succeed(breakers)
+    fail(breakers, 4)
+    assert only_state(breakers) is CircuitState.CLOSED
+
+
+def test_slow_failures_do_not_open(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """Failures that the interval does not hold together are not a row."""
+    for _ in range(20):
+        fail(breakers)
+        clock.now += 2.6
+    assert only_state(breakers) is CircuitState.CLOSED
+
+
+def test_interval_slides(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """Old failures make way: five within ten seconds open, wherever the ten seconds begin."""
+    fail(breakers)
+    clock.now += 9
+    fail(breakers, 3)
+    clock.now += 2
+    fail(breakers)
+    assert only_state(breakers) is CircuitState.CLOSED
+    fail(breakers)
+    assert only_state(breakers) is CircuitState.OPEN
+
+
+def test_endpoints_and_models_are_apart(breakers: CircuitBreakers) -> None:
+    """One model's outage is neither another model's nor another endpoint's."""
+    fail(breakers, 5)
+    breakers.admit(CHAT, "gpt-5-mini")
+    breakers.admit("/v1/responses", MODEL)
+
+
+def test_retry_after_counts_down(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """What is left is rounded up to whole seconds and is never 0."""
+    fail(breakers, 5)
+    clock.now += 10.5
+    assert refused(breakers).headers["retry-after"] == "20"
+    clock.now += 19.4
+    assert refused(breakers).headers["retry-after"] == "1"
+
+
+def test_three_probes_at_a_time(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """After the time-out three requests may go, and a fourth is told to come back in a second."""
+    fail(breakers, 5)
+    clock.now += 30
+    assert only_state(breakers) is CircuitState.HALF_OPEN
+    for _ in range(3):
+        breakers.admit(CHAT, MODEL)
+    assert refused(breakers).headers["retry-after"] == "1"
+
+
+def test_successful_probe_closes(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """One success is enough, and the count begins at nothing."""
+    fail(breakers, 5)
+    clock.now += 30
+    succeed(breakers)
+    fail(breakers, 4)
+    assert only_state(breakers) is CircuitState.CLOSED
+
+
+def test_failed_probe_opens_again(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """One failure is enough, for the whole time-out."""
+    fail(breakers, 5)
+    clock.now += 30
+    fail(breakers)
+    clock.now += 29
+    refused(breakers)
+    clock.now += 1
+    breakers.admit(CHAT, MODEL)
+    assert breakers.trips == {CHAT: 2}
+
+
+def test_abandoned_probe_gives_its_place_back(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """Clients that leave do not keep the breaker from finding out."""
+    fail(breakers, 5)
+    clock.now += 30
+    probes = [breakers.admit(CHAT, MODEL) for _ in range(3)]
+    breakers.abandoned(CHAT, MODEL, probes[0])
+    breakers.admit(CHAT, MODEL)
+    refused(breakers)
+
+
+def test_late_failures_do_not_count(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """Requests from before an outage that fail after it say nothing of the time after it."""
+    early = [breakers.admit(CHAT, MODEL) for _ in range(10)]
+    fail(breakers, 5)
+    clock.now += 30
+    succeed(breakers)
+    for generation in early:
+        breakers.failed(CHAT, MODEL, generation)
+    breakers.admit(CHAT, MODEL)
+    assert only_state(breakers) is CircuitState.CLOSED
+
+
+def test_late_success_does_not_close(breakers: CircuitBreakers) -> None:
+    """An answer to a request from before the outage is no sign that it is over."""
+    early = breakers.admit(CHAT, MODEL)
+    fail(breakers, 5)
+    breakers.succeeded(CHAT, MODEL, early)
+    refused(breakers)
+
+
+def test_switched_off(clock: MovableClock) -> None:
+    """A breaker that the settings switch off never opens."""
+    breakers = CircuitBreakers(CircuitBreakerSettings(enabled=False), clock=clock)
+    fail(breakers, 100)
+    assert len(breakers) == 0
+
+
+def test_number_is_bounded(clock: MovableClock) -> None:
+    """Models that clients make up displace each other, never an open breaker while another kind is there."""
+    breakers = CircuitBreakers(CircuitBreakerSettings(), max_breakers=10, clock=clock)
+    fail(breakers, 5)
+    for number in range(100):
+        fail(breakers, model=f"made-up-{number}")
+    assert len(breakers) == 10
+    refused(breakers)
+    for number in range(100):
+        fail(breakers, 5, model=f"down-{number}")
+    assert len(breakers) == 10
+
+
+def test_counts_by_endpoint_and_state(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """What metrics show leaves the models out, because clients choose them."""
+    fail(breakers, 5, model="a")
+    clock.now += 30
+    fail(breakers, 5, model="b")
+    fail(breakers, 5, model="c")
+    fail(breakers, 1, model="d")
+    assert breakers.count() == {(CHAT, CircuitState.HALF_OPEN): 1, (CHAT, CircuitState.OPEN): 2}
