@@ -9,6 +9,7 @@ from .errors import (
     RecorderUnavailable,
     SettingsError,
 )
+from .mcp import MCPProxyBuilder, MCPServer, Tool
 from .plugin import AIBridge, get_bridge
 from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
@@ -55,6 +56,8 @@ __all__ = [
     "InterceptionQuery",
     "InterceptionRecord",
     "InterceptionStore",
+    "MCPProxyBuilder",
+    "MCPServer",
     "MCPServerSettings",
     "MemoryRecorder",
     "OpenAIProvider",
@@ -76,6 +79,7 @@ __all__ = [
     "Status",
     "Thought",
     "TokenUsage",
+    "Tool",
     "ToolUsage",
     "__version__",
     "get_bridge",

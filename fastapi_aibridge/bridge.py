@@ -12,12 +12,14 @@ from .body import ClientGone
 from .errors import GatewayError
 from .exchange import Engine, Exchange
 from .interruption import Interruption
+from .mcp import NoTools, Tool, Tools
 from .observability.tracing import tracer
 from .passthrough import pass_through
 from .principal import Principal
 from .providers import Provider
 from .providers.path import raw_tail
 from .refusal import send_error
+from .toolset import Toolset
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +30,16 @@ class RequestBridge:
     Paths are `/{provider}/v1/...`, below the scope's `root_path`. Safe for concurrent use.
     """
 
-    __slots__ = ("_closed", "_engine", "_idle", "_providers", "_running", "_tracer", "principal")
+    __slots__ = ("_closed", "_engine", "_idle", "_providers", "_running", "_tools", "_toolset", "_tracer", "principal")
 
-    def __init__(self, principal: Principal, providers: Iterable[Provider], engine: Engine) -> None:
+    def __init__(
+        self, principal: Principal, providers: Iterable[Provider], engine: Engine, tools: Tools | None = None
+    ) -> None:
         self.principal = principal
         self._providers = {provider.name: provider for provider in providers}
         self._engine = engine
+        self._tools: Tools = tools or NoTools()
+        self._toolset: Toolset | None = None
         self._running: set[Interruption] = set()
         self._idle: asyncio.Event | None = None
         self._closed = False
@@ -45,20 +51,29 @@ class RequestBridge:
 
     @property
     def degraded(self) -> bool:
-        """Whether something that this bridge should offer failed to start."""
-        return False
+        """Whether an MCP server failed to start: the bridge works without its tools."""
+        return self._tools.degraded
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that are injected into the principal's requests, in the order in which models see them."""
+        return self._tools.tools
 
     async def start(self) -> None:
-        """Connect what the bridge needs. Nothing yet: MCP servers are connected here."""
+        """Connect to the MCP servers."""
+        await self._tools.start()
 
     async def aclose(self) -> None:
-        """End what still runs on this bridge, with an error to its clients, and wait until it has ended."""
+        """End what still runs on this bridge, with an error to its clients, and then its MCP sessions."""
         self._closed = True
-        if self._running:
-            self._idle = asyncio.Event()
-            for interruption in tuple(self._running):
-                interruption.interrupt(_closing())
-            await self._idle.wait()
+        try:
+            if self._running:
+                self._idle = asyncio.Event()
+                for interruption in tuple(self._running):
+                    interruption.interrupt(_closing())
+                await self._idle.wait()
+        finally:
+            await self._tools.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -111,7 +126,9 @@ class RequestBridge:
     async def _intercept(
         self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        exchange = Exchange(self._engine, self.principal, provider, route, raw_path, scope, send, self._tracer)
+        exchange = Exchange(
+            self._engine, self.principal, provider, route, raw_path, scope, send, self._tracer, self._current_toolset()
+        )
         request, credential = await exchange.admit(receive)
         if self._closed:
             raise _closing()
@@ -121,6 +138,15 @@ class RequestBridge:
             await exchange.run(request, credential, interruption)
         finally:
             self._done(interruption)
+
+    def _current_toolset(self) -> Toolset | None:
+        """The tools as they are now: a server may tell that its list has changed."""
+        tools = self._tools.tools
+        if not tools:
+            return None
+        if self._toolset is None or self._toolset.listed is not tools:
+            self._toolset = Toolset(self._tools)
+        return self._toolset
 
     def _done(self, interruption: Interruption) -> None:
         self._running.discard(interruption)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocketException, status
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, Response, WebSocketException, status
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
@@ -20,6 +20,7 @@ from .credentials import ClientKeys, caller_token, same_token
 from .dependencies import PrincipalResolver
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
+from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
 from .observability.instrumentation import instrument
 from .observability.metrics import PoolCollector
@@ -27,8 +28,11 @@ from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
 from .providers import Provider, build_providers
 from .providers.source import ProviderSource
-from .recorder import InterceptionStore, MemoryRecorder, Recorder
+from .recorder import InterceptionStore, Recorder
+from .recorder.fanout import FanoutRecorder, RecorderFactory
 from .recorder.null import NullRecorder
+from .recorder.sql import SQLRecorder
+from .recorder.usage import UsageStore
 from .routers import Reload, ReloadedProvider, add_admin_routes, add_gateway_route
 from .settings import Settings, explain
 from .upstream import UpstreamClient
@@ -46,8 +50,9 @@ class AIBridge:
 
     `settings` is read from the environment unless given, as an object or as a function that is called at start and at
     each reload. `principal` and `admin` are FastAPI dependencies: who calls, and who may use the admin routes; without
-    them the client keys and the admin token of the settings decide. `recorder` and `providers` replace the built-in
-    ones, `registry` the Prometheus registry.
+    them the client keys and the admin token of the settings decide. `recorder` (one or several, or async functions
+    that make one at its first use), `mcp` (each principal's MCP servers) and `providers` replace what the settings
+    say, `registry` the Prometheus registry.
     """
 
     def __init__(
@@ -56,12 +61,14 @@ class AIBridge:
         *,
         principal: Callable[..., Any] | None = None,
         admin: Callable[..., Any] | None = None,
-        recorder: Recorder | None = None,
+        recorder: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None = None,
+        mcp: MCPProxyBuilder | None = None,
         providers: ProviderSource | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._settings = settings
         self._recorder = recorder
+        self._mcp = mcp
         self._source = providers
         self._metrics = Metrics(registry)
         self._metrics.registry.register(PoolCollector(self._counts))
@@ -109,7 +116,7 @@ class AIBridge:
         settings = self._read_settings()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(UpstreamClient())
-            recorder = self._recorder or _recorder(settings)
+            recorder = _recorder(settings) if self._recorder is None else _given_recorder(self._recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
             engine = Engine(
@@ -120,21 +127,35 @@ class AIBridge:
                 private_headers=self._private_headers(settings),
             )
             pool: Pool = CachedBridgePool(
-                partial(_build_bridge, engine),
+                partial(self._build_bridge, engine),
                 await self._load_providers(settings, ()),
                 max_items=settings.pool.max_items,
                 ttl=settings.pool.ttl,
                 drain_timeout=settings.pool.drain_timeout,
             )
+            connections = await self._connect_mcp(settings, stack)
             stack.push_async_callback(pool.shutdown, settings.shutdown_grace)
             return _Running(
                 settings=settings,
                 keys=ClientKeys(settings.client_keys),
                 pool=pool,
+                builder=self._mcp or SettingsProxyBuilder(settings.mcp_servers),
+                connections=connections,
                 recorder=recorder,
                 loop=asyncio.get_running_loop(),
                 stack=stack.pop_all(),
             )
+
+    async def _connect_mcp(self, settings: Settings, stack: AsyncExitStack) -> MCPConnections | None:
+        """What the MCP sessions of all bridges share; nothing, and no need of the extra, where there are no servers."""
+        if self._mcp is None and not settings.mcp_servers:
+            return None
+        return await stack.enter_async_context(MCPConnections())
+
+    def _build_bridge(self, engine: Engine, principal: Principal, providers: tuple[Provider, ...]) -> RequestBridge:
+        running = self._now()
+        tools = None if running.connections is None else MCPTools(running.builder, principal, running.connections)
+        return RequestBridge(principal, providers, engine, tools)
 
     def _private_headers(self, settings: Settings) -> frozenset[bytes]:
         named = (name.lower().encode("latin-1") for name in settings.private_headers)
@@ -196,6 +217,10 @@ class AIBridge:
             except SettingsError:
                 self._metrics.reloaded("refused")
                 raise
+            if self._mcp is None:
+                if running.connections is None:
+                    running.connections = await self._connect_mcp(settings, running.stack)
+                running.builder = SettingsProxyBuilder(settings.mcp_servers)
             retired = running.pool.replace_providers(providers)
             running.settings = settings
             running.keys = ClientKeys(settings.client_keys)
@@ -219,6 +244,10 @@ class AIBridge:
         recorder = self._now().recorder
         return recorder if isinstance(recorder, InterceptionStore) else None
 
+    def usage_store(self) -> UsageStore | None:
+        recorder = self._now().recorder
+        return recorder if isinstance(recorder, UsageStore) else None
+
     def _counts(self) -> PoolMetrics | None:
         return None if self._running is None else self._running.pool.metrics()
 
@@ -227,9 +256,14 @@ class AIBridge:
     def known_principal(self, token: bytes | None) -> Principal | None:
         return self._now().keys.principal(token)
 
-    async def resolve_principal(self, connection: HTTPConnection) -> Principal:
+    async def resolve_principal(
+        self,
+        connection: HTTPConnection,
+        response: Response | None = None,
+        background_tasks: BackgroundTasks | None = None,
+    ) -> Principal:
         """Who calls, in a request or WebSocket of the app. Raises what the principal dependency raises."""
-        return await self._resolver(connection)
+        return await self._resolver(connection, response, background_tasks)
 
     async def _client_key_principal(self, connection: HTTPConnection) -> Principal:
         principal = self.known_principal(caller_token(dict(connection.scope["headers"])))
@@ -248,7 +282,9 @@ class AIBridge:
             raise HTTPException(401, "not the admin token", headers={"WWW-Authenticate": "Bearer"})
 
 
-async def get_bridge(connection: HTTPConnection) -> AsyncIterator[RequestBridge]:
+async def get_bridge(
+    connection: HTTPConnection, response: Response, background_tasks: BackgroundTasks
+) -> AsyncIterator[RequestBridge]:
     """The caller's bridge, for `Depends(get_bridge)` in any HTTP or WebSocket route of an app that has the router.
 
     Leased until the response, stream included, has ended. Raises `ConfigurationError` where the lifespan has not run.
@@ -260,7 +296,7 @@ async def get_bridge(connection: HTTPConnection) -> AsyncIterator[RequestBridge]
             "that the server runs; a sub-app that is mounted has no lifespan of its own, so give the outer app "
             "lifespan=aibridge.lifespan. In tests use 'with TestClient(app)'."
         )
-    principal = await aibridge.resolve_principal(connection)
+    principal = await aibridge.resolve_principal(connection, response, background_tasks)
     lease = aibridge.pool.acquire(principal)
     try:
         bridge = await lease.__aenter__()
@@ -276,21 +312,29 @@ async def get_bridge(connection: HTTPConnection) -> AsyncIterator[RequestBridge]
 
 @dataclass(slots=True)
 class _Running:
-    """What exists between the lifespan's start and its end; a reload changes `settings` and `keys`."""
+    """What exists between the lifespan's start and its end; a reload changes settings, keys and MCP servers."""
 
     settings: Settings
     keys: ClientKeys
     pool: Pool
+    builder: MCPProxyBuilder
+    connections: MCPConnections | None
     recorder: Recorder
     loop: asyncio.AbstractEventLoop
     stack: AsyncExitStack
 
 
-def _build_bridge(engine: Engine, principal: Principal, providers: tuple[Provider, ...]) -> RequestBridge:
-    return RequestBridge(principal, providers, engine)
-
-
 def _recorder(settings: Settings) -> Recorder:
     if not settings.recorder.enabled:
         return NullRecorder()
-    return MemoryRecorder(capture_content=settings.recorder.capture_content)
+    return SQLRecorder(
+        settings.recorder.url.get_secret_value(),
+        capture_content=settings.recorder.capture_content,
+        retention=settings.recorder.retention,
+    )
+
+
+def _given_recorder(given: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory]) -> Recorder:
+    if isinstance(given, Sequence):
+        return FanoutRecorder(*given)
+    return given if isinstance(given, Recorder) else FanoutRecorder(given)

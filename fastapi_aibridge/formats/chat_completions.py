@@ -87,7 +87,7 @@ class _ChatObserver:
         self._asked = request.usage_asked
         self._usage: dict[str, object] = {}
         self._calls: list[_Call] = []
-        self._open: dict[tuple[int, int], _Call] = {}
+        self._open: dict[tuple[int, int | str], _Call] = {}
         self.message_id = ""
         self.finished = False
         self.error: str | None = None
@@ -134,12 +134,13 @@ class _ChatObserver:
         at = index if isinstance(index, int) else 0
         call = self._open.get((choice, at))
         if call is None or (call_id and call.id and call_id != call.id):
-            known = (one for (of, _), one in self._open.items() if of == choice and call_id and one.id == call_id)
-            call = next(known, None) if index is None else None
+            call = self._open.get((choice, call_id)) if index is None and call_id else None
             if call is None:
                 call = _Call()
                 self._calls.append(call)
             self._open[choice, at] = call
+        if call_id:
+            self._open[choice, call_id] = call
         return call
 
     def blocking(self, body: bytes) -> None:

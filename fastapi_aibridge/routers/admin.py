@@ -10,12 +10,15 @@ from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
 from ..errors import SettingsError
 from ..pool import PoolMetrics
 from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
+from ..recorder.export import ExportFormat, export
+from ..recorder.usage import UsageBy, UsageQuery, UsageStore, usage_json
 
 
 class ReloadedProvider(BaseModel):
@@ -33,6 +36,20 @@ class Reload(BaseModel):
     retired_bridges: int
 
 
+class Filters(BaseModel):
+    """Which interceptions are meant. The bounds in time are half open."""
+
+    initiator_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    started_after: datetime | None = None
+    started_before: datetime | None = None
+
+
+_MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: "text/csv; charset=utf-8"}
+
+
 class Administration(Protocol):
     """What the routes need of the plugin."""
 
@@ -46,6 +63,9 @@ class Administration(Protocol):
 
     def store(self) -> InterceptionStore | None:
         """The recorder that can be read back, if there is one."""
+
+    def usage_store(self) -> UsageStore | None:
+        """The recorder that can add up what it holds, if there is one."""
 
 
 def add_admin_routes(router: APIRouter, administration: Administration, guard: Callable[..., Any]) -> None:
@@ -78,35 +98,44 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
             raise HTTPException(404, "this app's recorder cannot be read back")
         return found
 
+    def usage_store() -> UsageStore:
+        if (found := administration.usage_store()) is None:
+            raise HTTPException(404, "this app's recorder cannot add up what it holds")
+        return found
+
     @get("/admin/interceptions", response_class=Response)
     async def interceptions(
-        *,
+        chosen: Annotated[Filters, Query()],
         store: InterceptionStore = Depends(store),
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         cursor: str | None = None,
-        initiator_id: str | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-        session_id: str | None = None,
-        started_after: datetime | None = None,
-        started_before: datetime | None = None,
     ) -> Response:
         """Interceptions, newest first, a page at a time."""
-        query = InterceptionQuery(
-            limit=limit,
-            cursor=cursor,
-            initiator_id=initiator_id,
-            provider=provider,
-            model=model,
-            session_id=session_id,
-            started_after=started_after,
-            started_before=started_before,
-        )
         try:
-            page = await store.list(query)
+            page = await store.list(InterceptionQuery(limit=limit, cursor=cursor, **chosen.model_dump()))
         except InvalidCursor:
             raise HTTPException(400, "the cursor is not one that this list handed out") from None
         return _json({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
+
+    @get("/admin/interceptions/export", response_class=StreamingResponse)
+    async def exported(
+        chosen: Annotated[Filters, Query()],
+        store: InterceptionStore = Depends(store),
+        format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - its name in the query
+    ) -> StreamingResponse:
+        """All interceptions that match, as JSON lines or CSV, in any number."""
+        query = InterceptionQuery(**chosen.model_dump())
+        return StreamingResponse(export(store, query, format=format), media_type=_MEDIA_TYPES[format])
+
+    @get("/admin/usage", response_class=Response)
+    async def usage(
+        chosen: Annotated[Filters, Query()],
+        store: UsageStore = Depends(usage_store),
+        by: Annotated[list[UsageBy] | None, Query()] = None,
+    ) -> Response:
+        """Calls and tokens, added up by day, initiator, provider, model or client; `by` may come several times."""
+        query = UsageQuery(by=tuple(by or ()), **chosen.model_dump())
+        return _json({"items": [usage_json(query, row) for row in await store.usage(query)]})
 
     @get("/admin/interceptions/{interception_id}", response_class=Response)
     async def interception(interception_id: str, store: InterceptionStore = Depends(store)) -> Response:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
+from urllib.parse import unquote_plus
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ..bridge import RequestBridge
 from ..credentials import caller_token
-from ..dependencies import checked
+from ..dependencies import Declared, checked, declared
 from ..errors import GatewayError, PoolShutdown
 from ..pool import CachedBridgePool
 from ..principal import Principal
@@ -49,20 +52,30 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
     async def relay(caller: object = Depends(principal)) -> Response:
         return _BridgeResponse(gateway, checked(caller))
 
+    hidden: dict[int, tuple[Dependant, Declared]] = {}
+
+    def hidden_by(dependant: Dependant) -> Declared:
+        known = hidden.get(id(dependant))
+        if known is None:
+            known = hidden[id(dependant)] = (dependant, declared(dependant, secret=principal))
+        return known[1]
+
     class GatewayRoute(APIRoute):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
             match, child = super().matches(scope)
-            if match is not Match.NONE and child["path_params"]["provider"] in RESERVED_NAMES:
+            if match is not Match.NONE and (child["path_params"]["provider"] in RESERVED_NAMES or _only_tried(scope)):
                 return Match.NONE, {}
             return match, child
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if built_in and scope["method"] in METHODS and _unadorned(scope):
+            if scope["method"] not in METHODS:
+                await _refuse(gateway, _not_allowed(scope["method"]), scope, send)
+            elif built_in and _unadorned(scope):
                 caller = gateway.known_principal(caller_token(dict(scope["headers"])))
                 if caller is None:
                     await _refuse(gateway, unauthorized(), scope, send)
                 else:
-                    await _serve(gateway, caller, scope, receive, send)
+                    await _serve(gateway, caller, _below_prefix(scope), receive, send)
             else:
                 await super().handle(scope, receive, send)
 
@@ -70,12 +83,17 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
             by_fastapi = super().get_route_handler()
 
             async def handle(request: Request) -> Response:
+                rereadable = _Rereadable(request.receive)
                 try:
-                    return await by_fastapi(request)
+                    response = await by_fastapi(Request(request.scope, rereadable.read))
                 except HTTPException as error:
                     return _Refusal(gateway, _told(error))
                 except RequestValidationError as error:
                     return _Refusal(gateway, GatewayError(422, "invalid_request", _where(error)))
+                if isinstance(response, _BridgeResponse):
+                    dependant = getattr(_context(request.scope), "dependant", None) or self.dependant
+                    response.prepare(rereadable.read_again, hidden_by(dependant))
+                return response
 
             return handle
 
@@ -103,13 +121,39 @@ class _BridgeResponse(Response):
     def __init__(self, gateway: Gateway, principal: Principal) -> None:
         self._gateway = gateway
         self._principal = principal
+        self._receive: Receive | None = None
+        self._hidden: Declared | None = None
         self.background = None
         self.status_code = 200
 
+    def prepare(self, receive: Receive, hidden: Declared) -> None:
+        """Where the body comes from now that dependencies may have read it, and what of the request they keep."""
+        self._receive = receive
+        self._hidden = hidden
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _serve(self._gateway, self._principal, scope, receive, send)
+        below = _below_prefix(scope)
+        if self._hidden is not None:
+            below = _without(below, self._hidden)
+        await _serve(self._gateway, self._principal, below, self._receive or receive, send)
         if self.background is not None:
             await self.background()
+
+
+class _Rereadable:
+    """A request's messages, to be read twice: by dependencies that check a signature, say, and by the bridge."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[Message] = []
+
+    async def read(self) -> Message:
+        message = await self._receive()
+        self._messages.append(message)
+        return message
+
+    async def read_again(self) -> Message:
+        return self._messages.pop(0) if self._messages else await self._receive()
 
 
 async def _serve(gateway: Gateway, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +168,7 @@ async def _serve(gateway: Gateway, principal: Principal, scope: Scope, receive: 
         await _refuse(gateway, _unavailable("the gateway cannot serve this caller now"), scope, send)
         return
     try:
-        await bridge(_below_prefix(scope), receive, send)
+        await bridge(scope, receive, send)
     finally:
         lease.release()
 
@@ -155,17 +199,55 @@ def _below_prefix(scope: Scope) -> Scope:
     return {**scope, "root_path": scope["path"][:-tail]}
 
 
+def _without(scope: Scope, hidden: Declared) -> Scope:
+    """The scope without what the app's dependencies keep to themselves, the caller's credentials above all.
+
+    Those that stand where the providers' own do stay: the bridge needs them to tell whose key pays.
+    """
+    names = hidden.headers - _KEYS
+    headers = [pair for pair in scope["headers"] if pair[0] not in names]
+    query = scope["query_string"]
+    if hidden.query and query:
+        pieces = query.split(b"&")
+        query = b"&".join(piece for piece in pieces if unquote_plus(_name(piece)) not in hidden.query)
+    return {**scope, "headers": headers, "query_string": query}
+
+
+_KEYS = frozenset({b"authorization", b"x-api-key", b"x-aibridge-token"})
+
+
+def _name(piece: bytes) -> str:
+    return piece.partition(b"=")[0].decode("latin-1")
+
+
+def _only_tried(scope: Scope) -> bool:
+    """Whether FastAPI asks for a path with a slash added, in order to redirect there."""
+    raw_path: bytes = scope.get("raw_path") or b"/"
+    return scope["path"].endswith("/") and not raw_path.lower().endswith((b"/", b"%2f"))
+
+
+def _context(scope: Scope) -> Any:
+    """How the route was included; FastAPI tells that in the scope since 0.137."""
+    return scope.get("fastapi", {}).get("effective_route_context")
+
+
 def _unadorned(scope: Scope) -> bool:
     """Whether nothing but the route itself has a say: no dependency, body limit or override of the app's.
 
-    FastAPI tells that in the scope since 0.137; where it does not, the answer is no, which is slower and never wrong.
+    Where that is not known, the answer is no, which is slower and never wrong.
     """
-    context = scope.get("fastapi", {}).get("effective_route_context")
+    context = _context(scope)
     return (
         context is not None
         and not context.dependencies
         and context.max_body_size is None
         and not scope["app"].dependency_overrides
+    )
+
+
+def _not_allowed(method: str) -> GatewayError:
+    return GatewayError(
+        405, "method_not_allowed", f"{method[:16]} is not relayed", headers={"allow": ", ".join(METHODS)}
     )
 
 

@@ -210,6 +210,8 @@ class ChatRounds:
         if self._finish_chunk:
             choice = {**objects(self._finish_chunk["choices"])[0], "delta": {}, "finish_reason": reason}
             events.append({**self._as_first(self._finish_chunk), "choices": [choice]})
+            if member(self._finish_chunk, "usage"):
+                events[0]["usage"] = usage
         if self._asked and self._usage_chunk:
             events.append({**self._as_first(self._usage_chunk), "usage": usage})
         return b"".join([*(sse.event(orjson.dumps(event)) for event in events), b"data: [DONE]\n\n"])
