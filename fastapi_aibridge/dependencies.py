@@ -5,14 +5,18 @@ The one place that calls FastAPI's own dependency machinery; CI runs it against 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 from fastapi import Depends, Request, WebSocket
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from pydantic import BaseModel
+from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from .errors import ConfigurationError
 from .principal import Principal
@@ -35,18 +39,23 @@ class PrincipalResolver:
     @property
     def header_names(self) -> frozenset[bytes]:
         """The headers that the dependency declares: they authenticate to the app, so they never go upstream."""
-        names = {field.alias for dependant in _all(self._dependant) for field in dependant.header_params}
-        for dependant in _all(self._dependant):
-            model = getattr(dependant.call, "model", None)
-            if getattr(getattr(model, "in_", None), "value", None) == "header":
-                names.add(cast("Any", model).name)
-        return frozenset(name.lower().encode("latin-1") for name in names)
+        return declared(self._dependant).headers
 
-    async def __call__(self, connection: HTTPConnection) -> Principal:
-        """Who calls. Raises what the dependency raises, and FastAPI's validation errors."""
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        response: Response | None = None,
+        background_tasks: BackgroundTasks | None = None,
+    ) -> Principal:
+        """Who calls. Raises what the dependency raises, and FastAPI's validation errors.
+
+        `response` takes the headers that the dependency sets, `background_tasks` what it wants to be done later.
+        """
         solved = await solve_dependencies(
             request=cast("Request | WebSocket", connection),
             dependant=self._dependant,
+            response=response,
+            background_tasks=background_tasks,
             dependency_overrides_provider=connection.scope.get("app"),
             async_exit_stack=connection.scope["fastapi_inner_astack"],
             embed_body_fields=False,
@@ -64,5 +73,64 @@ def checked(principal: object) -> Principal:
     raise ConfigurationError(f"the principal dependency must return a Principal, not {type(principal).__name__!r}")
 
 
-def _all(dependant: Dependant) -> list[Dependant]:
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What dependencies read that is the app's business, and no provider's."""
+
+    headers: frozenset[bytes]
+    """In lower case."""
+    query: frozenset[str]
+
+
+def declared(dependant: Dependant, secret: Callable[..., Any] | None = None) -> Declared:
+    """The headers that a dependency and all below it declare, and the keys of security schemes in the query.
+
+    Of `secret` and all below it every query parameter counts: it has no other business than to tell who calls.
+    """
+    headers: set[str] = set()
+    query: set[str] = set()
+    for one in _all(dependant):
+        headers.update(name for field in one.header_params for name in _names(field.field_info.annotation, field.alias))
+        place = getattr(getattr(one.call, "model", None), "in_", None)
+        if place is not None:
+            names = {"header": headers, "query": query}.get(place.value, set())
+            names.add(cast("Any", one.call).model.name)
+        if secret is not None and one.call is secret:
+            query.update(
+                name
+                for below in _all(one)
+                for field in below.query_params
+                for name in _names(field.field_info.annotation, field.alias)
+            )
+    return Declared(frozenset(name.lower().encode("latin-1") for name in headers) - _SAYS_NOTHING, frozenset(query))
+
+
+_SAYS_NOTHING = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"openai-beta",
+        b"user-agent",
+    }
+)
+"""Headers of HTTP and of the providers' own APIs: an app may look at them too, without making them its secret."""
+
+
+def _names(annotation: object, alias: str) -> Iterator[str]:
+    """What a parameter is called in the request; one that is a model stands for its fields."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        yield alias
+        return
+    for name, field in annotation.model_fields.items():
+        called = field.validation_alias if isinstance(field.validation_alias, str) else field.alias or name
+        yield from {called, called.replace("_", "-")}
+
+
+def _all(dependant: Dependant) -> Iterable[Dependant]:
     return [dependant, *(inner for one in dependant.dependencies for inner in _all(one))]
