@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -78,7 +78,6 @@ class AIBridge:
         self._running: _Running | None = None
         self._entries = 0
         self._entry_lock = asyncio.Lock()
-        self._reload_lock = asyncio.Lock()
 
         # Three routers with routes of their own: each level of inclusion costs every request some microseconds.
         self.router, self.gateway_router, self.admin_router = (APIRouter(lifespan=self.lifespan) for _ in range(3))
@@ -109,8 +108,11 @@ class AIBridge:
             async with self._entry_lock:
                 self._entries -= 1
                 if not self._entries:
-                    running, self._running = self._now(), None
-                    await running.stack.aclose()
+                    try:
+                        # Until it is over, requests still find the pool, and hear from it that it shuts down.
+                        await self._now().stack.aclose()
+                    finally:
+                        self._running = None
 
     async def _start(self) -> _Running:
         settings = self._read_settings()
@@ -209,8 +211,8 @@ class AIBridge:
 
         Running requests are not touched. Raises `SettingsError`: then nothing has changed.
         """
-        async with self._reload_lock:
-            running = self._now()
+        running = self._now()
+        async with running.reloading:
             try:
                 settings = await asyncio.to_thread(self._read_settings)
                 providers = await self._load_providers(settings, running.pool.providers)
@@ -294,7 +296,7 @@ async def get_bridge(
         raise ConfigurationError(
             "get_bridge found no aibridge in the lifespan's state. Call app.include_router(aibridge.router) on the app "
             "that the server runs; a sub-app that is mounted has no lifespan of its own, so give the outer app "
-            "lifespan=aibridge.lifespan. In tests use 'with TestClient(app)'."
+            "lifespan=aibridge.lifespan, or yield what that yields from your own. In tests use 'with TestClient(app)'."
         )
     principal = await aibridge.resolve_principal(connection, response, background_tasks)
     lease = aibridge.pool.acquire(principal)
@@ -322,6 +324,7 @@ class _Running:
     recorder: Recorder
     loop: asyncio.AbstractEventLoop
     stack: AsyncExitStack
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def _recorder(settings: Settings) -> Recorder:
