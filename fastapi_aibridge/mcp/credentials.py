@@ -1,0 +1,56 @@
+"""What one principal shows to one MCP server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from pydantic import SecretStr
+
+from ..principal import Principal
+from .problems import MCPProblem
+from .server import MCPServer
+
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+class Credentials:
+    """The headers of every request. What changes: `_token`, while `_asking` is held."""
+
+    __slots__ = ("_asking", "_headers", "_provider", "_token")
+
+    def __init__(self, server: MCPServer, principal: Principal) -> None:
+        key = _plain(principal.session_key or "")
+        self._headers = {name: value.replace("{session_key}", key) for name, value in server.headers.items()}
+        self._provider = server.token_provider
+        self._token: str | None = None
+        self._asking = asyncio.Lock()
+
+    async def headers(self) -> dict[str, str]:
+        """Raises `MCPProblem` where there is no token, or a value that no header may have."""
+        headers = dict(self._headers)
+        if self._provider is not None:
+            headers["Authorization"] = f"Bearer {self._token or await self._ask(None)}"
+        if not all(_HEADER_VALUE.fullmatch(value) for value in headers.values()):
+            raise MCPProblem("its headers have characters that no header may have")
+        return headers
+
+    async def renew(self, refused: dict[str, str]) -> bool:
+        """Whether other headers than those that were refused with 401 are worth a try."""
+        if self._provider is None:
+            return False
+        return f"Bearer {await self._ask(refused['Authorization'])}" != refused["Authorization"]
+
+    async def _ask(self, refused: str | None) -> str:
+        assert self._provider is not None  # noqa: S101 - for the type checker
+        async with self._asking:
+            if self._token is None or f"Bearer {self._token}" == refused:
+                try:
+                    self._token = _plain(await self._provider())
+                except Exception as error:  # noqa: BLE001 - the app's code: whatever it raises costs this server only
+                    raise MCPProblem(f"its token provider failed with {type(error).__name__}") from None
+            return self._token
+
+
+def _plain(secret: SecretStr | str) -> str:
+    return secret.get_secret_value() if isinstance(secret, SecretStr) else secret

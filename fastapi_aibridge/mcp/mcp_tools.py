@@ -1,0 +1,180 @@
+"""The tools of all MCP servers of one principal."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..principal import Principal
+from .builder import MCPProxyBuilder
+from .connections import CLOSE_TIMEOUT, MCPConnections, require_mcp
+from .naming import Names
+from .problems import MCPProblem
+from .result import Content, Text, ToolResult, cut
+from .server import MCPServer
+from .tool import Tool
+
+if TYPE_CHECKING:
+    from .session import Session
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that each server has to connect and to list its tools."""
+CALL_TIMEOUT = 60.0
+"""Seconds that a tool may run."""
+MAX_RESULT = 1024 * 1024
+"""Bytes of text in one result; images and sounds are bounded by the size of a message alone."""
+MAX_ERROR = 2000
+"""Characters of a server's own error message."""
+
+
+class MCPTools:
+    """Implements `Tools`. Sessions and credentials are the principal's own; `connections` is shared by all."""
+
+    def __init__(
+        self,
+        servers: Sequence[MCPServer] | MCPProxyBuilder,
+        principal: Principal,
+        connections: MCPConnections,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        call_timeout: float = CALL_TIMEOUT,
+        max_result: int = MAX_RESULT,
+    ) -> None:
+        self._servers = servers
+        self._principal = principal
+        self._connections = connections
+        self._connect_timeout = connect_timeout
+        self._call_timeout = call_timeout
+        self._max_result = max_result
+
+        # All that changes.
+        self._sessions: tuple[Session, ...] = ()  # start: those that work, ordered by server
+        self._opening: tuple[Session, ...] = ()  # start: all of them
+        self._degraded = False  # start
+        self._closed = False  # aclose
+        self._parts: tuple[tuple[Tool, ...], ...] = ()  # of `_tools`, by session: tools
+        self._tools: tuple[Tool, ...] = ()
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        for session in self._sessions:
+            session.used()
+        return self._current()
+
+    @property
+    def degraded(self) -> bool:
+        return self._degraded
+
+    async def start(self) -> None:
+        """Connect to all servers at once. Raises nothing but `ConfigurationError`, where mcp is not installed."""
+        require_mcp()
+        from .session import Session
+
+        servers = await self._list_servers()
+        names = Names(server.name for server in servers)
+        self._opening = tuple(
+            Session(server, self._principal, self._connections, names, connect_timeout=self._connect_timeout)
+            for server in sorted(servers, key=lambda server: server.name)
+        )
+        if not self._opening or self._closed:
+            return
+        openings = [self._connections.spawn(session.open()) for session in self._opening]
+        await asyncio.wait(openings)
+        if self._closed:
+            return
+        working = []
+        for session, opening in zip(self._opening, openings, strict=True):
+            reason = _reason(opening)
+            if reason is None:
+                self._connections.works(session.server.name)
+                working.append(session)
+            else:
+                self._degraded = True
+                self._connections.failed(session.server.name, reason)
+        self._sessions = tuple(working)
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """Run one tool. Everything but a cancellation ends in a result, after `call_timeout` at the latest."""
+        began = time.monotonic()
+        is_error = True
+        content: tuple[Content, ...]
+        try:
+            content, is_error = await self._call(name, arguments)
+        except MCPProblem as problem:
+            content = (Text(f"The tool could not be called: {problem}."),)
+        except TimeoutError:
+            content = (Text(f"The tool did not answer within {self._call_timeout:g} seconds."),)
+        except Exception as error:  # noqa: BLE001 - the model hears of it
+            # Its text may hold what the server sent; that goes to the model, if at all, and never into a log.
+            logger.warning("MCP tool %r failed with %s", name, type(error).__qualname__)
+            content = (Text(_said(error)),)
+        return ToolResult(content=cut(content, self._max_result), is_error=is_error, duration=time.monotonic() - began)
+
+    async def aclose(self) -> None:
+        """End all sessions at once, within `CLOSE_TIMEOUT`; what takes longer goes on in the background."""
+        self._closed = True
+        closings = [self._connections.spawn(session.aclose()) for session in self._opening]
+        if closings:
+            await asyncio.wait(closings, timeout=CLOSE_TIMEOUT)
+
+    async def _list_servers(self) -> Sequence[MCPServer]:
+        if isinstance(self._servers, Sequence):
+            return self._servers
+        try:
+            built = self._servers.build(self._principal)
+            servers = await built if inspect.isawaitable(built) else built
+        except Exception as error:  # noqa: BLE001 - the app's code
+            self._degraded = True
+            logger.warning("The app's list of MCP servers failed with %s", type(error).__qualname__)
+            return ()
+        if len({server.name for server in servers}) < len(servers):
+            self._degraded = True
+            logger.warning("The app's list of MCP servers names one twice; it is left out")
+            return tuple({server.name: server for server in reversed(servers)}.values())
+        return servers
+
+    async def _call(self, name: str, arguments: Mapping[str, Any]) -> tuple[tuple[Content, ...], bool]:
+        found = next(
+            ((session, tool) for session in self._sessions for tool in session.tools if tool.name == name), None
+        )
+        if found is None:
+            return (Text(f"There is no tool named {name[:64]!r}."),), True
+        from .flatten import flatten
+
+        session, tool = found
+        async with asyncio.timeout(self._call_timeout):
+            result = await session.call(tool.tool, arguments)
+        return flatten(result), result.is_error
+
+    def _current(self) -> tuple[Tool, ...]:
+        parts = tuple(session.tools for session in self._sessions)
+        if any(one is not other for one, other in zip(parts, self._parts, strict=False)) or len(parts) != len(
+            self._parts
+        ):
+            self._parts = parts
+            self._tools = tuple(tool for part in parts for tool in part)
+        return self._tools
+
+
+def _reason(opening: asyncio.Task[None]) -> str | None:
+    """Why a server did not start, None where it did; free of anything that the server or an app said."""
+    if opening.cancelled():
+        return "its start was cancelled"
+    error = opening.exception()
+    if error is None:
+        return None
+    return str(error) if isinstance(error, MCPProblem) else f"it failed with {type(error).__qualname__}"
+
+
+def _said(error: Exception) -> str:
+    from mcp.shared.exceptions import MCPError
+
+    if isinstance(error, MCPError):
+        return f"The server refused the call: {error.message[:MAX_ERROR]}"
+    return "The tool answered with something that is no tool result."

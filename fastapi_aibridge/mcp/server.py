@@ -1,0 +1,46 @@
+"""One MCP server as a principal may use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from ..settings import MCPServerSettings
+
+TokenProvider = Callable[[], Awaitable[SecretStr | str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MCPServer:
+    """An endpoint that speaks streamable HTTP, and which of its tools are offered.
+
+    `{session_key}` in a header value is the principal's session key, empty where there is none. `tool_allow` and
+    `tool_deny` are searched for anywhere in the tool's own name (anchor them with `^` and `$`); what both match is
+    denied. `token_provider` gives the bearer token; it is asked once, and again when the server answers 401.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tool_allow: re.Pattern[str] | str | None = None
+    tool_deny: re.Pattern[str] | str | None = None
+    token_provider: TokenProvider | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_settings(cls, name: str, settings: MCPServerSettings) -> MCPServer:
+        return cls(
+            name=name,
+            url=str(settings.url),
+            headers=settings.headers,
+            tool_allow=settings.tool_allow,
+            tool_deny=settings.tool_deny,
+        )
+
+    def offers(self, tool: str) -> bool:
+        """Whether the patterns let a tool through."""
+        if self.tool_deny is not None and re.search(self.tool_deny, tool):
+            return False
+        return self.tool_allow is None or re.search(self.tool_allow, tool) is not None

@@ -1,0 +1,61 @@
+"""Fixtures: shared connections, and the tools of one principal that are closed after the test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge import Principal
+from fastapi_aibridge.mcp import MCPConnections, MCPProxyBuilder, MCPServer, MCPTools
+
+from .servers import ToolServer
+
+Start = Callable[..., Awaitable[MCPTools]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with ToolServer() as running:
+        yield running
+
+
+@pytest.fixture
+def handshake_server() -> Iterator[ToolServer]:
+    """It knows nothing of the later protocol, and keeps sessions."""
+    with ToolServer(handshake=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def connections() -> AsyncIterator[MCPConnections]:
+    async with MCPConnections() as shared:
+        yield shared
+
+
+@pytest.fixture
+async def start(connections: MCPConnections) -> AsyncIterator[Start]:
+    """Starts the tools of servers, given as URLs or in full, for one principal."""
+    started: list[MCPTools] = []
+
+    async def start(
+        *servers: ToolServer | MCPServer,
+        builder: MCPProxyBuilder | None = None,
+        who: Principal | None = None,
+        **limits: Any,
+    ) -> MCPTools:
+        listed = [one if isinstance(one, MCPServer) else MCPServer(name="box", url=one.url) for one in servers]
+        tools = MCPTools(builder or listed, who or Principal("alice"), connections, **limits)
+        started.append(tools)
+        await tools.start()
+        return tools
+
+    yield start
+    for tools in started:
+        await tools.aclose()

@@ -1,0 +1,54 @@
+"""What models are told of tool results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mcp import types
+
+from fastapi_aibridge.mcp import Image, Text
+from fastapi_aibridge.mcp.flatten import flatten
+from fastapi_aibridge.mcp.result import cut
+
+
+def result(*texts: str, structured: Any = None) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=text) for text in texts], structured_content=structured)
+
+
+@pytest.mark.parametrize(
+    ("texts", "structured", "expected"),
+    [
+        ([], {"degrees": 22}, ['{"degrees":22}']),
+        (['{ "degrees": 22 }'], {"degrees": 22}, ['{ "degrees": 22 }']),
+        (["It is warm."], {"degrees": 22}, ["It is warm.", '{"degrees":22}']),
+        (["22"], {"result": 22}, ["22"]),
+        (["warm"], {"result": "warm"}, ["warm"]),
+        (["a", '{"b":1}'], {"result": ["a", {"b": 1}]}, ["a", '{"b":1}']),
+        (["22"], None, ["22"]),
+    ],
+)
+def test_structured_content_is_told_once(texts: list[str], structured: Any, expected: list[str]) -> None:
+    """Structured content becomes JSON text unless the server sent a text that says the same."""
+    assert flatten(result(*texts, structured=structured)) == tuple(map(Text, expected))
+
+
+def test_text_blobs_are_decoded() -> None:
+    """A resource that is text in base64 is shown as text; one that is not is described."""
+    for blob, text in (("aGk=", "hi"), ("/w==", "[Resource file:///x, text/plain, 3 bytes, is not shown.]")):
+        resource = types.BlobResourceContents(uri="file:///x", blob=blob, mime_type="text/plain")
+        content = types.CallToolResult(content=[types.EmbeddedResource(resource=resource)])
+        assert flatten(content) == (Text(text),)
+
+
+def test_long_text_is_cut_with_a_note() -> None:
+    """The limit holds over all texts, never tears a character, and leaves images alone."""
+    image = Image("aGk=", "image/png")
+    kept = cut([Text("abc"), image, Text("ü" * 5), Text("rest")], 8)
+    assert kept == (
+        Text("abc"),
+        image,
+        Text("üü"),
+        Text("[The result was cut off here: 9 bytes of text are left out.]"),
+    )
+    assert cut([Text("abc")], 3) == (Text("abc"),)

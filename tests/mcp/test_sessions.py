@@ -1,0 +1,143 @@
+"""Sessions with servers: opened, dropped, renewed, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from fastapi_aibridge.mcp import MCPConnections
+
+from .conftest import Start
+from .servers import ToolServer
+from .waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_a_dropped_session_is_renewed(
+    handshake_server: ToolServer, start: Start, connections: MCPConnections, status: int
+) -> None:
+    """A session that the server has dropped is opened anew by the next calls, once for all, and none fails."""
+    handshake_server.unknown_status = status
+    tools = await start(handshake_server)
+    handshake_server.drop_sessions()
+    answers = await asyncio.gather(*(tools.call("bmcp_box_echo", {"text": str(n)}) for n in range(20)))
+    assert [answer.text for answer in answers] == [f"echo: {n}" for n in range(20)]
+    assert handshake_server.opened == 2
+    assert len(handshake_server.calls) == 20
+    stats = connections.stats()
+    assert (stats.sessions_open, stats.sessions_opened, stats.sessions_renewed) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("handshake", [True, False])
+async def test_a_restarted_server_is_found_again(start: Start, handshake: bool) -> None:
+    """Calls that meet a server which has been restarted, or is just about to come back, are answered."""
+    with ToolServer(handshake=handshake) as server:
+        tools = await start(server)
+        await asyncio.to_thread(server.down)
+        call = asyncio.create_task(tools.call("bmcp_box_echo", {"text": "hi"}))
+        await asyncio.sleep(0.2)  # the call meets a closed port
+        await asyncio.to_thread(server.up)
+        assert (await call).text == "echo: hi"
+        await asyncio.to_thread(server.down)
+        await asyncio.to_thread(server.up)
+        assert (await tools.call("bmcp_box_echo", {"text": "again"})).text == "echo: again"
+
+
+async def test_a_call_is_not_executed_twice(handshake_server: ToolServer, start: Start) -> None:
+    """A connection that breaks while a tool runs is an error: nobody knows whether it may be run again."""
+    tools = await start(handshake_server)
+    call = asyncio.create_task(tools.call("bmcp_box_slow", {}))
+    await until(lambda: handshake_server.running)
+    await breaking(tools)
+    answer = await call
+    assert answer.is_error
+    assert answer.text == "The tool could not be called: the connection broke off."
+    assert [name for name, _ in handshake_server.calls] == ["slow"]
+
+
+async def breaking(tools: object) -> None:
+    """Reset every connection that is in use."""
+    for key in tuple(tools._connections.http.connector._acquired):  # type: ignore[attr-defined]
+        key.transport.abort()
+
+
+async def test_closing_ends_sessions_in_time(start: Start) -> None:
+    """Sessions are ended at once on all servers; one that does not answer costs two seconds at most."""
+    with ToolServer(handshake=True) as quick, ToolServer(handshake=True) as stuck:
+        from fastapi_aibridge.mcp import MCPServer
+
+        tools = await start(MCPServer(name="a", url=quick.url), MCPServer(name="b", url=stuck.url))
+        assert (len(quick.open_sessions), len(stuck.open_sessions)) == (1, 1)
+        stuck.silent = True
+        began = asyncio.get_running_loop().time()
+        await tools.aclose()
+        assert asyncio.get_running_loop().time() - began < 2.5
+        assert quick.methods[-1] == "DELETE"
+        assert not quick.open_sessions
+        assert (await tools.call("bmcp_a_echo", {})).is_error
+
+
+async def test_closing_from_another_task_while_starting(connections: MCPConnections) -> None:
+    """Closing what is just being started, or has never been, leaves no session and no task behind."""
+    from fastapi_aibridge import Principal
+    from fastapi_aibridge.mcp import MCPServer, MCPTools
+
+    with ToolServer(handshake=True) as server:
+        servers = [MCPServer(name="box", url=server.url)]
+        for pauses in range(12):
+            tools = MCPTools(servers, Principal("alice"), connections)
+            starting = asyncio.create_task(tools.start())
+            for _ in range(pauses * 5):
+                await asyncio.sleep(0)
+            starting.cancel()
+            await asyncio.create_task(tools.aclose())
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        await MCPTools(servers, Principal("alice"), connections).aclose()
+        assert not server.open_sessions
+        assert connections.stats().sessions_open == 0
+        await until(lambda: not connections._tasks)
+
+
+async def test_idle_sessions_hold_no_task(
+    handshake_server: ToolServer, start: Start, connections: MCPConnections
+) -> None:
+    """A session that nobody uses is no task, and connections are shared."""
+    for _ in range(5):
+        await start(handshake_server)
+    await until(lambda: not connections._tasks)
+    assert len(connections.http.connector._conns) == 1  # type: ignore[union-attr]
+    assert handshake_server.methods.count("GET") == 0
+
+
+async def test_a_known_server_is_not_probed_again(handshake_server: ToolServer, start: Start) -> None:
+    """That a server needs the handshake is learnt once for all principals."""
+    await start(handshake_server)
+    handshake_server.methods.clear()
+    await start(handshake_server)
+    assert handshake_server.methods == ["POST"] * 3
+
+
+async def test_a_server_that_moves_to_the_later_protocol_is_found(handshake_server: ToolServer, start: Start) -> None:
+    """What was learnt about a server is forgotten when it no longer holds."""
+    await start(handshake_server)
+    await asyncio.to_thread(handshake_server.down)
+    handshake_server.handshake = False
+    await asyncio.to_thread(handshake_server.up)
+    tools = await start(handshake_server)
+    assert (await tools.call("bmcp_box_echo", {"text": "hi"})).text == "echo: hi"
+
+
+async def test_a_port_that_nobody_listens_on(start: Start, connections: MCPConnections) -> None:
+    """A server that is not there degrades the tools and is counted."""
+    from fastapi_aibridge.mcp import MCPServer
+
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    tools = await start(MCPServer(name="gone", url=f"http://127.0.0.1:{port}/mcp"))
+    assert (tools.tools, tools.degraded) == ((), True)
+    assert connections.stats().failures == {"gone": 1}

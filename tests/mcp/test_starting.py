@@ -1,0 +1,167 @@
+"""Starting the tools of several servers, with the principal's credentials."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from fastapi_aibridge import Principal
+from fastapi_aibridge.errors import ConfigurationError
+from fastapi_aibridge.mcp import MCPConnections, MCPServer, NoTools, SettingsProxyBuilder
+from fastapi_aibridge.settings import MCPServerSettings
+
+from .conftest import Start
+from .servers import ToolServer
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_failing_server_costs_its_own_tools_only(
+    server: ToolServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Servers start side by side; those that fail are logged once, without what they said, and degrade the bridge."""
+    with ToolServer(token="right") as strict, ToolServer() as silent:
+        silent.silent = True
+        servers = (
+            MCPServer(name="works", url=server.url),
+            MCPServer(name="refuses", url=strict.url, headers={"Authorization": "Bearer wrong-secret"}),
+            MCPServer(name="silent", url=silent.url),
+        )
+        with caplog.at_level(logging.INFO, logger="fastapi_aibridge"):
+            for _ in range(2):
+                tools = await start(*servers, connect_timeout=0.5)
+                assert {tool.server for tool in tools.tools} == {"works"}
+                assert tools.degraded
+            strict.token = "wrong-secret"
+            assert not (await start(*servers[:2])).degraded
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("fastapi_aibridge")]
+    assert sorted(lines) == [
+        "MCP server 'refuses' is left out: it answered with HTTP status 401",
+        "MCP server 'refuses' works again",
+        "MCP server 'silent' is left out: it did not connect within 0.5 s",
+    ]
+
+
+@pytest.mark.parametrize("key", [SecretStr("s3cret"), "s3cret", None])
+async def test_the_session_key_goes_into_headers(server: ToolServer, start: Start, key: Any) -> None:
+    """`{session_key}` in a header value is the principal's session key, and nothing where they have none."""
+    box = MCPServer(name="box", url=server.url, headers={"X-Key": "v1 {session_key}."})
+    tools = await start(box, who=Principal("alice", session_key=key))
+    await tools.call("bmcp_box_echo", {})
+    assert {headers["x-key"] for headers in server.headers} == {"v1 s3cret." if key else "v1 ."}
+
+
+async def test_a_key_that_no_header_may_have(server: ToolServer, start: Start) -> None:
+    """A session key with a line break adds no header: the server is left out."""
+    box = MCPServer(name="box", url=server.url, headers={"X-Key": "{session_key}"})
+    tools = await start(box, who=Principal("alice", session_key="a\r\nX-Admin: 1"))
+    assert tools.degraded
+    assert not server.headers
+
+
+async def test_an_expired_token_is_asked_for_again(start: Start) -> None:
+    """A token provider is asked once, and again when the server answers 401; one that has no other token fails."""
+    asked: list[str] = []
+
+    async def provider() -> SecretStr:
+        asked.append(f"token-{len(asked) + 1}")
+        return SecretStr(asked[-1])
+
+    with ToolServer(token="token-1", handshake=True) as server:
+        tools = await start(MCPServer(name="box", url=server.url, token_provider=provider))
+        assert (await tools.call("bmcp_box_echo", {"text": "1"})).text == "echo: 1"
+        assert len(asked) == 1
+        server.token = "token-2"
+        assert (await tools.call("bmcp_box_echo", {"text": "2"})).text == "echo: 2"
+        assert len(asked) == 2
+        server.token = "never"
+        refused = await tools.call("bmcp_box_echo", {"text": "3"})
+        assert refused.text == "The tool could not be called: it answered with HTTP status 401."
+        assert [arguments["text"] for _, arguments in server.calls] == ["1", "2"]
+
+
+async def test_a_token_provider_that_fails(server: ToolServer, start: Start) -> None:
+    """A token provider that raises costs its server, and its error text is not shown."""
+
+    async def provider() -> str:
+        raise RuntimeError("secret")
+
+    tools = await start(MCPServer(name="box", url=server.url, token_provider=provider))
+    assert tools.degraded
+
+
+async def test_redirects_are_not_followed(server: ToolServer, start: Start) -> None:
+    """A server that redirects is left out: credentials go to the configured URL alone."""
+    with ToolServer() as elsewhere:
+        server.redirect = elsewhere.url
+        tools = await start(server)
+        assert tools.degraded
+        assert not elsewhere.headers
+
+
+async def test_an_apps_own_servers(server: ToolServer, start: Start) -> None:
+    """A builder gives each principal their servers, at once or in its own time; one that fails costs the tools."""
+
+    class Builder:
+        def build(self, principal: Principal) -> Sequence[MCPServer]:
+            return [MCPServer(name=principal.initiator_id, url=server.url, tool_allow="^echo$")]
+
+    class SlowBuilder:
+        async def build(self, principal: Principal) -> Sequence[MCPServer]:
+            return Builder().build(principal)
+
+    class Broken:
+        def build(self, principal: Principal) -> Sequence[MCPServer]:
+            raise RuntimeError("secret")
+
+    for builder in (Builder(), SlowBuilder()):
+        tools = await start(builder=builder, who=Principal("bob"))
+        assert [tool.name for tool in tools.tools] == ["bmcp_bob_echo"]
+    broken = await start(builder=Broken())
+    assert (broken.tools, broken.degraded) == ((), True)
+
+
+async def test_the_servers_of_the_settings(server: ToolServer, start: Start) -> None:
+    """The settings' servers are the same for all, with their patterns and headers."""
+    settings = MCPServerSettings.model_validate(
+        {"url": server.url, "headers": {"X-Key": "{session_key}"}, "tool_allow": "^(echo|fail)$", "tool_deny": "fail"}
+    )
+    tools = await start(builder=SettingsProxyBuilder({"box": settings}), who=Principal("alice", session_key="k"))
+    assert [tool.name for tool in tools.tools] == ["bmcp_box_echo"]
+    assert server.headers[0]["x-key"] == "k"
+
+
+async def test_principals_share_tools_but_nothing_else(server: ToolServer, start: Start) -> None:
+    """Equal tools are one object in memory, whoever sees them."""
+    one, other = await start(server), await start(server, who=Principal("bob"))
+    assert all(mine is theirs for mine, theirs in zip(one.tools, other.tools, strict=True))
+    assert one.tools is one.tools
+
+
+async def test_no_servers_are_no_tools() -> None:
+    """A bridge without servers has an empty list and needs nothing."""
+    none = NoTools()
+    await none.start()
+    assert (none.tools, none.degraded) == ((), False)
+    assert (await none.call("x", {})).is_error
+    await none.aclose()
+
+
+async def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the mcp library, the error says what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'fastapi-aibridge\[mcp\]'"):
+        async with MCPConnections():
+            pass
+
+
+def test_the_library_is_loaded_when_it_is_needed() -> None:
+    """Importing the package does not import mcp."""
+    code = "import sys, fastapi_aibridge.mcp; sys.exit('mcp' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
