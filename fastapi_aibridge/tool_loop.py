@@ -148,7 +148,7 @@ class ToolLoop:
         tool = self._toolset.by_name.get(usage.tool)
         if tool is None:
             return usage
-        error = "not run: the message or the request ended before" if result is None else None
+        error = "no result: the message or the request ended before" if result is None else None
         if result is not None and result.is_error:
             error = result.text
         return replace(

@@ -61,6 +61,7 @@ class ChatRounds:
         self._finish_chunk: dict[str, Any] = {}
         self._usage_chunk: dict[str, Any] = {}
         self._tail: list[bytes] = []
+        self._split = False
 
     # Streamed
 
@@ -102,6 +103,7 @@ class ChatRounds:
             if not said and not visible:
                 self._tail.append(raw)
                 return b""
+            self._split = True
         later = bool(self._usages)
         if not later and visible == calls and not reason:
             return raw
@@ -204,14 +206,14 @@ class ChatRounds:
         if self._answer:
             return self._blocking_end(usage)
         reason = self._visible_finish()
-        if not self._usages and reason == self._finish:
+        untouched = not self._usages and reason == self._finish and not self._split
+        if untouched or not self._finish_chunk:
             return b"".join(self._tail)
-        events = []
-        if self._finish_chunk:
-            choice = {**objects(self._finish_chunk["choices"])[0], "delta": {}, "finish_reason": reason}
-            events.append({**self._as_first(self._finish_chunk), "choices": [choice]})
-            if member(self._finish_chunk, "usage"):
-                events[0]["usage"] = usage
+        choice = {**objects(self._finish_chunk["choices"])[0], "delta": {}, "finish_reason": reason}
+        finish = {**self._as_first(self._finish_chunk), "choices": [choice]}
+        if member(self._finish_chunk, "usage"):
+            finish["usage"] = usage
+        events = [finish]
         if self._asked and self._usage_chunk:
             events.append({**self._as_first(self._usage_chunk), "usage": usage})
         return b"".join([*(sse.event(orjson.dumps(event)) for event in events), b"data: [DONE]\n\n"])
