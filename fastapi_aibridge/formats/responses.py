@@ -56,17 +56,9 @@ def observer(request: ModelRequest) -> Observer:  # noqa: ARG001 - every format'
     return _ResponsesObserver()
 
 
-_TELLING = (
-    b"response.created",
-    b"response.queued",
-    b"response.output_item.done",
-    b"response.completed",
-    b"response.incomplete",
-    b"response.failed",
-    b"response.cancelled",
-    b'"error"',
-)
-"""Event types that say something to record. Deltas say nothing: the finished item repeats them."""
+_TELLING = (b'"response"', b"response.output_item.done", b'"error"')
+"""What is in every event that says something to record: the response as a whole, a finished item, an error. Deltas
+say nothing: the finished item repeats them."""
 _LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 
 

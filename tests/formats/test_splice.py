@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fastapi_aibridge.formats.splice import add_member, find_member, set_member
 
+from .observing import lean
+
 NAMES = st.sampled_from(["stream_options", "tools", "a", "ä", 'q"', "back\\", "", "\x01"]) | st.text(max_size=3)
 SPACE = st.text(" \t\r\n", max_size=2)
 NUMBERS = st.sampled_from(["-0", "1e5", "123456789012345678901234567890", "0.1E-2", "1.0"])
@@ -59,6 +61,7 @@ def load(text: bytes) -> Any:
     return json.loads(text, parse_float=str, parse_int=str)
 
 
+@lean
 @given(bodies(), NAMES)
 def test_a_member_is_found_as_a_parser_finds_it(text: bytes, name: str) -> None:
     """The span holds the value that a parser reads: the last one of that name, at the top level."""
@@ -71,6 +74,7 @@ def test_a_member_is_found_as_a_parser_finds_it(text: bytes, name: str) -> None:
         assert found == found.strip()
 
 
+@lean
 @given(bodies(), NAMES, value_text())
 def test_setting_changes_one_member_and_no_other_byte(text: bytes, name: str, new: str) -> None:
     """The object then has the member, and the bytes before and behind it are those that were there."""

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fastapi_aibridge.formats import sse
 
+from .observing import lean
+
 BREAKS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 LINES = st.sampled_from(
     [b"data: x", b"data:{}", b"data", b"event: ping", b": comment", b"id: 7", b"", b"", b"data: \xff"]
@@ -30,7 +32,8 @@ def feed(framer: sse.Framer, chunks: list[bytes]) -> list[bytes]:
 def data_by_specification(stream: bytes) -> list[bytes]:
     """The data of all whole events, as WHATWG HTML 9.2.6 says it, a line at a time; those without data left out."""
     lines = re.split(rb"\r\n|\n|\r", stream)[:-1]
-    found, data = [], []
+    found: list[bytes] = []
+    data: list[bytes] = []
     for line in lines:
         if not line:
             if data:
@@ -41,6 +44,7 @@ def data_by_specification(stream: bytes) -> list[bytes]:
     return found
 
 
+@lean
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000)))
 def test_no_byte_is_lost_or_added(stream: bytes, places: list[int]) -> None:
     """However a stream is cut, the blocks and the rest together are the stream."""
@@ -49,6 +53,7 @@ def test_no_byte_is_lost_or_added(stream: bytes, places: list[int]) -> None:
     assert b"".join(blocks) + framer.rest == stream
 
 
+@lean
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000)))
 def test_blocks_are_whole_events(stream: bytes, places: list[int]) -> None:
     """Each block falls into events without a rest, and they say what a parser of the whole stream finds."""
@@ -68,6 +73,7 @@ def test_a_line_break_too_many_stays() -> None:
     assert list(sse.events(block)) == [b"data: x\n\n", b"\n"]
 
 
+@lean
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000)))
 def test_cuts_do_not_hold_events_back(stream: bytes, places: list[int]) -> None:
     """What has been handed out at the end does not depend on where the stream was cut."""

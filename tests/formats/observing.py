@@ -1,0 +1,87 @@
+"""What the tests of the three formats share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from fastapi_aibridge.formats import Format, Observer
+from fastapi_aibridge.recorder.records import Facts
+
+lean = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+SEPARATORS = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")])
+FRAMES = st.sampled_from(
+    [
+        "data: {}\n\n",
+        "data:{}\n\n",
+        "event: any\ndata: {}\n\n",
+        "data: {}\r\n\r\n",
+        ": ping\n\ndata: {}\n\n",
+        "id: 1\r\ndata: {}\r\nretry: 5\r\n\r\n",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_KEYS = """id type usage choices index delta tool_calls function_call function custom name arguments input finish_reason
+    error message content text role messages model stream stream_options include_usage metadata user_id tools system
+    content_block partial_json thinking response output item status summary phase call_id sequence_number
+    prompt_tokens completion_tokens prompt_tokens_details completion_tokens_details cached_tokens reasoning_tokens
+    input_tokens output_tokens input_tokens_details cache_creation cache_read_input_tokens server_tool_use"""
+KEYS = st.sampled_from(_KEYS.split())
+_WORDS = """user assistant tool text input_text message function_call custom_tool_call reasoning commentary tool_use
+    thinking message_start message_delta message_stop content_block_start content_block_delta error tool_result
+    response.created response.completed response.failed response.output_item.done function_call_output failed
+    [DONE] gpt-5"""
+WORDS = st.sampled_from(_WORDS.split())
+PLAUSIBLE = st.recursive(
+    JSON | WORDS | st.integers(-5, 5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=15,
+)
+"""Values that have the formats' own names in all the wrong places."""
+
+
+@st.composite
+def blocks(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> bytes:
+    """An event around a value, spelled and framed in any way that is allowed."""
+    value = json.dumps(draw(values), separators=draw(SEPARATORS), ensure_ascii=draw(st.booleans()))
+    return draw(FRAMES).replace("{}", value).encode("utf-8", "replace")
+
+
+def request_of(format_: Format, **members: Any) -> bytes:
+    return json.dumps({"model": "m", "stream": True, **members}).encode()
+
+
+def observer(format_: Format, **members: Any) -> Observer:
+    return format_.observer(format_.parse(request_of(format_, **members)))
+
+
+def streamed(format_: Format, *values: Any, **members: Any) -> Observer:
+    """An observer that has seen these events, each as a block of its own."""
+    watching = observer(format_, **members)
+    for value in values:
+        data = value if isinstance(value, str) else json.dumps(value)
+        watching.stream(f"data: {data}\n\n".encode())
+    return watching
+
+
+def answered(format_: Format, value: Any) -> Observer:
+    """An observer that has seen this answer, which is no stream."""
+    watching = observer(format_)
+    watching.blocking(json.dumps(value).encode())
+    return watching
+
+
+def seen(watching: Observer) -> tuple[str, bool, str | None, Facts]:
+    return watching.message_id, watching.finished, watching.error, watching.facts()
+
+
+def tools(watching: Observer) -> list[tuple[str, str, Any]]:
+    return [(usage.call_id, usage.tool, usage.arguments) for usage in watching.facts().tool_usages]

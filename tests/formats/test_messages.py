@@ -1,0 +1,224 @@
+"""Anthropic Messages: what is read of a request and recorded of an answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.errors import GatewayError, UpstreamTimeout
+from fastapi_aibridge.formats import ModelRequest, messages
+from fastapi_aibridge.recorder.records import Thought, TokenUsage
+
+from .observing import answered, observer, streamed, tools
+
+STOP = {"type": "message_stop"}
+
+
+def parsed(*given: Any, **members: Any) -> ModelRequest:
+    return messages.parse(json.dumps({"model": "m", "messages": given, **members}).encode())
+
+
+def start(**usage: Any) -> dict[str, Any]:
+    return {"type": "message_start", "message": {"id": "msg_1", "type": "message", "usage": usage}}
+
+
+def block(index: int, **content: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": content}
+
+
+def delta(at: int, **members: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": at, "delta": members}
+
+
+def usage(**members: Any) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": members}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Hi", "Hi"),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "b"),
+        ([{"type": "text", "text": "a"}, {"type": "image", "source": {}}], "a"),
+        ([{"type": "tool_result", "tool_use_id": "toolu_1", "content": "4"}], None),
+        ([{"type": "tool_result", "tool_use_id": "toolu_1"}, {"type": "text", "text": "b"}], "b"),
+        ([], None),
+    ],
+)
+def test_the_prompt_is_the_last_text_of_the_last_message(content: Any, text: str | None) -> None:
+    """A string, or the last text part; tool results are none."""
+    assert parsed({"role": "user", "content": content}).prompt == text
+
+
+def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
+    """A prefilled answer is not the user's."""
+    assert parsed({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}).prompt is None
+    assert parsed().prompt is None
+
+
+def test_a_tool_result_names_its_call() -> None:
+    """Of several, the last one does."""
+    results = [{"type": "tool_result", "tool_use_id": f"toolu_{number}"} for number in (1, 2)]
+    assert parsed({"role": "user", "content": results}).correlating_tool_call_id == "toolu_2"
+    assert parsed({"role": "user", "content": "Hi"}).correlating_tool_call_id is None
+
+
+def test_the_user_id_is_read() -> None:
+    """Claude Code's session is in it."""
+    assert parsed(metadata={"user_id": "u"}).user_id == "u"
+    assert parsed(metadata={"user_id": 5}).user_id is None
+    assert parsed(metadata=None).user_id is None
+
+
+def test_a_request_is_never_edited() -> None:
+    """The format needs no option of ours."""
+    body = b'{ "model":"m","stream" : true }'
+    assert messages.parse(body).body == body
+
+
+def test_usage_of_a_delta_is_cumulative() -> None:
+    """The last counts hold, the others stay as the start gave them; nulls say nothing."""
+    watching = streamed(
+        messages,
+        start(input_tokens=10, output_tokens=1, cache_read_input_tokens=5, cache_creation_input_tokens=4),
+        usage(output_tokens=7),
+        usage(output_tokens=9, input_tokens=None, cache_read_input_tokens=6),
+        STOP,
+    )
+    assert watching.facts().token_usages == [
+        TokenUsage(message_id="msg_1", input_tokens=10, output_tokens=9, cache_read_tokens=6, cache_write_tokens=4)
+    ]
+
+
+def test_usage_of_every_kind() -> None:
+    """Cache writes by lifetime, server tools and thinking are extras."""
+    given = {
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+        "server_tool_use": {"web_search_requests": 5, "web_fetch_requests": 6},
+        "output_tokens_details": {"thinking_tokens": 7},
+        "service_tier": "standard",
+    }
+    [recorded] = answered(messages, {"id": "msg_1", "content": [], "usage": given}).facts().token_usages
+    assert recorded.extra == {
+        "cache_creation_5m": 3,
+        "cache_creation_1h": 4,
+        "web_search_requests": 5,
+        "web_fetch_requests": 6,
+        "reasoning": 7,
+    }
+
+
+def test_usage_of_a_broken_stream_is_partial() -> None:
+    """Until the message has stopped, the counts are those known so far."""
+    watching = streamed(messages, start(input_tokens=10, output_tokens=1), usage(output_tokens=7))
+    [recorded] = watching.facts().token_usages
+    assert (recorded.input_tokens, recorded.output_tokens, recorded.partial) == (10, 7, True)
+    assert not watching.finished
+
+
+def test_tool_use() -> None:
+    """Parallel calls, interleaved, a start at another index than 0, and input that comes whole with the start."""
+    watching = streamed(
+        messages,
+        start(),
+        block(3, type="tool_use", id="toolu_1", name="read", input={}),
+        block(5, type="tool_use", id="toolu_2", name="list", input={}),
+        delta(3, type="input_json_delta", partial_json='{"path":'),
+        delta(5, type="input_json_delta", partial_json=""),
+        delta(3, type="input_json_delta", partial_json='"a"}'),
+        block(6, type="tool_use", id="toolu_3", name="look", input={"at": 1}),
+        STOP,
+    )
+    assert tools(watching) == [
+        ("toolu_1", "read", {"path": "a"}),
+        ("toolu_2", "list", {}),
+        ("toolu_3", "look", {"at": 1}),
+    ]
+
+
+def test_blocks_that_share_an_index_are_all_seen() -> None:
+    """A start begins a block whatever came before at its index."""
+    first, second = block(0, type="tool_use", id="a", name="x"), block(0, type="tool_use", id="b", name="y")
+    rest = delta(0, type="input_json_delta", partial_json="{}")
+    assert tools(streamed(messages, start(), first, rest, second, rest)) == [("a", "x", {}), ("b", "y", {})]
+
+
+def test_arguments_that_break_off_are_kept_as_text() -> None:
+    """Cut by the token limit or the connection, they are no JSON."""
+    given = (
+        block(0, type="tool_use", id="a", name="x", input={}),
+        delta(0, type="input_json_delta", partial_json='{"pa'),
+    )
+    assert tools(streamed(messages, start(), *given)) == [("a", "x", '{"pa')]
+
+
+def test_tools_that_the_vendor_runs_are_not_the_clients() -> None:
+    """Server tools are counted in the usage and are no calls to the client."""
+    watching = streamed(messages, start(), block(0, type="server_tool_use", id="s", name="web_search"), STOP)
+    assert tools(watching) == []
+
+
+def test_thinking() -> None:
+    """Thinking blocks are thoughts; empty and redacted ones say nothing."""
+    watching = streamed(
+        messages,
+        start(),
+        block(0, type="thinking", thinking="", signature=""),
+        delta(0, type="thinking_delta", thinking="Let me "),
+        delta(0, type="thinking_delta", thinking="see."),
+        delta(0, type="signature_delta", signature="x"),
+        block(1, type="redacted_thinking", data="x"),
+        block(2, type="thinking", thinking=""),
+        block(3, type="text", text=""),
+        delta(3, type="text_delta", text="Hi"),
+        STOP,
+    )
+    assert watching.facts().thoughts == [Thought(source="thinking", text="Let me see.")]
+
+
+def test_a_blocking_answer() -> None:
+    """Its blocks are recorded in order."""
+    watching = answered(
+        messages,
+        {
+            "id": "msg_1",
+            "type": "message",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "toolu_1", "name": "read", "input": {"path": "a"}},
+                {"type": "tool_use", "id": "toolu_2", "name": "list", "input": {}},
+            ],
+            "usage": {"input_tokens": 1, "output_tokens": 2},
+        },
+    )
+    assert tools(watching) == [("toolu_1", "read", {"path": "a"}), ("toolu_2", "list", {})]
+    assert watching.facts().thoughts == [Thought(source="thinking", text="Hm.")]
+    assert (watching.message_id, watching.finished, watching.error) == ("msg_1", True, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ({"type": "overloaded_error", "message": "Overloaded"}, "overloaded_error: Overloaded"),
+        ("No.", "No."),
+        (None, "the upstream reported an error without a message"),
+    ],
+)
+def test_an_error_of_the_upstream_is_seen(error: Any, text: str) -> None:
+    """Within a stream as in an answer; the message has not finished then."""
+    watching = streamed(messages, start(input_tokens=3), {"type": "error", "error": error})
+    assert (watching.error, watching.finished) == (text, False)
+    assert [usage.partial for usage in watching.facts().token_usages] == [True]
+    assert answered(messages, {"type": "error", "error": error}).error == text
+
+
+def test_our_own_error_event() -> None:
+    """A stream that breaks off ends with an error event as Anthropic sends it."""
+    event = observer(messages).error_event(UpstreamTimeout("silent"))
+    assert event == b'event: error\ndata: {"type":"error","error":{"type":"timeout_error","message":"silent"}}\n\n'
+    assert b'"api_error"' in observer(messages).error_event(GatewayError(500, "c", "m"))

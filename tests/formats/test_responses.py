@@ -1,0 +1,195 @@
+"""OpenAI Responses: what is read of a request and recorded of an answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.errors import UpstreamUnreachable
+from fastapi_aibridge.formats import ModelRequest, Observer, responses
+from fastapi_aibridge.recorder.records import Thought, TokenUsage
+
+from .observing import answered, observer, streamed, tools
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "read", "arguments": '{"path":"a"}'}
+USAGE = {"input_tokens": 8, "output_tokens": 2, "total_tokens": 10}
+
+
+def parsed(given: Any) -> ModelRequest:
+    return responses.parse(json.dumps({"model": "m", "input": given}).encode())
+
+
+def whole(kind: str, **members: Any) -> dict[str, Any]:
+    return {"type": f"response.{kind}", "response": {"id": "resp_1", "error": None, "usage": None, **members}}
+
+
+def item(**members: Any) -> dict[str, Any]:
+    return {"type": "response.output_item.done", "output_index": 0, "item": members}
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("Hi", "Hi"),
+        ([{"role": "user", "content": "Hi"}], "Hi"),
+        ([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "Hi"),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "a"},
+                        {"type": "input_image", "image_url": "data:"},
+                        {"type": "input_text", "text": "b"},
+                    ],
+                }
+            ],
+            "a\nb",
+        ),
+        ([{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}], None),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}], None),
+        ([{"role": "user", "content": "Hi"}, {"type": "function_call_output", "call_id": "c", "output": ""}], None),
+        ([], None),
+        (None, None),
+        (["Hi"], None),
+    ],
+)
+def test_the_prompt_is_all_text_of_the_last_item(given: Any, text: str | None) -> None:
+    """The input itself, or the text parts of the user's message where that comes last, a line each."""
+    assert parsed(given).prompt == text
+
+
+@pytest.mark.parametrize("kind", ["function_call_output", "custom_tool_call_output", "local_shell_call_output"])
+def test_a_tool_result_names_its_call(kind: str) -> None:
+    """The last item's call id ties a request to the one whose tool call it answers."""
+    results = [{"type": kind, "call_id": f"call_{number}", "output": ""} for number in (1, 2)]
+    assert parsed(results).correlating_tool_call_id == "call_2"
+    assert parsed([*results, {"role": "user", "content": "Hi"}]).correlating_tool_call_id is None
+
+
+def test_usage_of_every_kind() -> None:
+    """It comes with the end; cached tokens are taken out of the input."""
+    usage = {
+        "input_tokens": 100,
+        "input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 10},
+        "output_tokens": 50,
+        "output_tokens_details": {"reasoning_tokens": 5},
+    }
+    expected = TokenUsage(
+        message_id="resp_1",
+        input_tokens=60,
+        output_tokens=50,
+        cache_read_tokens=30,
+        cache_write_tokens=10,
+        extra={"reasoning": 5},
+    )
+    ended = streamed(responses, whole("created"), whole("completed", usage=usage, output=[]))
+    assert ended.facts().token_usages == [expected]
+    assert answered(responses, {"id": "resp_1", "usage": usage, "output": []}).facts().token_usages == [expected]
+
+
+@pytest.mark.parametrize("kind", ["completed", "incomplete", "failed", "cancelled"])
+def test_the_end(kind: str) -> None:
+    """Each of the four last events finishes the response, with whatever usage it has."""
+    watching = streamed(responses, whole("created"), whole("in_progress"), whole(kind, usage=USAGE, output=[]))
+    assert watching.finished
+    assert [usage.partial for usage in watching.facts().token_usages] == [False]
+    assert not streamed(responses, whole("created"), whole("in_progress")).finished
+
+
+def test_usage_before_the_end_is_partial() -> None:
+    """Where a response tells its usage and then breaks off, it is a part."""
+    [usage] = streamed(responses, whole("in_progress", usage=USAGE)).facts().token_usages
+    assert usage.partial
+
+
+def test_tool_calls() -> None:
+    """Function arguments are parsed, custom input is kept, the vendor's own tools are named by their type."""
+    items: list[dict[str, Any]] = [
+        CALL,
+        {**CALL, "call_id": "call_2", "arguments": '{"pa'},
+        {"type": "custom_tool_call", "call_id": "call_3", "name": "patch", "input": "[1]"},
+        {"type": "local_shell_call", "call_id": "call_4", "action": {"command": ["ls"]}},
+        {"type": "computer_call", "call_id": "call_5", "action": {"type": "click"}},
+        {"type": "web_search_call", "id": "ws_1", "action": {"query": "x"}},
+        {"type": "function_call_output", "call_id": "call_6"},
+    ]
+    expected = [
+        ("call_1", "read", {"path": "a"}),
+        ("call_2", "read", '{"pa'),
+        ("call_3", "patch", "[1]"),
+        ("call_4", "local_shell", {"command": ["ls"]}),
+        ("call_5", "computer", {"type": "click"}),
+    ]
+    assert tools(streamed(responses, *[item(**one) for one in items])) == expected
+    assert tools(streamed(responses, whole("completed", output=items))) == expected
+    assert tools(answered(responses, {"id": "resp_1", "output": items})) == expected
+
+
+def test_the_end_repeats_the_items() -> None:
+    """An item that was seen on its own and again in the finished response is one."""
+    watching = streamed(responses, whole("created"), item(**CALL), whole("completed", output=[CALL]))
+    assert len(tools(watching)) == 1
+    assert len(tools(streamed(responses, item(**CALL), whole("completed", output=[])))) == 1
+
+
+def test_thoughts() -> None:
+    """Reasoning summaries, each part one, and messages of the phase `commentary`."""
+    items = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}, {"text": "b"}, {"text": ""}]},
+        {"type": "message", "phase": "commentary", "content": [{"text": "I "}, {"text": "look."}]},
+        {"type": "message", "phase": "commentary", "content": []},
+        {"type": "message", "phase": "final_answer", "content": [{"text": "So."}]},
+        {"type": "message", "content": [{"text": "So."}]},
+        {"type": "reasoning", "summary": []},
+    ]
+    thoughts = answered(responses, {"output": items}).facts().thoughts
+    assert thoughts == [
+        Thought(source="reasoning_summary", text="a"),
+        Thought(source="reasoning_summary", text="b"),
+        Thought(source="commentary", text="I look."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("watching", "text"),
+    [
+        (streamed(responses, {"type": "error", "code": "c", "message": "No."}), "error: No."),
+        (streamed(responses, {"type": "error", "error": {"type": "t", "message": "No."}}), "t: No."),
+        (streamed(responses, whole("failed", status="failed", error={"code": "c", "message": "No."})), "c: No."),
+        (streamed(responses, whole("failed", status="failed")), "the response failed"),
+        (answered(responses, {"output": [], "status": "failed", "error": {"code": "c", "message": "No."}}), "c: No."),
+        (answered(responses, {"output": [], "status": "failed", "error": None}), "the response failed"),
+        (answered(responses, {"error": {"type": "t", "message": "No."}}), "t: No."),
+    ],
+)
+def test_an_error_of_the_upstream_is_seen(watching: Observer, text: str) -> None:
+    """As an event, as the response's end, and as an answer."""
+    assert watching.error == text
+
+
+def test_an_incomplete_response_is_no_error() -> None:
+    """The token limit ends a response; it does not fail it."""
+    watching = streamed(responses, whole("incomplete", status="incomplete", output=[]))
+    assert (watching.finished, watching.error) == (True, None)
+
+
+def test_our_own_error_event_goes_on_counting() -> None:
+    """Its sequence number follows the last one that the client got, over comments too."""
+    watching = observer(responses)
+    error = UpstreamUnreachable("gone")
+    assert json.loads(watching.error_event(error).partition(b"data: ")[2])["sequence_number"] == 0
+    watching.stream(b'data: {"type":"response.output_text.delta","delta":"a","sequence_number":6}\n\n')
+    watching.stream(b'data: {"type":"x","sequence_number":7}\n\nevent: y\ndata: {"type":"y","sequence_number" : 8}\n\n')
+    watching.stream(b": ping\n\n")
+    event = watching.error_event(error)
+    assert event.startswith(b"event: error\ndata: ")
+    assert json.loads(event.partition(b"data: ")[2]) == {
+        "type": "error",
+        "code": "upstream_unreachable",
+        "message": "gone",
+        "param": None,
+        "sequence_number": 9,
+    }
