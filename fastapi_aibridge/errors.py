@@ -48,8 +48,11 @@ class GatewayError(AIBridgeError):
 
 
 class UpstreamUnreachable(GatewayError):
-    def __init__(self, message: str) -> None:
+    """`sent` tells whether the upstream may have got the request."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(502, "upstream_unreachable", message)
+        self.sent = sent
 
 
 class UpstreamTimeout(GatewayError):

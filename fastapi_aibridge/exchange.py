@@ -14,6 +14,7 @@ from opentelemetry.trace import Tracer
 from starlette.types import Receive, Scope, Send
 
 from .body import ClientGone, decode_body, read_body
+from .calls import Caller, Outgoing
 from .client import guess_client, guess_session
 from .credentials import own_key
 from .encoding import accepts_gzip
@@ -49,7 +50,7 @@ class Engine:
         max_body_size: int,
         private_headers: frozenset[bytes] = frozenset(),
     ) -> None:
-        self.client = client
+        self.caller = Caller(client, metrics)
         self.recorder = recorder
         self.metrics = metrics
         self.max_body_size = max_body_size
@@ -123,7 +124,7 @@ class Exchange:
         if encoding := self._header("content-encoding"):
             body = decode_body(body, encoding, engine.max_body_size)
         request = self._format.parse(body)
-        return request, self._provider.credential(own_key(self._headers))
+        return request, self._provider.credential(own_key(self._headers), self._principal)
 
     async def run(self, request: ModelRequest, credential: Credential, interruption: Interruption) -> None:
         """Everything from the record's start to its end; errors become answers, in the provider's shape.
@@ -286,15 +287,15 @@ class Exchange:
         headers = upstream_headers(
             self._scope["headers"], self._engine.private_headers, own_account=credential.kind == "byok"
         )
-        headers += provider.own_headers(credential, self._principal)
         # A stream comes as it is: whole events can be cut, and an error event added, only where nothing is compressed.
         compressed = not request.streaming and accepts_gzip(self._header("accept-encoding"))
         headers.append(("accept-encoding", "gzip" if compressed else "identity"))
         if b"content-encoding" in self._headers:
             headers = [pair for pair in headers if pair[0] != "content-encoding"]
         url = provider.url(self._raw_path, self._scope["query_string"])
+        outgoing = Outgoing("POST", url, headers, body, self._route, request.model)
         if self._tracer is None:
-            response = await self._engine.client.send("POST", url, headers, body, provider.timeout)
+            response = await self._engine.caller.call(provider, self._principal, credential, outgoing)
             self._upstream_status = response.status
             return response
         with self._tracer.start_as_current_span(
@@ -304,7 +305,7 @@ class Exchange:
             set_status_on_exception=False,
         ) as span:
             try:
-                response = await self._engine.client.send("POST", url, headers, body, provider.timeout)
+                response = await self._engine.caller.call(provider, self._principal, credential, outgoing)
             except GatewayError as error:
                 fail(span, error)
                 raise

@@ -6,6 +6,7 @@ import aiohttp
 from starlette.types import Receive, Scope, Send
 
 from .body import read_body
+from .calls import Outgoing
 from .credentials import own_key
 from .errors import GatewayError
 from .exchange import Engine
@@ -14,6 +15,9 @@ from .principal import Principal
 from .providers import Provider
 from .providers.headers import client_headers, upstream_headers
 from .upstream.client import read_some
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""Others may have changed something upstream when they break off, and are not sent again."""
 
 
 async def pass_through(
@@ -32,14 +36,14 @@ async def pass_through(
     the server must close the connection, so that the client does not take the piece for the whole.
     """
     headers = dict(scope["headers"])
-    credential = provider.credential(own_key(headers))
+    credential = provider.credential(own_key(headers), principal)
     body = await read_body(scope, receive, engine.max_body_size)
-    outgoing = upstream_headers(scope["headers"], engine.private_headers, own_account=credential.kind == "byok")
-    outgoing += provider.own_headers(credential, principal)
-    outgoing.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
-    url = provider.url(raw_path, scope["query_string"])
+    kept = upstream_headers(scope["headers"], engine.private_headers, own_account=credential.kind == "byok")
+    kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
+    method, url = scope["method"], provider.url(raw_path, scope["query_string"])
+    outgoing = Outgoing(method, url, kept, body, repeatable=method in SAFE_METHODS)
     with interruption:
-        response = await engine.client.send(scope["method"], url, outgoing, body, provider.timeout)
+        response = await engine.caller.call(provider, principal, credential, outgoing)
         engine.metrics.passed_through(provider.name, response.status)
         try:
             await _relay(response, send, interruption)

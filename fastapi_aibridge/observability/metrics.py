@@ -55,6 +55,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._retries = Counter(
+            "aibridge_upstream_retries",
+            "Further attempts, by why the one before was not the last.",
+            ("provider", "reason"),
+            registry=self.registry,
+        )
         # `labels()` costs more than `inc()`; the children are few.
         self._ended: dict[tuple[str, str, Status, str, bool], Counter] = {}
         self._durations: dict[tuple[str, str], Histogram] = {}
@@ -93,6 +99,10 @@ class Metrics:
 
     def passed_through(self, provider: str, status: int) -> None:
         self._passed.labels(provider, str(status)).inc()
+
+    def retried(self, provider: str, reason: str) -> None:
+        """`reason` is a status, `timeout` or `unreachable`; `key` where another key was tried at once."""
+        self._retries.labels(provider, reason).inc()
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..settings import ProviderSettings
+from ..upstream.keys import Credential
 from .anthropic import AnthropicProvider
 from .openai import OpenAIProvider
-from .provider import Credential, Provider
+from .provider import Provider
 
 __all__ = ["AnthropicProvider", "Credential", "OpenAIProvider", "Provider", "build_providers"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -16,30 +15,17 @@ from ..errors import GatewayError
 from ..formats import Format
 from ..principal import Principal
 from ..settings import DEFAULT_BASE_URLS, ProviderSettings
+from ..upstream.breaker import CircuitBreakers
+from ..upstream.keys import BYOK, Credential, KeyPool
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 """What is left in a query as it came: every visible character but `#`, which would end it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What a request is paid with: the key itself, and what a record may say of it."""
-
-    key: str
-    kind: str
-    """`centralized` or `byok`."""
-
-    @property
-    def hint(self) -> str:
-        """Enough to tell keys apart, too little to use one: `sk-...1234`."""
-        return f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "..."
-
-    def __repr__(self) -> str:
-        return f"Credential({self.hint!r}, {self.kind!r})"
-
-
 class Provider(ABC):
-    """One configured provider. Immutable: a reload makes a new one where its settings changed."""
+    """One configured provider. A reload makes a new one where its settings changed; what does change, `breakers` and
+    `keys`, all bridges share.
+    """
 
     type: ClassVar[str]
     intercepted: ClassVar[Mapping[str, Format]]
@@ -58,7 +44,8 @@ class Provider(ABC):
         self.timeout = ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, connect=None, sock_read=settings.read_timeout
         )
-        self._credentials = tuple(Credential(key.get_secret_value(), "centralized") for key in settings.keys)
+        self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
+        self.breakers = CircuitBreakers(settings.circuit_breaker)
         self._urls = {path: self._url(path) for path in self.intercepted}
         self._extra_headers = tuple(settings.extra_headers.items())
 
@@ -86,17 +73,22 @@ class Provider(ABC):
         url = self.base_url + raw_path.removeprefix(self.base_path)
         return URL(f"{url}?{quote(query, safe=_IN_QUERY)}" if query else url, encoded=True)
 
-    def credential(self, own: str | None) -> Credential:
+    def credential(self, own: str | None, principal: Principal) -> Credential:
         """What to pay with; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
         if own is not None:
             if not self.byok:
                 raise GatewayError(403, "byok_disabled", f"provider {self.name!r} takes no key of the caller's own")
-            return Credential(own, "byok")
-        if not self._credentials:
+            return Credential(own, BYOK)
+        if not len(self.keys):
             raise GatewayError(
                 401, "key_required", f"provider {self.name!r} needs your own key beside X-AIBridge-Token"
             )
-        return self._credentials[0]
+        return self.keys.choose(principal.initiator_id)
+
+    def take_over(self, other: Provider) -> None:
+        """Go on with the state of the provider that this one replaces, if it is set up the same."""
+        if type(other) is type(self) and other.settings == self.settings:
+            self.keys, self.breakers = other.keys, other.breakers
 
     def own_headers(self, credential: Credential, principal: Principal) -> list[tuple[str, str]]:
         """What the gateway adds to a request: credential, configured headers, and who calls where that is wanted."""

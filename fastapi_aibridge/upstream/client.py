@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Awaitable
+from contextvars import ContextVar
+from enum import Enum, auto
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 import aiohttp
 from aiohttp import hdrs
@@ -20,6 +23,56 @@ LARGE_BODY = 2**20
 """Bytes; aiohttp sends more than that piece by piece and lets others run in between, but only from a file."""
 
 _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+_HANG_UPS = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+class UpstreamResponse(aiohttp.ClientResponse):
+    """A response, and what the gateway has to say of how it was got."""
+
+    _notes: RawHeaders = ()
+
+    def annotate(self, notes: RawHeaders) -> None:
+        """Add headers, in place of those of the same names."""
+        self._notes = notes
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        headers = super().raw_headers
+        if not self._notes:
+            return headers
+        names = {name for name, _ in self._notes}
+        return tuple(pair for pair in headers if pair[0].lower() not in names) + self._notes
+
+
+class _Pooled(Enum):
+    """What a request and the pool of connections have to do with each other."""
+
+    MAY = auto()
+    WAS = auto()
+    MUST_NOT = auto()
+
+
+_pooled: ContextVar[_Pooled] = ContextVar("fastapi_aibridge_pooled", default=_Pooled.MAY)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells whether a request got a connection that had been used before, and can be told not to give it one.
+
+    Needed because a server may close an idle connection just when the next request is sent on it; aiohttp repeats
+    such a request only where its method is idempotent.
+    """
+
+    if not TYPE_CHECKING:  # its argument and result are none of aiohttp's public names
+
+        async def _get(self, key, traces):
+            if _pooled.get() is _Pooled.MUST_NOT:
+                return None
+            connection = await super()._get(key, traces)
+            if connection is not None:
+                _pooled.set(_Pooled.WAS)
+            return connection
 
 
 class UpstreamClient:
@@ -33,12 +86,13 @@ class UpstreamClient:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30),
+            connector=_Connector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=(hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT),
             trust_env=False,
             read_bufsize=2**17,
+            response_class=UpstreamResponse,
         )
         return self
 
@@ -50,17 +104,33 @@ class UpstreamClient:
 
     async def send(
         self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes, limits: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
-        """The response once its headers are there. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
+    ) -> UpstreamResponse:
+        """The response once its headers are there. Raises `UpstreamUnreachable` or `UpstreamTimeout`.
+
+        A request that breaks off on a connection which had been idle is sent again, once, on a new one.
+        """
+        _pooled.set(_Pooled.MAY)
+        try:
+            return await self._request(method, url, headers, body, limits)
+        except _HANG_UPS as error:
+            if _pooled.get() is not _Pooled.WAS or isinstance(error, aiohttp.ClientConnectorError):
+                raise meaning_of(error) from error
+        except _FAILURES as error:
+            raise meaning_of(error) from error
+        _pooled.set(_Pooled.MUST_NOT)
+        try:
+            return await self._request(method, url, headers, body, limits)
+        except _FAILURES as error:
+            raise meaning_of(error) from error
+
+    def _request(
+        self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes, limits: aiohttp.ClientTimeout
+    ) -> Awaitable[UpstreamResponse]:
         if self._session is None:
             raise AIBridgeError("the upstream client is not open: it lives as long as the app's lifespan")
         data = io.BytesIO(body) if len(body) > LARGE_BODY else body or None
-        try:
-            return await self._session.request(
-                method, url, headers=headers, data=data, timeout=limits, allow_redirects=False
-            )
-        except _FAILURES as error:
-            raise meaning_of(error) from error
+        request = self._session.request(method, url, headers=headers, data=data, timeout=limits, allow_redirects=False)
+        return cast("Awaitable[UpstreamResponse]", request)
 
 
 def meaning_of(error: BaseException) -> GatewayError:
@@ -68,9 +138,9 @@ def meaning_of(error: BaseException) -> GatewayError:
     if isinstance(error, asyncio.TimeoutError):
         return UpstreamTimeout("the upstream did not answer in time")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return UpstreamUnreachable("the upstream's TLS certificate or handshake is not acceptable")
+        return UpstreamUnreachable("the upstream's TLS certificate or handshake is not acceptable", sent=False)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamUnreachable("the upstream cannot be reached")
+        return UpstreamUnreachable("the upstream cannot be reached", sent=False)
     return UpstreamUnreachable("the upstream broke the connection off")
 
 

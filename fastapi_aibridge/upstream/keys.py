@@ -1,0 +1,103 @@
+"""The centralized keys of a provider: which one a request takes, and which ones rest."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+CENTRALIZED, BYOK = "centralized", "byok"
+
+RATE_LIMITED_REST = 30.0
+"""Seconds that a key rests after a 429 which does not say for how long."""
+REJECTED_REST = 300.0
+"""Seconds that a key rests after a 401: somebody may be about to put it right."""
+LONGEST_REST = 3600.0
+"""A quota of the day may ask for more; looking once an hour costs nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a request is paid with: the key itself, and what a record may say of it."""
+
+    key: str
+    kind: str
+    """`centralized` or `byok`."""
+
+    @property
+    def hint(self) -> str:
+        """Enough to tell keys apart, too little to use one: `sk-...1234`."""
+        return f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "..."
+
+    def __repr__(self) -> str:
+        return f"Credential({self.hint!r}, {self.kind!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """One key at one moment."""
+
+    hint: str
+    resting_for: float
+    """Seconds; 0 for a key that is ready."""
+
+
+class KeyPool:
+    """Keys that do the same, several because each has limits of its own.
+
+    Each caller has a home among them and stays there, because providers cache prompts by account; callers of a key
+    that rests are spread over the others. A rest is advice, not a bar: where all keys rest, requests take the one that
+    is ready first, so that what the provider says reaches the client, and one model's limit does not stop the others.
+    """
+
+    def __init__(self, keys: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._credentials = tuple(Credential(key, CENTRALIZED) for key in dict.fromkeys(keys))
+        self._clock = clock
+        self._until: dict[Credential, float] = {}  # when the rest of a key ends that has rested
+        self.rests: Counter[int] = Counter()
+        """How often keys were sent to rest, by the status that did it."""
+
+    def __len__(self) -> int:
+        return len(self._credentials)
+
+    def choose(self, caller: str) -> Credential:
+        """The caller's key for now: the home where that is ready. Raises `IndexError` if there are no keys."""
+        credentials = self._credentials
+        if len(credentials) < 2:
+            return credentials[0]
+        # Not hash(): that differs from one worker to the next.
+        place = crc32(caller.encode())
+        home = credentials[place % len(credentials)]
+        if not self._until or self._is_ready(home):
+            return home
+        return self._other(place, ()) or min(credentials, key=lambda one: self._until.get(one, 0.0))
+
+    def another(self, caller: str, tried: Collection[Credential]) -> Credential | None:
+        """A key that is ready and not among those tried; None where there is no such key."""
+        return self._other(crc32(caller.encode()), tried)
+
+    def rest(self, credential: Credential, status: int, seconds: float | None) -> None:
+        """Leave a key alone that was answered with 429 or 401; `seconds` is how long the provider asks for, if it does.
+
+        A key that rests already rests until the later end.
+        """
+        rest = seconds if seconds is not None else RATE_LIMITED_REST if status == 429 else REJECTED_REST
+        until = self._clock() + min(rest, LONGEST_REST)
+        if credential in self._credentials:
+            self._until[credential] = max(until, self._until.get(credential, 0.0))
+            self.rests[status] += 1
+
+    def __iter__(self) -> Iterator[KeyState]:
+        now = self._clock()
+        for credential in self._credentials:
+            yield KeyState(credential.hint, max(0.0, self._until.get(credential, 0.0) - now))
+
+    def _is_ready(self, credential: Credential) -> bool:
+        return self._until.get(credential, 0.0) <= self._clock()
+
+    def _other(self, place: int, tried: Collection[Credential]) -> Credential | None:
+        ready = [one for one in self._credentials if one not in tried and self._is_ready(one)]
+        # The part of the hash that did not choose the home, so that its callers do not all go to the same place.
+        return ready[place // len(self._credentials) % len(ready)] if ready else None
