@@ -89,7 +89,7 @@ class AIBridge:
     # The lifespan
 
     @asynccontextmanager
-    async def lifespan(self, app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:  # noqa: ARG002 - what FastAPI calls
+    async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:  # noqa: ARG002 - what FastAPI calls
         """Runs the pool. It comes with the routers; only an app that mounts a sub-app has to name it itself.
 
         May be entered several times, as by a router that is included twice; the last exit ends it. Raises
