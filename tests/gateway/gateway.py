@@ -1,0 +1,132 @@
+"""A gateway on a real socket, its upstream in the test's hands, and what it recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from fastapi_aibridge import (
+    AIBridge,
+    Ending,
+    Facts,
+    Interception,
+    InterceptionQuery,
+    InterceptionRecord,
+    MemoryRecorder,
+    Recorder,
+    Settings,
+)
+
+from . import client
+from .client import KEY, Answer, Client
+from .server import Served, served
+from .upstream import Upstream
+
+OPENAI_KEY = "sk-central-openai-0001"
+ANTHROPIC_KEY = "sk-ant-central-0000002"
+ADMIN = "t-admin"
+LIMIT = 10.0
+
+
+class CountingRecorder(MemoryRecorder):
+    """Keeps the order of what it was told, and wakes the test at each end."""
+
+    def __init__(self) -> None:
+        super().__init__(max_items=100_000)
+        self.starts: list[str] = []
+        self.ends: list[str] = []
+        self.ended = asyncio.Condition()
+
+    async def start(self, interception: Interception) -> None:
+        self.starts.append(interception.id)
+        await super().start(interception)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        self.ends.append(interception_id)
+        await super().end(interception_id, ending, facts)
+        async with self.ended:
+            self.ended.notify_all()
+
+
+class Gateway:
+    def __init__(self, aibridge: AIBridge, upstream: Upstream, recorder: Recorder, server: Served) -> None:
+        self.aibridge = aibridge
+        self.upstream = upstream
+        self.recorder = recorder
+        self.server = server
+        self.port = server.port
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        key: str | None = KEY,
+    ) -> Answer:
+        return await client.request(self.port, method, path, body, headers, key)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Client]:
+        async with client.connected(self.port) as connection:
+            yield connection
+
+    async def records(self, ended: int = 1) -> list[InterceptionRecord]:
+        """All interceptions, oldest first, once so many have ended."""
+        recorder = self.recorder
+        assert isinstance(recorder, CountingRecorder)
+        async with asyncio.timeout(LIMIT), recorder.ended:
+            await recorder.ended.wait_for(lambda: len(recorder.ends) >= ended)
+        return (await recorder.list(InterceptionQuery(limit=100_000))).items[::-1]
+
+    async def record(self) -> InterceptionRecord:
+        (record,) = await self.records()
+        return record
+
+    async def idle(self) -> None:
+        """Wait until no request holds a lease."""
+        async with asyncio.timeout(LIMIT):
+            while self.aibridge.pool.metrics().leases:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.005)
+
+
+def settings_for(url: str, **values: Any) -> Settings:
+    """Two providers at this address, Alice's key and the admin's token; `providers` adds to both."""
+    both = {"max_retries": 0, "circuit_breaker": {"enabled": False}, **values.pop("providers", {})}
+    return Settings(
+        **{
+            "providers": {
+                "openai": {"type": "openai", "base_url": f"{url}/v1", "api_key": OPENAI_KEY, **both},
+                "anthropic": {"type": "anthropic", "base_url": url, "api_key": ANTHROPIC_KEY, **both},
+            },
+            "client_keys": {"alice": KEY},
+            "admin_token": ADMIN,
+            "shutdown_grace": 0.2,
+            **values,
+        }
+    )
+
+
+@asynccontextmanager
+async def gateway(
+    *,
+    recorder: Recorder | None = None,
+    app: FastAPI | None = None,
+    include: dict[str, Any] | None = None,
+    bridge: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
+    **values: Any,
+) -> AsyncIterator[Gateway]:
+    """`values` are settings; the others are what `include_router`, `AIBridge` and uvicorn get beside the usual."""
+    app = app or FastAPI()
+    recorder = recorder or CountingRecorder()
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(Upstream())
+        aibridge = AIBridge(settings_for(upstream.url, **values), recorder=recorder, **(bridge or {}))
+        app.include_router(aibridge.router, prefix="/ai", **(include or {}))
+        running = await stack.enter_async_context(served(app, **(server or {})))
+        yield Gateway(aibridge, upstream, recorder, running)

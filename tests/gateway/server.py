@@ -1,0 +1,115 @@
+"""A FastAPI app behind uvicorn on a real loopback socket, in the test's own event loop or in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+LIMIT = 10.0
+
+
+class Server(uvicorn.Server):
+    """Leaves signals and logging to the test, says when it is ready, and ends without uvicorn's pauses.
+
+    Those come to 0.2 s for each server. A test of the end itself says `as_deployed`, and gets uvicorn's own.
+    """
+
+    def __init__(self, app: ASGIApp, *, as_deployed: bool = False, **options: Any) -> None:
+        options = {"timeout_graceful_shutdown": 3, **options}
+        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, **options))
+        self.ready = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self._as_deployed = as_deployed
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._as_deployed or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for listening in self.servers:
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self.lifespan.shutdown()
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+        return nullcontext()
+
+
+class Served:
+    """Where the app is, and how to end its server before the block does."""
+
+    def __init__(self, server: Server, port: int, task: asyncio.Task[None]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._server = server
+        self._task = task
+
+    async def stop(self) -> None:
+        self._server.stopping.set()
+        await asyncio.wait_for(asyncio.shield(self._task), LIMIT)
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, **options: Any) -> AsyncIterator[Served]:
+    """Serve in the running event loop while the block runs; `options` are uvicorn's."""
+    server = Server(app, **options)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            ready.cancel()
+            task.result()
+            raise RuntimeError("the server did not start")
+        running = Served(server, listener.getsockname()[1], task)
+        try:
+            yield running
+        finally:
+            await running.stop()
+
+
+@contextmanager
+def served_in_thread(app: ASGIApp, **options: Any) -> Iterator[str]:
+    """Serve in a thread with an event loop of its own while the block runs; gives the URL."""
+    started: list[str] = []
+    ready = threading.Event()
+    stops: list[Any] = []
+
+    async def run() -> None:
+        done = asyncio.Event()
+        async with served(app, **options) as server:
+            stops.append((asyncio.get_running_loop(), done))
+            started.append(server.url)
+            ready.set()
+            await done.wait()
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=main, name="served-app")
+    thread.start()
+    assert ready.wait(LIMIT)
+    assert started, "the app did not start"
+    try:
+        yield started[0]
+    finally:
+        loop, done = stops[0]
+        loop.call_soon_threadsafe(done.set)
+        thread.join(LIMIT)

@@ -1,0 +1,478 @@
+"""Who calls: the app's own dependency, or the built-in client keys."""
+
+import contextvars
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import (
+    BackgroundTasks,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Query,
+    Request,
+    Response,
+    Security,
+)
+from fastapi.security import (
+    APIKeyCookie,
+    APIKeyHeader,
+    APIKeyQuery,
+    HTTPAuthorizationCredentials,
+    HTTPBearer,
+    SecurityScopes,
+)
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import HTTPConnection
+
+from fastapi_aibridge import AIBridge, ConfigurationError, Principal, Settings, get_bridge
+
+from .apps import ADMIN, ALICE, ASK, CHAT, Model, bearer, by, initiators, is_openai_error
+
+USERS = {"t-ann": "ann", "t-ben": "ben"}
+
+
+def user_of(token: str | None) -> Principal:
+    if token not in USERS:
+        raise HTTPException(401, "who are you?", headers={"WWW-Authenticate": "Custom"})
+    return by(USERS[token], "key-1")
+
+
+async def plain(connection: HTTPConnection) -> Principal:
+    return user_of(connection.headers.get("x-user-token"))
+
+
+def synchronous(x_user_token: Annotated[str | None, Header()] = None) -> Principal:
+    return user_of(x_user_token)
+
+
+async def current_user(x_user_token: Annotated[str | None, Header()] = None) -> str:
+    return user_of(x_user_token).initiator_id
+
+
+async def with_a_sub_dependency(user: Annotated[str, Depends(current_user)]) -> Principal:
+    return by(user, "key-1")
+
+
+async def yielding(x_user_token: Annotated[str | None, Header()] = None) -> AsyncIterator[Principal]:
+    yield user_of(x_user_token)
+
+
+def yielding_synchronously(x_user_token: Annotated[str | None, Header()] = None) -> Iterator[Principal]:
+    yield user_of(x_user_token)
+
+
+async def by_key_header(
+    key: Annotated[str | None, Security(APIKeyHeader(name="X-User-Token", auto_error=False))],
+) -> Principal:
+    return user_of(key)
+
+
+class Authenticator:
+    """An object that is called, as auth libraries have them."""
+
+    async def __call__(self, x_user_token: Annotated[str | None, Header()] = None) -> Principal:
+        return user_of(x_user_token)
+
+
+DEPENDENCIES = [
+    plain,
+    synchronous,
+    with_a_sub_dependency,
+    yielding,
+    yielding_synchronously,
+    by_key_header,
+    Authenticator(),
+]
+
+
+@pytest.mark.parametrize("dependency", DEPENDENCIES, ids=lambda one: getattr(one, "__name__", "object"))
+def test_the_apps_own_dependency_tells_who_calls(model: Model, dependency: Any) -> None:
+    """Plain, nested, yielding, sync or async: on gateway routes and in handlers it decides alike."""
+    with TestClient(model.app(dependency)) as client:
+        for token, user in USERS.items():
+            headers = {"X-User-Token": token}
+            assert client.get("/me", headers=headers).json() == {"initiator": user, "key": "key-1"}
+            assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+            assert initiators(client)[0] == user
+
+
+@pytest.mark.parametrize("dependency", DEPENDENCIES, ids=lambda one: getattr(one, "__name__", "object"))
+def test_the_apps_own_refusal_has_the_providers_shape(model: Model, dependency: Any) -> None:
+    """An `HTTPException` of the app's auth keeps status and headers; its text comes as the provider's errors do."""
+    with TestClient(model.app(dependency)) as client:
+        answer = client.post(CHAT, json=ASK)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Custom"
+        assert answer.json()["error"]["message"] == "who are you?"
+        assert is_openai_error(answer.content)
+        answer = client.post("/ai/anthropic/v1/messages", json={**ASK, "max_tokens": 5})
+        assert answer.json() == {
+            "type": "error",
+            "error": {"type": "authentication_error", "message": "who are you?"},
+        }
+        assert client.get("/me").json() == {"detail": "who are you?"}
+    assert model.received == []
+
+
+def test_bearer_tokens(model: Model) -> None:
+    """`HTTPBearer` works; the caller's token stays here and ours goes up."""
+
+    async def principal(token: Annotated[HTTPAuthorizationCredentials, Security(HTTPBearer())]) -> Principal:
+        return user_of(token.credentials)
+
+    with TestClient(model.app(principal)) as client:
+        assert client.post(CHAT, json=ASK, headers=bearer("t-ann")).status_code == 200
+        assert model.received[0].headers["authorization"] == "Bearer sk-central-openai"
+        assert client.post(CHAT, json=ASK).status_code == 401
+
+
+def test_cookies(model: Model) -> None:
+    """`APIKeyCookie` works; no cookie goes up."""
+
+    async def principal(session: Annotated[str, Security(APIKeyCookie(name="session"))]) -> Principal:
+        return user_of(session)
+
+    with TestClient(model.app(principal), cookies={"session": "t-ben"}) as client:
+        assert client.post(CHAT, json=ASK).status_code == 200
+        assert initiators(client) == ["ben"]
+        assert "cookie" not in model.received[0].headers
+
+
+def test_scopes(model: Model) -> None:
+    """`Security` with scopes reaches the dependency that asks for them."""
+
+    async def user(scopes: SecurityScopes, x_user_token: Annotated[str, Header()]) -> str:
+        if scopes.scopes != ["models:use"]:
+            raise HTTPException(403, "not your scope")
+        return user_of(x_user_token).initiator_id
+
+    async def principal(name: Annotated[str, Security(user, scopes=["models:use"])]) -> Principal:
+        return by(name)
+
+    with TestClient(model.app(principal)) as client:
+        assert client.post(CHAT, json=ASK, headers={"X-User-Token": "t-ann"}).status_code == 200
+        assert client.get("/me", headers={"X-User-Token": "t-ann"}).json()["initiator"] == "ann"
+
+
+class Tokens(BaseModel):
+    x_user_token: str
+    x_tenant: str = ""
+
+
+async def by_model(tokens: Annotated[Tokens, Header()]) -> Principal:
+    return user_of(tokens.x_user_token)
+
+
+async def by_alias(token: Annotated[str, Header(alias="X-User-Token")]) -> Principal:
+    return user_of(token)
+
+
+@pytest.mark.parametrize("dependency", [synchronous, with_a_sub_dependency, by_key_header, by_model, by_alias])
+@pytest.mark.parametrize("path", [CHAT, "/ai/openai/v1/models"])
+def test_headers_that_the_principal_reads_stay_here(model: Model, dependency: Any, path: str) -> None:
+    """What authenticates to the app is not shown to the provider, however the header was declared."""
+    headers = {"X-User-Token": "t-ann", "X-Other": "goes up"}
+    with TestClient(model.app(dependency)) as client:
+        answer = client.post(path, json=ASK, headers=headers) if path == CHAT else client.get(path, headers=headers)
+        assert answer.status_code == 200
+        assert "x-user-token" not in model.received[0].headers
+        assert model.received[0].headers["x-other"] == "goes up"
+
+
+async def by_query(token: Annotated[str, Query()]) -> Principal:
+    return user_of(token)
+
+
+async def by_query_key(key: Annotated[str, Security(APIKeyQuery(name="token"))]) -> Principal:
+    return user_of(key)
+
+
+@pytest.mark.parametrize("dependency", [by_query, by_query_key])
+def test_tokens_in_the_query_stay_here(model: Model, dependency: Any) -> None:
+    """A token in the query is cut out of it; the rest goes up as it was written."""
+    with TestClient(model.app(dependency)) as client:
+        assert client.get("/ai/openai/v1/models?a=%41&t%6Fken=t-ann&b").status_code == 200
+        assert model.received[0].query == "a=%41&b"
+
+
+def test_headers_of_protocols_go_up_although_an_app_looks_at_them(model: Model) -> None:
+    """A dependency that reads the user agent or the API's version does not take them from the provider."""
+
+    async def principal(
+        anthropic_version: Annotated[str, Header()],
+        user_agent: Annotated[str, Header()],
+        x_user_token: Annotated[str, Header()],
+    ) -> Principal:
+        return user_of(x_user_token)
+
+    headers = {"X-User-Token": "t-ann", "Anthropic-Version": "2023-06-01", "User-Agent": "me/1"}
+    with TestClient(model.app(principal)) as client:
+        assert client.get("/ai/anthropic/v1/models", headers=headers).status_code == 200
+        assert model.received[0].headers["anthropic-version"] == "2023-06-01"
+        assert model.received[0].headers["user-agent"] == "me/1"
+
+
+def test_overrides_of_the_principal(model: Model) -> None:
+    """`dependency_overrides` of the dependency, or of one below it, work on gateway routes and in handlers."""
+    for overridden, replacement in (
+        (with_a_sub_dependency, lambda: by("fake", "key-1")),
+        (current_user, lambda: "fake"),
+    ):
+        app = model.app(with_a_sub_dependency)
+        app.dependency_overrides[overridden] = replacement
+        with TestClient(app) as client:
+            assert client.get("/me").json()["initiator"] == "fake"
+            assert client.post(CHAT, json=ASK).status_code == 200
+            assert initiators(client) == ["fake"]
+            app.dependency_overrides.clear()
+            assert client.get("/me").status_code == 401
+            assert client.post(CHAT, json=ASK).status_code == 401
+
+
+def test_overrides_of_the_built_in_principal(model: Model) -> None:
+    """`aibridge.principal` is the key under which the check of client keys is overridden."""
+    app = model.app()
+    app.dependency_overrides[app.state.aibridge.principal] = lambda: by("fake")
+    with TestClient(app) as client:
+        assert client.get("/me").json()["initiator"] == "fake"
+        assert client.post(CHAT, json=ASK).status_code == 200
+        assert initiators(client) == ["fake"]
+
+
+def test_overrides_of_the_bridge(model: Model) -> None:
+    """`dependency_overrides[get_bridge]` gives handlers whatever a test wants."""
+
+    class Fake:
+        principal = by("nobody")
+
+    app = model.app()
+    app.dependency_overrides[get_bridge] = Fake
+    assert TestClient(app).get("/me").json()["initiator"] == "nobody"
+
+
+def test_overrides_of_something_else_leave_the_gateway_alone(model: Model) -> None:
+    """An override of another dependency does not open the gateway."""
+    app = model.app()
+    app.dependency_overrides[current_user] = lambda: "fake"
+    with TestClient(app) as client:
+        assert client.post(CHAT, json=ASK).status_code == 401
+        assert client.post(CHAT, json=ASK, headers=ALICE).status_code == 200
+        assert initiators(client) == ["alice"]
+
+
+def test_client_keys(model: Model) -> None:
+    """Without a dependency the settings' keys decide, in either header; hashed keys too."""
+    digest = hashlib.sha256(b"k-carol").hexdigest()
+    app = FastAPI()
+    aibridge = model.bridge(settings=model.settings(client_keys={"alice": "k-alice", "carol": f"sha256:{digest}"}))
+    app.include_router(aibridge.router, prefix="/ai")
+    with TestClient(app) as client:
+        for headers in (ALICE, {"X-Api-Key": "k-carol"}, {"X-AIBridge-Token": "k-carol"}):
+            assert client.get("/ai/openai/v1/models", headers=headers).status_code == 200
+        for headers in (
+            {},
+            bearer("k-alicf"),
+            bearer(digest),
+            bearer(f"sha256:{digest}"),
+            {"Authorization": "k-alice"},
+        ):
+            assert client.get("/ai/openai/v1/models", headers=headers).status_code == 401
+
+
+def test_a_dependency_that_returns_something_else_is_named(model: Model) -> None:
+    """A dependency whose answer is no `Principal` is an error of the app, and the text says so."""
+
+    async def principal() -> str:
+        return "ann"
+
+    with TestClient(model.app(principal)) as client:
+        for path in ("/me", "/ai/openai/v1/models"):
+            with pytest.raises(ConfigurationError, match="must return a Principal, not 'str'"):
+                client.get(path)
+
+
+def test_a_dependency_that_declares_a_body_is_refused(model: Model) -> None:
+    """The body belongs to the provider: a dependency that declares one is refused when the plugin is made."""
+
+    async def principal(token: Annotated[str, Body()]) -> Principal:
+        return by(token)
+
+    async def below(one: Annotated[Principal, Depends(principal)]) -> Principal:
+        return one
+
+    for dependency in (principal, below):
+        with pytest.raises(ConfigurationError, match="reads the request's body"):
+            model.bridge(dependency)
+
+
+def test_a_dependency_may_check_a_signature_of_the_body(model: Model) -> None:
+    """A dependency that reads the body by hand leaves it to the provider all the same."""
+
+    async def principal(request: Request) -> Principal:
+        signature = hmac.new(b"secret", await request.body(), "sha256").hexdigest()
+        if not hmac.compare_digest(signature, request.headers.get("x-signature", "")):
+            raise HTTPException(401, "the signature is wrong")
+        return by("signer")
+
+    body = b'{"model": "gpt-5",   "messages": []}'
+    with TestClient(model.app(principal)) as client:
+        signature = hmac.new(b"secret", body, "sha256").hexdigest()
+        answer = client.post(CHAT, content=body, headers={"X-Signature": signature})
+        assert answer.status_code == 200
+        assert model.received[0].body == body
+        assert client.post(CHAT, content=body, headers={"X-Signature": "?"}).status_code == 401
+
+
+def test_errors_of_validation_have_the_providers_shape(model: Model) -> None:
+    """A header that the dependency needs and does not get is named, in the provider's shape; values are not."""
+
+    async def principal(x_tenant: Annotated[int, Header()]) -> Principal:
+        return by(str(x_tenant))
+
+    with TestClient(model.app(principal)) as client:
+        answer = client.post(CHAT, json=ASK, headers={"X-Tenant": "s3cret"})
+        assert answer.status_code == 422
+        assert is_openai_error(answer.content)
+        assert "x-tenant" in answer.json()["error"]["message"]
+        assert "s3cret" not in answer.text
+        assert client.get("/me").status_code == 422
+
+
+def test_exceptions_of_starlette_and_subclasses_have_the_providers_shape(model: Model) -> None:
+    """`HTTPException` counts whichever it is; on the app's own routes its own handler goes on to answer."""
+
+    class NotAMember(HTTPException):
+        pass
+
+    async def principal(x_how: Annotated[str, Header()]) -> Principal:
+        if x_how == "starlette":
+            raise StarletteHTTPException(402, "pay first")
+        raise NotAMember(403, detail={"reason": "not a member"})
+
+    app = model.app(principal)
+
+    @app.exception_handler(NotAMember)
+    async def handler(request: Request, error: Exception) -> Response:
+        return Response("the app's own words", status_code=418)
+
+    with TestClient(app) as client:
+        answer = client.post(CHAT, json=ASK, headers={"X-How": "starlette"})
+        assert (answer.status_code, answer.json()["error"]["message"]) == (402, "pay first")
+        answer = client.post(CHAT, json=ASK, headers={"X-How": "subclass"})
+        assert answer.status_code == 403
+        assert "not a member" in answer.json()["error"]["message"]
+        answer = client.get("/me", headers={"X-How": "subclass"})
+        assert (answer.status_code, answer.text) == (418, "the app's own words")
+
+
+def test_other_exceptions_reach_the_apps_handlers(model: Model) -> None:
+    """An exception of the app's own with a handler of the app's own is answered by it, on gateway routes too."""
+
+    class LoggedOut(Exception):
+        pass
+
+    async def principal() -> Principal:
+        raise LoggedOut
+
+    app = model.app(principal)
+
+    @app.exception_handler(LoggedOut)
+    async def handler(request: Request, error: Exception) -> Response:
+        return Response("log in", status_code=401)
+
+    with TestClient(app) as client:
+        for path in ("/me", "/ai/openai/v1/models"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.text) == (401, "log in")
+
+
+def test_background_tasks_of_the_principal_run(model: Model) -> None:
+    """What the dependency wants done later is done, whichever route it was asked on."""
+    done: list[str] = []
+
+    async def principal(background: BackgroundTasks, request: Request) -> Principal:
+        background.add_task(done.append, request.url.path)
+        return by("ann")
+
+    with TestClient(model.app(principal)) as client:
+        client.get("/me")
+        client.get("/ai/openai/v1/models")
+    assert done == ["/me", "/ai/openai/v1/models"]
+
+
+def test_the_principal_may_set_a_cookie_in_handlers(model: Model) -> None:
+    """A dependency that renews a session's cookie does so on the app's own routes."""
+
+    async def principal(response: Response, session: Annotated[str | None, Cookie()] = None) -> Principal:
+        response.set_cookie("session", "renewed")
+        return by("ann")
+
+    with TestClient(model.app(principal)) as client:
+        assert client.get("/me").cookies["session"] == "renewed"
+
+
+def test_what_a_yielding_dependency_holds_is_let_go_after_the_answer(model: Model) -> None:
+    """The part after `yield` runs once the whole answer has been sent, also on gateway routes."""
+    log: list[str] = []
+
+    async def principal() -> AsyncIterator[Principal]:
+        log.append("open")
+        yield by("ann")
+        log.append("closed")
+
+    with TestClient(model.app(principal)) as client:
+        for path in ("/me", "/ai/openai/v1/models"):
+            assert client.get(path).status_code == 200
+        assert log == ["open", "closed"] * 2
+
+
+def test_context_variables_of_the_principal_do_not_stay_in_the_bridge(model: Model) -> None:
+    """A bridge outlives the request that caused it, and does not carry that request's variables along."""
+    tenant = contextvars.ContextVar("tenant", default="none")
+
+    async def principal(x_tenant: Annotated[str, Header()]) -> Principal:
+        tenant.set(x_tenant)
+        return by("ann")
+
+    app = model.app(principal)
+
+    @app.get("/tenant")
+    async def seen(bridge: Annotated[Any, Depends(get_bridge)]) -> str:
+        return tenant.get()
+
+    with TestClient(app) as client:
+        assert client.get("/tenant", headers={"X-Tenant": "a"}).json() == "a"
+        assert client.get("/tenant", headers={"X-Tenant": "b"}).json() == "b"
+        assert client.get("/ai/admin/pool", headers=ADMIN).json()["keys_added"] == 1
+
+
+def test_users_and_keys_have_bridges_of_their_own(model: Model) -> None:
+    """User and key together are the pool's key: no two of them meet, whatever their names contain."""
+    pairs = [("a", "b|c"), ("a|b", "c"), ("a", "b"), ("a", "")]
+
+    async def principal(x_pair: Annotated[int, Header()]) -> Principal:
+        return by(*pairs[x_pair])
+
+    with TestClient(model.app(principal)) as client:
+        for number, (initiator, key) in enumerate(pairs):
+            answer = client.get("/me", headers={"X-Pair": str(number)})
+            assert answer.json() == {"initiator": initiator, "key": key}
+        assert client.get("/ai/admin/pool", headers=ADMIN).json()["size"] == len(pairs)
+
+
+def test_no_settings_no_key_no_entry() -> None:
+    """A gateway without client keys lets nobody in."""
+    app = FastAPI()
+    app.include_router(AIBridge(Settings(recorder={"enabled": False})).router, prefix="/ai")
+    with TestClient(app) as client:
+        for headers in ({}, bearer(""), bearer("None"), {"X-Api-Key": ""}, {"X-AIBridge-Token": ""}):
+            assert client.get("/ai/openai/v1/models", headers=headers).status_code == 401
