@@ -1,0 +1,317 @@
+"""Calls of a provider over real sockets: keys changed, retries made, broken connections replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from yarl import URL
+
+from fastapi_aibridge import GatewayError, OpenAIProvider, Principal, ProviderSettings
+from fastapi_aibridge.calls import Caller, Outgoing
+from fastapi_aibridge.observability import Metrics
+from fastapi_aibridge.upstream import UpstreamClient
+from fastapi_aibridge.upstream.breaker import CircuitOpen
+from fastapi_aibridge.upstream.client import UpstreamResponse
+
+from .raw import HANG_UP, SILENCE, Answer, RawUpstream, serving
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Principal("alice")
+KEYS = ("sk-first-0123456789", "sk-second-0123456789", "sk-third-0123456789")
+CHAT = "/v1/chat/completions"
+OVERLOADED = Answer(503, b'{"error": "overloaded"}', {"x-upstream": "yes"})
+LIMITED = Answer(429, b'{"error": "limited"}', {"retry-after": "20"})
+OK = Answer(200, b'{"ok": true}')
+
+
+class Desk:
+    """A caller whose pauses are noted instead of slept."""
+
+    def __init__(self, client: UpstreamClient, upstream: RawUpstream, **settings: Any) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+        self.metrics = Metrics()
+        self.caller = Caller(client, self.metrics, clock=lambda: self.now, sleep=self.sleep, chance=lambda: 1.0)
+        self.upstream = upstream
+        values = {"type": "openai", "base_url": upstream.url, "api_key": KEYS[0], **settings}
+        self.provider = OpenAIProvider("openai", ProviderSettings(**values))
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    async def call(self, *, own: str | None = None, method: str = "POST", **more: Any) -> UpstreamResponse:
+        outgoing = Outgoing(method, URL(self.upstream.url + "/x"), [], b"{}", **{"route": CHAT, "model": "m", **more})
+        return await self.caller.call(self.provider, ALICE, self.provider.credential(own, ALICE), outgoing)
+
+    async def answer(self, **more: Any) -> tuple[int, bytes, dict[str, str]]:
+        response = await self.call(**more)
+        body = await response.read()
+        headers = {name.decode().lower(): value.decode() for name, value in response.raw_headers}
+        return response.status, body, headers
+
+    async def error(self, **more: Any) -> GatewayError:
+        with pytest.raises(GatewayError) as caught:
+            await self.call(**more)
+        return caught.value
+
+
+@asynccontextmanager
+async def desk(*answers: Answer, **settings: Any) -> AsyncIterator[Desk]:
+    async with serving(*answers) as upstream, UpstreamClient() as client:
+        yield Desk(client, upstream, **settings)
+
+
+async def test_first_answer_is_unmarked() -> None:
+    """A call that succeeds at once gets the upstream's headers and no other."""
+    async with desk(OK) as one:
+        status, body, headers = await one.answer()
+        assert (status, body) == (200, OK.body)
+        assert set(headers) == {"content-type", "content-length"}
+        assert "x-aibridge-retry-count" not in one.upstream.requests[0].headers
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+async def test_retries(status: int) -> None:
+    """What the SDKs would retry is retried, after pauses that grow, and upstream and client are told."""
+    async with desk(Answer(status), Answer(status), OK) as one:
+        status, _, headers = await one.answer()
+        assert status == 200
+        assert headers["x-aibridge-attempts"] == "3"
+        assert "x-should-retry" not in headers
+        assert one.pauses == [0.5, 1.0]
+        counts = [request.headers.get("x-aibridge-retry-count") for request in one.upstream.requests]
+        assert counts == [None, "1", "2"]
+
+
+async def test_last_answer_is_passed_on() -> None:
+    """When retries are used up, the client gets the last answer as it is, and a word that its SDK obeys."""
+    async with desk(OVERLOADED) as one:
+        status, body, headers = await one.answer()
+        assert (status, body, headers["x-upstream"]) == (503, OVERLOADED.body, "yes")
+        assert (headers["x-aibridge-attempts"], headers["x-should-retry"]) == ("3", "false")
+        assert len(one.upstream.requests) == 3
+
+
+async def test_our_last_word_replaces_the_upstreams() -> None:
+    """Two words would be none: SDKs read them joined."""
+    async with desk(Answer(503, headers={"X-Should-Retry": "true"})) as one:
+        response = await one.call()
+        words = [value for name, value in response.raw_headers if name.lower() == b"x-should-retry"]
+        response.close()
+        assert words == [b"false"]
+
+
+@pytest.mark.parametrize("answer", [Answer(400), Answer(403), Answer(503, headers={"x-should-retry": "false"})])
+async def test_not_retried(answer: Answer) -> None:
+    """What the SDKs would not retry is passed on at once and unmarked."""
+    async with desk(answer) as one:
+        status, _, headers = await one.answer()
+        assert status == answer.status
+        assert "x-aibridge-attempts" not in headers
+        assert len(one.upstream.requests) == 1
+
+
+async def test_retries_can_be_left_to_the_client() -> None:
+    """With max_retries=0 failures are passed on as they are."""
+    async with desk(OVERLOADED, max_retries=0) as one:
+        _, _, headers = await one.answer()
+        assert "x-should-retry" not in headers
+        assert len(one.upstream.requests) == 1
+
+
+async def test_retry_after_is_honoured() -> None:
+    """The pause is what the upstream asks for, and a little more."""
+    async with desk(LIMITED, OK) as one:
+        assert (await one.answer())[0] == 200
+        assert one.pauses == [21.0]
+
+
+async def test_long_wish_is_the_clients() -> None:
+    """A wait that is longer than the window is not ours: the client hears of it and may come back."""
+    async with desk(Answer(429, headers={"retry-after": "60"})) as one:
+        status, _, headers = await one.answer()
+        assert (status, headers["retry-after"]) == (429, "60")
+        assert "x-should-retry" not in headers
+        assert one.pauses == []
+
+
+async def test_time_is_bounded() -> None:
+    """No attempt begins when the window is over, however many are left."""
+    async with desk(LIMITED, max_retries=10) as one:
+        await one.answer()
+        assert one.pauses == [21.0]
+        assert len(one.upstream.requests) == 2
+
+
+async def test_connection_errors_are_retried() -> None:
+    """An upstream that hangs up is asked again; the error tells how often."""
+    async with desk(HANG_UP) as one:
+        error = await one.error()
+        assert (error.status, error.code) == (502, "upstream_unreachable")
+        assert error.headers == {"x-aibridge-attempts": "3", "x-should-retry": "false"}
+        assert len(one.upstream.requests) == 3
+
+
+async def test_silence_is_retried() -> None:
+    """So is one that keeps silent, where that took less than the window."""
+    async with desk(SILENCE, OK, read_timeout=0.05) as one:
+        assert (await one.answer())[0] == 200
+
+
+async def test_unsafe_requests_are_not_sent_twice() -> None:
+    """What may have been carried out and cannot be repeated fails, also when its method is the same as ours."""
+    async with desk(HANG_UP, OK) as one:
+        error = await one.error(repeatable=False)
+        assert error.headers == {}
+        assert len(one.upstream.requests) == 1
+
+
+async def test_unsafe_requests_wait_for_limits() -> None:
+    """A 429 says that nothing has been carried out."""
+    async with desk(LIMITED, OK) as one:
+        assert (await one.answer(repeatable=False))[0] == 200
+
+
+async def test_stale_connection() -> None:
+    """A request that breaks off on an idle connection is sent again at once on a new one, also without retries."""
+    async with desk(OK, HANG_UP, OK, max_retries=0) as one:
+        await one.answer()
+        status, _, headers = await one.answer()
+        assert status == 200
+        assert "x-aibridge-attempts" not in headers
+        assert [request.connection for request in one.upstream.requests] == [1, 1, 2]
+
+
+async def test_stale_connections_are_not_tried_one_by_one() -> None:
+    """Of many idle connections that are all dead, one is tried."""
+    async with desk(OK, max_retries=0) as one:
+        responses = await asyncio.gather(*(one.call() for _ in range(5)))
+        await asyncio.gather(*(response.read() for response in responses))
+        one.upstream.answers = [HANG_UP, OK]
+        assert (await one.answer())[0] == 200
+        assert one.upstream.connections == 6
+
+
+async def test_hang_up_on_a_new_connection() -> None:
+    """A request that breaks off on a connection of its own has failed."""
+    async with desk(HANG_UP, OK, max_retries=0) as one:
+        assert (await one.error()).status == 502
+        assert len(one.upstream.requests) == 1
+
+
+async def test_next_key_is_tried_at_once() -> None:
+    """A limited key and a rejected one rest, and the request goes on with the third without a pause."""
+    async with desk(LIMITED, Answer(401), OK, api_keys=KEYS[1:], max_retries=0) as one:
+        status, _, headers = await one.answer()
+        assert (status, headers["x-aibridge-attempts"]) == (200, "3")
+        assert one.pauses == []
+        assert {request.key for request in one.upstream.requests} == set(KEYS)
+        assert sorted(round(state.resting_for) for state in one.provider.keys) == [0, 20, 300]
+        await one.answer()
+        assert one.upstream.requests[-1].key == one.upstream.requests[2].key
+
+
+async def test_exhausted_keys() -> None:
+    """When every key has been tried, the client gets the last answer."""
+    async with desk(LIMITED, LIMITED, Answer(429, b"the last"), api_keys=KEYS[1:], max_retries=0) as one:
+        status, body, headers = await one.answer()
+        assert (status, body, headers["x-aibridge-attempts"]) == (429, b"the last", "3")
+        assert "x-should-retry" not in headers
+        assert len(one.upstream.requests) == 3
+
+
+async def test_forbidden_is_the_requests_own() -> None:
+    """403 says something of the request, not of the key."""
+    async with desk(Answer(403), api_keys=KEYS[1:]) as one:
+        assert (await one.answer())[0] == 403
+        assert len(one.upstream.requests) == 1
+        assert not any(state.resting_for for state in one.provider.keys)
+
+
+async def test_own_key_stays_out_of_the_pool() -> None:
+    """A caller who pays with a key of their own never gets one of ours, and their limits are theirs."""
+    async with desk(LIMITED, api_keys=KEYS[1:], byok=True, max_retries=0) as one:
+        assert (await one.answer(own="sk-mine-0123456789"))[0] == 429
+        assert [request.key for request in one.upstream.requests] == ["sk-mine-0123456789"]
+        assert not any(state.resting_for for state in one.provider.keys)
+
+
+async def test_breaker_opens_for_all() -> None:
+    """Each attempt counts; an open breaker refuses at once, and other models and endpoints are not concerned."""
+    async with desk(OVERLOADED) as one:
+        await one.answer()
+        status, _, headers = await one.answer()
+        assert (status, headers["x-aibridge-attempts"]) == (503, "2")
+        assert len(one.upstream.requests) == 5
+        assert isinstance(await one.error(), CircuitOpen)
+        assert len(one.upstream.requests) == 5
+        await one.answer(model="other")
+        await one.answer(route="/v1/responses")
+        assert len(one.upstream.requests) > 5
+
+
+async def test_limits_are_no_failures() -> None:
+    """429 opens nothing, however often it comes."""
+    async with desk(Answer(429), max_retries=0) as one:
+        for _ in range(20):
+            assert (await one.answer())[0] == 429
+
+
+async def test_cancelled_probe_gives_its_place_back() -> None:
+    """Clients that leave while the provider is being probed do not lock it."""
+    async with desk(OVERLOADED, max_retries=0, circuit_breaker={"failure_threshold": 1, "timeout": 0.001}) as one:
+        await one.answer()
+        one.upstream.answers = [SILENCE]
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+            one.upstream.arrived.clear()
+            task = asyncio.create_task(one.call())
+            await one.upstream.arrived.wait()
+            task.cancel()
+            await asyncio.wait((task,))
+        one.upstream.answers = [OK]
+        assert (await one.answer())[0] == 200
+
+
+async def test_cancelled_in_a_pause() -> None:
+    """A client that leaves in a pause ends the call, and the answer that was held for it is let go."""
+    async with desk(Answer(503, headers={"content-length": "10"})) as one:
+        paused = asyncio.Event()
+
+        async def pause(_: float) -> None:
+            paused.set()
+            await asyncio.Event().wait()
+
+        one.caller = Caller(one.caller._client, one.metrics, sleep=pause)
+        task = asyncio.create_task(one.call())
+        await paused.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_retries_are_counted() -> None:
+    """Metrics tell further attempts by their reason."""
+    async with desk(HANG_UP, OVERLOADED, LIMITED, OK, api_keys=KEYS[1:], max_retries=2) as one:
+        assert (await one.answer())[0] == 200
+        text = generate_latest(one.metrics.registry).decode()
+        for reason in ("key", "503", "unreachable"):
+            assert f'aibridge_upstream_retries_total{{provider="openai",reason="{reason}"}} 1.0' in text
+
+
+async def test_state_survives_replacement() -> None:
+    """A provider that an app's own source builds anew with the same settings goes on with what is known."""
+    async with desk(OVERLOADED) as one:
+        await one.answer()
+        await one.answer()
+        again, other = (OpenAIProvider("openai", one.provider.settings) for _ in range(2))
+        again.take_over(one.provider)
+        assert list(again.breakers)
+        assert not list(other.breakers)

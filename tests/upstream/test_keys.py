@@ -1,0 +1,101 @@
+"""Which key a request takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from fastapi_aibridge.upstream.keys import LONGEST_REST, Credential, KeyPool
+
+from .clock import MovableClock
+
+KEYS = [f"sk-key-{number}-0123456789" for number in range(4)]
+CALLERS = [f"user-{number}" for number in range(400)]
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+def pool(clock: MovableClock) -> KeyPool:
+    return KeyPool(KEYS, clock=clock)
+
+
+def test_callers_stay_with_their_key(pool: KeyPool) -> None:
+    """A caller's prompts are cached at one account, whichever worker serves them, as long as its key is well."""
+    other_worker = KeyPool(KEYS)
+    for caller in CALLERS:
+        assert {pool.choose(caller), pool.choose(caller), other_worker.choose(caller)} == {pool.choose(caller)}
+
+
+def test_callers_are_spread(pool: KeyPool) -> None:
+    """Every key has a fair share of the callers."""
+    shares = Counter(pool.choose(caller) for caller in CALLERS)
+    assert len(shares) == 4
+    assert min(shares.values()) > 60
+
+
+def test_callers_of_a_resting_key_are_spread(pool: KeyPool) -> None:
+    """One key's callers do not all fall upon the same other key, and the rest stay where they are."""
+    homes = {caller: pool.choose(caller) for caller in CALLERS}
+    resting = homes[CALLERS[0]]
+    pool.rest(resting, 429, None)
+    moved = Counter(pool.choose(caller) for caller, home in homes.items() if home == resting)
+    assert len(moved) == 3
+    assert all(pool.choose(caller) == home for caller, home in homes.items() if home != resting)
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "seconds"), [(429, 7.0, 7.0), (429, None, 30.0), (401, None, 300.0), (429, 1e9, LONGEST_REST)]
+)
+def test_rests_end(pool: KeyPool, clock: MovableClock, status: int, asked: float | None, seconds: float) -> None:
+    """A key rests as long as the provider asks, or a time that suits the status, and never without end."""
+    home = pool.choose("alice")
+    pool.rest(home, status, asked)
+    clock.now += seconds - 0.1
+    assert pool.choose("alice") != home
+    clock.now += 0.2
+    assert pool.choose("alice") == home
+
+
+def test_another_key(pool: KeyPool) -> None:
+    """Each ready key is offered once, and then none."""
+    tried = [pool.choose("alice")]
+    while (key := pool.another("alice", tried)) is not None:
+        assert key not in tried
+        tried.append(key)
+    assert len(tried) == 4
+
+
+def test_all_rest(pool: KeyPool, clock: MovableClock) -> None:
+    """Where all keys rest, requests take the one that is ready first."""
+    for seconds, key in enumerate(KEYS, 10):
+        pool.rest(Credential(key, "centralized"), 429, seconds)
+    assert {pool.choose(caller).key for caller in CALLERS} == {KEYS[0]}
+
+
+def test_later_end_counts(pool: KeyPool, clock: MovableClock) -> None:
+    """A short rest does not end a longer one."""
+    home = pool.choose("alice")
+    pool.rest(home, 401, None)
+    pool.rest(home, 429, 1)
+    clock.now += 2
+    assert pool.choose("alice") != home
+
+
+def test_states(pool: KeyPool, clock: MovableClock) -> None:
+    """The state tells keys apart by hint and gives none of them away."""
+    pool.rest(Credential(KEYS[1], "centralized"), 429, 20)
+    clock.now += 5
+    states = list(pool)
+    assert [one.resting_for for one in states] == [0, 15, 0, 0]
+    assert not any(key in str(states) for key in KEYS)
+    assert pool.rests == {429: 1}
+
+
+def test_same_key_twice() -> None:
+    """A key that the settings name twice is one key."""
+    assert len(KeyPool(["a", "b", "a"])) == 2
