@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ..errors import ConfigurationError
 from .batch import Sink
 from .postgres import PostgresSink
-from .sqlite import SQLiteSink
+from .sqlite import SQLiteSink, enter_wal
 
 
 class Database:
@@ -47,9 +47,9 @@ class Database:
         else:
             raise ConfigurationError(f"records go to SQLite or PostgreSQL, not to {parsed.get_backend_name()!r}")
 
-    def open(self) -> None:
+    def open(self, *, create: bool) -> None:
         if self.is_sqlite:
-            self.engine = create_async_engine(self._with_file())
+            self.engine = create_async_engine(self._with_file(create=create))
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             return
         try:
@@ -57,13 +57,17 @@ class Database:
         except ModuleNotFoundError as error:
             raise ConfigurationError("PostgreSQL needs: pip install 'fastapi-aibridge[postgres]'") from error
 
-    def _with_file(self) -> URL:
+    def _with_file(self, *, create: bool) -> URL:
         name = self.url.database
         if not name or name == ":memory:":
             self._directory = tempfile.TemporaryDirectory(prefix="aibridge-")
             return self.url.set(database=str(Path(self._directory.name) / "records.db"))
         if not name.startswith("file:"):
             path = Path(name)
+            if not create:
+                if not path.exists():
+                    raise ConfigurationError(f"there is no database {name!r}")
+                return self.url
             path.parent.mkdir(parents=True, exist_ok=True)
             # It will hold prompts: for nobody else to read. Its log files inherit this.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -103,7 +107,6 @@ class Database:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA busy_timeout = 5000")
+    enter_wal(cursor.execute)
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()

@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from ..errors import RecorderUnavailable
 from .content import ending_without_content, facts_without_content
 from .cursor import to_microseconds
@@ -61,7 +59,7 @@ class SQLRecorder(SQLStore):
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        super().__init__(url)
+        super().__init__(url, create=True)
         self._capture_content = capture_content
         self._retention = retention
         self._migrates = migrate
@@ -86,7 +84,7 @@ class SQLRecorder(SQLStore):
         """Open, migrate, recover. Raises `RecorderUnavailable` where the database stays away for `open_timeout`."""
         if self._writer is not None:
             raise RuntimeError("this recorder is open already; an app needs one of its own")
-        self._database.open()
+        self._database.open(create=True)
         self._id = str(uuid4())
         self._presence = Presence(self._database, self._id, lease=self._lease)
         self._turn_day()
@@ -189,7 +187,7 @@ class SQLRecorder(SQLStore):
                         await self.migrate()
                     await self._presence.beat()
                     await self._presence.recover(at_start=True)
-            except (OSError, SQLAlchemyError) as error:
+            except Exception as error:
                 if asyncio.get_running_loop().time() + 0.25 >= deadline:
                     raise RecorderUnavailable(
                         f"the records' database cannot be opened: {type(error).__name__}"
@@ -203,7 +201,7 @@ class SQLRecorder(SQLStore):
             async with asyncio.timeout(self._shutdown_timeout):
                 await self._presence.interrupt_own()
                 await self._presence.leave()
-        except (OSError, SQLAlchemyError) as error:
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
             log.warning("the recorder could not sign off from its database: %s", type(error).__name__)
 
     async def _stay_present(self) -> None:
@@ -214,13 +212,13 @@ class SQLRecorder(SQLStore):
                 async with asyncio.timeout(self._lease):
                     await self._presence.beat()
                     await self._presence.recover()
-            except (OSError, SQLAlchemyError) as error:
+            except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 log.warning("the recorder's heartbeat failed: %s", type(error).__name__)
 
     async def _keep_up(self) -> None:
         while True:
             try:
                 await self.keep_up()
-            except (OSError, SQLAlchemyError) as error:
+            except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 log.warning("the upkeep of the records failed: %s", type(error).__name__)
             await self._sleep(self._upkeep)

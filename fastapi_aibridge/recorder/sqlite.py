@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Callable
 from itertools import chain
 from queue import SimpleQueue
 from typing import Any, cast
@@ -75,8 +76,7 @@ class SQLiteSink:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA busy_timeout = 5000")
+        enter_wal(connection.execute)
         connection.execute("PRAGMA cache_size = -32000")
         # Each checkpoint waits for the disk; a few megabytes more of log mean fewer of them.
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
@@ -106,6 +106,23 @@ class SQLiteSink:
                 statement = self._statements[kind, size] = _statement(kind, size)
             connection.execute(statement, list(chain.from_iterable(rows[place : place + size])))
             place += size
+
+
+def enter_wal(execute: Callable[[str], object]) -> None:
+    """Use the write-ahead log, and wait for locks up to five seconds.
+
+    Whoever looked at the file before another connection switched to the log would wait for that one's end, and finds
+    the switch done when it looks again: so a few short waits, not one long one.
+    """
+    execute("PRAGMA busy_timeout = 100")
+    for attempts_left in reversed(range(50)):
+        try:
+            execute("PRAGMA journal_mode = WAL")
+            break
+        except Exception as error:
+            if not attempts_left or "locked" not in str(error):
+                raise
+    execute("PRAGMA busy_timeout = 5000")
 
 
 def _statement(kind: str, rows: int) -> str:

@@ -20,14 +20,16 @@ from .usage import UsageQuery, UsageRow
 class SQLStore:
     """The SQLite or PostgreSQL database that `url` names, while it is entered: `async with SQLStore(url) as store`.
 
-    It records nothing, so that a command can look at a database that others record into.
+    It records nothing, so that a command can look at a database that others record into. A SQLite file that does not
+    exist is an error (`ConfigurationError`) unless it may be created.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = False) -> None:
         self._database = Database(url)
+        self._create = create
 
     async def __aenter__(self) -> Self:
-        self._database.open()
+        self._database.open(create=self._create)
         return self
 
     async def __aexit__(

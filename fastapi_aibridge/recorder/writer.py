@@ -190,6 +190,8 @@ class Writer:
 
     async def _write_singly(self, batch: Batch) -> None:
         """One row that the database refuses must not take those with it that share its commit."""
+        if batch.unsealed:
+            await self._sink.write([], [], [], batch.unsealed)
         for start in batch.starts[:]:
             if not await self._is_taken([start.row], [], []):
                 batch.starts.remove(start)

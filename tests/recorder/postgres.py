@@ -14,7 +14,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 
 
 class PostgresServer:
@@ -35,7 +35,7 @@ class PostgresServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
-        initdb = [
+        initdb: list[str | Path] = [
             self._binaries / "initdb",
             *("-D", self._directory / "data", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),
             *("--locale=C.UTF-8",),
@@ -43,14 +43,14 @@ class PostgresServer:
         subprocess.run(initdb, check=True, user=self._user, cwd=self._directory, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:
-        command = [
+        command: list[str | Path] = [
             self._binaries / "postgres",
             *("-D", self._directory / "data", "-p", str(self._port), "-k", self._directory),
             *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=50"),
         ]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, user=self._user, cwd=self._directory, stdout=log, stderr=log)
-        ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        ready: list[str | Path] = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
         deadline = time.monotonic() + 20
         while subprocess.run(ready, check=False, cwd=self._directory).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -66,9 +66,12 @@ class PostgresServer:
 
     def create_database(self) -> str:
         """A new database; returns its URL."""
+        return asyncio.run(self.create_database_async())
+
+    async def create_database_async(self) -> str:
         self._databases += 1
         name = f"records{self._databases}"
-        asyncio.run(self._create(name))
+        await self._create(name)
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/{name}"
 
     async def _create(self, name: str) -> None:

@@ -12,7 +12,7 @@ from fastapi_aibridge.recorder.records import Facts, InterceptionRecord, Prompt,
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageStore
 
-from .making import ending, full_facts, interception, usage
+from .making import ending, full_facts, interception, until, usage
 
 pytestmark = pytest.mark.anyio
 
@@ -113,9 +113,7 @@ async def test_without_content_capture_no_text_is_kept(kind: str, url: str) -> N
         await recorder.start(begun)
         await recorder.observe(begun.id, full_facts())
         await recorder.end(begun.id, ended, full_facts())
-        record = await recorder.get(begun.id)
-        while kind == "sql" and sql.pending:
-            record = await recorder.get(begun.id)
+        await until(lambda: not sql.pending)
         record = await recorder.get(begun.id)
     assert record is not None
     assert "secret" not in repr(record)

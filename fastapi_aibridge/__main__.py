@@ -1,0 +1,136 @@
+"""The command `python -m fastapi_aibridge`: the records' database from outside the app."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from .errors import AIBridgeError
+from .recorder.export import ExportFormat, export
+from .recorder.recorder import InterceptionQuery
+from .recorder.sql import DEFAULT_RETENTION, DEFAULT_URL
+from .recorder.store import SQLStore
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_ENVIRONMENT = "AIBRIDGE_RECORDER__URL"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the process's exit status."""
+    options = _parser().parse_args(arguments)
+    url = options.url or _from_environment() or DEFAULT_URL
+    try:
+        asyncio.run(options.run(url, options))
+    except BrokenPipeError:
+        # Whoever read has had enough; the interpreter must not try to flush what it did not get.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (AIBridgeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    except SQLAlchemyError as error:
+        # The text may quote values of the records.
+        reason = type(getattr(error, "orig", None) or error).__name__
+        print(f"error: the database answered with {reason}; has it been migrated?", file=sys.stderr)  # noqa: T201
+    else:
+        return 0
+    return 1
+
+
+def _from_environment() -> str | None:
+    return next((value for name, value in os.environ.items() if name.upper() == _ENVIRONMENT), None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fastapi_aibridge", description="Work on the records' database.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    exporting = commands.add_parser("export", help="write interceptions out, newest first")
+    exporting.set_defaults(run=_export)
+    exporting.add_argument("--format", type=ExportFormat, choices=list(ExportFormat), default=ExportFormat.JSONL)
+    exporting.add_argument("--output", "-o", type=Path, metavar="FILE", help="default: standard output")
+    for name in ("initiator-id", "provider", "model", "session-id"):
+        exporting.add_argument(f"--{name}")
+    exporting.add_argument("--started-after", type=_moment, metavar="TIME", help="from this time on (ISO 8601)")
+    exporting.add_argument("--started-before", type=_moment, metavar="TIME", help="before this time (ISO 8601)")
+
+    pruning = commands.add_parser("prune", help="delete old interceptions, in small batches")
+    pruning.set_defaults(run=_prune)
+    pruning.add_argument(
+        "--older-than",
+        type=_duration,
+        default=timedelta(seconds=DEFAULT_RETENTION),
+        metavar="DURATION",
+        help="30d, 12h, 90m, or a number of seconds (default: 60d)",
+    )
+
+    migrating = commands.add_parser("migrate", help="bring the tables to this release's schema")
+    migrating.set_defaults(run=_migrate)
+
+    for command in (exporting, pruning, migrating):
+        command.add_argument("--url", help=f"the database (default: ${_ENVIRONMENT}, else {DEFAULT_URL})")
+    return parser
+
+
+async def _export(url: str, options: argparse.Namespace) -> None:
+    query = InterceptionQuery(
+        initiator_id=options.initiator_id,
+        provider=options.provider,
+        model=options.model,
+        session_id=options.session_id,
+        started_after=options.started_after,
+        started_before=options.started_before,
+    )
+    async with SQLStore(url) as store:
+        if options.output is None:
+            await _write(sys.stdout.buffer, store, query, options.format)
+        else:
+            with options.output.open("wb") as output:
+                await _write(output, store, query, options.format)
+
+
+async def _write(output: BinaryIO, store: SQLStore, query: InterceptionQuery, format: ExportFormat) -> None:  # noqa: A002
+    async for chunk in export(store, query, format=format):
+        output.write(chunk)
+    output.flush()
+
+
+async def _prune(url: str, options: argparse.Namespace) -> None:
+    async with SQLStore(url) as store:
+        count = await store.prune(datetime.now(UTC) - options.older_than)
+    print(f"{count} interceptions deleted")  # noqa: T201
+
+
+async def _migrate(url: str, _: argparse.Namespace) -> None:
+    async with SQLStore(url, create=True) as store:
+        changed = await store.migrate()
+    print("the tables have been migrated" if changed else "there was nothing to migrate")  # noqa: T201
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 60d or 12h")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-01-31T12:00:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

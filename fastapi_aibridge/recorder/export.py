@@ -1,0 +1,112 @@
+"""Interceptions as a stream of bytes, of any number in little memory: JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from .jsonform import record_json
+from .recorder import InterceptionQuery, InterceptionStore
+from .records import InterceptionRecord
+from .rows import NO_TOKENS, add_tokens, dump
+from .schema import TOKEN_COLUMNS
+
+_LARGEST_PAGE = 200
+_LARGEST_CHUNK = 4 * 1024 * 1024
+
+_NESTED = ("metadata", "token_usages", "prompts", "tool_usages", "thoughts")
+_PLAIN = (
+    "id",
+    "initiator_id",
+    "api_key_id",
+    "provider",
+    "provider_type",
+    "route",
+    "model",
+    "streaming",
+    "client",
+    "user_agent",
+    "session_id",
+    "correlating_tool_call_id",
+    "credential_kind",
+    "credential_hint",
+    "started_at",
+    "ended_at",
+    "status",
+    "upstream_status",
+    "error",
+)
+CSV_COLUMNS = (*_PLAIN, *TOKEN_COLUMNS, *_NESTED)
+
+
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    """One interception to a line, as `record_json` gives it."""
+    CSV = "csv"
+    """RFC 4180 with a header line; sums of tokens, and what is nested as JSON in a column of its own. A text that a
+    spreadsheet would run as a formula is preceded by an apostrophe."""
+
+
+async def export(
+    store: InterceptionStore,
+    query: InterceptionQuery | None = None,
+    *,
+    format: ExportFormat = ExportFormat.JSONL,  # noqa: A002
+) -> AsyncIterator[bytes]:
+    """Chunks of the interceptions that match, newest first; the query's limit is not heeded.
+
+    What starts while the export runs is left out. Raises `InvalidCursor`.
+    """
+    if format is ExportFormat.CSV:
+        yield _csv_line(CSV_COLUMNS)
+    query = replace(query or InterceptionQuery(), limit=_LARGEST_PAGE // 2)
+    line = _csv_record if format is ExportFormat.CSV else _json_line
+    while True:
+        page = await store.list(query)
+        size = 0
+        chunk: list[bytes] = []
+        for record in page.items:
+            chunk.append(line(record))
+            size += len(chunk[-1])
+        yield b"".join(chunk)
+        if page.next_cursor is None:
+            return
+        # Records may be large: what the last page weighed decides how many the next one takes.
+        limit = query.limit * _LARGEST_CHUNK // max(size, 1)
+        query = replace(query, cursor=page.next_cursor, limit=max(1, min(limit, query.limit * 2, _LARGEST_PAGE)))
+
+
+def _json_line(record: InterceptionRecord) -> bytes:
+    value = record_json(record)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return dump(value).encode() + b"\n"
+
+
+def _csv_record(record: InterceptionRecord) -> bytes:
+    value = record_json(record)
+    tokens = add_tokens(NO_TOKENS, record.facts.token_usages)
+    return _csv_line(
+        [*(_cell(value[name]) for name in _PLAIN), *tokens, *(dump(value[name]) for name in _NESTED)],
+    )
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
+def _csv_line(cells: Any) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode("utf-8", "replace")

@@ -1,0 +1,172 @@
+"""Several recorders as one, and recorders that are only made when they are first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from ..errors import ConfigurationError
+from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
+from .records import Ending, Facts, Interception, InterceptionRecord, Status
+
+log = logging.getLogger(__name__)
+
+RecorderFactory = Callable[[], Awaitable[Recorder]]
+
+
+class LazyRecorder:
+    """The recorder that an async factory makes at the first use; if it fails, the next use tries again.
+
+    A recorder that is an async context manager is entered when it is made, and left with this one.
+    """
+
+    def __init__(self, factory: RecorderFactory) -> None:
+        self._factory = factory
+        self._recorder: Recorder | None = None
+        self._making: asyncio.Task[Recorder] | None = None
+        self._stack = AsyncExitStack()
+
+    async def resolve(self) -> Recorder:
+        """The recorder; whoever asks while it is being made waits for the same one."""
+        if self._recorder is not None:
+            return self._recorder
+        if self._making is None:
+            # A task of its own, so that it goes on when the first one who asks goes away.
+            self._making = asyncio.create_task(self._make(), name="aibridge-recorder-factory")
+        return await asyncio.shield(self._making)
+
+    async def _make(self) -> Recorder:
+        try:
+            recorder = await self._factory()
+            if isinstance(recorder, AbstractAsyncContextManager):
+                await self._stack.enter_async_context(recorder)
+            self._recorder = recorder
+            return recorder
+        finally:
+            self._making = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._making is not None:
+            await asyncio.wait([self._making])
+        self._recorder = None
+        await self._stack.aclose()
+
+    async def start(self, interception: Interception) -> None:
+        await (await self.resolve()).start(interception)
+
+    async def observe(self, interception_id: str, facts: Facts) -> None:
+        await (await self.resolve()).observe(interception_id, facts)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        await (await self.resolve()).end(interception_id, ending, facts)
+
+
+class FanoutRecorder:
+    """Each record goes to all of the recorders; an async function among them makes its recorder at the first use.
+
+    A start must succeed in all of them: where one fails, the others are told the end at once. Reading asks the
+    first that can be read.
+    """
+
+    def __init__(self, *recorders: Recorder | RecorderFactory) -> None:
+        if not recorders:
+            raise ConfigurationError("a fan-out needs at least one recorder")
+        self._recorders: tuple[Recorder, ...] = tuple(
+            recorder if isinstance(recorder, Recorder) else LazyRecorder(recorder) for recorder in recorders
+        )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            for recorder in self._recorders:
+                if isinstance(recorder, AbstractAsyncContextManager):
+                    await self._stack.enter_async_context(recorder)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def start(self, interception: Interception) -> None:
+        """Raises the first error, when every recorder has answered."""
+        if len(self._recorders) == 1:
+            await self._recorders[0].start(interception)
+            return
+        started = [asyncio.ensure_future(recorder.start(interception)) for recorder in self._recorders]
+        try:
+            await asyncio.gather(*started, return_exceptions=True)
+        except asyncio.CancelledError:
+            # Those that were still at it are cancelled too and tidy up after themselves.
+            await asyncio.wait(started)
+            await self._undo(interception, started, Status.CANCELLED)
+            raise
+        for start in started:
+            if start.cancelled() or start.exception() is not None:
+                await self._undo(interception, started, Status.FAILED)
+                await start
+
+    async def observe(self, interception_id: str, facts: Facts) -> None:
+        await self._tell(lambda recorder: recorder.observe(interception_id, facts))
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        await self._tell(lambda recorder: recorder.end(interception_id, ending, facts))
+
+    async def list(self, query: InterceptionQuery) -> Page:
+        """Raises `InvalidCursor`, and `ConfigurationError` where none of the recorders can be read."""
+        return await (await self._store()).list(query)
+
+    async def get(self, interception_id: str) -> InterceptionRecord | None:
+        """Raises `ConfigurationError` where none of the recorders can be read."""
+        return await (await self._store()).get(interception_id)
+
+    async def store(self) -> InterceptionStore | None:
+        """The first recorder that can be read; it may also add up (`UsageStore`)."""
+        for recorder in self._recorders:
+            candidate: object = recorder
+            if isinstance(candidate, LazyRecorder):
+                candidate = await candidate.resolve()
+            if isinstance(candidate, FanoutRecorder):
+                candidate = await candidate.store()
+            if isinstance(candidate, InterceptionStore):
+                return candidate
+        return None
+
+    async def _store(self) -> InterceptionStore:
+        store = await self.store()
+        if store is None:
+            raise ConfigurationError("none of the recorders can be read back")
+        return store
+
+    async def _tell(self, tell: Callable[[Recorder], Awaitable[None]]) -> None:
+        """Each of them in turn, also after one has failed or the caller is cancelled."""
+        failure: BaseException | None = None
+        for recorder in self._recorders:
+            try:
+                await tell(recorder)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is raised when all have been told
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def _undo(self, interception: Interception, started: Sequence[asyncio.Future[None]], status: Status) -> None:
+        ending = Ending(status=status, ended_at=datetime.now(UTC))
+        for recorder, start in zip(self._recorders, started, strict=True):
+            if not start.cancelled() and start.exception() is None:
+                try:
+                    await recorder.end(interception.id, ending, Facts())
+                except Exception as error:  # noqa: BLE001 - the start's own failure is the one to raise
+                    log.warning("a recorder did not take an end: %s", type(error).__name__)

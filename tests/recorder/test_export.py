@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import tracemalloc
+from typing import Any
+
+import orjson
+import pytest
+
+from fastapi_aibridge.recorder.export import CSV_COLUMNS, ExportFormat, export
+from fastapi_aibridge.recorder.jsonform import record_json
+from fastapi_aibridge.recorder.memory import MemoryRecorder
+from fastapi_aibridge.recorder.recorder import InterceptionQuery
+from fastapi_aibridge.recorder.records import Facts, Prompt
+from fastapi_aibridge.recorder.sql import SQLRecorder
+
+from .making import at, ending, full_facts, interception, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def exported(*arguments: Any, **options: Any) -> bytes:
+    return b"".join([chunk async for chunk in export(*arguments, **options)])
+
+
+async def test_json_lines_are_the_json_form_of_each_interception() -> None:
+    """One line for each, newest first, filtered as the listing is."""
+    recorder = MemoryRecorder()
+    for minute in range(120):
+        begun = interception(started_at=at(minute), initiator_id="bob" if minute % 2 else "alice")
+        await recorder.start(begun)
+        await recorder.end(begun.id, ending(), full_facts())
+    lines = (await exported(recorder)).splitlines()
+    page = await recorder.list(InterceptionQuery(limit=500))
+    assert [orjson.loads(line) for line in lines] == [record_json(record) for record in page.items]
+    assert len((await exported(recorder, InterceptionQuery(initiator_id="bob", limit=1))).splitlines()) == 60
+
+
+async def test_csv_has_a_column_for_each_member() -> None:
+    """Texts with commas, quotes and line breaks survive; what is nested stands there as JSON."""
+    recorder = MemoryRecorder()
+    begun = interception(model='a,"b"\r\nc', metadata={"team": "blue"}, started_at=at(0))
+    await recorder.start(begun)
+    await recorder.end(begun.id, ending(error="=HYPERLINK(1)"), full_facts())
+    await recorder.start(interception(started_at=at(1)))
+    text = (await exported(recorder, format=ExportFormat.CSV)).decode()
+    running, ended = csv.DictReader(io.StringIO(text, newline=""))
+    assert tuple(ended) == CSV_COLUMNS
+    assert ended["model"] == 'a,"b"\r\nc'
+    assert ended["error"] == "'=HYPERLINK(1)"
+    assert (ended["streaming"], ended["output_tokens"], ended["upstream_status"]) == ("true", "10", "200")
+    assert orjson.loads(ended["metadata"]) == {"team": "blue"}
+    assert orjson.loads(ended["tool_usages"])[0]["tool"] == "read_file"
+    assert (running["status"], running["ended_at"], running["prompts"]) == ("running", "", "[]")
+
+
+@pytest.mark.parametrize("kind", list(ExportFormat))
+async def test_an_empty_export_is_well_formed(kind: ExportFormat) -> None:
+    """Nothing but CSV's header."""
+    lines = (await exported(MemoryRecorder(), format=kind)).splitlines()
+    assert len(lines) == (1 if kind is ExportFormat.CSV else 0)
+
+
+async def test_ten_thousand_rows_are_exported_in_flat_memory(url: str) -> None:
+    """The peak does not depend on how many there are; each is there once, though others are recorded meanwhile."""
+    facts = Facts(prompts=[Prompt(message_id="m", text="x" * 2000)])
+    ids = set()
+    async with SQLRecorder(url, retention=0) as recorder:
+        for block in range(12):
+            begun = [interception(started_at=at(block)) for _ in range(1000)]
+            await asyncio.gather(*map(recorder.start, begun))
+            for each in begun:
+                await recorder.end(each.id, ending(), facts)
+                ids.add(each.id)
+        await until(lambda: not recorder.pending)
+        peaks: list[int] = []
+        count = 0
+        tracemalloc.start()
+        try:
+            async for chunk in export(recorder):
+                for line in chunk.splitlines():
+                    ids.remove(orjson.loads(line)["id"])
+                    count += 1
+                if count // 3000 > len(peaks):
+                    await recorder.start(interception(started_at=at(100)))
+                    peaks.append(tracemalloc.get_traced_memory()[1])
+                    tracemalloc.reset_peak()
+        finally:
+            tracemalloc.stop()
+    assert count == 12_000
+    assert ids == set()
+    assert max(peaks[1:]) < peaks[0] + 1_000_000
+
+
+async def test_large_records_make_small_pages(url: str) -> None:
+    """An export of large records takes few of them at a time."""
+    facts = Facts(prompts=[Prompt(message_id="m", text="x" * 1_000_000)])
+    async with SQLRecorder(url, retention=0) as recorder:
+        for minute in range(60):
+            begun = interception(started_at=at(minute))
+            await recorder.start(begun)
+            await recorder.end(begun.id, ending(), facts if minute < 10 else Facts())
+        await until(lambda: not recorder.pending)
+        sizes = [len(chunk) async for chunk in export(recorder, InterceptionQuery(started_before=at(50)))]
+        assert sum(sizes) > 10_000_000
+        sizes = [len(chunk) async for chunk in export(recorder, InterceptionQuery(started_before=at(10)))]
+        assert len(sizes) == 1

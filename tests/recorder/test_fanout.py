@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+import pytest
+
+from fastapi_aibridge.errors import ConfigurationError
+from fastapi_aibridge.recorder.fanout import FanoutRecorder, LazyRecorder
+from fastapi_aibridge.recorder.memory import MemoryRecorder
+from fastapi_aibridge.recorder.recorder import InterceptionQuery, InterceptionStore, Recorder
+from fastapi_aibridge.recorder.records import Ending, Facts, Interception, Status
+from fastapi_aibridge.recorder.sql import SQLRecorder
+
+from .making import ending, full_facts, interception, until
+
+pytestmark = pytest.mark.anyio
+
+
+class Failing:
+    """A recorder that cannot be read and takes nothing."""
+
+    async def start(self, interception: Interception) -> None:
+        raise OSError("away")
+
+    async def observe(self, interception_id: str, facts: Facts) -> None:
+        raise OSError("away")
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        raise OSError("away")
+
+
+class Entered(MemoryRecorder):
+    """A recorder that notes how often it was entered and left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visits: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self.visits.append("in")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.visits.append("out")
+
+
+async def test_each_record_goes_to_all_of_them(url: str) -> None:
+    """A start, what is observed and the end reach every recorder; the database is opened and left with the fan-out."""
+    memory, begun = MemoryRecorder(), interception()
+    async with FanoutRecorder(memory, SQLRecorder(url)) as recorder:
+        assert isinstance(recorder, Recorder)
+        assert isinstance(recorder, InterceptionStore)
+        await recorder.start(begun)
+        await recorder.observe(begun.id, full_facts())
+        await recorder.end(begun.id, ending(), full_facts())
+        assert (await recorder.list(InterceptionQuery())).items == [await recorder.get(begun.id)]
+    async with SQLRecorder(url) as sql:
+        stored, held = await sql.get(begun.id), await memory.get(begun.id)
+        assert stored is not None
+        assert held is not None
+        assert stored.facts == held.facts
+
+
+async def test_a_start_that_one_refuses_is_ended_in_the_others() -> None:
+    """The request is refused, so nothing may be left running."""
+    memory, begun = MemoryRecorder(), interception()
+    recorder = FanoutRecorder(memory, Failing())
+    with pytest.raises(OSError, match="away"):
+        await recorder.start(begun)
+    record = await memory.get(begun.id)
+    assert record is not None
+    assert record.ending is not None
+    assert record.ending.status is Status.FAILED
+
+
+async def test_an_end_reaches_all_though_one_fails() -> None:
+    """The failure is raised when all have been told."""
+    memory, begun = MemoryRecorder(), interception()
+    await memory.start(begun)
+    with pytest.raises(OSError, match="away"):
+        await FanoutRecorder(Failing(), memory).end(begun.id, ending(), Facts())
+    record = await memory.get(begun.id)
+    assert record is not None
+    assert record.ending is not None
+
+
+async def test_a_cancelled_start_is_ended_in_those_that_have_it() -> None:
+    """A caller that goes away while one recorder still works leaves nothing running in another."""
+    memory, begun = MemoryRecorder(), interception()
+
+    class Slow(Failing):
+        async def start(self, interception: Interception) -> None:
+            await asyncio.Event().wait()
+
+    start = asyncio.create_task(FanoutRecorder(memory, Slow()).start(begun))
+
+    async def arrived() -> bool:
+        return await memory.get(begun.id) is not None
+
+    await until(arrived)
+    start.cancel()
+    await asyncio.wait([start])
+    assert start.cancelled()
+    record = await memory.get(begun.id)
+    assert record is not None
+    assert record.ending is not None
+    assert record.ending.status is Status.CANCELLED
+
+
+async def test_a_factory_is_asked_once_at_the_first_use() -> None:
+    """Nothing is made before it is needed, and all who need it at once share one; it is entered and left."""
+    made: list[Entered] = []
+
+    async def make() -> Recorder:
+        await asyncio.sleep(0)
+        made.append(Entered())
+        return made[-1]
+
+    async with FanoutRecorder(make) as recorder:
+        assert made == []
+        await asyncio.gather(*(recorder.start(interception()) for _ in range(5)))
+        assert len(made) == 1
+        assert len((await recorder.list(InterceptionQuery())).items) == 5
+        assert made[0].visits == ["in"]
+    assert made[0].visits == ["in", "out"]
+
+
+async def test_a_factory_that_fails_is_asked_again() -> None:
+    """The failure is that one request's; the next one tries again."""
+    attempts = 0
+
+    async def make() -> Recorder:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise OSError("not yet")
+        return MemoryRecorder()
+
+    recorder = LazyRecorder(make)
+    with pytest.raises(OSError, match="not yet"):
+        await recorder.start(interception())
+    await recorder.start(interception())
+    assert attempts == 2
+
+
+async def test_a_factory_outlives_the_first_who_asked() -> None:
+    """A caller that goes away while the recorder is made does not take it from the others."""
+    go = asyncio.Event()
+
+    async def make() -> Recorder:
+        await go.wait()
+        return MemoryRecorder()
+
+    recorder = LazyRecorder(make)
+    first, second = (asyncio.create_task(recorder.start(interception())) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    go.set()
+    await second
+
+
+async def test_reading_without_a_store_names_the_cure() -> None:
+    """A fan-out of recorders that only write says so."""
+    with pytest.raises(ConfigurationError, match="none of the recorders"):
+        await FanoutRecorder(Failing()).get("x")
+    with pytest.raises(ConfigurationError, match="at least one"):
+        FanoutRecorder()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, inspect, text
+
+from fastapi_aibridge.recorder.database import Database
+from fastapi_aibridge.recorder.migrate import HEAD, VERSION_TABLE, alembic_config, is_ours, migrate
+from fastapi_aibridge.recorder.schema import metadata
+from fastapi_aibridge.recorder.sql import SQLRecorder
+from fastapi_aibridge.recorder.store import SQLStore
+
+from .making import interception
+
+pytestmark = pytest.mark.anyio
+
+
+async def run(url: str, look: Any) -> Any:
+    database = Database(url)
+    database.open(create=True)
+    try:
+        async with database.writing() as connection:
+            return await connection.run_sync(look)
+    finally:
+        await database.close()
+
+
+async def test_the_migrated_tables_are_those_that_the_code_expects(url: str) -> None:
+    """Alembic finds no difference between the migrated database and the metadata."""
+    async with SQLStore(url, create=True) as store:
+        assert await store.migrate()
+        assert not await store.migrate()
+
+    def differences(connection: Connection) -> Any:
+        from alembic.autogenerate import compare_metadata
+        from alembic.migration import MigrationContext
+
+        options = {"include_name": is_ours, "version_table": VERSION_TABLE}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+    assert await run(url, differences) == []
+
+
+async def test_the_newest_revision_is_the_one_that_starts_look_for() -> None:
+    """The constant that spares a start loading alembic names the head of the scripts."""
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
+
+
+async def test_a_migration_can_be_taken_back(url: str) -> None:
+    """Downgrading to the base leaves none of the tables, and touches none of the app's."""
+
+    def down(connection: Connection) -> list[str]:
+        from alembic import command
+
+        connection.execute(text("CREATE TABLE of_the_app (id INTEGER)"))
+        command.upgrade(alembic_config(connection), "head")
+        command.downgrade(alembic_config(connection), "base")
+        return inspect(connection).get_table_names()
+
+    assert set(await run(url, down)) == {"of_the_app", VERSION_TABLE}
+
+
+async def test_several_processes_may_migrate_at_once(url: str) -> None:
+    """One of them does the work, the others wait for it."""
+    program = f"""
+import asyncio
+from fastapi_aibridge.recorder.store import SQLStore
+async def main():
+    async with SQLStore({url!r}, create=True) as store:
+        await store.migrate()
+asyncio.run(main())
+"""
+    processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", program) for _ in range(3)]
+    assert [await process.wait() for process in processes] == [0, 0, 0]
+    async with SQLRecorder(url, migrate=False) as recorder:
+        await recorder.start(interception())
+
+
+async def test_concurrent_recorders_of_one_process_may_migrate_at_once(url: str) -> None:
+    """Two apps that start together on an empty database both come up."""
+    databases = [Database(url) for _ in range(3)]
+    for database in databases:
+        database.open(create=True)
+    assert sorted(await asyncio.gather(*map(migrate, databases))) == [False, False, True]
+    for database in databases:
+        await database.close()

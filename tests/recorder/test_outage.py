@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastapi_aibridge.errors import RecorderUnavailable
+from fastapi_aibridge.recorder.records import Facts, Status
+from fastapi_aibridge.recorder.sql import SQLRecorder
+
+from .making import ending, interception, until, usage
+from .postgres import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: PostgresServer) -> None:
+    """Under load, with the server killed and started again: all that started is there with its end, once."""
+    url = await own_postgres.create_database_async()
+    completed: list[str] = []
+    refused: list[str] = []
+    stop = asyncio.Event()
+    async with SQLRecorder(url, start_timeout=0.3) as recorder:
+
+        async def run() -> None:
+            while not stop.is_set():
+                begun = interception()
+                try:
+                    await recorder.start(begun)
+                except RecorderUnavailable:
+                    refused.append(begun.id)
+                    await asyncio.sleep(0.02)
+                else:
+                    await asyncio.sleep(0.005)
+                    await recorder.end(begun.id, ending(), Facts(token_usages=[usage()]))
+                    completed.append(begun.id)
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            for _ in range(30):
+                tasks.create_task(run())
+            await until(lambda: len(completed) >= 300)
+            await asyncio.to_thread(own_postgres.stop)
+            await until(lambda: len(refused) >= 100)
+            assert not recorder.available
+            await asyncio.to_thread(own_postgres.start)
+            before = len(completed)
+            await until(lambda: len(completed) >= before + 300)
+            stop.set()
+    async with SQLRecorder(url) as recorder:
+        for interception_id in completed:
+            record = await recorder.get(interception_id)
+            assert record is not None
+            assert record.ending is not None
+            assert record.ending.status is Status.COMPLETED
+            assert record.facts.token_usages == [usage()]
+        for interception_id in refused:
+            record = await recorder.get(interception_id)
+            assert record is None or record.ending is not None
+
+
+async def test_a_database_that_is_away_at_the_start_is_waited_for(own_postgres: PostgresServer) -> None:
+    """The recorder opens when the database comes in time, and raises within the bound when it does not."""
+    url = await own_postgres.create_database_async()
+    await asyncio.to_thread(own_postgres.stop)
+    with pytest.raises(RecorderUnavailable):
+        async with SQLRecorder(url, open_timeout=0.5):
+            pass
+    starting = asyncio.create_task(asyncio.to_thread(own_postgres.start))
+    async with SQLRecorder(url, open_timeout=20) as recorder:
+        await recorder.start(interception())
+    await starting
+
+
+async def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path) -> None:
+    """Another program that holds SQLite's write lock delays starts, and too long a lock refuses them."""
+    path = tmp_path / "records.db"
+    async with SQLRecorder(f"sqlite+aiosqlite:///{path}", start_timeout=0.3) as recorder:
+        locking = sqlite3.connect(path, isolation_level=None)
+        locking.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RecorderUnavailable):
+            await recorder.start(interception())
+        locking.execute("ROLLBACK")
+        locking.close()
+        await until(lambda: recorder.available)
+        await recorder.start(begun := interception())
+        assert await recorder.get(begun.id)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from fastapi_aibridge.recorder.database import Database
+from fastapi_aibridge.recorder.recorder import InterceptionQuery
+from fastapi_aibridge.recorder.retention import prune
+from fastapi_aibridge.recorder.sql import SQLRecorder
+from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery
+
+from .making import NOON, ending, full_facts, interception, until
+
+pytestmark = pytest.mark.anyio
+
+
+class MovedClock:
+    """Time that only the test moves."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self._sleepers: list[tuple[datetime, asyncio.Event]] = []
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        woken = asyncio.Event()
+        self._sleepers.append((self.now + timedelta(seconds=seconds), woken))
+        await woken.wait()
+
+    async def move(self, by: timedelta) -> None:
+        """Moves when the recorder's two tasks have come to rest."""
+        await until(lambda: len(self._sleepers) == 2)
+        self.now += by
+        due = [woken for moment, woken in self._sleepers if moment <= self.now]
+        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self.now]
+        for woken in due:
+            woken.set()
+
+
+async def ids(recorder: SQLRecorder) -> set[str]:
+    return {item.interception.id for item in (await recorder.list(InterceptionQuery(limit=1000))).items}
+
+
+async def record(recorder: SQLRecorder, started_at: datetime, *, ended: bool = True) -> str:
+    begun = interception(started_at=started_at)
+    await recorder.start(begun)
+    if ended:
+        await recorder.end(begun.id, ending(), full_facts())
+    return begun.id
+
+
+async def test_upkeep_deletes_what_is_older_than_the_retention(url: str) -> None:
+    """As time goes on the old go, with their facts and their sums; the young and the running stay."""
+    clock = MovedClock(NOON)
+    async with SQLRecorder(url, retention=60 * 86400, clock=clock, sleep=clock.sleep) as recorder:
+        old = await record(recorder, NOON - timedelta(days=59))
+        running = await record(recorder, NOON - timedelta(days=59), ended=False)
+        young = await record(recorder, NOON)
+        assert await ids(recorder) == {old, running, young}
+        await clock.move(timedelta(days=2))
+
+        async def gone() -> bool:
+            return old not in await ids(recorder)
+
+        await until(gone)
+        assert await ids(recorder) == {running, young}
+        assert await recorder.get(old) is None
+
+
+async def test_sums_of_days_go_with_their_interceptions(url: str) -> None:
+    """A day that was added up is forgotten when the whole of it is too old."""
+    clock = MovedClock(NOON + timedelta(days=3))
+    async with SQLRecorder(url, retention=60 * 86400, clock=clock, sleep=clock.sleep) as recorder:
+        await record(recorder, NOON)
+        await record(recorder, NOON + timedelta(days=1))
+        await until(lambda: not recorder.pending)
+        await recorder.keep_up()
+        await recorder.keep_up()
+        clock.now += timedelta(days=57, hours=13)
+        await recorder.keep_up()
+        (row,) = await recorder.usage(UsageQuery(by=(UsageBy.DAY,)))
+        assert row.day == (NOON + timedelta(days=1)).date()
+
+
+async def test_retention_of_zero_keeps_all(url: str) -> None:
+    """Zero means for ever."""
+    async with SQLRecorder(url, retention=0) as recorder:
+        kept = await record(recorder, NOON - timedelta(days=10_000))
+        await recorder.keep_up()
+        assert await ids(recorder) == {kept}
+
+
+async def test_pruning_lets_writers_through(url: str) -> None:
+    """It goes in small transactions, so that what is recorded meanwhile need not wait for its end."""
+    async with SQLRecorder(url, retention=0) as recorder:
+        await asyncio.gather(*(record(recorder, NOON) for _ in range(100)))
+        await until(lambda: not recorder.pending)
+        database = Database(url)
+        database.open(create=False)
+        pruning = asyncio.create_task(prune(database, NOON + timedelta(days=1), batch=5))
+        recorded = 0
+        while not pruning.done():
+            await record(recorder, NOON + timedelta(days=2))
+            recorded += 1
+        assert await pruning == 100
+        assert recorded >= 5
+        await database.close()
+        assert len(await ids(recorder)) == recorded
