@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types check bench docs clean
+.PHONY: help run test test-oldest lint types bench docs clean
 
 help: ## Show this text
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +22,11 @@ run: $(INSTALLED) ## Serve the example app on http://127.0.0.1:8000, with no key
 
 test: lint types ## Run lint, type checks and all tests
 	$(BIN)/python -m pytest
+
+test-oldest: ## Run the tests that touch FastAPI against the oldest release that is supported
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.121.0'
+	$(OLDEST)/bin/python -m pytest tests/plugin tests/gateway tests/test_corpus.py
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .
@@ -36,4 +42,4 @@ docs: $(INSTALLED) ## Build the documentation into site/; a warning is an error
 	$(BIN)/zensical build --clean --strict
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.build
+	rm -rf $(VENV) $(OLDEST) site .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.build
