@@ -1,0 +1,193 @@
+"""Providers: addresses, routes, credentials, what they add to a request, and their error shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import HttpUrl, SecretStr
+
+from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.principal import Principal
+from fastapi_aibridge.providers import AnthropicProvider, Credential, OpenAIProvider, Provider, build_providers
+from fastapi_aibridge.settings import ProviderSettings
+
+ALICE = Principal("alice")
+KEY = "sk-0123456789abcdef"
+CENTRAL = Credential(KEY, "centralized")
+
+
+def openai(base_url: str = "https://api.openai.com/v1", **members: Any) -> OpenAIProvider:
+    return OpenAIProvider("openai", ProviderSettings(base_url=HttpUrl(base_url), api_key=SecretStr(KEY), **members))
+
+
+def anthropic(base_url: str = "https://api.anthropic.com", **members: Any) -> AnthropicProvider:
+    settings = ProviderSettings(base_url=HttpUrl(base_url), api_key=SecretStr(KEY), **members)
+    return AnthropicProvider("anthropic", settings)
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "query", "url"),
+    [
+        (openai(), "/v1/responses", b"", "https://api.openai.com/v1/responses"),
+        (openai("https://h/x/v1/"), "/v1/models", b"", "https://h/x/v1/models"),
+        (openai("https://h"), "/v1/models", b"", "https://h/models"),
+        (openai(), "/v1/models", b"a=1&b=%2F+c", "https://api.openai.com/v1/models?a=1&b=%2F+c"),
+        (openai(), "/v1/models/a%20b", b"", "https://api.openai.com/v1/models/a%20b"),
+        (openai(), "/v1/models/a%3Fb", b"x", "https://api.openai.com/v1/models/a%3Fb?x"),
+        (anthropic(), "/v1/messages", b"beta=true", "https://api.anthropic.com/v1/messages?beta=true"),
+        (anthropic("http://h:81/x/"), "/v1/messages", b"", "http://h:81/x/v1/messages"),
+    ],
+)
+def test_where_a_path_is_found_upstream(provider: Provider, path: str, query: bytes, url: str) -> None:
+    """Below the base URL, which has the version path where the vendor's SDK expects it there; encoding untouched."""
+    assert str(provider.url(path, query)) == url
+
+
+@pytest.mark.parametrize("query", [b"a=b c\r\nHost: x", b"a=\x00", b"a#b", b"\xc3\xa9=\xff"])
+def test_no_query_breaks_out_of_its_place(query: bytes) -> None:
+    """What no query may have is percent-encoded: no line break, no fragment."""
+    url = openai().url("/v1/models", query)
+    assert url.raw_path_qs.isascii()
+    assert url.raw_path_qs.isprintable()
+    assert " " not in url.raw_path_qs
+    assert url.raw_fragment == ""
+
+
+def test_without_a_base_url_the_vendors_own_is_called() -> None:
+    """Also where an app makes the settings itself."""
+    settings = ProviderSettings(api_key=SecretStr(KEY))
+    assert OpenAIProvider("o", settings).base_url == "https://api.openai.com/v1"
+    assert AnthropicProvider("a", settings).base_url == "https://api.anthropic.com"
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "passes"),
+    [
+        (openai(), "/v1/models", True),
+        (openai(), "/v1/models/gpt-5", True),
+        (openai(), "/v1/models/", False),
+        (openai(), "/v1/modelsx", False),
+        (openai(), "/v1/conversations", True),
+        (openai(), "/v1/conversations/c/items", True),
+        (openai(), "/v1/responses/r/cancel", True),
+        (openai(), "/v1/responses", False),
+        (openai(), "/v1/chat/completions", False),
+        (openai(), "/v1/files", False),
+        (openai(), "/V1/models", False),
+        (openai(), "/v1/messages", False),
+        (anthropic(), "/v1/models/m", True),
+        (anthropic(), "/v1/messages/count_tokens", True),
+        (anthropic(), "/v1/messages/batches", False),
+        (anthropic(), "/api/event_logging/batch", True),
+        (anthropic(), "/api/event_logging", False),
+        (anthropic(), "/v1/responses/x", False),
+    ],
+)
+def test_which_paths_pass(provider: Provider, path: str, passes: bool) -> None:
+    """Those that are listed, and below `/*` at least one more segment."""
+    assert provider.passes_through(path) is passes
+
+
+def test_the_central_credential_pays() -> None:
+    """Unless the caller brought a key and may."""
+    assert openai().credential(None, ALICE) == CENTRAL
+    assert openai(byok=True).credential(None, ALICE) == CENTRAL
+    own = openai(byok=True).credential("sk-own", ALICE)
+    assert (own.key, own.kind) == ("sk-own", "byok")
+
+
+def test_keys_that_are_not_wanted_or_missing() -> None:
+    """403 for one that the provider does not take, 401 where there is none."""
+    with pytest.raises(GatewayError, match="no key of the caller's own") as refused:
+        openai().credential("sk-own", ALICE)
+    assert refused.value.status == 403
+    with pytest.raises(GatewayError, match="X-AIBridge-Token") as missing:
+        OpenAIProvider("openai", ProviderSettings(byok=True)).credential(None, ALICE)
+    assert missing.value.status == 401
+
+
+@pytest.mark.parametrize(("key", "hint"), [(KEY, "sk-...cdef"), ("short", "..."), ("x" * 15, "..."), ("", "...")])
+def test_a_hint_is_not_the_key(key: str, hint: str) -> None:
+    """Seven characters of a long key, none of a short one; nor does the representation say more."""
+    credential = Credential(key, "byok")
+    assert credential.hint == hint
+    assert repr(credential) == f"Credential({hint!r}, 'byok')"
+
+
+def test_no_representation_shows_a_key() -> None:
+    """Representations end up in logs."""
+    for provider in (openai(), anthropic()):
+        assert KEY not in repr(provider)
+        assert KEY not in repr(provider.settings)
+    assert "s3cret" not in repr(ProviderSettings(extra_headers={"x-auth": "s3cret"}))
+
+
+def test_what_the_gateway_adds() -> None:
+    """The credential in the vendor's header, and the configured headers; nothing of the caller unless wanted."""
+    alice = Principal("alice", metadata={"team": "x"})
+    extra = {"X-Team": "blue"}
+    assert openai(extra_headers=extra).own_headers(CENTRAL, alice) == [
+        ("authorization", f"Bearer {KEY}"),
+        ("X-Team", "blue"),
+    ]
+    assert anthropic().own_headers(CENTRAL, alice) == [("x-api-key", KEY)]
+
+
+def test_actor_headers_are_safe() -> None:
+    """Names and values come from the app's users: none breaks a line, ends a name or leaves ASCII."""
+    hostile = Principal(
+        "al ice\r\nX-Evil: 1",
+        metadata={"user name": "Zoë", "a: b\r\nx": "c\nd", "ü": "\ud800", "N": 5, "pct": "100%", "ok_1.x-y": ""},
+    )
+    assert openai(send_actor_headers=True).own_headers(CENTRAL, hostile)[1:] == [
+        ("x-aibridge-actor-id", "al ice%0D%0AX-Evil: 1"),
+        ("x-aibridge-actor-metadata-user-name", "Zo%C3%AB"),
+        ("x-aibridge-actor-metadata-a--b--x", "c%0Ad"),
+        ("x-aibridge-actor-metadata--", "?"),
+        ("x-aibridge-actor-metadata-n", "5"),
+        ("x-aibridge-actor-metadata-pct", "100%25"),
+        ("x-aibridge-actor-metadata-ok_1.x-y", ""),
+    ]
+
+
+def test_unchanged_providers_are_kept() -> None:
+    """A reload makes new ones only where settings changed: the others keep what they know."""
+    one = {name: ProviderSettings(type=name, api_key=SecretStr(KEY)) for name in ("openai", "anthropic")}
+    first = build_providers(one)
+    assert [type(provider) for provider in first] == [OpenAIProvider, AnthropicProvider]
+    again = {name: ProviderSettings(type=name, api_key=SecretStr(KEY)) for name in one}
+    assert all(new is old for new, old in zip(build_providers(again, first), first, strict=True))
+    again["openai"] = ProviderSettings(type="openai", api_key=SecretStr("sk-other"))
+    second = build_providers(again, first)
+    assert second[0] is not first[0]
+    assert second[1] is first[1]
+    assert [provider.name for provider in build_providers({"openai": again["openai"]}, second)] == ["openai"]
+
+
+@pytest.mark.parametrize(
+    ("status", "openai_type", "anthropic_type"),
+    [
+        (400, "invalid_request_error", "invalid_request_error"),
+        (401, "authentication_error", "authentication_error"),
+        (403, "permission_error", "permission_error"),
+        (404, "invalid_request_error", "not_found_error"),
+        (413, "invalid_request_error", "request_too_large"),
+        (415, "invalid_request_error", "invalid_request_error"),
+        (429, "rate_limit_error", "rate_limit_error"),
+        (500, "server_error", "api_error"),
+        (502, "server_error", "api_error"),
+        (503, "server_error", "overloaded_error"),
+        (504, "server_error", "timeout_error"),
+    ],
+)
+def test_error_shapes(status: int, openai_type: str, anthropic_type: str) -> None:
+    """Each vendor's SDK finds the error in the shape that it knows."""
+    error = GatewayError(status, "some_code", "What happened.")
+    assert openai().error_body(error) == {
+        "error": {"message": "What happened.", "type": openai_type, "param": None, "code": "some_code"}
+    }
+    assert anthropic().error_body(error) == {
+        "type": "error",
+        "error": {"type": anthropic_type, "message": "What happened."},
+    }
