@@ -1,0 +1,180 @@
+"""Content encodings: bodies are decoded whole and within the limit, or refused."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastapi_aibridge.body import decode_body
+from fastapi_aibridge.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts_gzip, decode
+from fastapi_aibridge.errors import GatewayError
+
+BODY = b'{"model":"gpt-5","input":"' + b"abc" * 1000 + b'"}'
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def zstd_streamed(data: bytes) -> bytes:
+    """As from a client that does not know the length in advance: the frame does not tell it."""
+    compressor = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": zstd,
+}
+each_encoding = pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+
+
+@pytest.mark.parametrize("encoding", [*ENCODERS, "GZIP", " zstd "])
+def test_bodies_are_decoded(encoding: str) -> None:
+    """Names in any case."""
+    encoded = ENCODERS[encoding.strip().lower()](BODY)
+    assert decode(encoded, encoding, len(BODY)) == BODY
+    assert decode(ENCODERS[encoding.strip().lower()](b""), encoding, 0) == b""
+
+
+def test_no_encoding() -> None:
+    """`identity` is the body itself."""
+    assert decode(BODY, "identity", len(BODY)) == BODY
+
+
+def test_zstd_frames_without_a_length() -> None:
+    """A streaming compressor does not know it."""
+    assert decode(zstd_streamed(BODY), "zstd", len(BODY)) == BODY
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_bodies_in_several_parts(encoding: str) -> None:
+    """gzip members and zstd frames may follow each other; none is dropped (RFC 1952, RFC 8878)."""
+    parts = [BODY[:100], b"", BODY[100:]]
+    encoded = b"".join([ENCODERS[encoding](part) for part in parts])
+    assert decode(encoded, encoding, len(BODY)) == BODY
+    with pytest.raises(DecodedTooLarge):
+        decode(encoded, encoding, len(BODY) - 1)
+    with pytest.raises(ValueError, match="behind its end"):
+        decode(ENCODERS[encoding](b"x") * 1000, encoding, 10_000)
+
+
+@each_encoding
+def test_a_body_over_the_limit_is_refused(encoding: str) -> None:
+    """One byte more than the limit, and a bomb, which is not unpacked to its end."""
+    with pytest.raises(DecodedTooLarge):
+        decode(ENCODERS[encoding](BODY), encoding, len(BODY) - 1)
+    bomb = ENCODERS[encoding](bytes(50_000_000))
+    assert len(bomb) < 60_000
+    with pytest.raises(DecodedTooLarge):
+        decode(bomb, encoding, 1000)
+
+
+@each_encoding
+def test_a_body_that_is_cut_off_is_refused(encoding: str) -> None:
+    """At any byte: half a request must not pass for a whole one."""
+    encoded = ENCODERS[encoding](b'{"model":"gpt-5"}')
+    for end in range(len(encoded)):
+        with pytest.raises(ValueError, match=r"cut off|not encoded"):
+            decode(encoded[:end], encoding, 1000)
+    if encoding == "zstd":
+        with pytest.raises(ValueError, match="cut off"):
+            decode(zstd_streamed(BODY)[:-1], encoding, 10_000)
+
+
+@each_encoding
+def test_what_follows_the_body_is_refused(encoding: str) -> None:
+    """It would be another body than the one that a stricter reader sees."""
+    with pytest.raises(ValueError, match="not encoded"):
+        decode(ENCODERS[encoding](BODY) + b"more", encoding, 10_000)
+
+
+def test_a_zstd_frame_may_not_ask_for_much_memory() -> None:
+    """Windows over 8 MiB are refused (RFC 9659)."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=24)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(ValueError, match="not encoded"):
+        decode(compressor.compress(BODY) + compressor.flush(), "zstd", 10_000)
+
+
+@pytest.mark.parametrize("encoding", ["br", "compress", "gzip, zstd", "", "x"])
+def test_other_encodings_are_refused(encoding: str) -> None:
+    """With an error that a client understands."""
+    with pytest.raises(UnsupportedEncoding):
+        decode(b"x", encoding, 10)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(), st.sampled_from(["gzip", "deflate", "zstd"]))
+def test_garbage_is_refused(data: bytes, encoding: str) -> None:
+    """Whatever comes, the answer is an error of the value, never another."""
+    with pytest.raises(ValueError, match=r"not encoded|cut off"):
+        decode(data, encoding, 1000)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(), st.sampled_from(["gzip", "deflate"]), st.integers(1, 9))
+def test_streams_are_decoded_piece_by_piece(data: bytes, encoding: str, size: int) -> None:
+    """However the encoded bytes are cut; the inflater tells when they are complete."""
+    encoded = ENCODERS[encoding](data)
+    inflater = Inflater(encoding, 2**63)
+    pieces = []
+    for at in range(0, len(encoded), size):
+        assert not inflater.complete
+        pieces.append(inflater.feed(encoded[at : at + size]))
+    assert b"".join(pieces) == data
+    assert inflater.complete
+
+
+def test_a_stream_of_several_members_goes_on() -> None:
+    """A server may end a member with each flush."""
+    inflater = Inflater("gzip", 100)
+    assert [inflater.feed(gzip.compress(part)) for part in (b"a", b"b", b"c")] == [b"a", b"b", b"c"]
+    assert inflater.complete
+
+
+def test_the_limit_is_for_all_pieces_together() -> None:
+    """A stream that grows over it is refused then."""
+    inflater = Inflater("gzip", 3)
+    assert inflater.feed(gzip.compress(b"ab")) == b"ab"
+    with pytest.raises(DecodedTooLarge):
+        inflater.feed(gzip.compress(b"cd"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "status"),
+    [("br", b"x", 415), ("gzip", b"x", 400), ("gzip", gzip.compress(bytes(11)), 413), ("zstd", b"", 400)],
+)
+def test_what_the_client_is_told(encoding: str, data: bytes, status: int) -> None:
+    """415 for an encoding that is not known here, 400 for a broken body, 413 for one that is too large."""
+    with pytest.raises(GatewayError) as refused:
+        decode_body(data, encoding, 10)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5, br", True),
+        ("gzip ; q=1", True),
+        ("gzip;q=0", False),
+        ("gzip; Q=0.0", False),
+        ("gzip;q=0.000", False),
+        ("identity", False),
+        ("notgzip", False),
+        ("*", False),
+        ("", False),
+    ],
+)
+def test_what_a_client_accepts(header: str, accepted: bool) -> None:
+    """gzip where it is named with a weight above 0."""
+    assert accepts_gzip(header) is accepted

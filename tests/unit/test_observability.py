@@ -1,0 +1,103 @@
+"""Metrics with bounded labels, and spans that cost nothing where nobody listens."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fastapi_aibridge.observability import Metrics
+from fastapi_aibridge.observability.tracing import fail, tracer
+from fastapi_aibridge.recorder.records import Interception, Status, TokenUsage
+
+
+def interception(initiator: str = "alice", model: str = "gpt-5") -> Interception:
+    return Interception(
+        id="i",
+        initiator_id=initiator,
+        api_key_id="",
+        provider="openai",
+        provider_type="openai",
+        route="/v1/responses",
+        model=model,
+        streaming=True,
+        client="Codex",
+        user_agent=None,
+        session_id=None,
+        correlating_tool_call_id=None,
+        credential_kind="centralized",
+        credential_hint=None,
+        metadata={},
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_interceptions_are_counted() -> None:
+    """Those that run, and those that have ended by what is known to be few."""
+    metrics = Metrics()
+    value = metrics.registry.get_sample_value
+    metrics.started()
+    metrics.started()
+    assert value("aibridge_interceptions_in_flight") == 2
+    metrics.ended(interception(), Status.COMPLETED, 0.2)
+    metrics.ended(interception("bob", "gpt-4"), Status.COMPLETED, 3.0)
+    assert value("aibridge_interceptions_in_flight") == 0
+    labels = {"provider": "openai", "route": "/v1/responses"}
+    ended = {**labels, "status": "completed", "client": "Codex", "streaming": "true"}
+    assert value("aibridge_interceptions_total", ended) == 2
+    assert value("aibridge_interception_duration_seconds_count", labels) == 2
+    assert value("aibridge_interception_duration_seconds_sum", labels) == pytest.approx(3.2)
+
+
+def test_no_label_tells_who_or_what() -> None:
+    """Principals and models are the callers' to choose: as labels they would grow without bound."""
+    metrics = Metrics()
+    metrics.started()
+    metrics.ended(interception("alice-with-a-name", "model-with-a-name"), Status.FAILED, 0.1)
+    assert b"with-a-name" not in generate_latest(metrics.registry)
+
+
+def test_tokens_are_counted_by_kind() -> None:
+    """Zeros make no sample grow."""
+    metrics = Metrics()
+    metrics.tokens("openai", TokenUsage(message_id="m", input_tokens=5, output_tokens=7, cache_read_tokens=2))
+    metrics.tokens("openai", TokenUsage(message_id="m", input_tokens=1))
+    kinds = ("input", "output", "cache_read", "cache_write")
+    values = [
+        metrics.registry.get_sample_value("aibridge_tokens_total", {"provider": "openai", "kind": kind})
+        for kind in kinds
+    ]
+    assert values == [6, 7, 2, 0]
+
+
+def test_a_registry_can_be_given() -> None:
+    """Apps have one of their own; two apps in one process do not meet otherwise."""
+    registry = CollectorRegistry()
+    assert Metrics(registry).registry is registry
+    assert Metrics().registry is not Metrics().registry
+
+
+def test_there_is_no_tracer_while_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None stands for it, so that not even attributes are put together; with a provider there is one."""
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+    assert tracer() is None
+    provider = TracerProvider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    assert tracer() is not None
+
+
+def test_a_failed_span_says_no_more_than_the_kind() -> None:
+    """The text of an error may hold what a trace must not."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with provider.get_tracer("t").start_as_current_span("s") as span:
+        fail(span, ValueError("sk-secret"))
+    [finished] = exporter.get_finished_spans()
+    assert (finished.status.status_code, finished.status.description) == (trace.StatusCode.ERROR, "ValueError")
+    assert "sk-secret" not in finished.to_json()

@@ -1,0 +1,69 @@
+"""Error responses of the gateway itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from starlette.types import Message
+
+from fastapi_aibridge.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
+from fastapi_aibridge.providers import AnthropicProvider, OpenAIProvider, Provider
+from fastapi_aibridge.refusal import send_error
+from fastapi_aibridge.settings import ProviderSettings
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = ProviderSettings(api_key=SecretStr("k"))
+ERROR = GatewayError(503, "busy", "Try again.", headers={"Retry-After": "5"})
+
+
+async def sent(provider: Provider | None, error: GatewayError = ERROR, **given: Any) -> tuple[Message, Any]:
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await send_error(send, provider, error, **given)
+    start, body = messages
+    headers = dict(start["headers"])
+    assert headers[b"content-type"] == b"application/json"
+    assert headers[b"content-length"] == str(len(body["body"])).encode()
+    assert not body.get("more_body", False)
+    return start, json.loads(body["body"])
+
+
+@pytest.mark.parametrize("provider", [OpenAIProvider("o", SETTINGS), AnthropicProvider("a", SETTINGS)])
+async def test_an_error_has_the_providers_shape(provider: Provider) -> None:
+    """Status, headers and body."""
+    start, body = await sent(provider, headers={"X-AIBridge-Interception-Id": "i"})
+    assert body == provider.error_body(ERROR)
+    assert start["status"] == 503
+    headers = dict(start["headers"])
+    assert headers[b"retry-after"] == b"5"
+    assert headers[b"x-aibridge-interception-id"] == b"i"
+
+
+@pytest.mark.parametrize(
+    ("path", "anthropic"),
+    [
+        ("/ai/nobody/v1/messages", True),
+        ("/nobody/v1/messages/count_tokens", True),
+        ("/ai/nobody/v1/chat/completions", False),
+        ("/ai/nobody/v1/messagesx", False),
+        ("", False),
+    ],
+)
+async def test_without_a_provider_the_path_tells(path: str, anthropic: bool) -> None:
+    """The caller's SDK is the one that calls such paths."""
+    _, body = await sent(None, path=path)
+    assert ("type" in body) is anthropic
+    assert body["error"]["message"] == "Try again."
+
+
+def test_the_upstreams_failures_have_their_statuses() -> None:
+    """502 where it cannot be reached, 504 where it is silent."""
+    assert UpstreamUnreachable("x").status == 502
+    assert UpstreamTimeout("x").status == 504
