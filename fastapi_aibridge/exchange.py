@@ -4,6 +4,7 @@ injected tools and go round, record the end.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from datetime import UTC, datetime
@@ -137,6 +138,10 @@ class Exchange:
         self._reply = Reply(self._send, self._id)
         try:
             await engine.recorder.start(interception)
+        except asyncio.CancelledError:
+            # It may have been written all the same, and what has begun must end.
+            await self._record_end(Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC)), Facts())
+            raise
         except Exception:
             logger.exception("interception %s could not be recorded and is refused", self._id)
             await self._reply.fail(self._provider, _not_recorded(), None)
@@ -151,6 +156,11 @@ class Exchange:
             status, error = self._outcome()
         except ClientGone:
             pass
+        except asyncio.CancelledError:
+            # The server gives the request up, at its own end above all; the client may well be there.
+            error = "the server ended the request"
+            await self._reply.fail(self._provider, _given_up(), self._observer)
+            raise
         except OSError:
             logger.debug("interception %s: the client cannot be written to", self._id)
         except GatewayError as problem:
@@ -184,6 +194,9 @@ class Exchange:
             "interception %s %s: %s %s, upstream status %s",
             self._id, status, interception.provider, interception.route, self._upstream_status,
         )  # fmt: skip
+        await self._record_end(ending, facts)
+
+    async def _record_end(self, ending: Ending, facts: Facts) -> None:
         try:
             await self._engine.recorder.end(self._id, ending, facts)
         except Exception:
@@ -312,6 +325,10 @@ class Exchange:
             span.set_attribute("http.response.status_code", response.status)
             self._upstream_status = response.status
             return response
+
+
+def _given_up() -> GatewayError:
+    return GatewayError(503, "shutting_down", "the server ended the request; try again", headers={"retry-after": "1"})
 
 
 def _not_recorded() -> GatewayError:

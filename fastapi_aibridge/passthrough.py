@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import aiohttp
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .body import read_body
 from .calls import Outgoing
@@ -13,7 +13,8 @@ from .exchange import Engine
 from .interruption import Interruption
 from .principal import Principal
 from .providers import Provider
-from .providers.headers import client_headers, upstream_headers
+from .providers.headers import upstream_headers
+from .relay import answer_headers
 from .upstream.client import read_some
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -42,24 +43,33 @@ async def pass_through(
     kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
     method, url = scope["method"], provider.url(raw_path, scope["query_string"])
     outgoing = Outgoing(method, url, kept, body, repeatable=method in SAFE_METHODS)
-    with interruption:
-        response = await engine.caller.call(provider, principal, credential, outgoing)
-        engine.metrics.passed_through(provider.name, response.status)
-        try:
-            await _relay(response, send, interruption)
-        finally:
-            response.close()
+    begun = False
+
+    async def answer(message: Message) -> None:
+        nonlocal begun
+        begun = True
+        await send(message)
+
+    try:
+        with interruption:
+            response = await engine.caller.call(provider, principal, credential, outgoing)
+            engine.metrics.passed_through(provider.name, response.status)
+            try:
+                await _relay(response, answer, interruption)
+            finally:
+                response.close()
+    except GatewayError as error:
+        if begun:
+            raise ConnectionAbortedError(error.message) from error
+        raise
 
 
 async def _relay(response: aiohttp.ClientResponse, send: Send, interruption: Interruption) -> None:
     chunk = await read_some(response)
-    head = client_headers(response.raw_headers)
+    head = answer_headers(response)
     await send({"type": "http.response.start", "status": response.status, "headers": head})
     while chunk:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        try:
-            chunk = await read_some(response)
-        except GatewayError as error:
-            raise ConnectionAbortedError(error.message) from error
+        chunk = await read_some(response)
     interruption.settle()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
