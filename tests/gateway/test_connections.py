@@ -1,0 +1,364 @@
+"""Connections that end, stall or fill up, on either side."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from contextlib import suppress
+
+import pytest
+
+from fastapi_aibridge import Status
+
+from .bodies import CHAT, WIRES, Wire
+from .gateway import CountingRecorder, Gateway, gateway
+
+pytestmark = pytest.mark.anyio
+each = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+QUICK = 0.15
+"""Seconds: a timeout that a test waits for."""
+
+
+async def status_of(gate: Gateway) -> tuple[Status, int | None]:
+    record = await gate.record()
+    assert record.ending is not None
+    return record.ending.status, record.ending.upstream_status
+
+
+# The client goes
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@each
+async def test_a_client_that_leaves_before_the_first_byte(wire: Wire, *, stream: bool) -> None:
+    """The upstream's connection is closed at once, and the interception is cancelled."""
+    async with gateway() as gate:
+        async with gate.connected() as client:
+            await client.send("POST", wire.target, wire.ask(stream=stream))
+            call = await gate.upstream.call()
+        await call.until_gone()
+        assert await status_of(gate) == (Status.CANCELLED, None)
+        await gate.idle()
+
+
+@each
+async def test_a_client_that_leaves_in_the_middle(wire: Wire) -> None:
+    """The same in the middle of a stream; what was known of the usage by then is recorded."""
+    async with gateway() as gate:
+        async with gate.connected() as client:
+            await client.send("POST", wire.target, wire.ask(stream=True))
+            call = await gate.upstream.call()
+            await call.stream(wire.events[0], wire.events[1])
+            await client.head()
+            await client.piece()
+        await call.until_gone()
+        assert await status_of(gate) == (Status.CANCELLED, 200)
+        await gate.idle()
+
+
+async def test_a_client_that_leaves_while_it_sends() -> None:
+    """A request that never came whole is no interception, and nothing goes upstream."""
+    async with gateway() as gate:
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, b"{", {"Content-Length": "100"})
+            async with asyncio.timeout(5):
+                while not gate.aibridge.pool.metrics().leases:  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(0.005)
+        await gate.idle()
+        assert gate.upstream.untouched
+        assert isinstance(gate.recorder, CountingRecorder)
+        assert gate.recorder.starts == []
+
+
+async def test_a_client_that_leaves_a_passed_through_request() -> None:
+    """Passed-through requests let go of the upstream as well, before their first byte and after it."""
+    for started in (False, True):
+        async with gateway() as gate:
+            async with gate.connected() as client:
+                await client.send("GET", "/ai/openai/v1/models")
+                call = await gate.upstream.call()
+                if started:
+                    await call.head(200, [("Content-Length", "100")])
+                    await call.write(b"begun")
+                    await client.head()
+            await call.until_gone()
+            await gate.idle()
+
+
+async def test_a_client_that_closes_only_its_sending_side() -> None:
+    """A half-closed connection counts as gone: HTTP servers cannot tell the difference."""
+    async with gateway() as gate, gate.connected() as client:
+        await client.send("POST", CHAT.target, CHAT.ask(stream=True))
+        call = await gate.upstream.call()
+        client.writer.write_eof()
+        await call.until_gone()
+        assert (await status_of(gate))[0] is Status.CANCELLED
+
+
+# The upstream goes
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half a head", "garbage"])
+@each
+async def test_an_upstream_that_breaks_before_the_first_byte(wire: Wire, how: str) -> None:
+    """The client gets 502 in the provider's shape, with the interception's id."""
+    async with gateway() as gate:
+        asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
+        call = await gate.upstream.call()
+        if how == "half a head":
+            await call.write(b"HTTP/1.1 200 OK\r\nContent-Ty")
+        elif how == "garbage":
+            await call.write(b"\x00\x01 this is not HTTP\r\n\r\n")
+        if how == "reset":
+            call.reset()
+        else:
+            call.close()
+        answer = await asked
+        assert answer.status == 502
+        assert wire.is_error(answer.body)
+        record = await gate.record()
+        assert answer.header("x-aibridge-interception-id") == record.interception.id
+        assert record.ending is not None
+        assert record.ending.status is Status.FAILED
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "end"])
+@each
+async def test_an_upstream_that_breaks_in_the_middle(wire: Wire, how: str) -> None:
+    """The stream ends after its last whole event, with an error event in the provider's shape."""
+    async with gateway() as gate:
+        asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
+        call = await gate.upstream.call()
+        await call.stream(wire.events[0], wire.events[1] + wire.events[2][:20])
+        if how == "end":
+            await call.end()
+        elif how == "close":
+            call.close()
+        else:
+            await asyncio.sleep(0.05)  # a reset may overtake what was sent before it
+            call.reset()
+        answer = await asked
+        whole = wire.events[0] + wire.events[1]
+        assert answer.whole
+        assert answer.body.startswith(whole)
+        assert wire.is_error_event(answer.body.removeprefix(whole))
+        assert await status_of(gate) == (Status.FAILED, 200)
+
+
+@each
+async def test_a_stream_that_breaks_before_its_first_event(wire: Wire) -> None:
+    """Where no event came whole, the client gets 502 and not a stream of nothing but an error."""
+    async with gateway() as gate:
+        asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
+        call = await gate.upstream.call()
+        await call.stream(wire.events[0][:10])
+        call.close()
+        answer = await asked
+        assert answer.status == 502
+        assert wire.is_error(answer.body)
+
+
+@each
+async def test_a_blocking_answer_that_breaks_off(wire: Wire) -> None:
+    """Half an answer becomes 502: nobody takes it for a whole one."""
+    async with gateway() as gate:
+        asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask()))
+        call = await gate.upstream.call()
+        await call.head(200, [("Content-Type", "application/json"), ("Content-Length", str(len(wire.blocking)))])
+        await call.write(wire.blocking[:30])
+        call.close()
+        answer = await asked
+        assert answer.status == 502
+        assert wire.is_error(answer.body)
+        assert await status_of(gate) == (Status.FAILED, 200)
+
+
+async def test_a_passed_through_answer_that_breaks_off() -> None:
+    """The client's connection breaks off as well: it must not take the piece for the whole."""
+    async with gateway() as gate:
+        for chunked in (True, False):
+            asked = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models"))
+            call = await gate.upstream.call()
+            await call.head(200, [] if chunked else [("Content-Length", "100")], chunked=chunked)
+            await (call.chunk if chunked else call.write)(b"begun")
+            await asyncio.sleep(0.05)
+            call.close()
+            answer = await asked
+            assert (answer.status, answer.body, answer.whole) == (200, b"begun", False)
+
+
+async def test_an_upstream_that_cannot_be_reached() -> None:
+    """Nobody listening there is 502, for every kind of request."""
+    async with gateway(providers={"base_url": "http://127.0.0.1:1/v1"}) as gate:
+        for method, path, body in (("POST", CHAT.target, CHAT.ask()), ("GET", "/ai/openai/v1/models", b"")):
+            answer = await gate.request(method, path, body)
+            assert answer.status == 502
+            assert CHAT.is_error(answer.body)
+            assert b"127.0.0.1" not in answer.body
+
+
+# Time
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@each
+async def test_an_upstream_that_says_nothing(wire: Wire, *, stream: bool) -> None:
+    """Past its timeout it is 504, and its connection is closed."""
+    async with gateway(providers={"read_timeout": QUICK}) as gate:
+        asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=stream)))
+        call = await gate.upstream.call()
+        answer = await asked
+        assert answer.status == 504
+        assert wire.is_error(answer.body)
+        await call.until_gone()
+        assert await status_of(gate) == (Status.FAILED, None)
+
+
+@each
+async def test_an_upstream_that_falls_silent(wire: Wire) -> None:
+    """Silence in the middle of a stream ends it with an error event; time counts from the last byte."""
+    async with gateway(providers={"read_timeout": QUICK}) as gate:
+        asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
+        call = await gate.upstream.call()
+        await call.stream()
+        for event in wire.events[:3]:
+            await asyncio.sleep(QUICK / 2)
+            await call.chunk(event)
+        answer = await asked
+        whole = b"".join(wire.events[:3])
+        assert answer.body.startswith(whole)
+        assert wire.is_error_event(answer.body.removeprefix(whole))
+        await call.until_gone()
+
+
+# Slow readers
+
+
+async def test_a_client_that_does_not_read_slows_the_upstream_down() -> None:
+    """Nobody buffers what the client does not take: after some megabytes at most the upstream can send no more."""
+    filler = b"data: " + b"x" * 65_530 + b"\n\n"
+    async with gateway() as gate, gate.connected() as client:
+        await client.send("POST", CHAT.target, CHAT.ask(stream=True))
+        call = await gate.upstream.call()
+        await call.stream(CHAT.events[0])
+        await client.head()
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < 512:
+                await asyncio.wait_for(call.chunk(filler), 0.3)
+                sent += 1
+        # Socket buffers of four ends of loopback connections, and some hundred kilobytes of ours.
+        assert sent * len(filler) < 24 * 2**20, "the gateway took all that was sent"
+        received = len(CHAT.events[0])
+        assert await client.piece() == CHAT.events[0]
+        unblocked = asyncio.create_task(_finish(call))
+        while piece := await client.piece():
+            received += len(piece)
+        await unblocked
+        assert received >= len(b"".join(CHAT.events)) + sent * len(filler)
+        assert (await status_of(gate))[0] is Status.COMPLETED
+
+
+async def _finish(call: object) -> None:
+    from .upstream import Call
+
+    assert isinstance(call, Call)
+    await call._connection.writer.drain()
+    for event in CHAT.events[1:]:
+        await call.chunk(event)
+    await call.end()
+
+
+async def test_a_client_that_does_not_read_and_leaves() -> None:
+    """A stalled client that goes away lets go of the upstream although nothing could be written to it."""
+    filler = b"data: " + b"x" * 65_530 + b"\n\n"
+    async with gateway() as gate:
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, CHAT.ask(stream=True))
+            call = await gate.upstream.call()
+            await call.stream(CHAT.events[0])
+            await client.head()
+            with suppress(TimeoutError):
+                while True:
+                    await asyncio.wait_for(call.chunk(filler), 0.2)
+        await call.until_gone()
+        assert (await status_of(gate))[0] is Status.CANCELLED
+        await gate.idle()
+
+
+async def test_many_events_in_one_segment_stay_whole() -> None:
+    """A burst of thousands of events comes through complete and in order."""
+    events = [b'data: {"n": %d}\n\n' % number for number in range(20_000)]
+    stream = CHAT.events[0] + b"".join(events) + b"".join(CHAT.events[1:])
+    async with gateway() as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True)))
+        call = await gate.upstream.call()
+        await call.stream(stream)
+        await call.end()
+        assert (await asked).body == stream
+
+
+# All of it at once
+
+
+async def test_each_interception_ends_once_whatever_happens() -> None:
+    """Random faults on both sides, many at a time: starts and ends match one to one, and nothing is left over."""
+    dice = random.Random(7)
+
+    async def play_upstream(gate: Gateway) -> None:
+        while True:
+            call = await gate.upstream._calls.get()
+            wire = next(wire for wire in WIRES if wire.path == call.path)
+            with suppress(ConnectionError):
+                match dice.randrange(8):
+                    case 0:
+                        call.reset()
+                    case 1:
+                        await call.answer(b'{"error": {"message": "no"}}', status=dice.choice([400, 429, 500]))
+                    case 2:
+                        await call.stream(wire.events[0], wire.events[1][:10])
+                        call.close()
+                    case 3:
+                        await call.head(200, [("Content-Type", "application/json"), ("Content-Length", "100")])
+                        await call.write(b"{")
+                        call.reset()
+                    case 4:
+                        pass  # silence, until the timeout
+                    case 5:
+                        await call.answer(wire.blocking)
+                    case _:
+                        await call.stream(*wire.events)
+                        await call.end()
+
+    async def use(gate: Gateway) -> None:
+        wire = dice.choice(WIRES)
+        async with gate.connected() as client:
+            await client.send("POST", wire.target, wire.ask(stream=dice.random() < 0.7))
+            if dice.random() < 0.3:
+                await asyncio.sleep(dice.random() * 0.1)
+                return
+            with suppress(asyncio.IncompleteReadError):
+                await client.answer()
+
+    async with gateway(providers={"read_timeout": 0.3}) as gate:
+        upstream = asyncio.create_task(play_upstream(gate))
+        for _ in range(6):
+            await asyncio.gather(*(use(gate) for _ in range(40)))
+        await gate.idle()
+        upstream.cancel()
+        recorder = gate.recorder
+        assert isinstance(recorder, CountingRecorder)
+        assert sorted(recorder.starts) == sorted(recorder.ends)
+        assert len(set(recorder.ends)) == len(recorder.ends)
+        records = await gate.records(len(recorder.ends))
+        assert {record.ending.status for record in records if record.ending} == {
+            Status.COMPLETED,
+            Status.FAILED,
+            Status.CANCELLED,
+        }
+        metrics = gate.aibridge.pool.metrics()
+        assert (metrics.leases, metrics.draining) == (0, 0)
+    gc.collect()
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+    assert [task for task in left if "fastapi_aibridge" in repr(task)] == []

@@ -1,0 +1,111 @@
+"""The recorder's failures, and who notices them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastapi_aibridge import Ending, Facts, Interception, Status
+
+from .bodies import CHAT, WIRES, Wire
+from .gateway import CountingRecorder, gateway
+
+pytestmark = pytest.mark.anyio
+each = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+
+
+class Failing(CountingRecorder):
+    def __init__(self, *, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    async def start(self, interception: Interception) -> None:
+        if self.at == "start":
+            raise OSError("the disk is full, says postgresql://user:s3cret@db")
+        await super().start(interception)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        await super().end(interception_id, ending, facts)
+        if self.at == "end":
+            raise OSError("the disk is full")
+
+
+class Slow(CountingRecorder):
+    """Starts when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_start = asyncio.Event()
+
+    async def start(self, interception: Interception) -> None:
+        await super().start(interception)
+        await self.may_start.wait()
+
+
+@each
+async def test_what_cannot_be_recorded_is_not_done(wire: Wire) -> None:
+    """Where the start cannot be written down, the answer is 503 and the upstream is not called."""
+    async with gateway(recorder=Failing(at="start")) as gate:
+        answer = await gate.request("POST", wire.target, wire.ask(stream=True))
+        assert answer.status == 503
+        assert answer.header("retry-after")
+        assert wire.is_error(answer.body)
+        assert b"s3cret" not in answer.body
+        assert gate.upstream.untouched
+        await gate.idle()
+        assert isinstance(gate.recorder, CountingRecorder)
+        assert gate.recorder.ends == []
+
+
+@each
+async def test_an_end_that_cannot_be_recorded_is_not_the_clients_problem(wire: Wire) -> None:
+    """The client has its answer by then, and keeps its connection."""
+    async with gateway(recorder=Failing(at="end")) as gate, gate.connected() as client:
+        for _ in range(2):
+            await client.send("POST", wire.target, wire.ask(stream=True))
+            call = await gate.upstream.call()
+            await call.stream(*wire.events)
+            await call.end()
+            assert (await client.answer()).body == b"".join(wire.events)
+
+
+async def test_the_start_is_recorded_before_the_upstream_is_called() -> None:
+    """As long as the start is not durable nothing goes upstream."""
+    recorder = Slow()
+    async with gateway(recorder=recorder) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask()))
+        await asyncio.sleep(0.1)
+        assert len(recorder.starts) == 1
+        assert gate.upstream.untouched
+        recorder.may_start.set()
+        await (await gate.upstream.call()).answer(CHAT.blocking)
+        assert (await asked).status == 200
+
+
+async def test_a_client_that_leaves_while_its_start_is_recorded() -> None:
+    """A slow recorder and an impatient client: the interception is cancelled, once."""
+    recorder = Slow()
+    async with gateway(recorder=recorder) as gate:
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, CHAT.ask())
+            await asyncio.sleep(0.1)
+        recorder.may_start.set()
+        record = await gate.record()
+        assert record.ending is not None
+        assert record.ending.status is Status.CANCELLED
+        await gate.idle()
+        assert recorder.starts == recorder.ends
+
+
+async def test_a_request_that_is_cancelled_while_its_start_is_recorded() -> None:
+    """A start that may have been written gets its end, also where the server gives the request up meanwhile."""
+    recorder = Slow()
+    options = {"as_deployed": True, "timeout_graceful_shutdown": 0}
+    async with gateway(recorder=recorder, server=options) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask()))
+        await asyncio.sleep(0.1)
+        await gate.server.stop()
+        await asked
+        assert recorder.starts == recorder.ends
+        assert gate.upstream.untouched
