@@ -31,9 +31,12 @@ _LAST_WORD = "x-should-retry"
 """What the vendors' SDKs obey: where the gateway has tried again in vain, they shall not multiply that."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
-    """A request as it goes upstream, but for what the provider adds to it."""
+    """A request as it goes upstream, but for what the provider adds to it.
+
+    Made for each request: not frozen, because that costs more than all the rest of a call.
+    """
 
     method: str
     url: URL
@@ -235,5 +238,5 @@ class _Repetition:
             self.outcome.headers.update(notes)
             raise self.outcome
         raw: RawHeaders = tuple((name.encode(), value.encode()) for name, value in notes.items())
-        self.outcome.annotate(raw)
+        self.outcome.notes = raw
         return self.outcome

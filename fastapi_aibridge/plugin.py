@@ -23,7 +23,7 @@ from .exchange import Engine
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
 from .observability.instrumentation import instrument
-from .observability.metrics import PoolCollector
+from .observability.metrics import PoolCollector, ProviderCollector
 from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
 from .providers import Provider, build_providers
@@ -72,6 +72,7 @@ class AIBridge:
         self._source = providers
         self._metrics = Metrics(registry)
         self._metrics.registry.register(PoolCollector(self._counts))
+        self._metrics.registry.register(ProviderCollector(self.providers))
         self.principal: Callable[..., Any] = principal or self._client_key_principal
         """The dependency that tells who calls: the key for `dependency_overrides`."""
         self._resolver = PrincipalResolver(self.principal)
@@ -178,6 +179,10 @@ class AIBridge:
         names = [provider.name for provider in providers]
         if len(set(names)) < len(names):
             raise SettingsError(f"the provider source gave two providers of the same name: {sorted(names)}")
+        before = {provider.name: provider for provider in previous}
+        for provider in providers:
+            if (old := before.get(provider.name)) is not None and old is not provider:
+                provider.take_over(old)
         return providers
 
     def _now(self) -> _Running:
@@ -241,6 +246,9 @@ class AIBridge:
 
     def pool_metrics(self) -> PoolMetrics:
         return self.pool.metrics()
+
+    def providers(self) -> Sequence[Provider]:
+        return () if self._running is None else self._running.pool.providers
 
     def store(self) -> InterceptionStore | None:
         recorder = self._now().recorder

@@ -13,7 +13,7 @@ from .formats.sse import Framer
 from .interruption import Interruption
 from .providers.headers import client_headers
 from .reply import RawHeaders, Reply
-from .upstream.client import leftovers, read_some
+from .upstream.client import UpstreamResponse, leftovers, read_some
 
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
@@ -26,7 +26,13 @@ def is_stream(response: aiohttp.ClientResponse) -> bool:
 
 
 def stream_head(response: aiohttp.ClientResponse) -> RawHeaders:
-    return client_headers(response.raw_headers, b"content-length", b"content-encoding")
+    return answer_headers(response, b"content-length", b"content-encoding")
+
+
+def answer_headers(response: aiohttp.ClientResponse, *dropped: bytes) -> RawHeaders:
+    """What the client gets of the upstream's headers, less those `dropped`, and the gateway's own word on them."""
+    notes = response.notes if isinstance(response, UpstreamResponse) else ()
+    return [*client_headers(response.raw_headers, *dropped, *(name for name, _ in notes)), *notes]
 
 
 async def relay_stream(
@@ -135,7 +141,7 @@ async def send_whole(
     response: aiohttp.ClientResponse, body: bytes, reply: Reply, interruption: Interruption, *dropped: bytes
 ) -> None:
     """The upstream's status and headers, less those `dropped`, with this body."""
-    head = client_headers(response.raw_headers, *dropped)
+    head = answer_headers(response, *dropped)
     if response.status not in (204, 304):
         head.append((b"content-length", str(len(body)).encode()))
     interruption.settle()
@@ -145,7 +151,7 @@ async def send_whole(
 
 async def _relay_rest(response: aiohttp.ClientResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
     """Relay what is too large to be observed, as it comes."""
-    await reply.begin(response.status, client_headers(response.raw_headers))
+    await reply.begin(response.status, answer_headers(response))
     chunk = start
     while chunk:
         await reply.piece(chunk)

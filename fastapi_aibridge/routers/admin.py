@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Protocol
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ..errors import SettingsError
 from ..pool import PoolMetrics
+from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
 from ..recorder.export import ExportFormat, export
 from ..recorder.usage import UsageBy, UsageQuery, UsageStore, usage_json
@@ -61,6 +62,9 @@ class Administration(Protocol):
 
     def pool_metrics(self) -> PoolMetrics: ...
 
+    def providers(self) -> Sequence[Provider]:
+        """Those in force."""
+
     def store(self) -> InterceptionStore | None:
         """The recorder that can be read back, if there is one."""
 
@@ -92,6 +96,11 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
         metrics = administration.pool_metrics()
         counts = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
         return counts | {"evictions": dict(metrics.evictions)}
+
+    @get("/admin/providers", response_class=Response)
+    async def providers() -> Response:
+        """The providers, with the state of their keys and of the circuit breakers that are not at rest."""
+        return _json({"items": [_provider_json(provider) for provider in administration.providers()]})
 
     def store() -> InterceptionStore:
         if (found := administration.store()) is None:
@@ -144,6 +153,34 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
         if record is None:
             raise HTTPException(404, "there is no such interception")
         return _json(record_json(record))
+
+
+def _provider_json(provider: Provider) -> dict[str, Any]:
+    now = datetime.now(UTC)
+
+    def until(seconds: float) -> str | None:
+        return (now + timedelta(seconds=seconds)).isoformat(timespec="seconds") if seconds else None
+
+    return {
+        "name": provider.name,
+        "type": provider.type,
+        "status": provider.status,
+        "base_url": provider.base_url,
+        "keys": [
+            {"hint": key.hint, "state": "resting" if key.resting_for else "ready", "until": until(key.resting_for)}
+            for key in provider.keys
+        ],
+        "breakers": [
+            {
+                "route": circuit.route,
+                "model": circuit.model,
+                "state": circuit.state,
+                "failures": circuit.failures,
+                "until": until(circuit.retry_in),
+            }
+            for circuit in provider.breakers
+        ],
+    }
 
 
 def _json(value: object) -> Response:

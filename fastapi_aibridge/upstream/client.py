@@ -31,19 +31,8 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 class UpstreamResponse(aiohttp.ClientResponse):
     """A response, and what the gateway has to say of how it was got."""
 
-    _notes: RawHeaders = ()
-
-    def annotate(self, notes: RawHeaders) -> None:
-        """Add headers, in place of those of the same names."""
-        self._notes = notes
-
-    @property
-    def raw_headers(self) -> RawHeaders:
-        headers = super().raw_headers
-        if not self._notes:
-            return headers
-        names = {name for name, _ in self._notes}
-        return tuple(pair for pair in headers if pair[0].lower() not in names) + self._notes
+    notes: RawHeaders = ()
+    """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
 
 
 class _Pooled(Enum):

@@ -1,0 +1,101 @@
+"""Breakers and keys as callers and operators of a gateway see them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fastapi_aibridge import Status
+
+from .app import ADMIN, KEYS, running
+from .raw import Answer
+
+pytestmark = pytest.mark.anyio
+
+OVERLOADED = Answer(503, b'{"error": {"message": "overloaded"}}')
+LIMITED = Answer(429, b'{"error": {"message": "slow down"}}', {"retry-after": "50"})
+BREAKER = {"circuit_breaker": {"failure_threshold": 2}}
+
+
+async def test_open_circuit_in_the_providers_shape() -> None:
+    """Once open for one caller, a circuit is open for all: an error that SDKs read, a record, and nothing sent."""
+    async with running(OVERLOADED, provider=BREAKER) as app:
+        for _ in range(2):
+            assert (await app.chat()).content == OVERLOADED.body
+        answer = await app.chat("bob")
+        assert answer.status_code == 503
+        assert 1 <= int(answer.headers["retry-after"]) <= 30
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "circuit_open")
+        record = await app.record(answer)
+        assert record.ending is not None
+        assert (record.ending.status, record.ending.upstream_status) == (Status.FAILED, None)
+        assert record.ending.error
+        assert len(app.upstream.requests) == 2
+
+
+async def test_state_survives_reloads_and_evictions() -> None:
+    """An unchanged provider keeps its breakers and keys, whatever becomes of the bridges."""
+    async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
+        await app.chat()
+        await app.chat()
+        before = (await app.admin("providers"))["items"]
+        assert (await app.client.post("/ai/admin/reload", headers=ADMIN)).json()["retired_bridges"] == 1
+        assert (await app.chat()).json()["error"]["code"] == "circuit_open"
+        assert [one["hint"] for one in before[0]["keys"] if one["state"] == "resting"]
+        assert (await app.admin("providers"))["items"][0]["breakers"][0]["state"] == "open"
+
+
+async def test_operators_see_keys_and_breakers() -> None:
+    """State by masked hint and by endpoint and model; no key is shown."""
+    async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
+        await app.chat(model="gpt-5-nano")
+        await app.chat(model="gpt-5-nano")
+        [provider] = (await app.admin("providers"))["items"]
+        assert (provider["name"], provider["type"], provider["status"]) == ("openai", "openai", "enabled")
+        assert provider["base_url"] == app.upstream.url
+        resting, ready = sorted(provider["keys"], key=lambda key: key["state"], reverse=True)
+        assert (ready["state"], ready["until"]) == ("ready", None)
+        assert datetime.fromisoformat(resting["until"]) - datetime.now(UTC) < timedelta(seconds=51)
+        [breaker] = provider["breakers"]
+        assert (breaker["route"], breaker["model"]) == ("/v1/chat/completions", "gpt-5-nano")
+        assert (breaker["state"], breaker["failures"]) == ("open", 2)
+        assert not any(key in str(provider) for key in KEYS)
+
+
+async def test_metrics_name_no_models() -> None:
+    """Breakers and keys are metrics whose labels the settings bound."""
+    async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
+        for _ in range(3):
+            await app.chat(model="made-up-by-a-client")
+        text = await app.admin("metrics")
+        route = 'provider="openai",route="/v1/chat/completions"'
+        for line in (
+            f'aibridge_circuits{{{route},state="open"}} 1.0',
+            f'aibridge_circuits{{{route},state="half_open"}} 0.0',
+            f"aibridge_circuit_trips_total{{{route}}} 1.0",
+            f"aibridge_circuit_rejections_total{{{route}}} 1.0",
+            'aibridge_key_rests_total{provider="openai",status="429"} 1.0',
+        ):
+            assert line in text
+        assert 'state="resting"} 1.0' in text
+        assert "made-up-by-a-client" not in text
+        assert not any(key in text for key in KEYS)
+
+
+async def test_attempts_are_told_to_the_client() -> None:
+    """The response says how many attempts it took, and that trying again is over."""
+    async with running(OVERLOADED, provider={"max_retries": 1, **BREAKER}) as app:
+        answer = await app.chat()
+        assert (answer.status_code, answer.content) == (503, OVERLOADED.body)
+        assert answer.headers["x-aibridge-attempts"] == "2"
+        assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_passed_through_requests_use_the_keys() -> None:
+    """A list of models comes with the next key where the first is limited."""
+    async with running(LIMITED, Answer(200, b'{"data": []}')) as app:
+        answer = await app.client.get("/ai/openai/v1/models", headers={"authorization": "Bearer key-of-alice"})
+        assert (answer.status_code, answer.content) == (200, b'{"data": []}')
+        assert answer.headers["x-aibridge-attempts"] == "2"
