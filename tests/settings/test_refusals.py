@@ -1,0 +1,253 @@
+"""What is said of settings that do not validate: which variable it is, and never its value."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fastapi_aibridge.errors import SettingsError
+from fastapi_aibridge.settings import Settings
+
+from .conftest import Setter
+
+VALUE = "s3cret"
+OPENAI = "PROVIDERS__OPENAI__"
+
+
+def refused(**values: object) -> str:
+    """The error's text. Neither it nor the traceback that would be logged has the value."""
+    with pytest.raises(SettingsError) as error:
+        Settings.load(**values)
+    whole = "".join(traceback.format_exception(error.value))
+    assert VALUE not in whole
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"{OPENAI}BASE_URL", VALUE),
+        (f"{OPENAI}BASE_URL", f"ftp://h/{VALUE}"),
+        (f"{OPENAI}BASE_URL", f"http://u:{VALUE}@h/v1"),
+        (f"{OPENAI}BASE_URL", f"http://h/v1?key={VALUE}"),
+        (f"{OPENAI}BASE_URL", f"http://h/v1#{VALUE}"),
+        (f"{OPENAI}API_KEY", f"{VALUE}\nX-Evil: 1"),
+        (f"{OPENAI}API_KEY", f"Bearer {VALUE}"),
+        (f"{OPENAI}API_KEY", f"{VALUE}é"),
+        (f"{OPENAI}API_KEYS", VALUE),
+        (f"{OPENAI}API_KEYS", f'["{VALUE}"'),
+        (f"{OPENAI}API_KEYS", f'{{"{VALUE}": 1}}'),
+        (f"{OPENAI}ENABLED", VALUE),
+        (f"{OPENAI}MAX_RETRIES", VALUE),
+        (f"{OPENAI}MAX_RETRIES", "-1"),
+        (f"{OPENAI}MAX_RETRIES", "11"),
+        (f"{OPENAI}CONNECT_TIMEOUT", "0"),
+        (f"{OPENAI}READ_TIMEOUT", "nan"),
+        (f"{OPENAI}READ_TIMEOUT", VALUE),
+        (f"{OPENAI}EXTRA_HEADERS", VALUE),
+        (f"{OPENAI}EXTRA_HEADERS", f'["{VALUE}"]'),
+        (f"{OPENAI}EXTRA_HEADERS", f'{{"X-A": "{VALUE}\\r\\nX-B: 1"}}'),
+        (f"{OPENAI}EXTRA_HEADERS", f'{{"X-A": "{VALUE}\\u0000"}}'),
+        (f"{OPENAI}EXTRA_HEADERS", f'{{"X-A": "{VALUE}\\u20ac"}}'),
+        (f"{OPENAI}EXTRA_HEADERS", f'{{"X-A: x": "{VALUE}"}}'),
+        (f"{OPENAI}EXTRA_HEADERS", f'{{"": "{VALUE}"}}'),
+        (f"{OPENAI}EXTRA_HEADERS", f'{{"Content-Length": "{VALUE}"}}'),
+        (f"{OPENAI}EXTRA_HEADERS", '{"transfer-encoding": "chunked"}'),
+        (f"{OPENAI}CIRCUIT_BREAKER__TIMEOUT", "inf"),
+        (f"{OPENAI}CIRCUIT_BREAKER__FAILURE_THRESHOLD", "0"),
+        (f"{OPENAI}CIRCUIT_BREAKER__MAX_REQUESTS", VALUE),
+        (f"{OPENAI}CIRCUIT_BREAKER", VALUE),
+        (f"{OPENAI}TYPE", VALUE),
+        ("PROVIDERS__OPENAI", VALUE),
+        ("PROVIDERS", VALUE),
+        ("PROVIDERS", f'["{VALUE}"]'),
+        ("MCP_SERVERS__FILES__URL", VALUE),
+        ("MCP_SERVERS__FILES__TOOL_ALLOW", f"({VALUE}"),
+        ("MCP_SERVERS__FILES__TOOL_DENY", f"[{VALUE}"),
+        ("MCP_SERVERS__FILES__HEADERS", f'{{"A": "{VALUE}\\n"}}'),
+        ("POOL__MAX_ITEMS", "0"),
+        ("POOL__TTL", "-1"),
+        ("POOL__TTL", VALUE),
+        ("POOL__DRAIN_TIMEOUT", "0"),
+        ("SHUTDOWN_GRACE", "-1"),
+        ("SHUTDOWN_GRACE", "inf"),
+        ("RECORDER__RETENTION", "5 weeks"),
+        ("RECORDER__ENABLED", VALUE),
+        ("RECORDER__CAPTURE_CONTENT", VALUE),
+        ("CLIENT_KEYS__ALICE", f"{VALUE} x"),
+        ("CLIENT_KEYS__ALICE", f"sha256:{VALUE}"),
+        ("CLIENT_KEYS", VALUE),
+        ("ADMIN_TOKEN", f"{VALUE}\n{VALUE}"),
+        ("MAX_BODY_SIZE", "0"),
+        ("MAX_BODY_SIZE", VALUE),
+        ("PRIVATE_HEADERS", VALUE),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_shown(env: Setter, name: str, value: str) -> None:
+    """The text begins with the variable, whatever it is that is wrong."""
+    env(**{f"{OPENAI}API_KEY": "sk-1", name: value})
+    if name.startswith("MCP_SERVERS") and not name.endswith("URL"):
+        env(MCP_SERVERS__FILES__URL="http://h")
+    text = refused()
+    assert text.startswith(f"AIBRIDGE_{name}")
+
+
+def test_all_mistakes_are_told_at_once(env: Setter) -> None:
+    """One start is enough to find them."""
+    env(POOL__TTL="x", MAX_BODY_SIZE="y", ADMIN_TOKEN="a b")
+    text = refused()
+    assert all(f"AIBRIDGE_{name}: " in text for name in ("POOL__TTL", "MAX_BODY_SIZE", "ADMIN_TOKEN"))
+
+
+def test_what_should_be_json_is_said_to_be(env: Setter) -> None:
+    """The most usual mistake with lists."""
+    env(**{f"{OPENAI}API_KEYS": "sk-1,sk-2"})
+    assert "JSON" in refused()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{OPENAI}APIKEY",
+        f"{OPENAI}CIRCUIT_BREAKER__THRESHOLD",
+        f"{OPENAI}API_KEY__X",
+        "POOL__SIZE",
+        "RECORDER__CAPTURE",
+        "MCP_SERVERS__FILES__TOKEN",
+    ],
+)
+def test_unknown_names_below_a_section_are_refused(env: Setter, name: str) -> None:
+    """A typing error there would leave a default where a value was meant."""
+    if not name.endswith("API_KEY__X"):
+        env(**{f"{OPENAI}API_KEY": "sk-1"})
+    env(MCP_SERVERS__FILES__URL="http://h")
+    env(**{name: VALUE})
+    assert f"AIBRIDGE_{name.removesuffix('__X')}" in refused()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PROVIDER__OPENAI__API_KEY", "AIBRIDGE_PROVIDERS"),
+        ("PROVIDERS_OPENAI_API_KEY", "AIBRIDGE_PROVIDERS__"),
+        ("CLIENT_KEY__ALICE", "AIBRIDGE_CLIENT_KEYS"),
+        ("ADMIN_TOKENS", "AIBRIDGE_ADMIN_TOKEN"),
+        ("POOL_TTL", "AIBRIDGE_POOL__"),
+        ("SHUTDOWN_GRACE_PERIOD", "AIBRIDGE_SHUTDOWN_GRACE"),
+    ],
+)
+def test_unknown_names_at_the_top_are_warned_of(
+    env: Setter, caplog: pytest.LogCaptureFixture, name: str, meant: str
+) -> None:
+    """Others may use the prefix too; where a name is close to one of ours, the warning says which."""
+    env(**{name: VALUE})
+    Settings.load()
+    assert f"AIBRIDGE_{name}" in caplog.text
+    assert meant in caplog.text
+    assert VALUE not in caplog.text
+
+
+def test_variables_of_kubernetes_are_no_mistake(env: Setter, caplog: pytest.LogCaptureFixture) -> None:
+    """It makes them for a service that is called aibridge."""
+    env(SERVICE_HOST="10.0.0.1", SERVICE_PORT="80", PORT="tcp://10.0.0.1:80", PORT_80_TCP_ADDR="10.0.0.1")
+    Settings.load()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["admin", "healthz", "readyz", "open ai", "Open", "a/b", "-a", "", "ä"])
+def test_names_that_no_provider_can_have(name: str) -> None:
+    """They hide routes of ours, or are no path segment."""
+    text = refused(providers={name: {"type": "openai", "api_key": VALUE}})
+    assert text.startswith("AIBRIDGE_PROVIDERS: ")
+    assert repr(name) in text
+
+
+def test_a_provider_without_a_key(env: Setter) -> None:
+    """The text names each variable that could have one; disabled or brought by callers, none is needed."""
+    env(**{f"{OPENAI}ENABLED": "true"})
+    text = refused()
+    for name in (f"AIBRIDGE_{OPENAI}API_KEY", f"AIBRIDGE_{OPENAI}API_KEYS", "OPENAI_API_KEY", "BYOK"):
+        assert name in text
+    env(**{f"{OPENAI}BYOK": "true"})
+    assert Settings.load().providers["openai"].keys == ()
+    env(**{f"{OPENAI}BYOK": "false", f"{OPENAI}ENABLED": "false"})
+    assert Settings.load().providers["openai"].keys == ()
+
+
+def test_client_keys_that_are_the_same(env: Setter) -> None:
+    """Whoever sent it would be taken for either; also where one of them is given as its digest."""
+    env(CLIENT_KEYS__ALICE=VALUE, CLIENT_KEYS__BOB=VALUE)
+    text = refused()
+    assert "'alice'" in text
+    assert "'bob'" in text
+    env(CLIENT_KEYS__BOB=f"sha256:{hashlib.sha256(VALUE.encode()).hexdigest().upper()}")
+    assert "same client key" in refused()
+
+
+def test_an_empty_client_key() -> None:
+    """It would be no key at all."""
+    assert refused(client_keys={"alice": " "}) == "AIBRIDGE_CLIENT_KEYS__ALICE is empty"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (f'admin_token = "{VALUE}', "cannot be read as TOML"),
+        (f'admin_tokn = "{VALUE}"', "AIBRIDGE_ADMIN_TOKN"),
+        (f'[pool]\nttl = "{VALUE}"', "AIBRIDGE_POOL__TTL"),
+        (f'[client_keys]\nalice = ["{VALUE}"]', "AIBRIDGE_CLIENT_KEYS__ALICE"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path: Path, content: str, told: str) -> None:
+    """They are named as the variables would be; unknown names are refused at the top too, as the file is ours."""
+    file = tmp_path / "aibridge.toml"
+    file.write_text(content)
+    assert told in refused(config_file=file)
+
+
+def test_files_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:
+    """The text names the variable that names the file."""
+    env(CONFIG_FILE=str(tmp_path / "missing.toml"))
+    assert refused().startswith("AIBRIDGE_CONFIG_FILE: ")
+    (tmp_path / "latin.toml").write_bytes(b'admin_token = "\xe9"')
+    env(CONFIG_FILE=str(tmp_path / "latin.toml"))
+    assert refused().startswith("AIBRIDGE_CONFIG_FILE: ")
+    env(CONFIG_FILE=str(tmp_path))
+    assert refused().startswith("AIBRIDGE_CONFIG_FILE: ")
+
+
+def test_secrets_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:
+    """A directory that is missing is a mistake, not an empty one; so is a secret that is no text."""
+    env(SECRETS_DIR=str(tmp_path / "missing"))
+    assert refused().startswith("AIBRIDGE_SECRETS_DIR: ")
+    (tmp_path / "aibridge_admin_token").write_bytes(b"s3cret\xff")
+    env(SECRETS_DIR=str(tmp_path))
+    assert refused().startswith("AIBRIDGE_SECRETS_DIR: ")
+
+
+def test_a_wrong_secret_is_named_as_its_variable(tmp_path: Path) -> None:
+    """Its file has the same name."""
+    (tmp_path / "aibridge_providers__openai__api_keys").write_text(VALUE)
+    assert refused(secrets_dir=tmp_path).startswith("AIBRIDGE_PROVIDERS__OPENAI__API_KEYS: ")
+
+
+def test_pydantics_own_error_hides_values_too(env: Setter) -> None:
+    """For an app that makes the settings itself."""
+    env(POOL__TTL=VALUE, ADMIN_TOKEN=f"{VALUE} x")
+    with pytest.raises(ValidationError) as error:
+        Settings()
+    assert VALUE not in str(error.value)
+
+
+def test_settings_do_not_change(env: Setter) -> None:
+    """A reload makes new ones: what runs keeps those it began with."""
+    env(**{f"{OPENAI}API_KEY": "sk-1"})
+    settings = Settings.load()
+    with pytest.raises(ValidationError):
+        settings.max_body_size = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        settings.providers["openai"].enabled = False  # type: ignore[misc]
