@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
 from .body import ClientGone
-from .errors import GatewayError
+from .errors import ConfigurationError, GatewayError
 from .exchange import Engine, Exchange
+from .inprocess import clients
 from .interruption import Interruption
 from .mcp import NoTools, Tool, Tools
 from .observability.tracing import tracer
@@ -20,6 +22,11 @@ from .providers import Provider
 from .providers.path import raw_tail
 from .refusal import send_error
 from .toolset import Toolset
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from httpx2 import AsyncClient
+    from openai import AsyncOpenAI
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +66,36 @@ class RequestBridge:
         """The tools that are injected into the principal's requests, in the order in which models see them."""
         return self._tools.tools
 
+    def openai(self, provider: str = "openai", *, api_key: str | None = None) -> AsyncOpenAI:
+        """The official SDK's client of one provider, with this bridge in the place of its API: no socket, no key.
+
+        `api_key` is the principal's own key, for a provider that takes one. The client does not try again by itself
+        and has no timeout: the gateway sees to both. It takes some 50 µs to make and holds nothing, so make one where
+        you need it; use it while you hold the bridge. Raises `ConfigurationError` without the extra `openai`, and for
+        a provider that is unknown or speaks another API.
+        """
+        return clients.openai_client(self, self._provider(provider), api_key)
+
+    def anthropic(self, provider: str = "anthropic", *, api_key: str | None = None) -> AsyncAnthropic:
+        """The same of Anthropic's SDK; its extra is `anthropic`."""
+        return clients.anthropic_client(self, self._provider(provider), api_key)
+
+    def http_client(self, provider: str, *, api_key: str | None = None) -> AsyncClient:
+        """The client below the SDKs', for a library that takes one; paths begin with `/v1`.
+
+        All that is sent with it goes to this provider through this bridge, whatever the host of the URL. Keys of the
+        requests are dropped, except beside `X-AIBridge-Token`: then they are the principal's own, as `api_key` is.
+        Raises `ConfigurationError` without httpx2, and for an unknown provider.
+        """
+        return clients.http_client(self, self._provider(provider), api_key)
+
+    def _provider(self, name: str) -> Provider:
+        if (provider := self._providers.get(name)) is not None:
+            return provider
+        raise ConfigurationError(
+            f"there is no provider {name!r}; there are: {', '.join(sorted(self._providers)) or 'none'}"
+        )
+
     async def start(self) -> None:
         """Connect to the MCP servers."""
         await self._tools.start()
@@ -85,7 +122,12 @@ class RequestBridge:
                 raise GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}")
             if not provider.enabled:
                 raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
-            await self._dispatch(provider, tail, scope, receive, send)
+            limits, initiator = self._engine.limits, self.principal.initiator_id
+            await limits.enter(initiator)
+            try:
+                await self._dispatch(provider, tail, scope, receive, send)
+            finally:
+                limits.leave(initiator)
         except GatewayError as error:
             self._engine.metrics.refused(error.code)
             await send_error(send, provider, error, path=path)
@@ -95,7 +137,7 @@ class RequestBridge:
     async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
         raw = raw_tail(tail, scope.get("raw_path"))
         if raw is None:
-            raise _not_found(provider)
+            raise _not_found(provider, "that path")
         route, raw_path = f"/{tail}", f"/{raw}"
         if self._closed:
             raise _closing()
@@ -121,7 +163,7 @@ class RequestBridge:
             finally:
                 self._done(interruption)
         else:
-            raise _not_found(provider)
+            raise _not_found(provider, f"{scope['method']} {route[:64]}")
 
     async def _intercept(
         self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
@@ -134,10 +176,15 @@ class RequestBridge:
             raise _closing()
         interruption = Interruption(receive)
         self._running.add(interruption)
+        cap = self._engine.limits.settings.max_stream_duration if request.streaming else None
+        if cap is not None:
+            timer = asyncio.get_running_loop().call_later(cap, interruption.interrupt, _too_long(cap))
         try:
             await exchange.run(request, credential, interruption)
         finally:
             self._done(interruption)
+            if cap is not None:
+                timer.cancel()
 
     def _current_toolset(self) -> Toolset | None:
         """The tools as they are now: a server may tell that its list has changed."""
@@ -154,8 +201,12 @@ class RequestBridge:
             self._idle.set()
 
 
-def _not_found(provider: Provider) -> GatewayError:
-    return GatewayError(404, "not_found", f"provider {provider.name!r} has no such route here")
+def _not_found(provider: Provider, what: str) -> GatewayError:
+    return GatewayError(404, "not_found", f"the gateway does not relay {what} to provider {provider.name!r}")
+
+
+def _too_long(seconds: float) -> GatewayError:
+    return GatewayError(504, "stream_too_long", f"the stream took longer than the gateway's limit of {seconds:g} s")
 
 
 def _closing() -> GatewayError:
