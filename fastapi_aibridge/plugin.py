@@ -78,6 +78,7 @@ class AIBridge:
         self._resolver = PrincipalResolver(self.principal)
         self._running: _Running | None = None
         self._entries = 0
+        self._hosts = 0  # of the entries, those of apps
         self._entry_lock = asyncio.Lock()
 
         # Three routers with routes of their own: each level of inclusion costs every request some microseconds.
@@ -96,15 +97,37 @@ class AIBridge:
         May be entered several times, as by a router that is included twice; the last exit ends it. Raises
         `SettingsError`, and `ConfigurationError` in a second event loop.
         """
-        loop = asyncio.get_running_loop()
-        if self._running is not None and self._running.loop is not loop:
-            raise ConfigurationError("this AIBridge already runs in another event loop; make one AIBridge for each app")
+        self._hosts += 1
+        try:
+            async with self._entered():
+                yield {STATE: self}
+        finally:
+            self._hosts -= 1
+
+    @asynccontextmanager
+    async def bridge(self, principal: Principal) -> AsyncIterator[RequestBridge]:
+        """The principal's bridge outside of a request: in background tasks, jobs and scripts. Leased while the block runs.
+
+        Where no app runs the lifespan, the block does, and ends it unless another such block still needs it. Raises
+        `PoolShutdown` while the app stops; what is under way then gets the shutdown's grace, as requests do. Raises
+        what `lifespan` raises.
+        """
+        async with AsyncExitStack() as stack:
+            if self._hosts:
+                self._check_loop()
+            else:
+                await stack.enter_async_context(self._entered())
+            yield await stack.enter_async_context(self.pool.acquire(principal))
+
+    @asynccontextmanager
+    async def _entered(self) -> AsyncIterator[None]:
+        self._check_loop()
         async with self._entry_lock:
             if self._running is None:
                 self._running = await self._start()
             self._entries += 1
         try:
-            yield {STATE: self}
+            yield
         finally:
             async with self._entry_lock:
                 self._entries -= 1
@@ -114,6 +137,10 @@ class AIBridge:
                         await self._now().stack.aclose()
                     finally:
                         self._running = None
+
+    def _check_loop(self) -> None:
+        if self._running is not None and self._running.loop is not asyncio.get_running_loop():
+            raise ConfigurationError("this AIBridge already runs in another event loop; make one AIBridge for each app")
 
     async def _start(self) -> _Running:
         settings = self._read_settings()
