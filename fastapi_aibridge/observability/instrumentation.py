@@ -6,19 +6,19 @@ from fastapi import FastAPI
 
 
 def instrument(app: FastAPI) -> None:
-    """Trace the app's requests with opentelemetry-instrumentation-fastapi.
+    """See to it that each request of the app has one server span, and none for the pieces of a stream.
 
-    The spans for each ASGI message are left out: a stream would make one for every piece. Does nothing where the app
-    is traced already, by an earlier call or by FastAPI's own telemetry: a request has one server span.
+    Newer versions of FastAPI make that span themselves as soon as a tracer provider is set, be it before this call or
+    after it: then there is nothing to do. For others, and where `FastAPI(telemetry={"tracing": False})` switched it
+    off, this is opentelemetry-instrumentation-fastapi without its spans for ASGI messages. Beside FastAPI's own it
+    would double the spans of mounted apps, which see only the outer app's own.
     """
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
-    if not _traces_itself(app):
+    if not _traces_itself(app) and not getattr(app, "_is_instrumented_by_opentelemetry", False):
         FastAPIInstrumentor.instrument_app(app, exclude_spans=["send", "receive"])
 
 
 def _traces_itself(app: FastAPI) -> bool:
-    if getattr(app, "_is_instrumented_by_opentelemetry", False):
-        return True
-    native = getattr(app, "_native_telemetry", None)
-    return native is not None and bool(native.enabled())
+    config = getattr(getattr(app, "_native_telemetry", None), "config", None) or {}
+    return bool(config.get("tracing"))
