@@ -127,17 +127,8 @@ def test_reload_reads_the_environment_again(environment: pytest.MonkeyPatch, mod
 def test_reload_reads_the_file_again(environment: pytest.MonkeyPatch, model: Model, tmp_path: Path) -> None:
     """`CONFIG_FILE` is read anew; the environment stays above it."""
     file = tmp_path / "aibridge.toml"
-    template = "
-".join(
-        (
-            "[providers.openai]",
-            'api_key = "sk-below"',
-            "[providers.other]",
-            'type = "openai"',
-            'base_url = "{}"',
-            'api_key = "{}"',
-        )
-    )
+    lines = ["[providers.openai]", 'api_key = "sk-below"', "[providers.other]", 'type = "openai"']
+    template = "\n".join([*lines, 'base_url = "{}"', 'api_key = "{}"'])
     file.write_text(template.format(f"{model.url}/v1", "sk-file-1"))
     environment.setenv("AIBRIDGE_CONFIG_FILE", str(file))
     with TestClient(from_environment()) as client:
