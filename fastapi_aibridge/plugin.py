@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -106,7 +106,7 @@ class AIBridge:
 
     @asynccontextmanager
     async def bridge(self, principal: Principal) -> AsyncIterator[RequestBridge]:
-        """The principal's bridge outside of a request: in background tasks, jobs and scripts. Leased while the block runs.
+        """The principal's bridge outside of a request: for background tasks, jobs, scripts. Leased while the block runs.
 
         Where no app runs the lifespan, the block does, and ends it unless another such block still needs it. Raises
         `PoolShutdown` while the app stops; what is under way then gets the shutdown's grace, as requests do. Raises
@@ -192,10 +192,8 @@ class AIBridge:
         return self._resolver.header_names | frozenset(named)
 
     def _read_settings(self) -> Settings:
-        if isinstance(self._settings, Settings):
-            return self._settings
         try:
-            return Settings.load() if self._settings is None else self._settings()
+            return _read(self._settings)
         except ValidationError as error:
             raise SettingsError(explain(error)) from None
 
@@ -222,7 +220,29 @@ class AIBridge:
             )
         return self._running
 
+    @contextmanager
+    def replaced(self, settings: Callable[[Settings], Settings], recorder: Recorder) -> Iterator[None]:
+        """While the block runs, a start reads settings through this function, has this recorder and no provider source.
+
+        Made for tests: `fastapi_aibridge.testing.override_providers`.
+        """
+        before = self._settings, self._recorder, self._source
+
+        def read() -> Settings:
+            return settings(_read(before[0]))
+
+        self._settings, self._recorder, self._source = read, recorder, None
+        try:
+            yield
+        finally:
+            self._settings, self._recorder, self._source = before
+
     # What runs
+
+    @property
+    def running(self) -> bool:
+        """Whether the lifespan has been entered."""
+        return self._running is not None
 
     @property
     def pool(self) -> Pool:
@@ -360,6 +380,12 @@ class _Running:
     loop: asyncio.AbstractEventLoop
     stack: AsyncExitStack
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def _read(given: Settings | Callable[[], Settings] | None) -> Settings:
+    if isinstance(given, Settings):
+        return given
+    return Settings.load() if given is None else given()
 
 
 def _recorder(settings: Settings) -> Recorder:
