@@ -33,6 +33,7 @@ from .recorder import (
 )
 from .settings import (
     CircuitBreakerSettings,
+    LimitSettings,
     MCPServerSettings,
     PoolSettings,
     ProviderSettings,
@@ -56,6 +57,7 @@ __all__ = [
     "InterceptionQuery",
     "InterceptionRecord",
     "InterceptionStore",
+    "LimitSettings",
     "MCPProxyBuilder",
     "MCPServer",
     "MCPServerSettings",

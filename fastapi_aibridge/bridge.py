@@ -176,7 +176,7 @@ class RequestBridge:
             raise _closing()
         interruption = Interruption(receive)
         self._running.add(interruption)
-        cap = self._engine.limits.settings.max_stream_duration if request.streaming else None
+        cap = self._engine.limits.max_stream_duration if request.streaming else None
         if cap is not None:
             timer = asyncio.get_running_loop().call_later(cap, interruption.interrupt, _too_long(cap))
         try:

@@ -22,6 +22,7 @@ from .encoding import accepts_gzip
 from .errors import GatewayError
 from .formats import Format, ModelRequest, Observer
 from .interruption import Interruption
+from .limits import Limits
 from .observability import Metrics
 from .observability.tracing import fail
 from .principal import Principal
@@ -31,6 +32,7 @@ from .recorder import Ending, Facts, Interception, Prompt, Recorder, Status
 from .recorder.identifier import new_id
 from .relay import is_stream, relay_answer, relay_stream, stream_head
 from .reply import Reply
+from .settings import LimitSettings
 from .tool_loop import ToolLoop
 from .tool_memory import ToolMemory
 from .toolset import Toolset
@@ -48,12 +50,14 @@ class Engine:
         client: UpstreamClient,
         recorder: Recorder,
         metrics: Metrics,
+        limits: Limits | None = None,
         max_body_size: int,
         private_headers: frozenset[bytes] = frozenset(),
     ) -> None:
         self.caller = Caller(client, metrics)
         self.recorder = recorder
         self.metrics = metrics
+        self.limits = limits or Limits(LimitSettings())
         self.max_body_size = max_body_size
         self.private_headers = private_headers
         self.tool_memory = ToolMemory()

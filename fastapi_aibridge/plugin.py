@@ -20,6 +20,7 @@ from .credentials import ClientKeys, caller_token, same_token
 from .dependencies import PrincipalResolver
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
+from .limits import Limits
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
 from .observability.instrumentation import instrument
@@ -106,7 +107,7 @@ class AIBridge:
 
     @asynccontextmanager
     async def bridge(self, principal: Principal) -> AsyncIterator[RequestBridge]:
-        """The principal's bridge outside of a request: for background tasks, jobs, scripts. Leased while the block runs.
+        """The principal's bridge outside of a request: for tasks, jobs and scripts. Leased while the block runs.
 
         Where no app runs the lifespan, the block does, and ends it unless another such block still needs it. Raises
         `PoolShutdown` while the app stops; what is under way then gets the shutdown's grace, as requests do. Raises
@@ -149,10 +150,12 @@ class AIBridge:
             recorder = _recorder(settings) if self._recorder is None else _given_recorder(self._recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
+            limits = Limits(settings.limits)
             engine = Engine(
                 client=client,
                 recorder=recorder,
                 metrics=self._metrics,
+                limits=limits,
                 max_body_size=settings.max_body_size,
                 private_headers=self._private_headers(settings),
             )
@@ -172,6 +175,7 @@ class AIBridge:
                 builder=self._mcp or SettingsProxyBuilder(settings.mcp_servers),
                 connections=connections,
                 recorder=recorder,
+                limits=limits,
                 loop=asyncio.get_running_loop(),
                 stack=stack.pop_all(),
             )
@@ -277,6 +281,7 @@ class AIBridge:
                 running.builder = SettingsProxyBuilder(settings.mcp_servers)
             retired = running.pool.replace_providers(providers)
             running.settings = settings
+            running.limits.apply(settings.limits)
             running.keys = ClientKeys(settings.client_keys)
             self._metrics.reloaded("applied")
             return Reload(
@@ -377,6 +382,7 @@ class _Running:
     builder: MCPProxyBuilder
     connections: MCPConnections | None
     recorder: Recorder
+    limits: Limits
     loop: asyncio.AbstractEventLoop
     stack: AsyncExitStack
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)

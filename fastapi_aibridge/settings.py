@@ -46,7 +46,7 @@ DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Provider type: the variable that its vendor's SDK reads the key from."""
 RESERVED_NAMES = {"admin", "healthz", "readyz"}
 """Provider names that would hide routes of ours."""
-_SECTIONS = ("providers", "mcp_servers", "pool", "recorder", "client_keys")
+_SECTIONS = ("providers", "mcp_servers", "pool", "limits", "recorder", "client_keys")
 
 _FRAMING = {"connection", "content-length", "transfer-encoding"}
 """Headers that the HTTP client writes; a second one would make the request ambiguous."""
@@ -150,6 +150,30 @@ class PoolSettings(_Section):
     drain_timeout: Seconds = 600.0
 
 
+class LimitSettings(_Section):
+    """What one process takes on. Times are in seconds; what is None is not limited, `max_concurrent_per_principal`
+    aside, which is half of `max_concurrent` then.
+    """
+
+    max_concurrent: int = Field(default=4096, ge=1)
+    max_concurrent_per_principal: int | None = Field(default=None, ge=1)
+    max_wait: Duration = 1.0
+    """How long a request over its principal's limit waits for its turn."""
+    requests: int | None = Field(default=None, ge=1)
+    """Requests of one principal in each `window`."""
+    window: Seconds = 60.0
+    max_stream_duration: Seconds | None = None
+
+    @property
+    def share(self) -> int:
+        """What one principal may have at most, requests that wait included."""
+        return -(-self.max_concurrent // 2)
+
+    @property
+    def per_principal(self) -> int:
+        return self.max_concurrent_per_principal or self.share
+
+
 class RecorderSettings(_Section):
     """Where interceptions are written down. `retention` is in seconds (or `60d`-like), 0 keeps them for ever."""
 
@@ -212,6 +236,7 @@ class Settings(BaseSettings):
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     mcp_servers: dict[str, MCPServerSettings] = Field(default_factory=dict)
     pool: PoolSettings = PoolSettings()
+    limits: LimitSettings = LimitSettings()
     shutdown_grace: Duration = 5.0
     recorder: RecorderSettings = RecorderSettings()
     client_keys: dict[str, Key] = Field(default_factory=dict)
