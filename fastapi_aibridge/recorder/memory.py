@@ -22,6 +22,11 @@ class MemoryRecorder:
         self._capture_content = capture_content
         self._records: dict[str, InterceptionRecord] = {}
 
+    @property
+    def records(self) -> builtins.list[InterceptionRecord]:
+        """All that are held, oldest first."""
+        return [_copy(record) for record in self._records.values()]
+
     async def start(self, interception: Interception) -> None:
         self._records[interception.id] = InterceptionRecord(interception)
         if len(self._records) > self._max_items:

@@ -1,7 +1,21 @@
-"""What an app's own tests use: a scripted model provider that costs nothing and answers the same every time."""
+"""What an app's own tests use: a scripted model provider that costs nothing and answers the same every time, helpers
+that put it in the place of the real ones, and a recorder in memory.
+"""
 
+from ..recorder import MemoryRecorder
+from .overrides import override_bridge, override_providers, scripted_bridge
 from .provider import ScriptedProvider
 from .received import Received
 from .replies import Reply, ToolCall, Usage
 
-__all__ = ["Received", "Reply", "ScriptedProvider", "ToolCall", "Usage"]
+__all__ = [
+    "MemoryRecorder",
+    "Received",
+    "Reply",
+    "ScriptedProvider",
+    "ToolCall",
+    "Usage",
+    "override_bridge",
+    "override_providers",
+    "scripted_bridge",
+]

@@ -45,6 +45,16 @@ class ScriptedProvider:
         self._models = tuple(models)
         self._api_key = api_key
         self._keep = keep
+        self.script = script
+
+    @property
+    def script(self) -> Script:
+        """What is answered. A new one counts from the next call on."""
+        return self._script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self._script = script
         self._next_reply = _reader(script)
 
     def serve(self, port: int = 0) -> AbstractAsyncContextManager[str]:
