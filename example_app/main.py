@@ -1,38 +1,19 @@
-"""The app: an AI gateway at `/ai`, and a handler of its own that uses the caller's bridge."""
+"""The app: an AI gateway at `/ai`, and handlers of its own that use the caller's bridge."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import Depends, FastAPI
-from pydantic import BaseModel
+import openai
+from fastapi import FastAPI
 
+from example_app import handlers
 from example_app.offline import OfflineServer
 from example_app.settings import SettingsSource
 from example_app.tracing import set_up_tracing
-from fastapi_aibridge import AIBridge, RequestBridge, get_bridge
-
-
-class Provider(BaseModel):
-    name: str
-    type: str
-
-
-class Me(BaseModel):
-    """Who the caller is to the gateway, and whom they can talk to through it."""
-
-    initiator_id: str
-    providers: list[Provider]
-
-
-async def me(bridge: Annotated[RequestBridge, Depends(get_bridge)]) -> Me:
-    return Me(
-        initiator_id=bridge.principal.initiator_id,
-        providers=[Provider(name=provider.name, type=provider.type) for provider in bridge.providers],
-    )
+from fastapi_aibridge import AIBridge
 
 
 def create_app() -> FastAPI:
@@ -52,8 +33,10 @@ def create_app() -> FastAPI:
     aibridge = AIBridge(settings=settings)
     app = FastAPI(title="AI bridge example", lifespan=lifespan)
     app.state.settings = settings
+    app.state.aibridge = aibridge
     app.include_router(aibridge.router, prefix="/ai")
-    app.get("/me")(me)
+    app.include_router(handlers.router)
+    app.exception_handler(openai.APIStatusError)(handlers.model_failed)
     if flush_traces:
         aibridge.instrument(app)
     return app

@@ -1,0 +1,72 @@
+"""The app's own routes: they use the caller's bridge as if it were the vendor's API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import openai
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
+
+from fastapi_aibridge import RequestBridge, get_bridge
+
+MODEL = "gpt-5"
+Bridge = Annotated[RequestBridge, Depends(get_bridge)]
+
+router = APIRouter()
+
+
+class Provider(BaseModel):
+    name: str
+    type: str
+
+
+class Me(BaseModel):
+    """Who the caller is to the gateway, and whom they can talk to through it."""
+
+    initiator_id: str
+    providers: list[Provider]
+
+
+class Text(BaseModel):
+    text: str
+
+
+class Summary(BaseModel):
+    summary: str
+    output_tokens: int
+
+
+@router.get("/me")
+async def me(bridge: Bridge) -> Me:
+    return Me(
+        initiator_id=bridge.principal.initiator_id,
+        providers=[Provider(name=provider.name, type=provider.type) for provider in bridge.providers],
+    )
+
+
+@router.post("/summaries")
+async def summarise(document: Text, bridge: Bridge) -> Summary:
+    """The whole answer at once, from the official SDK."""
+    reply = await bridge.openai().responses.create(
+        model=MODEL, instructions="Summarise the text in one sentence.", input=document.text
+    )
+    return Summary(summary=reply.output_text, output_tokens=reply.usage.output_tokens if reply.usage else 0)
+
+
+@router.post("/stories", response_class=StreamingResponse)
+async def tell(idea: Text, bridge: Bridge) -> AsyncIterator[str]:
+    """Token by token to the app's own caller. When they leave, the provider hears of it."""
+    async with bridge.openai().responses.stream(model=MODEL, input=f"Tell a story: {idea.text}") as stream:
+        async for event in stream:
+            if event.type == "response.output_text.delta":
+                yield event.delta
+
+
+async def model_failed(_: Request, error: openai.APIStatusError) -> JSONResponse:
+    """What the app's caller hears: "try again later" as it is, all else is between the app and its provider."""
+    headers = {"Retry-After": seconds} if (seconds := error.response.headers.get("retry-after")) else None
+    status = error.status_code if error.status_code in (429, 503, 504) else 502
+    return JSONResponse({"detail": error.message}, status, headers)
