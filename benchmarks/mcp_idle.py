@@ -15,9 +15,11 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx2
 import psutil
 import uvicorn
 from mcp import Client, types
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
@@ -33,8 +35,8 @@ KINDS = {
     "bridge, later protocol": "bridge",
     "bridge, handshake": "bridge-handshake",
     "bridge, handshake, changes announced": "bridge-announcing",
-    "official client, later protocol": "client",
-    "official client, handshake": "client-handshake",
+    "official client held open, later protocol": "client",
+    "official client held open, handshake": "client-handshake",
 }
 COLUMNS = ("", "KiB each", "tasks each", "sockets in all", "first list, ms", "next list, ms", "all, s")
 NOTE = (
@@ -95,9 +97,12 @@ async def bridges(url: str) -> dict[str, float]:
 
 async def clients(url: str) -> dict[str, float]:
     async with AsyncExitStack() as stack:
+        # One pool of connections for all, as for the bridges; the client of each would carry its principal's headers.
+        pool = await stack.enter_async_context(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=None)))
 
         async def connect(_: int) -> None:
-            client = await stack.enter_async_context(Client(url))
+            own = httpx2.AsyncClient(transport=pool, timeout=60, trust_env=False)
+            client = await stack.enter_async_context(Client(streamable_http_client(url, http_client=own)))
             if len((await client.list_tools()).tools) != TOOLS:
                 raise RuntimeError("a client did not get its tools")
 
@@ -148,6 +153,7 @@ def one(kind: str) -> None:
         server.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
     try:
+        httpx2.head(url, timeout=30, trust_env=False)  # it is there, whatever it says
         figures = asyncio.run((clients if kind.startswith("client") else bridges)(url))
     finally:
         server.kill()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import importlib
 import importlib.util
 import logging
 from collections import Counter
@@ -64,6 +65,7 @@ class MCPConnections:
 
     async def __aenter__(self) -> Self:
         require_mcp()
+        importlib.import_module(".session", __package__)  # takes long: here rather than in somebody's first request
         self._context = contextvars.copy_context()
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30),

@@ -14,6 +14,7 @@ from mcp import types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
+from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,24 @@ PIXEL = base64.b64encode(b"\x89PNG not really").decode()
 class _Announcing(Server[Any]):
     def create_initialization_options(self, *args: Any, **options: Any) -> InitializationOptions:
         return super().create_initialization_options(NotificationOptions(tools_changed=True))
+
+
+class _Events(EventStore):
+    """Keeps what a stream said, for clients that come back for the rest."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, types.JSONRPCMessage | None]] = []
+
+    async def store_event(self, stream_id: str, message: types.JSONRPCMessage | None) -> str:
+        self._events.append((stream_id, message))
+        return str(len(self._events))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+        stream = self._events[int(last_event_id) - 1][0]
+        for number, (stream_id, message) in enumerate(self._events, start=1):
+            if number > int(last_event_id) and stream_id == stream and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream
 
 
 class ToolServer:
@@ -39,6 +58,7 @@ class ToolServer:
         stateless: bool = False,
         json_response: bool = False,
         page_size: int = 100,
+        resumable: bool = False,
         token: str | None = None,
     ) -> None:
         self.handshake = handshake
@@ -46,6 +66,7 @@ class ToolServer:
         self.stateless = stateless
         self.json_response = json_response
         self.page_size = page_size
+        self.resumable = resumable
         self.token = token
         self.extra: list[str] = []
         self.schema: dict[str, Any] = {"type": "object", "properties": {"text": {"type": "string"}}}
@@ -92,7 +113,12 @@ class ToolServer:
             on_call_tool=self._call,
             on_subscriptions_listen=ListenHandler(self._bus) if self.announcing else None,
         )
-        app = server.streamable_http_app(stateless_http=self.stateless, json_response=self.json_response)
+        app = server.streamable_http_app(
+            stateless_http=self.stateless,
+            json_response=self.json_response,
+            event_store=_Events() if self.resumable else None,
+            retry_interval=50 if self.resumable else None,
+        )
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(self._watch(app), log_config=None, lifespan="on", timeout_graceful_shutdown=0)
@@ -168,7 +194,7 @@ class ToolServer:
         self, _: ServerRequestContext[Any, Any], params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         names = ["echo", "fail", "boom", "slow", "huge", "picture", "structured", "resources", "grow", "safe_to_repeat"]
-        names += self.extra
+        names += self.extra + (["pausing"] if self.resumable else [])
         begin = int(params.cursor) if params and params.cursor else 0
         end = begin + self.page_size
         tools = [
@@ -205,7 +231,10 @@ class ToolServer:
                 return types.CallToolResult(content=[text(text="it failed")], is_error=True)
             case "boom":
                 raise ValueError("boom")
-            case "slow":
+            case "pausing":
+                assert context.close_sse_stream is not None
+                await context.close_sse_stream()
+            case "slow" | "safe_to_repeat":
                 while not self.gate.is_set():  # noqa: ASYNC110 - it is another thread's event
                     await asyncio.sleep(0.005)
             case "huge":

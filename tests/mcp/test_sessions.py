@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from fastapi_aibridge.mcp import MCPConnections
+from fastapi_aibridge import Principal
+from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
 
 from .conftest import Start
 from .servers import ToolServer
@@ -59,17 +60,39 @@ async def test_a_call_is_not_executed_twice(handshake_server: ToolServer, start:
     assert [name for name, _ in handshake_server.calls] == ["slow"]
 
 
-async def breaking(tools: object) -> None:
+async def test_a_call_that_may_be_repeated_is(handshake_server: ToolServer, start: Start) -> None:
+    """A tool that the server calls idempotent is run again, once, when its connection breaks."""
+    tools = await start(handshake_server)
+    call = asyncio.create_task(tools.call("bmcp_box_safe_to_repeat", {"text": "hi"}))
+    await until(lambda: handshake_server.running == 1)
+    await breaking(tools)
+    await until(lambda: len(handshake_server.calls) == 2)
+    handshake_server.gate.set()
+    assert (await call).text == "safe_to_repeat: hi"
+    assert len(handshake_server.calls) == 2
+
+
+async def test_an_answer_in_two_streams_is_read_to_its_end(start: Start) -> None:
+    """A server may end an answer's stream early and keep the rest for a client that comes back for it."""
+    with ToolServer(handshake=True, resumable=True) as server:
+        tools = await start(server)
+        assert (await tools.call("bmcp_box_pausing", {"text": "hi"})).text == "pausing: hi"
+        assert server.calls == [("pausing", {"text": "hi"})]
+        assert server.methods.count("GET") >= 1
+
+
+async def breaking(tools: MCPTools) -> None:
     """Reset every connection that is in use."""
-    for key in tuple(tools._connections.http.connector._acquired):  # type: ignore[attr-defined]
-        key.transport.abort()
+    connector = tools._connections.http.connector
+    assert connector is not None
+    for connection in tuple(connector._acquired):
+        assert connection.transport is not None
+        connection.transport.abort()
 
 
 async def test_closing_ends_sessions_in_time(start: Start) -> None:
     """Sessions are ended at once on all servers; one that does not answer costs two seconds at most."""
     with ToolServer(handshake=True) as quick, ToolServer(handshake=True) as stuck:
-        from fastapi_aibridge.mcp import MCPServer
-
         tools = await start(MCPServer(name="a", url=quick.url), MCPServer(name="b", url=stuck.url))
         assert (len(quick.open_sessions), len(stuck.open_sessions)) == (1, 1)
         stuck.silent = True
@@ -83,9 +106,6 @@ async def test_closing_ends_sessions_in_time(start: Start) -> None:
 
 async def test_closing_from_another_task_while_starting(connections: MCPConnections) -> None:
     """Closing what is just being started, or has never been, leaves no session and no task behind."""
-    from fastapi_aibridge import Principal
-    from fastapi_aibridge.mcp import MCPServer, MCPTools
-
     with ToolServer(handshake=True) as server:
         servers = [MCPServer(name="box", url=server.url)]
         for pauses in range(12):
@@ -134,8 +154,6 @@ async def test_a_server_that_moves_to_the_later_protocol_is_found(handshake_serv
 
 async def test_a_port_that_nobody_listens_on(start: Start, connections: MCPConnections) -> None:
     """A server that is not there degrades the tools and is counted."""
-    from fastapi_aibridge.mcp import MCPServer
-
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     tools = await start(MCPServer(name="gone", url=f"http://127.0.0.1:{port}/mcp"))
