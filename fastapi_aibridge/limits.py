@@ -101,6 +101,10 @@ class Limits:
             )
 
 
+_HAIR = 1e-6
+"""Of a request: what sums of fractions may be off."""
+
+
 class _Caller:
     """One initiator's requests at the moment."""
 
@@ -153,13 +157,13 @@ class _Rate:
             self.now = 0
             self.start += passed * window
         gone = time - self.start
-        if self.before * (1 - gone / window) + self.now + 1 <= allowed:
+        if self.before * (1 - gone / window) + self.now < allowed - _HAIR:
             self.now += 1
             return None
-        if self.now >= allowed:
-            # Not in this window; in the next, when enough of this one is out of sight.
-            return window - gone + window * (1 - (allowed - 1) / self.now)
-        return window * (1 - (allowed - 1 - self.now) / self.before) - gone
+        if self.now < allowed:
+            return window * (1 - (allowed - 2 * _HAIR - self.now) / self.before) - gone
+        # Not in this window; in the next, when enough of this one is out of sight.
+        return window - gone + window * (1 - (allowed - 2 * _HAIR) / self.now)
 
 
 def _too_many(limit: int) -> GatewayError:

@@ -34,8 +34,9 @@ from .recorder.fanout import FanoutRecorder, RecorderFactory
 from .recorder.null import NullRecorder
 from .recorder.sql import SQLRecorder
 from .recorder.usage import UsageStore
-from .routers import Reload, ReloadedProvider, add_admin_routes, add_gateway_route
+from .routers import Reload, ReloadedProvider, add_admin_routes, add_gateway_route, add_health_routes
 from .settings import Settings, explain
+from .termination import Termination
 from .upstream import UpstreamClient
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class AIBridge:
         # Three routers with routes of their own: each level of inclusion costs every request some microseconds.
         self.router, self.gateway_router, self.admin_router = (APIRouter(lifespan=self.lifespan) for _ in range(3))
         for router in (self.router, self.gateway_router):
+            add_health_routes(router, self)
             add_gateway_route(router, self, self.principal, built_in=principal is None)
         for router in (self.router, self.admin_router):
             add_admin_routes(router, self, admin or self._admin_token)
@@ -168,6 +170,7 @@ class AIBridge:
             )
             connections = await self._connect_mcp(settings, stack)
             stack.push_async_callback(pool.shutdown, settings.shutdown_grace)
+            stack.enter_context(Termination(self.drain))
             return _Running(
                 settings=settings,
                 keys=ClientKeys(settings.client_keys),
@@ -290,6 +293,27 @@ class AIBridge:
                 retired_bridges=retired,
             )
 
+    def drain(self) -> None:
+        """Take no more work: what comes gets 503, what runs has the shutdown's grace, then streams end in an error.
+
+        SIGTERM does this, beside what the server does. There is no way back but a new start of the lifespan.
+        """
+        running = self._running
+        if running is not None and running.drained is None:
+            logger.info("draining: no more work is taken")
+            running.drained = asyncio.ensure_future(running.pool.shutdown(running.settings.shutdown_grace))
+
+    def unready(self) -> str | None:
+        """Why no work can be taken now; None where it can."""
+        running = self._running
+        if running is None:
+            return "not running"
+        if running.drained is not None:
+            return "shutting down"
+        if not getattr(running.recorder, "available", True):
+            return "records cannot be written"
+        return None
+
     def instrument(self, app: FastAPI) -> None:
         """Trace the app with opentelemetry-instrumentation-fastapi: one server span a request, none for the pieces of
         a stream. Does nothing for an app that is traced already, also by FastAPI itself.
@@ -386,6 +410,7 @@ class _Running:
     loop: asyncio.AbstractEventLoop
     stack: AsyncExitStack
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    drained: asyncio.Future[None] | None = None
 
 
 def _read(given: Settings | Callable[[], Settings] | None) -> Settings:

@@ -132,9 +132,9 @@ async def test_requests_in_a_window() -> None:
         await one.enter("alice")
         one.leave("alice")
     error = await refusal(one)
-    assert (error.status, error.code, error.headers) == (429, "rate_limit_exceeded", {"retry-after": "80"})
+    assert (error.status, error.code, error.headers) == (429, "rate_limit_exceeded", {"retry-after": "61"})
     await one.enter("bob")
-    clock.now += 79
+    clock.now += 60
     await refusal(one)
     clock.now += 1
     await one.enter("alice")

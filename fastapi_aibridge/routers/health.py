@@ -1,0 +1,38 @@
+"""What orchestrators ask: is the process alive, and can it take work."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+
+class Health(Protocol):
+    """What the routes need of the plugin."""
+
+    def unready(self) -> str | None:
+        """Why no work can be taken now; None where it can."""
+
+
+class HealthStatus(BaseModel):
+    status: str
+    """`alive`, `ready`, or why not."""
+
+
+def add_health_routes(router: APIRouter, health: Health) -> None:
+    """Add the routes. They need no credential and tell nothing that would."""
+
+    @router.api_route("/healthz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False)
+    async def healthz() -> HealthStatus:
+        """Alive: the event loop turns."""
+        return HealthStatus(status="alive")
+
+    @router.api_route("/readyz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False)
+    async def readyz(response: Response) -> HealthStatus:
+        """200 while work can be taken; 503 during start and end, and while no records can be written."""
+        if (reason := health.unready()) is None:
+            return HealthStatus(status="ready")
+        response.status_code = 503
+        response.headers["retry-after"] = "1"
+        return HealthStatus(status=reason)
