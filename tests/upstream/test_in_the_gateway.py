@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import httpx2
+import openai
 import pytest
 
 from fastapi_aibridge import Status
@@ -99,3 +101,15 @@ async def test_passed_through_requests_use_the_keys() -> None:
         answer = await app.client.get("/ai/openai/v1/models", headers={"authorization": "Bearer key-of-alice"})
         assert (answer.status_code, answer.content) == (200, b'{"data": []}')
         assert answer.headers["x-aibridge-attempts"] == "2"
+
+
+async def test_sdks_do_not_multiply_retries() -> None:
+    """An SDK that would try three times, before a gateway that does, makes three attempts and not nine."""
+    async with running(OVERLOADED, provider={"max_retries": 2}) as app:
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app.app))
+        async with openai.AsyncOpenAI(
+            base_url="http://test/ai/openai/v1", api_key="key-of-alice", max_retries=2, http_client=http
+        ) as client:
+            with pytest.raises(openai.InternalServerError, match="overloaded"):
+                await client.chat.completions.create(model="gpt-5", messages=[])
+        assert len(app.upstream.requests) == 3
