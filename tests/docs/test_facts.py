@@ -1,0 +1,137 @@
+"""What the pages name exists, and what exists is named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+
+import fastapi_aibridge
+import fastapi_aibridge.testing
+from fastapi_aibridge import AIBridge, Settings
+
+from .pages import DOCS, OWN, README, ROOT, anchors, links, rows
+
+TABLE = rows(DOCS / "settings.md")
+NONE = {"none", "all"}
+"""How the table says that there is no default."""
+FREE = {"TYPE", "BASE_URL", "API_KEY", "URL"}
+"""Settings whose default is told in words."""
+
+
+def variables(model: type[BaseModel], prefix: str = "AIBRIDGE_") -> Iterator[str]:
+    """Every variable that the model reads, with `<NAME>` for a name that users choose."""
+    for name, field in model.model_fields.items():
+        variable = prefix + name.upper()
+        types = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next((one for one in types if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if getattr(field.annotation, "__origin__", None) is dict and prefix == "AIBRIDGE_":
+            variable += "__<NAME>"
+        if section is None:
+            yield variable
+        else:
+            yield from variables(section, f"{variable}__")
+
+
+SETTINGS = set(variables(Settings))
+
+
+def test_every_setting_is_in_the_table() -> None:
+    """The settings' page lists each variable that the settings read, and no other."""
+    assert {name for name in TABLE if name.startswith("AIBRIDGE_")} == SETTINGS
+
+
+@pytest.mark.parametrize("variable", sorted(name for name in SETTINGS if name.rpartition("__")[2] not in FREE))
+def test_the_default_is_as_the_table_says(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting a variable to the default that is documented changes nothing."""
+    for name in os.environ:
+        if name.upper().startswith("AIBRIDGE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AIBRIDGE_PROVIDERS__OPENAI__API_KEY", "sk-test")
+    monkeypatch.setenv("AIBRIDGE_MCP_SERVERS__OPENAI__URL", "http://127.0.0.1/mcp")
+    untouched = Settings.load()
+    documented = TABLE[variable].strip("`")
+    if documented in NONE:
+        value: object = untouched
+        for part in variable.removeprefix("AIBRIDGE_").lower().replace("<name>", "openai").split("__"):
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part)
+        assert not value, f"{variable} has a default"
+    else:
+        monkeypatch.setenv(variable.replace("<NAME>", "OPENAI"), documented)
+        assert Settings.load() == untouched
+
+
+def test_every_variable_that_a_page_names_exists() -> None:
+    """No page tells of a setting that there is not."""
+    parts = [one.split("__") for one in SETTINGS]
+    levels = {"__".join(one[:depth]) for one in parts for depth in range(1, len(one) + 1)}
+    pattern = re.compile("|".join(one.replace("<NAME>", "(?:<NAME>|[A-Z0-9]+)") for one in levels))
+    for page in OWN:
+        for name in re.findall(r"AIBRIDGE_(?:[A-Z0-9]|_+(?=[A-Z0-9<])|<NAME>)+", page.read_text()):
+            assert name == "AIBRIDGE_KEY" or pattern.fullmatch(name), f"{page.relative_to(ROOT)}: {name}"
+
+
+def test_links_lead_somewhere() -> None:
+    """Each link within the project names a file that exists, and a heading that is in it."""
+    for page in OWN:
+        for link in links(page):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.is_file(), f"{page.relative_to(ROOT)}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.relative_to(ROOT)}: {link}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """Nobody finds a page that mkdocs.yml does not list."""
+    listed = set(re.findall(r"\S+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {str(page.relative_to(DOCS)) for page in OWN if page.is_relative_to(DOCS)}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """`__all__` of the package and of its testing module, and nothing else, has its docstrings shown, once."""
+    shown = [
+        name
+        for page in sorted((DOCS / "reference").glob("*.md"))
+        for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    ]
+    public = {f"fastapi_aibridge.{name}" for name in fastapi_aibridge.__all__}
+    tests = set(fastapi_aibridge.testing.__all__) - set(fastapi_aibridge.__all__)
+    public |= {f"fastapi_aibridge.testing.{name}" for name in tests}
+    assert sorted(shown) == sorted(public)
+
+
+def test_the_metrics_are_those_that_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page on metrics lists what the gateway exposes, all of it and nothing else."""
+    monkeypatch.setenv("AIBRIDGE_RECORDER__ENABLED", "false")
+    aibridge = AIBridge()
+    app = FastAPI()
+    app.include_router(aibridge.router)
+    with TestClient(app):
+        exposed = {
+            family.name + ("_total" if family.type == "counter" else "") for family in aibridge.registry.collect()
+        }
+    listed = set(re.findall(r"`(aibridge_[a-z_]+)`", (DOCS / "metrics-and-tracing.md").read_text()))
+    assert listed == exposed
+
+
+def test_the_admin_routes_that_pages_name_exist() -> None:
+    """Each `/admin/...` in a page is a route."""
+    app = FastAPI()
+    app.include_router(AIBridge().router, prefix="/ai")
+    paths = {re.sub(r"^/ai|/\{.*", "", path) for path in app.openapi()["paths"]}
+    for page in OWN:
+        for path in re.findall(r"/admin(?:/[a-z]+)+", page.read_text()):
+            assert path in paths, f"{page.relative_to(ROOT)}: {path}"
+
+
+def test_the_readme_names_commands_that_there_are() -> None:
+    """Each `make` target that a page names is in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in (README, *OWN):
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE):
+            assert target in targets, f"{page.relative_to(ROOT)}: make {target}"
