@@ -135,10 +135,14 @@ class RequestBridge:
             pass
 
     async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
-        raw = raw_tail(tail, scope.get("raw_path"))
-        if raw is None:
-            raise _not_found(provider, "that path")
-        route, raw_path = f"/{tail}", f"/{raw}"
+        route = f"/{tail}"
+        if route in provider.intercepted and (scope.get("raw_path") or b"").endswith(route.encode()):
+            raw_path = route  # the common case: written as it is meant
+        else:
+            raw = raw_tail(tail, scope.get("raw_path"))
+            if raw is None:
+                raise _not_found(provider, "that path")
+            raw_path = f"/{raw}"
         if self._closed:
             raise _closing()
         if route in provider.intercepted and scope["method"] == "POST":

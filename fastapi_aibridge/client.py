@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import orjson
 
@@ -44,13 +45,18 @@ CLIENTS = frozenset({UNKNOWN, *(name for _, name in _BY_USER_AGENT)})
 
 def guess_client(header: Callable[[str], str]) -> str:
     """The client's name; `header` gives a header's value by its lower-case name, empty where it was not sent."""
-    agent = header("user-agent").lower()
-    for start, name in _BY_USER_AGENT:
-        if agent.startswith(start):
-            return name
+    known = _by_user_agent(header("user-agent"))
+    if known is not None:
+        return known
     if header("x-cursor-client-version"):
         return "Cursor"
     return _BY_ORIGINATOR.get(header("originator"), UNKNOWN)
+
+
+@lru_cache(maxsize=1024)
+def _by_user_agent(agent: str) -> str | None:
+    agent = agent.lower()
+    return next((name for start, name in _BY_USER_AGENT if agent.startswith(start)), None)
 
 
 def guess_session(client: str, header: Callable[[str], str], user_id: str | None) -> str | None:

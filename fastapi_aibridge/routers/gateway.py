@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
+_MATCHED = "aibridge.matched"
+"""Where the scope holds what the route was asked last, and its answer."""
 _CODES = {401: "invalid_api_key", 403: "forbidden", 429: "rate_limit_exceeded"}
 
 
@@ -62,9 +64,15 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
 
     class GatewayRoute(APIRoute):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            # FastAPI asks twice for each request, once to find the router and once to find the route in it.
+            context = _context(scope)
+            known = scope.get(_MATCHED)
+            if context is not None and known is not None and known[0] is context:
+                return known[1], known[2]
             match, child = super().matches(scope)
             if match is not Match.NONE and (child["path_params"]["provider"] in RESERVED_NAMES or _only_tried(scope)):
-                return Match.NONE, {}
+                match, child = Match.NONE, {}
+            scope[_MATCHED] = (context, match, child)
             return match, child
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
