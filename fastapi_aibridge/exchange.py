@@ -21,6 +21,7 @@ from .credentials import own_key
 from .encoding import accepts_gzip
 from .errors import GatewayError
 from .formats import Format, ModelRequest, Observer
+from .formats.rounds import Rounds
 from .interruption import Interruption
 from .limits import Limits
 from .observability import Metrics
@@ -33,8 +34,8 @@ from .recorder.identifier import new_id
 from .relay import is_stream, relay_answer, relay_stream, stream_head
 from .reply import Reply
 from .settings import LimitSettings
-from .tool_loop import ToolLoop
-from .tool_memory import ToolMemory
+from .tool_loop import ToolLoop, WovenObserver
+from .tool_memory import OwnMemory, ToolMemory
 from .toolset import Toolset
 from .upstream.client import UpstreamClient
 
@@ -191,7 +192,7 @@ class Exchange:
         self._engine.metrics.ended(interception, status, seconds)
         facts = Facts()
         if not self._recorded:
-            facts = self._observer.facts() if self._loop is None else self._loop.facts(self._observer, [])
+            facts = self._observer.facts() if self._loop is None else self._loop.facts(self._observer)
         self._complete(request, facts)
         ending = Ending(status=status, ended_at=datetime.now(UTC), upstream_status=self._upstream_status, error=error)
         logger.info(
@@ -232,7 +233,9 @@ class Exchange:
         if self._toolset is not None and request.takes_tools:
             await self._go_round(self._toolset, request, credential, accept_encoding, interruption)
             return
-        response = await self._call_upstream(request, credential, request.body)
+        # Without tools, now: earlier requests may have had some.
+        body = self._format.rounds.restored(request.body, self._memory())
+        response = await self._call_upstream(request, credential, body)
         observer, reply = self._observer, self._reply
         try:
             if is_stream(response):
@@ -255,13 +258,12 @@ class Exchange:
         accept_encoding: bytes,
         interruption: Interruption,
     ) -> None:
-        owner = (*self._principal.key, self._provider.name)
-        memory = self._engine.tool_memory
+        memory = self._memory()
         rounds = self._format.rounds.begin(
             request.body,
             toolset.names,
             toolset.definitions(self._format),
-            memory.of(owner),
+            memory,
             usage_asked=request.usage_asked,
         )
         loop = self._loop = ToolLoop(
@@ -269,15 +271,18 @@ class Exchange:
             toolset,
             self._reply,
             self._engine.metrics,
-            new_observer=partial(self._observe_anew, request),
+            new_observer=partial(self._observe_anew, request, rounds),
             call_upstream=partial(self._call_upstream, request, credential),
             round_ended=partial(self._round_ended, request),
             accept_encoding=accept_encoding,
         )
-        await loop.run(memory.of(owner), interruption)
+        await loop.run(memory, interruption)
 
-    def _observe_anew(self, request: ModelRequest) -> Observer:
-        self._observer, self._recorded = self._format.observer(request), False
+    def _memory(self) -> OwnMemory:
+        return self._engine.tool_memory.of((*self._principal.key, self._provider.name))
+
+    def _observe_anew(self, request: ModelRequest, rounds: Rounds) -> Observer:
+        self._observer, self._recorded = WovenObserver(self._format.observer(request), rounds), False
         return self._observer
 
     async def _round_ended(self, request: ModelRequest, facts: Facts) -> None:

@@ -11,7 +11,7 @@ import aiohttp
 
 from .errors import GatewayError
 from .formats import Observer
-from .formats.rounds import Held, Part, Result, Rounds, ToolCall
+from .formats.rounds import Part, Result, Rounds, ToolCall
 from .interruption import Interruption
 from .mcp import Image, Text, ToolResult
 from .observability import Metrics
@@ -26,10 +26,45 @@ MAX_ROUNDS = 25
 """Upstream messages of one interception. In the last one the model may call nothing any more."""
 PING_AFTER = 10.0
 """Seconds of silence after which a stream gets a sign of life."""
+IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
+"""What the vendors' models can see. With another kind of image they refuse the whole request."""
 
 T = TypeVar("T")
 CallUpstream = Callable[[bytes], Awaitable[aiohttp.ClientResponse]]
 RoundEnded = Callable[[Facts], Awaitable[None]]
+
+
+class WovenObserver:
+    """Watches one round; what it returns is what the client gets of it."""
+
+    def __init__(self, round_: Observer, rounds: Rounds) -> None:
+        self._round = round_
+        self._rounds = rounds
+
+    @property
+    def finished(self) -> bool:
+        return self._round.finished
+
+    @property
+    def error(self) -> str | None:
+        return self._round.error
+
+    @property
+    def message_id(self) -> str:
+        return self._round.message_id
+
+    def stream(self, block: bytes) -> bytes:
+        self._round.stream(block)
+        return self._rounds.stream(block)
+
+    def blocking(self, body: bytes) -> None:
+        self._round.blocking(body)
+
+    def facts(self) -> Facts:
+        return self._round.facts()
+
+    def error_event(self, error: GatewayError) -> bytes:
+        return self._rounds.stream(self._round.error_event(error))
 
 
 class ToolLoop:
@@ -56,7 +91,7 @@ class ToolLoop:
         self._round_ended = round_ended
         self._accept_encoding = accept_encoding
         self._head: RawHeaders | None = None
-        self._durations: dict[str, float] = {}
+        self._results: list[Result] = []  # of the running round, as they come
 
     async def run(self, memory: OwnMemory, interruption: Interruption) -> None:
         """All rounds, to the last byte of the client's response. Raises `GatewayError`."""
@@ -71,15 +106,16 @@ class ToolLoop:
                     return
             finally:
                 response.close()
-            calls = [] if observer.error or number > MAX_ROUNDS else rounds.calls()
-            if not calls:
+            self._results = []
+            calls = [] if observer.error or number == MAX_ROUNDS else rounds.calls()
+            results = await self._patiently(self._run_tools(calls)) if calls else []
+            own = [] if observer.error else rounds.own_calls()
+            if own and (held := rounds.held(results)).size > 1:
+                memory.hold(own, held)
+            if own or not calls:
                 break
-            results = await self._patiently(self._run_tools(calls))
-            await self._round_ended(self.facts(observer, results))
-            if own := rounds.own_calls():
-                memory.hold(own, Held(results=tuple(results)))
-                break
-            rounds.go_on(results, last=number == MAX_ROUNDS)
+            await self._round_ended(self.facts(observer))
+            rounds.go_on(results, last=number == MAX_ROUNDS - 1)
         if rounds.alias is not None:
             memory.name(*rounds.alias)
         await self._finish(response, interruption)
@@ -89,12 +125,7 @@ class ToolLoop:
         rounds = self._rounds
         if is_stream(response):
             self._head = self._head or stream_head(response)
-
-            def weave(block: bytes) -> bytes:
-                observer.stream(block)
-                return rounds.stream(block)
-
-            await relay_stream(response, observer, weave, self._reply, self._head, self._read)
+            await relay_stream(response, observer, observer.stream, self._reply, self._head, self._read)
             return True
         if self._reply.begun:
             body, _ = await read_answer(response)
@@ -128,20 +159,30 @@ class ToolLoop:
         return list(await asyncio.gather(*(self._run_tool(call) for call in calls)))
 
     async def _run_tool(self, call: ToolCall) -> Result:
+        result = await self._outcome(call)
+        self._results.append(result)
+        return result
+
+    async def _outcome(self, call: ToolCall) -> Result:
         arguments = call.parsed()
         if arguments is None:
             return Result(call=call, parts=(Part(text="the arguments are not a JSON object"),), is_error=True)
         outcome = await self._toolset.tools.call(call.name, arguments)
-        self._durations[call.id] = outcome.duration
         if tool := self._toolset.by_name.get(call.name):
             self._metrics.tool_called(tool.server, tool.tool, outcome.duration, is_error=outcome.is_error)
-        return Result(call=call, parts=_parts(outcome), is_error=outcome.is_error)
+        return Result(call=call, parts=_parts(outcome), is_error=outcome.is_error, duration=outcome.duration)
 
-    def facts(self, observer: Observer, results: list[Result]) -> Facts:
-        """What a round showed, its injected calls told apart from the client's."""
+    def facts(self, observer: Observer) -> Facts:
+        """What a round showed so far, its injected calls told apart from the client's."""
         facts = observer.facts()
-        by_id = {result.call.id: result for result in results}
-        facts.tool_usages = [self._usage(usage, by_id.get(usage.call_id)) for usage in facts.tool_usages]
+        left = list(self._results)
+        usages = []
+        for usage in facts.tool_usages:
+            mine = next((one for one in left if (one.call.id, one.call.name) == (usage.call_id, usage.tool)), None)
+            if mine is not None:
+                left.remove(mine)
+            usages.append(self._usage(usage, mine))
+        facts.tool_usages = usages
         return facts
 
     def _usage(self, usage: ToolUsage, result: Result | None) -> ToolUsage:
@@ -151,19 +192,19 @@ class ToolLoop:
         error = "no result: the message or the request ended before" if result is None else None
         if result is not None and result.is_error:
             error = result.text
-        return replace(
-            usage,
-            tool=tool.tool,
-            injected=True,
-            server=tool.server,
-            error=error,
-            duration=self._durations.get(usage.call_id),
-        )
+        duration = result.duration if result is not None else None
+        return replace(usage, tool=tool.tool, injected=True, server=tool.server, error=error, duration=duration)
 
     # Patience
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        return await self._patiently(read_some(response))
+        while True:
+            try:
+                # No task for each piece of a stream, as `_patiently` would have it.
+                async with asyncio.timeout(PING_AFTER):
+                    return await read_some(response)
+            except TimeoutError:
+                await self._ping()
 
     async def _patiently(self, work: Awaitable[T]) -> T:
         """Await, and give the client's stream a sign of life meanwhile, once it is known to be one."""
@@ -171,15 +212,19 @@ class ToolLoop:
         try:
             while not task.done():
                 await asyncio.wait((task,), timeout=PING_AFTER)
-                if not task.done() and self._head is not None:
-                    if not self._reply.begun:
-                        await self._reply.begin(200, self._head)
-                    await self._reply.piece(self._rounds.ping())
+                if not task.done():
+                    await self._ping()
             return task.result()
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait((task,))
+
+    async def _ping(self) -> None:
+        if self._head is not None:
+            if not self._reply.begun:
+                await self._reply.begin(200, self._head)
+            await self._reply.piece(self._rounds.ping())
 
 
 def _parts(result: ToolResult) -> tuple[Part, ...]:
@@ -187,8 +232,8 @@ def _parts(result: ToolResult) -> tuple[Part, ...]:
     for content in result.content:
         if isinstance(content, Text):
             parts.append(Part(text=content.text))
-        elif isinstance(content, Image):
+        elif isinstance(content, Image) and content.mime_type in IMAGES:
             parts.append(Part(image=content.data, mime_type=content.mime_type))
         else:
-            parts.append(Part(text=f"[audio, {content.mime_type}]"))
+            parts.append(Part(text=f"[{type(content).__name__.lower()}, {content.mime_type}]"))
     return tuple(parts)

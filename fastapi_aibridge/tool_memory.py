@@ -37,14 +37,19 @@ class OwnMemory:
         self._aliases = aliases
         self._owner = owner
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is remembered of anybody: most apps never get to remember anything."""
+        return not self._held and not self._aliases
+
     def hold(self, call_ids: Iterable[str], held: Held) -> None:
-        """Keep injected calls until the client comes with the results of its own calls of the same turn."""
+        """Keep it until the client comes with the results of its own calls of the same turn."""
         if held.size <= HELD_SIZE:
             for call_id in call_ids:
                 self._held[self._owner, call_id] = held
 
     def held(self, call_id: str) -> Held | None:
-        """The injected calls of the turn in which the client's tool was called under this id."""
+        """What is held of the response in which the client's tool was called under this id."""
         return self._held.get((self._owner, call_id)) if self._held else None
 
     def name(self, seen: str, stands_for: str) -> None:

@@ -59,5 +59,31 @@ def add_member(text: bytes, name: str, value: bytes) -> bytes:
     return b"".join((text[:end], comma, orjson.dumps(name), b":", value, text[end:]))
 
 
+def elements(text: bytes) -> list[bytes]:
+    """The elements of a JSON list, each as it is written. `text` must be a valid JSON list."""
+    found: list[bytes] = []
+    depth = begin = 0
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token in b"{[":
+            depth += 1
+            if depth == 1:
+                begin = match.end()
+        elif token in b"}],":
+            if depth == 1:
+                if element := text[begin : match.start()].strip():
+                    found.append(element)
+                begin = match.end()
+            if token != b",":
+                depth -= 1
+    return found
+
+
+def list_member(text: bytes, name: str) -> list[bytes]:
+    """The elements of the list that is this member, each as it is written; empty where it is no list."""
+    span = find_member(text, name)
+    return elements(text[span[0] : span[1]]) if span and text[span[0] : span[1]].startswith(b"[") else []
+
+
 def _names(key: bytes, name: str) -> bool:
     return bool(key[1:-1] == name.encode() if b"\\" not in key else orjson.loads(key) == name)

@@ -9,8 +9,8 @@ import orjson
 
 from .. import sse
 from ..format import count, load, member, objects, text
-from ..splice import set_member
-from .rounds import Memory, Result, Rounds, Tool, ToolCall, extended, total, with_tools
+from ..splice import list_member, set_member
+from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, parameters, total, with_tools
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -18,7 +18,7 @@ PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 def definitions(tools: Iterable[Tool]) -> bytes:
     """The tools as this format lists them, without the brackets."""
     return b",".join(
-        orjson.dumps({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema})
+        orjson.dumps({"name": tool.name, "description": tool.description, "input_schema": parameters(tool)})
         for tool in tools
     )
 
@@ -34,12 +34,13 @@ def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, u
 
 class MessagesRounds:
     def __init__(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory) -> None:
-        self.body = with_tools(_with_held(body, memory), tools)
+        self.body = with_tools(restored(body, memory), tools)
         self._names = names
         self._usages: list[dict[str, Any]] = []
-        self._next_index = 0
         self._said: list[dict[str, Any]] = []
-        self._message: dict[str, Any] = {}
+        self._turns: list[Turn] = []
+        self._next_index = 0
+        self._begun = False
         self._answer = b""
         self._begin()
 
@@ -52,6 +53,11 @@ class MessagesRounds:
         self._tail = b""
         self._stopped = False
 
+    @property
+    def _untouched(self) -> bool:
+        """Whether the client gets every byte as it came."""
+        return not self._usages and None not in self._indexes.values()
+
     # Streamed
 
     def stream(self, block: bytes) -> bytes:
@@ -61,9 +67,8 @@ class MessagesRounds:
         event = load(sse.data_of(raw))
         match event.get("type"):
             case "message_start":
-                message = member(event, "message")
-                self._usage = dict(member(message, "usage"))
-                first, self._message = not self._message, self._message or message
+                self._usage = dict(member(member(event, "message"), "usage"))
+                first, self._begun = not self._begun, True
                 return raw if first else b""
             case "content_block_start":
                 return self._block_start(raw, event)
@@ -73,13 +78,17 @@ class MessagesRounds:
             case "content_block_stop":
                 return self._moved(raw, event)
             case "message_delta":
-                self._delta, self._tail = event, raw
-                self._usage |= {key: value for key, value in member(event, "usage").items() if value is not None}
+                self._message_delta(event)
+                self._tail += raw
                 return b""
             case "message_stop":
                 self._stopped = True
-                self._tail += raw
-                return b""
+            case "error":
+                tail, self._tail = self._tail, b""
+                return tail + raw if self._untouched else raw
+        if self._tail or self._stopped:
+            self._tail += raw
+            return b""
         return raw
 
     def _block_start(self, raw: bytes, event: dict[str, Any]) -> bytes:
@@ -88,8 +97,9 @@ class MessagesRounds:
         if self._injected(block):
             self._indexes[index] = None
             return b""
-        self._indexes[index] = self._next_index
-        self._next_index += 1
+        # Until something is hidden the client sees the provider's own numbers.
+        self._indexes[index] = index if self._untouched else self._next_index
+        self._next_index = (self._indexes[index] or 0) + 1
         return self._moved(raw, event)
 
     def _moved(self, raw: bytes, event: dict[str, Any]) -> bytes:
@@ -97,7 +107,7 @@ class MessagesRounds:
         index = event.get("index")
         new = self._indexes.get(count(index))
         if new is None:
-            return b""
+            return raw if self._untouched else b""
         return raw if new == index else sse.event(orjson.dumps({**event, "index": new}), text(event.get("type")))
 
     def _apply(self, index: int, delta: dict[str, Any]) -> None:
@@ -105,27 +115,33 @@ class MessagesRounds:
         if block is None:
             return
         match delta.get("type"):
-            case "text_delta":
-                block["text"] = text(block.get("text")) + text(delta.get("text"))
-            case "thinking_delta":
-                block["thinking"] = text(block.get("thinking")) + text(delta.get("thinking"))
-            case "signature_delta":
-                block["signature"] = text(block.get("signature")) + text(delta.get("signature"))
             case "input_json_delta":
                 self._inputs[index].append(text(delta.get("partial_json")))
             case "citations_delta":
                 block["citations"] = [*(block.get("citations") or []), delta.get("citation")]
+            case "text_delta" | "thinking_delta":
+                key = "text" if "text" in delta else "thinking"
+                block[key] = text(block.get(key)) + text(delta.get(key))
+            case _:
+                # Signatures, compactions and what is still to come: their members are the block's.
+                block.update({key: value for key, value in delta.items() if key != "type"})
+
+    def _message_delta(self, event: dict[str, Any]) -> None:
+        """There may be several: each says what it knows, and its counts are cumulative."""
+        before, now = member(self._delta, "delta"), member(event, "delta")
+        delta = before | {key: value for key, value in now.items() if value is not None or key not in before}
+        self._delta = {**self._delta, **event, "delta": delta}
+        self._usage |= {key: value for key, value in member(event, "usage").items() if value is not None}
 
     # Blocking
 
     def blocking(self, body: bytes) -> None:
         value = load(body)
         self._answer = body
-        self._message = value
         self._usage = dict(member(value, "usage"))
         self._delta = {"delta": {"stop_reason": value.get("stop_reason")}}
         self._blocks = dict(enumerate(objects(value.get("content"))))
-        self._inputs = {}
+        self._indexes = {index: None if self._injected(block) else index for index, block in self._blocks.items()}
         self._stopped = True
 
     # Round
@@ -141,15 +157,12 @@ class MessagesRounds:
         # A message that was cut off (`max_tokens`) may hold half a call; only `tool_use` asks for results.
         if not self._stopped or self._stop_reason != "tool_use":
             return []
-        return [
-            ToolCall(id=text(block.get("id")), name=text(block.get("name")), arguments=self._arguments(index))
-            for index, block in self._blocks.items()
-            if self._injected(block)
-        ]
+        return [self._call(index, block) for index, block in self._blocks.items() if self._injected(block)]
 
-    def _arguments(self, index: int) -> str:
-        pieces = "".join(self._inputs.get(index, ()))
-        return pieces or orjson.dumps(self._blocks[index].get("input") or {}).decode()
+    def _call(self, index: int, block: Mapping[str, Any]) -> ToolCall:
+        arguments = "".join(self._inputs.get(index, ())) or orjson.dumps(block.get("input") or {}).decode()
+        extra = {key: value for key, value in block.items() if key not in ("type", "id", "name", "input")}
+        return ToolCall(id=text(block.get("id")), name=text(block.get("name")), arguments=arguments, extra=extra)
 
     def own_calls(self) -> list[str]:
         return [
@@ -158,9 +171,11 @@ class MessagesRounds:
             if block.get("type") == "tool_use" and not self._injected(block)
         ]
 
+    def held(self, results: Sequence[Result]) -> Held:
+        return Held(earlier=tuple(self._turns), results=tuple(results))
+
     def go_on(self, results: Sequence[Result], *, last: bool) -> None:
-        content = [self._finished(index, block) for index, block in self._blocks.items()]
-        said = [block for block in content if block.get("type") != "text" or block.get("text")]
+        said = [self._finished(index, block) for index, block in self._blocks.items() if not _is_blank(block)]
         turn = [
             {"role": "assistant", "content": said},
             {"role": "user", "content": [_tool_result(result) for result in results]},
@@ -168,7 +183,9 @@ class MessagesRounds:
         self.body = extended(self.body, "messages", turn)
         if last:
             self.body = set_member(self.body, "tool_choice", b'{"type":"none"}')
-        self._said += [block for block in said if not self._injected(block)]
+        seen = [block for block in said if not self._injected(block)]
+        self._said += seen
+        self._turns.append(Turn(said=tuple(map(_mark, seen)), results=tuple(results)))
         self._usages.append(self._usage)
         self._begin()
 
@@ -176,8 +193,7 @@ class MessagesRounds:
         """The block as it goes back upstream: what the model said, signatures included, word for word."""
         pieces = "".join(self._inputs.get(index, ()))
         if pieces:
-            arguments = ToolCall(id="", name="", arguments=pieces).parsed()
-            return {**block, "input": arguments if arguments is not None else {}}
+            return {**block, "input": ToolCall(id="", name="", arguments=pieces).parsed() or {}}
         return block
 
     # The end
@@ -186,10 +202,8 @@ class MessagesRounds:
         usage = total([*self._usages, self._usage])
         if self._answer:
             return self._blocking_end(usage)
-        if not self._stopped:
-            return b""
         reason = self._visible_stop_reason()
-        if not self._usages and reason == self._stop_reason:
+        if not self._stopped or (not self._usages and reason == self._stop_reason):
             return self._tail
         delta = {**self._delta, "usage": usage}
         delta["delta"] = {**member(delta, "delta"), "stop_reason": reason}
@@ -197,13 +211,12 @@ class MessagesRounds:
         return sse.event(orjson.dumps(delta), "message_delta") + stop
 
     def _blocking_end(self, usage: dict[str, Any]) -> bytes:
-        hidden = any(self._injected(block) for block in self._blocks.values())
-        if not self._usages and not hidden:
+        if self._untouched:
             return self._answer
         content = [*self._said, *(block for block in self._blocks.values() if not self._injected(block))]
         body = set_member(self._answer, "content", orjson.dumps(content))
         body = set_member(body, "stop_reason", orjson.dumps(self._visible_stop_reason()))
-        return set_member(body, "usage", orjson.dumps(usage))
+        return set_member(body, "usage", orjson.dumps(usage)) if usage else body
 
     def _visible_stop_reason(self) -> object:
         """`tool_use` only where the client sees a tool use."""
@@ -218,42 +231,76 @@ class MessagesRounds:
         return PING
 
 
+def _is_blank(block: Mapping[str, Any]) -> bool:
+    """The provider writes such a block, but does not take it back."""
+    return block.get("type") == "text" and not text(block.get("text")).strip()
+
+
+def _mark(block: Mapping[str, Any]) -> str:
+    """By what a block is known again in a later request."""
+    own = next((name for name in ("signature", "data", "id", "tool_use_id", "text") if block.get(name)), "")
+    return f"{block.get('type')} {block.get(own, '')}"
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": call.parsed() or {}, **call.extra}
+
+
 def _tool_result(result: Result) -> dict[str, Any]:
+    # An error may hold nothing but text, and no text may be blank.
     content = [
         {"type": "image", "source": {"type": "base64", "media_type": part.mime_type, "data": part.image}}
         if part.image
-        else {"type": "text", "text": part.text or " "}
+        else {"type": "text", "text": part.text}
         for part in result.parts
+        if part.image or part.text.strip()
     ]
-    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call.id}
-    block["content"] = content or [{"type": "text", "text": "(no output)"}]
+    if result.is_error or not content:
+        content = [{"type": "text", "text": result.text}]
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call.id, "content": content}
     if result.is_error:
         block["is_error"] = True
     return block
 
 
-def _with_held(body: bytes, memory: Memory) -> bytes:
-    """The request with injected calls of earlier turns put back beside the client's calls of those turns."""
-    value = load(body)
-    messages = objects(value.get("messages"))
+def restored(body: bytes, memory: Memory) -> bytes:
+    """The request with what the client does not know of earlier responses put back."""
+    if memory.empty:
+        return body
+    woven = list_member(body, "messages")
     changed = False
-    for index, message in enumerate(messages):
-        content = message.get("content")
-        if message.get("role") != "assistant" or not isinstance(content, list):
+    for index in range(len(woven) - 1):
+        message = load(woven[index]) if b'"tool_use"' in woven[index] else {}
+        blocks = message.get("content")
+        if message.get("role") != "assistant" or not isinstance(blocks, list):
             continue
-        calls = [block for block in objects(content) if block.get("type") == "tool_use"]
-        kept = next((found for block in calls if (found := memory.held(text(block.get("id"))))), None)
-        if kept is None or index + 1 >= len(messages):
-            continue
-        following = messages[index + 1]
+        uses = [block for block in objects(blocks) if block.get("type") == "tool_use"]
+        kept = next((found for block in uses if (found := memory.held(text(block.get("id"))))), None)
+        following = load(woven[index + 1])
         answers = following.get("content")
-        if following.get("role") != "user" or not isinstance(answers, list):
+        if kept is None or following.get("role") != "user" or not isinstance(answers, list):
             continue
-        uses = [
-            {"type": "tool_use", "id": one.call.id, "name": one.call.name, "input": one.call.parsed() or {}}
-            for one in kept.results
-        ]
-        messages[index] = {**message, "content": [*content, *uses]}
-        messages[index + 1] = {**following, "content": [*(_tool_result(one) for one in kept.results), *answers]}
+        turns, last = _unwoven([block for block in objects(blocks) if not _is_blank(block)], kept)
+        now = {**message, "content": [*last, *(_tool_use(one.call) for one in kept.results)]}
+        woven[index] = b",".join(map(orjson.dumps, [*turns, now]))
+        if kept.results:
+            results = [_tool_result(one) for one in kept.results]
+            woven[index + 1] = orjson.dumps({**following, "content": [*results, *answers]})
         changed = True
-    return set_member(body, "messages", orjson.dumps(messages)) if changed else body
+    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if changed else body
+
+
+def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The messages of the earlier rounds, as the model wrote them, and what is left of the client's blocks.
+
+    Where those are not what the client was given the earlier rounds stay out: thinking must not be moved.
+    """
+    marks = [mark for turn in kept.earlier for mark in turn.said]
+    if marks != [_mark(block) for block in blocks[: len(marks)]]:
+        return [], blocks
+    turns: list[dict[str, Any]] = []
+    for turn in kept.earlier:
+        said, blocks = blocks[: len(turn.said)], blocks[len(turn.said) :]
+        turns.append({"role": "assistant", "content": [*said, *(_tool_use(one.call) for one in turn.results)]})
+        turns.append({"role": "user", "content": [_tool_result(one) for one in turn.results]})
+    return turns, blocks

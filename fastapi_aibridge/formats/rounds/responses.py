@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,12 @@ import orjson
 
 from .. import sse
 from ..format import load, member, objects, text
-from ..splice import find_member, set_member
-from .rounds import Memory, Result, Rounds, Tool, ToolCall, extended, total, with_tools
+from ..splice import find_member, list_member, set_member
+from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, parameters, total, with_tools
 
 PING = b": ping\n\n"
 _BEGINNINGS = {"response.created", "response.queued", "response.in_progress"}
-_ENDS = {"response.completed", "response.incomplete", "response.failed"}
+_ENDS = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 
 
 def definitions(tools: Iterable[Tool]) -> bytes:
@@ -25,7 +26,7 @@ def definitions(tools: Iterable[Tool]) -> bytes:
                 "type": "function",
                 "name": tool.name,
                 "description": tool.description,
-                "parameters": tool.input_schema,
+                "parameters": parameters(tool),
                 "strict": False,
             }
         )
@@ -44,29 +45,35 @@ def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, u
 
 class ResponsesRounds:
     def __init__(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory) -> None:
-        span = find_member(body, "tools")
-        self._own_tools = body[span[0] : span[1]] if span else b"[]"
-        value = load(body)
-        previous = text(value.get("previous_response_id"))
-        if previous and memory.named(previous) != previous:
-            body = set_member(body, "previous_response_id", orjson.dumps(memory.named(previous)))
-        self.body = with_tools(_with_held(body, memory), tools)
-        self._stored = value.get("store") is not False
-        self._in_conversation = bool(value.get("conversation"))
+        asked = load(body)
+        self._previous = text(asked.get("previous_response_id"))
+        self._tool_choice: Any = asked.get("tool_choice") or "auto"
+        own_tools = asked.get("tools")
+        self._own_tools: list[Any] = own_tools if isinstance(own_tools, list) else []
+        self._stored = asked.get("store") is not False
+        self._in_conversation = bool(asked.get("conversation"))
+        self.body = with_tools(restored(body, memory), tools)
         self._names = names
         self._usages: list[dict[str, Any]] = []
-        self._sequence = 0
+        self._turns: list[Turn] = []
+        self._sequence: int | None = None
         self._next_index = 0
-        self._id: str | None = None
+        self._first: dict[str, Any] = {}
         self._seen: list[dict[str, Any]] = []
         self._answer = b""
+        self._last_round = False
         self._begin()
 
     def _begin(self) -> None:
         self._indexes: dict[int, int | None] = {}
         self._items: dict[int, dict[str, Any]] = {}
-        self._last: dict[str, Any] = {}
+        self._end_raw = b""
         self._final: dict[str, Any] = {}
+
+    @property
+    def _untouched(self) -> bool:
+        """Whether the client gets every item as it came."""
+        return not self._usages and None not in self._indexes.values()
 
     # Streamed
 
@@ -79,48 +86,69 @@ class ResponsesRounds:
         if not isinstance(kind, str):
             return raw
         if kind in _ENDS:
-            self._last, self._final = event, member(event, "response")
+            self._end_raw, self._final = raw, member(event, "response")
             return b""
         if kind in _BEGINNINGS:
             if self._usages:
                 return b""
             response = member(event, "response")
-            self._id = self._id or text(response.get("id")) or None
-            return self._numbered(
-                raw, {**event, "response": self._without_tools(response)}, changed="tools" in response
-            )
+            self._first = self._first or response
+            return self._numbered(raw, event, response=self._echoed(response))
         index = event.get("output_index")
         if not isinstance(index, int):
             return self._numbered(raw, event)
-        if kind == "response.output_item.added":
-            injected = self._injected(member(event, "item"))
-            self._indexes[index] = None if injected else self._next_index
-            self._next_index += not injected
-        elif kind == "response.output_item.done":
-            self._items[index] = member(event, "item")
-        new = self._indexes.get(index)
-        if new is None:
-            return b""
-        return self._numbered(raw, event if new == index else {**event, "output_index": new}, changed=new != index)
+        item = member(event, "item")
+        if index not in self._indexes:
+            self._place(index, item)
+        if kind == "response.output_item.done":
+            self._items[index] = item
+        new = self._indexes[index]
+        return b"" if new is None else self._numbered(raw, event, output_index=new)
 
-    def _numbered(self, raw: bytes, event: dict[str, Any], *, changed: bool = False) -> bytes:
-        """The event with the sequence number that comes next for the client."""
-        number, self._sequence = self._sequence, self._sequence + 1
-        if not changed and event.get("sequence_number") == number:
+    def _place(self, index: int, item: Mapping[str, Any]) -> None:
+        if self._injected(item):
+            self._indexes[index] = None
+            return
+        # Until something is hidden the client sees the provider's own numbers.
+        place = index if self._untouched else self._next_index
+        self._indexes[index], self._next_index = place, place + 1
+
+    def _numbered(self, raw: bytes, event: Mapping[str, Any], **changes: Any) -> bytes:
+        """The event with what is to be another in it, and the sequence number that comes next for the client."""
+        number = event.get("sequence_number")
+        if isinstance(number, int):
+            self._sequence = number if self._sequence is None else self._sequence + 1
+            changes["sequence_number"] = self._sequence
+        changes = {key: value for key, value in changes.items() if event.get(key) != value}
+        if not changes:
             return raw
-        return sse.event(orjson.dumps({**event, "sequence_number": number}), text(event.get("type")))
+        data = sse.data_of(raw)
+        for key, value in changes.items():
+            if key == "response":
+                value = orjson.Fragment(_changed(data, key, event[key], value))
+            data = set_member(data, key, orjson.dumps(value))
+        return sse.event(data.replace(b"\n", b" "), text(event.get("type")))
 
-    def _without_tools(self, response: dict[str, Any]) -> dict[str, Any]:
-        """A response object that repeats the tools which the client sent, not ours."""
-        return {**response, "tools": orjson.Fragment(self._own_tools)} if "tools" in response else response
+    def _echoed(self, response: dict[str, Any]) -> dict[str, Any]:
+        """A response object as it repeats what the client asked for, and nothing of what was made of that."""
+        echoed = dict(response)
+        if isinstance(response.get("tools"), list):
+            # As the provider spells them out, if these are they.
+            tools = [tool for tool in objects(response["tools"]) if tool.get("name") not in self._names]
+            echoed["tools"] = tools if len(tools) == len(self._own_tools) else self._own_tools
+        if self._previous and response.get("previous_response_id"):
+            echoed["previous_response_id"] = self._previous
+        if self._last_round and "tool_choice" in response:
+            echoed["tool_choice"] = self._tool_choice
+        return echoed
 
     # Blocking
 
     def blocking(self, body: bytes) -> None:
         self._answer = body
         self._final = load(body)
-        self._last = {"type": "response.completed"}
         self._items = dict(enumerate(objects(self._final.get("output"))))
+        self._indexes = {index: None if self._injected(item) else index for index, item in self._items.items()}
 
     # Round
 
@@ -130,6 +158,9 @@ class ResponsesRounds:
     def _output(self) -> list[dict[str, Any]]:
         """The items of the round; the end repeats them, and where it does not, they were seen one by one."""
         return objects(self._final.get("output")) or [self._items[index] for index in sorted(self._items)]
+
+    def _visible_output(self) -> list[dict[str, Any]]:
+        return [item for item in self._output() if not self._injected(item)]
 
     def calls(self) -> list[ToolCall]:
         if self._final.get("status") != "completed":
@@ -141,11 +172,22 @@ class ResponsesRounds:
         ]
 
     def own_calls(self) -> list[str]:
+        """What the provider ran itself has its output beside it."""
+        output = self._output()
+        answered = {item.get("call_id") for item in output if text(item.get("type")).endswith("_output")}
         return [
             text(item.get("call_id"))
-            for item in self._output()
-            if item.get("call_id") and text(item.get("type")).endswith("_call") and not self._injected(item)
+            for item in output
+            if _is_call(item) and not self._injected(item) and item.get("call_id") not in answered
         ]
+
+    def held(self, results: Sequence[Result]) -> Held:
+        ending: list[str] = []
+        for item in self._visible_output():
+            if _is_call(item):
+                break
+            ending.append(_mark(item))
+        return Held(earlier=tuple(self._turns), ending=tuple(ending), results=tuple(results))
 
     def go_on(self, results: Sequence[Result], *, last: bool) -> None:
         outputs = [_call_output(result) for result in results]
@@ -156,14 +198,20 @@ class ResponsesRounds:
             self.body = extended(_listed(self.body), "input", [*self._sent_back(), *outputs])
         if last:
             self.body = set_member(self.body, "tool_choice", b'"none"')
-        self._seen += [item for item in self._output() if not self._injected(item)]
+            self._last_round = True
+        seen = self._visible_output()
+        self._seen += seen
+        self._turns.append(Turn(said=tuple(map(_mark, seen)), results=tuple(results)))
         self._usages.append(member(self._final, "usage"))
         self._begin()
 
     def _sent_back(self) -> list[dict[str, Any]]:
-        """The items of the round as input. What is not stored upstream can be named only by its encrypted content."""
+        """The items of the round as input. What is not stored upstream can be named only by its encrypted content.
+
+        Providers refuse a history whose arguments are not JSON; the result tells the model what it wrote.
+        """
         return [
-            item
+            {**item, "arguments": "{}"} if self._injected(item) and not _are_arguments(item.get("arguments")) else item
             for item in self._output()
             if self._stored or item.get("type") != "reasoning" or item.get("encrypted_content")
         ]
@@ -171,26 +219,20 @@ class ResponsesRounds:
     # The end
 
     def end(self) -> bytes:
-        usage = total([*self._usages, member(self._final, "usage")])
-        output = [*self._seen, *(item for item in self._output() if not self._injected(item))]
-        if self._answer:
-            return self._blocking_end(usage, output)
-        if not self._last:
-            return b""
-        response = {**self._without_tools(self._final), "output": output}
+        response = self._echoed(self._final)
+        if not self._untouched:
+            response["output"] = [*self._seen, *self._visible_output()]
         if self._usages:
-            response["usage"] = usage
-        if self._id is not None:
-            response["id"] = self._id
-        return self._numbered(b"", {**self._last, "response": response}, changed=True)
-
-    def _blocking_end(self, usage: dict[str, Any], output: list[dict[str, Any]]) -> bytes:
-        body = self._answer
-        if "tools" in self._final:
-            body = set_member(body, "tools", self._own_tools)
-        if self._usages or len(output) != len(self._output()):
-            body = set_member(body, "output", orjson.dumps(output))
-        return set_member(body, "usage", orjson.dumps(usage)) if self._usages else body
+            usage = total([*self._usages, member(self._final, "usage")])
+            response |= {"usage": usage} if usage else {}
+        if self._answer:
+            return _changed(self._answer, None, self._final, response)
+        if not self._end_raw:
+            return b""
+        if self._usages:
+            # A stream has told them at its beginning.
+            response |= {key: self._first[key] for key in ("id", "created_at") if key in self._first}
+        return self._numbered(self._end_raw, load(sse.data_of(self._end_raw)), response=response)
 
     @property
     def alias(self) -> tuple[str, str] | None:
@@ -198,11 +240,43 @@ class ResponsesRounds:
 
         A stream names its id before it is known whether there will be another round.
         """
-        last = text(self._final.get("id"))
-        return (self._id, last) if self._id and last and self._id != last else None
+        seen, last = text(self._first.get("id")), text(self._final.get("id"))
+        return (seen, last) if seen and last and seen != last else None
 
     def ping(self) -> bytes:
         return PING
+
+
+def _changed(text_: bytes, name: str | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
+    """An object's text, or that of the object in this member, with those members set that have become others."""
+    span = find_member(text_, name) if name else None
+    body = text_[span[0] : span[1]] if span else text_
+    for key, value in new.items():
+        if key not in old or old[key] != value:
+            body = set_member(body, key, orjson.dumps(value))
+    return body
+
+
+def _is_call(item: Mapping[str, Any]) -> bool:
+    """Whether somebody other than the provider has to answer it."""
+    return bool(item.get("call_id")) and text(item.get("type")).endswith("_call")
+
+
+def _are_arguments(written: object) -> bool:
+    return ToolCall(id="", name="", arguments=text(written) or "?").parsed() is not None
+
+
+def _mark(item: Mapping[str, Any]) -> str:
+    """By what an item is known again in a later request. Clients leave out ids, and write messages in their own way."""
+    match item.get("type", "message"):
+        case "message":
+            content = item.get("content")
+            said = content if isinstance(content, str) else "".join(text(one.get("text")) for one in objects(content))
+            return f"message {said}"
+        case "reasoning":
+            return "reasoning"
+        case kind:
+            return f"{kind} {item.get('call_id') or item.get('id') or ''}"
 
 
 def _call_output(result: Result) -> dict[str, Any]:
@@ -213,8 +287,16 @@ def _call_output(result: Result) -> dict[str, Any]:
             if part.image
             else {"type": "input_text", "text": part.text}
             for part in result.parts
+            if part.image or part.text
         ]
     return {"type": "function_call_output", "call_id": result.call.id, "output": output}
+
+
+def _call_and_output(result: Result) -> list[dict[str, Any]]:
+    call = result.call
+    arguments = call.arguments if _are_arguments(call.arguments) else "{}"
+    written = {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
+    return [written, _call_output(result)]
 
 
 def _listed(body: bytes) -> bytes:
@@ -225,31 +307,71 @@ def _listed(body: bytes) -> bytes:
     return body
 
 
-def _with_held(body: bytes, memory: Memory) -> bytes:
-    """The request with injected calls of earlier turns put back beside the client's calls of those turns.
+def restored(body: bytes, memory: Memory) -> bytes:
+    """The request with what the client does not know of earlier responses put back.
 
     Where the provider remembers the turn (`previous_response_id`, a conversation) it has the calls, and lacks only
-    their results.
+    the results of the last round.
     """
-    value = load(body)
-    items = objects(value.get("input"))
-    remembered = bool(value.get("previous_response_id") or value.get("conversation"))
-    woven: list[dict[str, Any]] = []
-    done: set[str] = set()
-    for item in items:
-        woven.append(item)
-        wanted = text(item.get("type")).endswith("_call_output") if remembered else item.get("type") == "function_call"
-        kept = memory.held(text(item.get("call_id"))) if wanted else None
-        if kept is None:
+    if memory.empty:
+        return body
+    asked = load(body)
+    previous = text(asked.get("previous_response_id"))
+    if previous and memory.named(previous) != previous:
+        body = set_member(body, "previous_response_id", orjson.dumps(memory.named(previous)))
+    written = list_member(body, "input")
+    items = [load(one) for one in written]
+    missing = _missing_outputs if previous or asked.get("conversation") else _missing_items
+    added = missing(items, memory)
+    if not added:
+        return body
+    woven: list[bytes] = []
+    for index, one in enumerate(written):
+        woven += [one, *map(orjson.dumps, added.get(index, ()))]
+    woven[:0] = map(orjson.dumps, added.get(-1, ()))
+    return set_member(body, "input", b"[" + b",".join(woven) + b"]")
+
+
+def _missing_outputs(items: Sequence[Mapping[str, Any]], memory: Memory) -> dict[int, list[dict[str, Any]]]:
+    """What belongs behind which item: the outputs of the calls that the provider waits for."""
+    added: dict[int, list[dict[str, Any]]] = {}
+    done: set[int] = set()
+    for index, item in enumerate(items):
+        kept = memory.held(text(item.get("call_id"))) if text(item.get("type")).endswith("_call_output") else None
+        if kept is not None and kept.results and id(kept) not in done:
+            done.add(id(kept))
+            added[index] = [_call_output(one) for one in kept.results]
+    return added
+
+
+def _missing_items(items: Sequence[Mapping[str, Any]], memory: Memory) -> dict[int, list[dict[str, Any]]]:
+    """What belongs behind which item, -1 for before them all: calls and outputs, in the order of the rounds."""
+    added: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    helds = [memory.held(text(item.get("call_id"))) if _is_call(item) else None for item in items]
+    done: set[int] = set()
+    for index, kept in enumerate(helds):
+        if kept is None or id(kept) in done:
             continue
-        for one in kept.results:
-            if one.call.id in done:
-                continue
-            done.add(one.call.id)
-            if not remembered:
-                arguments = one.call.arguments or "{}"
-                woven.append(
-                    {"type": "function_call", "call_id": one.call.id, "name": one.call.name, "arguments": arguments}
-                )
-            woven.append(_call_output(one))
-    return set_member(body, "input", orjson.dumps(woven)) if done else body
+        done.add(id(kept))
+        for place, turn in zip(_places(items[:index], kept), kept.earlier, strict=False):
+            added[place] += [item for one in turn.results for item in _call_and_output(one)]
+        last = index
+        while last + 1 < len(helds) and helds[last + 1] is kept:
+            last += 1
+        added[last] += [item for one in kept.results for item in _call_and_output(one)]
+    return {place: new for place, new in added.items() if new}
+
+
+def _places(before: Sequence[Mapping[str, Any]], kept: Held) -> list[int]:
+    """Behind which item each earlier round ended; none where the items are not what the client was given.
+
+    Reasoning stays beside what it led to. A client may leave all of it out.
+    """
+    marks = [_mark(item) for item in before]
+    for forgotten in ("", "reasoning"):
+        said = [[mark for mark in turn.said if mark != forgotten] for turn in kept.earlier]
+        whole = [*(mark for marks_ in said for mark in marks_), *(mark for mark in kept.ending if mark != forgotten)]
+        start = len(marks) - len(whole)
+        if start >= 0 and marks[start:] == whole:
+            return [start - 1 + sum(map(len, said[: index + 1])) for index in range(len(said))]
+    return []

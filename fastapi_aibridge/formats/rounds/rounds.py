@@ -6,7 +6,7 @@ No I/O here either: bytes of the upstream in, bytes for the client and the next 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -33,6 +33,8 @@ class ToolCall:
     name: str
     arguments: str
     """As the model wrote them: JSON, or what should have been."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What else the provider put into the call and wants back, such as a signature."""
 
     def parsed(self) -> dict[str, Any] | None:
         """The arguments, empty where there are none; None where they are no JSON object."""
@@ -61,6 +63,8 @@ class Result:
     call: ToolCall
     parts: tuple[Part, ...]
     is_error: bool = False
+    duration: float | None = None
+    """Seconds; None where the tool was not run."""
 
     @property
     def text(self) -> str:
@@ -70,25 +74,45 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Injected calls of a turn in which the model also called tools of the client, with their results.
+class Turn:
+    """A round whose calls were all injected ones, so that the client saw only what the model said beside them."""
 
-    The client never hears of them; they are put back when it comes with the results of its own calls.
+    said: tuple[str, ...]
+    """What the client saw, in marks of the format's own by which it is found again."""
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What the client does not know of a response that ended in calls of its own tools.
+
+    It is put back when the client comes with the results of its calls, and in all later requests that repeat them:
+    a model that forgot what its tools said would ask them again and again.
     """
 
-    results: tuple[Result, ...]
+    results: tuple[Result, ...] = ()
+    """The injected calls of the last round, which the model made together with the client's."""
+    ending: tuple[str, ...] = ()
+    """What the model said in the last round before those calls, in marks."""
+    earlier: tuple[Turn, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes, more or less."""
-        return 1 + sum(len(part.text) + len(part.image) for one in self.results for part in one.parts)
+        marks = [*self.ending, *(mark for turn in self.earlier for mark in turn.said)]
+        results = [*self.results, *(one for turn in self.earlier for one in turn.results)]
+        said = sum(len(part.text) + len(part.image) for one in results for part in one.parts)
+        return 1 + said + sum(map(len, marks)) + sum(len(one.call.arguments) for one in results)
 
 
 class Memory(Protocol):
     """What earlier requests of the same principal left behind."""
 
+    @property
+    def empty(self) -> bool: ...
+
     def held(self, call_id: str) -> Held | None:
-        """The injected calls of the turn in which the client's tool was called under this id."""
+        """What is held of the response in which the client's tool was called under this id."""
 
     def named(self, response_id: str) -> str:
         """The response that an id which the client has seen stands for; mostly itself."""
@@ -117,6 +141,9 @@ class Rounds(Protocol):
     def own_calls(self) -> list[str]:
         """The ids of the calls that this round's message made of the client's tools: it is the last round then."""
 
+    def held(self, results: Sequence[Result]) -> Held:
+        """What the client will not know of this response; the results are those of its last round."""
+
     def go_on(self, results: Sequence[Result], *, last: bool) -> None:
         """Begin the next round with these results; in the `last` one the model may call nothing any more."""
 
@@ -136,12 +163,30 @@ class RoundsFormat(Protocol):
     def definitions(self, tools: Iterable[Tool]) -> bytes:
         """The tools as the format lists them, without the brackets."""
 
+    def restored(self, body: bytes, memory: Memory) -> bytes:
+        """The request with what the client does not know of earlier responses put back."""
+
     def begin(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:
         """The rounds of one request. `names` are the injected tools, `tools` their definitions."""
 
 
+def parameters(tool: Tool) -> dict[str, Any]:
+    """The tool's schema as all vendors take it: an object with properties. They refuse a whole request for one tool
+    without those, or with alternatives at the top of its schema.
+    """
+    schema = {key: value for key, value in tool.input_schema.items() if key not in _NOT_AT_THE_TOP}
+    if not isinstance(schema.get("properties"), Mapping):
+        schema["properties"] = {}
+    return {**schema, "type": "object"}
+
+
+_NOT_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
+
+
 def with_tools(body: bytes, definitions: bytes) -> bytes:
     """A request with these tools before the client's own. `definitions` is the inside of a JSON list."""
+    if not definitions:
+        return body
     span = find_member(body, "tools")
     if span is None:
         return add_member(body, "tools", b"[" + definitions + b"]")
