@@ -31,9 +31,9 @@ class Call:
 
     __slots__ = ("_body", "_gone", "_head", "_left", "_news", "_pieces", "_room", "_size", "_task", "_whole", "loop")
 
-    def __init__(self, app: ASGIApp, scope: Scope, body: AsyncIterator[bytes]) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, body: bytes | AsyncIterator[bytes]) -> None:
         self.loop = asyncio.get_running_loop()
-        self._body: AsyncIterator[bytes] | None = body
+        self._body: bytes | AsyncIterator[bytes] | None = body
         self._head: Message | None = None
         self._pieces: deque[bytes] = deque()
         self._size = 0
@@ -98,12 +98,13 @@ class Call:
     # The app's side
 
     async def _receive(self) -> Message:
-        if self._body is not None:
-            chunk = await anext(self._body, None)
-            if chunk is not None:
+        body = self._body
+        if body is not None:
+            chunk = body if isinstance(body, bytes) else await anext(body, None)
+            if chunk is not None and chunk is not body:
                 return {"type": "http.request", "body": chunk, "more_body": True}
             self._body = None
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": chunk or b"", "more_body": False}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 

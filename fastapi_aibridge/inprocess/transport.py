@@ -38,7 +38,7 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
         self._own = [] if api_key is None else [(TOKEN, b"own"), (b"authorization", f"Bearer {api_key}".encode())]
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        call = Call(self._app, self._scope(request), aiter(cast("httpx2.AsyncByteStream", request.stream)))
+        call = Call(self._app, self._scope(request), _content(request))
         body = _Body(call, request)
         with body.failing():
             async with asyncio.timeout(body.patience):
@@ -110,6 +110,13 @@ class _Body(httpx2.AsyncByteStream):
         except BaseException:
             self._call.hang_up()
             raise
+
+
+def _content(request: httpx2.Request) -> bytes | AsyncIterator[bytes]:
+    try:
+        return request.content
+    except httpx2.RequestNotRead:
+        return aiter(cast("httpx2.AsyncByteStream", request.stream))
 
 
 def _is_placeholder(value: bytes) -> bool:

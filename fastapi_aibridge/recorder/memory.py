@@ -27,6 +27,10 @@ class MemoryRecorder:
         """All that are held, oldest first."""
         return [_copy(record) for record in self._records.values()]
 
+    def clear(self) -> None:
+        """Forget all that have ended; those that run go on."""
+        self._records = {key: record for key, record in self._records.items() if record.ending is None}
+
     async def start(self, interception: Interception) -> None:
         self._records[interception.id] = InterceptionRecord(interception)
         if len(self._records) > self._max_items:

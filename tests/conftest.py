@@ -1,0 +1,1 @@
+pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
