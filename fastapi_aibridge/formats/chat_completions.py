@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from ..errors import GatewayError
@@ -68,16 +70,15 @@ def _asking_for_usage(body: bytes, *, given: bool) -> bytes:
     return body[: options[0]] + new + body[options[1] :]
 
 
-def _tells(events: bytes) -> bool:
-    """Whether these bytes can hold anything to record. Most events are text, and `"usage":null` says nothing."""
-    return (
-        b'"tool_calls"' in events
-        or b'"error"' in events
-        or b'"function_call"' in events
-        or b"[DONE]" in events
-        or events.count(b'"finish_reason"') != events.count(b'"finish_reason":null')
-        or (b'"usage"' in events and events.count(b'"usage"') != events.count(b'"usage":null'))
-    )
+_MARKS = (b'"tool_calls"', b'"error"', b'"function_call"', b"[DONE]")
+_NOT_NULL = (re.compile(rb'"finish_reason"(?!:null)'), re.compile(rb'"usage"(?!:null)'))
+
+
+def _telling(events: bytes) -> int:
+    """Where the first thing stands that can matter to a record, -1 where there is none. Most events are text."""
+    places = [at for mark in _MARKS if (at := events.find(mark)) >= 0]
+    places += [match.start() for pattern in _NOT_NULL if (match := pattern.search(events))]
+    return min(places, default=-1)
 
 
 class _ChatObserver:
@@ -93,15 +94,25 @@ class _ChatObserver:
         self.error: str | None = None
 
     def stream(self, block: bytes) -> bytes:
-        if self.message_id and not _tells(block):
+        if self.message_id and _telling(block) < 0:
             return block
-        kept = []
+        kept: list[bytes] = []
         dropped = False
-        for event in sse.events(block):
-            if (self.message_id and not _tells(event)) or not self._drops(event):
-                kept.append(event)
-            else:
-                dropped = True
+        rest = block
+        while rest:
+            # Events that tell nothing are passed over all at once, up to the next that does.
+            at = _telling(rest) if self.message_id else 0
+            start = sse.start_of_event(rest, at) if at >= 0 else len(rest)
+            if start:
+                kept.append(rest[:start])
+                rest = rest[start:]
+            if rest:
+                event = next(sse.events(rest), rest)
+                rest = rest[len(event) :]
+                if self._drops(event):
+                    dropped = True
+                else:
+                    kept.append(event)
         return b"".join(kept) if dropped else block
 
     def _drops(self, event: bytes) -> bool:

@@ -80,6 +80,13 @@ def events(block: bytes) -> Iterator[bytes]:
         yield tail
 
 
+def start_of_event(block: bytes, at: int) -> int:
+    """Where the event begins that the byte at `at` belongs to."""
+    if b"\r" not in block:
+        return block.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in block[:at] else 0
+    return max((match.end() for match in _BLANK_LINE.finditer(block, 0, at)), default=0)
+
+
 def data_of(event: bytes) -> bytes:
     """The event's data, lines joined with LF; empty for a comment or an event without data."""
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
