@@ -111,7 +111,7 @@ class Caller:
         generation: int,
         number: int,
     ) -> UpstreamResponse | GatewayError:
-        headers = outgoing.headers + provider.own_headers(credential, principal)
+        headers = provider.with_own_headers(outgoing.headers, credential, principal)
         if number > 1:
             headers.append((_UP, str(number - 1)))
         breakers, route, model = provider.breakers, outgoing.route, outgoing.model

@@ -26,9 +26,14 @@ class DecodedTooLarge(ValueError):
 
 def accepts_gzip(accept_encoding: str) -> bool:
     """Whether a client that sent this header takes gzip."""
+    return accepts(accept_encoding, "gzip")
+
+
+def accepts(accept_encoding: str, encoding: str) -> bool:
+    """Whether a client that sent this header named the encoding, and not to refuse it."""
     for one in accept_encoding.split(","):
         name, _, weight = one.partition(";")
-        if name.strip().lower() == "gzip":
+        if name.strip().lower() == encoding:
             return weight.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from .encoding import Inflater, UnsupportedEncoding, decode
+from .encoding import Inflater, UnsupportedEncoding, accepts, decode
 from .errors import GatewayError, UpstreamUnreachable
 from .formats import Observer
 from .formats.sse import Framer
@@ -18,11 +18,18 @@ from .upstream.client import UpstreamResponse, leftovers, read_some
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
 
+INFLATED_AT_ONCE = 4096
+"""Bytes of a compressed stream."""
+
 Read = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
 
 
 def is_stream(response: aiohttp.ClientResponse) -> bool:
-    return response.status == 200 and response.headers.get("content-type", "").startswith("text/event-stream")
+    return response.status == 200 and response.headers.get("content-type", "")[:17].lower() == "text/event-stream"
+
+
+def encoding_of(response: aiohttp.ClientResponse) -> str:
+    return response.headers.get("content-encoding", "identity").strip().lower() or "identity"
 
 
 def stream_head(response: aiohttp.ClientResponse) -> RawHeaders:
@@ -52,6 +59,11 @@ async def relay_stream(
     reply.streaming = True
 
     async def relay(chunk: bytes) -> None:
+        if inflater is not None and len(chunk) > INFLATED_AT_ONCE:
+            # Compressed zeros grow a thousandfold: so little at a time that no piece comes to more than some megabytes.
+            for start in range(0, len(chunk), INFLATED_AT_ONCE):
+                await relay(chunk[start : start + INFLATED_AT_ONCE])
+            return
         try:
             block = framer.feed(inflater.feed(chunk) if inflater else chunk)
         except ValueError as error:
@@ -80,7 +92,7 @@ async def relay_stream(
 
 def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
     """For a stream that comes compressed although it was asked for as it is: cut and ended it can be only decoded."""
-    encoding = response.headers.get("content-encoding", "identity")
+    encoding = encoding_of(response)
     if encoding == "identity":
         return None
     try:
@@ -105,7 +117,7 @@ async def read_answer(response: aiohttp.ClientResponse, read: Read = read_some) 
 
 def decoded_answer(response: aiohttp.ClientResponse, body: bytes) -> bytes | None:
     """The body without its content encoding; None where it cannot be decoded."""
-    encoding = response.headers.get("content-encoding", "identity")
+    encoding = encoding_of(response)
     if encoding == "identity":
         return body
     try:
@@ -130,8 +142,8 @@ async def relay_answer(
     decoded = decoded_answer(response, body)
     if decoded is not None:
         observer.blocking(decoded)
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity" and encoding.encode("latin-1") not in accept_encoding:
+        encoding = encoding_of(response)
+        if encoding != "identity" and not accepts(accept_encoding.decode("latin-1"), encoding):
             body = decoded
             dropped.append(b"content-encoding")
     await send_whole(response, body, reply, interruption, *dropped)

@@ -90,6 +90,16 @@ class Provider(ABC):
         if type(other) is type(self) and other.settings == self.settings:
             self.keys, self.breakers = other.keys, other.breakers
 
+    def with_own_headers(
+        self, headers: list[tuple[str, str]], credential: Credential, principal: Principal
+    ) -> list[tuple[str, str]]:
+        """A request's headers with the gateway's own, which replace those of the same name."""
+        own = self.own_headers(credential, principal)
+        if len(own) > 1:
+            names = {name.lower() for name, _ in own}
+            headers = [pair for pair in headers if pair[0] not in names]
+        return headers + own
+
     def own_headers(self, credential: Credential, principal: Principal) -> list[tuple[str, str]]:
         """What the gateway adds to a request: credential, configured headers, and who calls where that is wanted."""
         headers = [self.authorization(credential.key), *self._extra_headers]
