@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
 import pytest
+from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
+
+from fastapi_aibridge import AIBridge, Principal
+from fastapi_aibridge.testing import Received, Reply, ScriptedProvider, override_providers
 
 from .pages import DOCS, OWN, README, ROOT, blocks
 from .running import Reader
@@ -30,6 +35,43 @@ def test_what_a_page_says_can_be_done(page: Path, reader: Reader) -> None:
     assert page != TUTORIAL or reader.tested == ["test_app.py"]
 
 
+def test_a_websocket_knows_its_caller(reader: Reader) -> None:
+    """The WebSocket of the page on principals greets the user whose token opened it."""
+    reader.follow(DOCS / "principals.md")
+    ann = {"Authorization": "Bearer token-of-ann"}
+    with TestClient(reader.names["app"], headers=ann) as client, client.websocket_connect("/ws") as websocket:
+        assert websocket.receive_text() == "hello, ann"
+
+
+def test_a_session_ends_before_the_provider_is_called(reader: Reader) -> None:
+    """A session of function scope, which the page on principals advises, is not held during the stream; others are."""
+    happened: list[str] = []
+
+    async def open_session() -> AsyncIterator[None]:
+        yield
+        happened.append("session ended")
+
+    async def open_request() -> AsyncIterator[None]:
+        yield
+        happened.append("request ended")
+
+    async def current_principal(
+        session: None = Depends(open_session, scope="function"), request: None = Depends(open_request)
+    ) -> Principal:
+        return Principal("ann")
+
+    def script(received: Received) -> Reply:
+        happened.append("provider called")
+        return Reply("Hello")
+
+    aibridge = AIBridge(principal=current_principal)
+    app = FastAPI()
+    app.include_router(aibridge.router)
+    with override_providers(aibridge, ScriptedProvider(script)), TestClient(app) as client:
+        client.post("/openai/v1/responses", json={"model": "gpt-5", "input": "Hi", "stream": True}).raise_for_status()
+    assert happened == ["session ended", "provider called", "request ended"]
+
+
 def test_json_blocks_are_json() -> None:
     """What is shown as JSON can be read as such."""
     shown = [block for page in OWN for block in blocks(page) if block.language == "json"]
@@ -40,10 +82,6 @@ def test_json_blocks_are_json() -> None:
 
 def test_a_gateway_error_looks_as_it_is_shown(reader: Reader) -> None:
     """The two error bodies in the page on clients are what the gateway answers."""
-    from fastapi import FastAPI
-
-    from fastapi_aibridge import AIBridge
-
     app = FastAPI()
     app.include_router(AIBridge().router)
     openai, anthropic = (orjson.loads(block.code) for block in blocks(DOCS / "clients.md") if block.language == "json")
