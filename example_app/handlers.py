@@ -18,6 +18,10 @@ Bridge = Annotated[RequestBridge, Depends(get_bridge)]
 router = APIRouter()
 
 
+class TextStream(StreamingResponse):
+    media_type = "text/plain"
+
+
 class Provider(BaseModel):
     name: str
     type: str
@@ -56,7 +60,7 @@ async def summarise(document: Text, bridge: Bridge) -> Summary:
     return Summary(summary=reply.output_text, output_tokens=reply.usage.output_tokens if reply.usage else 0)
 
 
-@router.post("/stories", response_class=StreamingResponse)
+@router.post("/stories", response_class=TextStream)
 async def tell(idea: Text, bridge: Bridge) -> AsyncIterator[str]:
     """Token by token to the app's own caller. When they leave, the provider hears of it."""
     async with bridge.openai().responses.stream(model=MODEL, input=f"Tell a story: {idea.text}") as stream:
