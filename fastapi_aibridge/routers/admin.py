@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ..errors import SettingsError
 from ..pool import PoolMetrics
@@ -46,6 +46,22 @@ class Filters(BaseModel):
     session_id: str | None = None
     started_after: datetime | None = None
     started_before: datetime | None = None
+
+
+# One model for all of a route's query: older FastAPI takes a model beside other parameters for one named `chosen`.
+
+
+class Listing(Filters):
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: str | None = None
+
+
+class Export(Filters):
+    format: ExportFormat = ExportFormat.JSONL
+
+
+class Summary(Filters):
+    by: list[UsageBy] = []
 
 
 _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: "text/csv; charset=utf-8"}
@@ -113,37 +129,26 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
         return found
 
     @get("/admin/interceptions", response_class=Response)
-    async def interceptions(
-        chosen: Annotated[Filters, Query()],
-        store: InterceptionStore = Depends(store),
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        cursor: str | None = None,
-    ) -> Response:
+    async def interceptions(chosen: Annotated[Listing, Query()], store: InterceptionStore = Depends(store)) -> Response:
         """Interceptions, newest first, a page at a time."""
         try:
-            page = await store.list(InterceptionQuery(limit=limit, cursor=cursor, **chosen.model_dump()))
+            page = await store.list(InterceptionQuery(**chosen.model_dump()))
         except InvalidCursor:
             raise HTTPException(400, "the cursor is not one that this list handed out") from None
         return _json({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
 
     @get("/admin/interceptions/export", response_class=StreamingResponse)
     async def exported(
-        chosen: Annotated[Filters, Query()],
-        store: InterceptionStore = Depends(store),
-        format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - its name in the query
+        chosen: Annotated[Export, Query()], store: InterceptionStore = Depends(store)
     ) -> StreamingResponse:
         """All interceptions that match, as JSON lines or CSV, in any number."""
-        query = InterceptionQuery(**chosen.model_dump())
-        return StreamingResponse(export(store, query, format=format), media_type=_MEDIA_TYPES[format])
+        query = InterceptionQuery(**chosen.model_dump(exclude={"format"}))
+        return StreamingResponse(export(store, query, format=chosen.format), media_type=_MEDIA_TYPES[chosen.format])
 
     @get("/admin/usage", response_class=Response)
-    async def usage(
-        chosen: Annotated[Filters, Query()],
-        store: UsageStore = Depends(usage_store),
-        by: Annotated[list[UsageBy] | None, Query()] = None,
-    ) -> Response:
+    async def usage(chosen: Annotated[Summary, Query()], store: UsageStore = Depends(usage_store)) -> Response:
         """Calls and tokens, added up by day, initiator, provider, model or client; `by` may come several times."""
-        query = UsageQuery(by=tuple(by or ()), **chosen.model_dump())
+        query = UsageQuery(by=tuple(chosen.by), **chosen.model_dump(exclude={"by"}))
         return _json({"items": [usage_json(query, row) for row in await store.usage(query)]})
 
     @get("/admin/interceptions/{interception_id}", response_class=Response)

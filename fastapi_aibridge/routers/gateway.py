@@ -248,7 +248,7 @@ def _unadorned(scope: Scope) -> bool:
     return (
         context is not None
         and not context.dependencies
-        and context.max_body_size is None
+        and getattr(context, "max_body_size", None) is None
         and not scope["app"].dependency_overrides
     )
 
