@@ -68,6 +68,7 @@ class ResponsesRounds:
         self._indexes: dict[int, int | None] = {}
         self._items: dict[int, dict[str, Any]] = {}
         self._end_raw = b""
+        self._tail = b""
         self._final: dict[str, Any] = {}
 
     @property
@@ -84,6 +85,9 @@ class ResponsesRounds:
         event = load(sse.data_of(raw))
         kind = event.get("type")
         if not isinstance(kind, str):
+            if self._end_raw:
+                self._tail += raw
+                return b""
             return raw
         if kind in _ENDS:
             self._end_raw, self._final = raw, member(event, "response")
@@ -232,7 +236,7 @@ class ResponsesRounds:
         if self._usages:
             # A stream has told them at its beginning.
             response |= {key: self._first[key] for key in ("id", "created_at") if key in self._first}
-        return self._numbered(self._end_raw, load(sse.data_of(self._end_raw)), response=response)
+        return self._numbered(self._end_raw, load(sse.data_of(self._end_raw)), response=response) + self._tail
 
     @property
     def alias(self) -> tuple[str, str] | None:

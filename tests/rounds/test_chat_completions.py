@@ -1,0 +1,235 @@
+"""Chat Completions, byte by byte: numbering, finish and usage as providers really send them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi_aibridge.formats.rounds import Part, Result
+from fastapi_aibridge.testing import Reply
+
+from .driving import CHAT, call, events_of, own_call, play, remembering
+
+ASKED = {"stream_options": {"include_usage": True}}
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **members: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+    value = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **members}
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def calls(*given: dict[str, Any]) -> dict[str, Any]:
+    return {"tool_calls": list(given)}
+
+
+def piece(name: str = "", arguments: str = "", id_: str = "", **members: Any) -> dict[str, Any]:
+    function = {"arguments": arguments, **({"name": name} if name else {})}
+    return {**members, **({"id": id_, "type": "function"} if id_ else {}), "function": function}
+
+
+START = chunk({"role": "assistant", "content": None})
+FINISH = chunk({}, "tool_calls")
+DONE = b"data: [DONE]\n\n"
+
+
+def numbers(body: bytes) -> list[tuple[int, str]]:
+    """The index of each delta that the client sees, and its arguments."""
+    return [
+        (one["index"], one["function"]["arguments"])
+        for event in events_of(body)
+        for choice in event["choices"]
+        for one in choice["delta"].get("tool_calls", [])
+    ]
+
+
+def test_an_index_that_does_not_start_at_0() -> None:
+    """The call is put together all the same, and the client's own is numbered from 0."""
+    stream = [
+        START,
+        chunk(calls(piece("bmcp_box_echo", "", "c1", index=1))),
+        chunk(calls(piece(arguments='{"text":', index=1))),
+        chunk(calls(piece("read", "", "own", index=2))),
+        chunk(calls(piece(arguments='"x"}', index=1), piece(arguments="{}", index=2))),
+        FINISH,
+        DONE,
+    ]
+    played = play(CHAT, [b"".join(stream)], streamed=True)
+    assert [(one.id, one.arguments) for one in played.calls] == [("c1", '{"text":"x"}')]
+    assert numbers(played.body) == [(0, ""), (0, "{}")]
+    assert played.seen().calls == [("own", "read", "{}")]
+    assert played.seen().finish == "tool_calls"
+
+
+def test_calls_without_an_index_or_always_with_0() -> None:
+    """A new id begins a new call, and pieces without an id belong to the last one."""
+    for index in ({}, {"index": 0}):
+        stream = [
+            START,
+            chunk(calls(piece("bmcp_box_echo", '{"text":', "c1", **index))),
+            chunk(calls(piece(arguments='"1"}', **index))),
+            chunk(calls(piece("bmcp_box_time", "{", "c2", **index))),
+            chunk(calls(piece(arguments="}", **index))),
+            chunk(calls(piece("read", "{", "own", **index))),
+            chunk(calls(piece(arguments="}", **index))),
+            FINISH,
+            DONE,
+        ]
+        played = play(CHAT, [b"".join(stream)], streamed=True)
+        assert [(one.id, one.arguments) for one in played.calls] == [("c1", '{"text":"1"}'), ("c2", "{}")]
+        assert numbers(played.body) == [(0, "{"), (0, "}")]
+
+
+def test_the_clients_calls_before_an_injected_one_keep_their_numbers() -> None:
+    """What the client has seen stands; what comes behind the hidden call closes up."""
+    stream = [
+        START,
+        chunk(calls(piece("read", "{}", "own1", index=0))),
+        chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=1))),
+        chunk(calls(piece("read", "{}", "own2", index=2))),
+        FINISH,
+        DONE,
+    ]
+    assert numbers(play(CHAT, [b"".join(stream)], streamed=True).body) == [(0, "{}"), (1, "{}")]
+
+
+def test_odd_streams_without_injected_calls_pass_as_they_came() -> None:
+    """Indexes, comments, finish chunks with text, several empty choices: not a byte is changed."""
+    stream = [
+        b": hello\n\n",
+        chunk(None, prompt_filter_results=[], id=""),
+        START,
+        chunk({"content": "Hi"}),
+        chunk(calls(piece("read", "{}", "a"))),
+        chunk(calls(piece("read", "{}", "b"))),
+        chunk(calls(piece("read", "{}", "c", index=7))),
+        chunk({"content": "."}, "stop", usage=USAGE),
+        b": bye\n\n",
+        chunk(None, usage=USAGE),
+        chunk({}, "stop"),
+        b"data: [DONE] \r\n\r\n",
+    ]
+    body = b"".join(stream)
+    assert play(CHAT, [body], streamed=True, **ASKED).body == body
+
+
+def test_several_calls_in_one_chunk() -> None:
+    """Gemini sends whole calls at once, the finish with them."""
+    both = calls(piece("bmcp_box_echo", "{}", "c1", index=0), piece("read", "{}", "own", index=1))
+    stream = chunk({"role": "assistant", **both}, "tool_calls") + DONE
+    played = play(CHAT, [stream], streamed=True)
+    assert [one.id for one in played.calls] == ["c1"]
+    assert played.seen().calls == [("own", "read", "{}")]
+
+
+def test_text_in_the_finish_chunk_of_a_round_is_not_lost() -> None:
+    """It stands before the text of the next round."""
+    first = [
+        START,
+        chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0))),
+        chunk({"content": "So"}, "tool_calls"),
+        DONE,
+    ]
+    played = play(CHAT, [b"".join(first), Reply(text="done")], streamed=True)
+    assert played.seen().text == "So\n\ndone"
+
+
+def test_stop_instead_of_tool_calls() -> None:
+    """Some providers say `stop` where they mean calls; the calls are run."""
+    first = START + chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0))) + chunk({}, "stop") + DONE
+    played = play(CHAT, [first, Reply(text="done")], streamed=True)
+    assert [one.id for one in played.calls] == ["c1"]
+    assert played.seen().finish == "stop"
+
+
+def test_usage_on_the_finish_chunk() -> None:
+    """It is summed where it stands, asked for or not."""
+    finish = chunk({}, "tool_calls", usage=USAGE)
+    first = START + chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0))) + finish + DONE
+    second = chunk({"role": "assistant", "content": "x"}) + chunk({}, "stop", usage=USAGE) + DONE
+    played = play(CHAT, [first, second], streamed=True)
+    assert [event["usage"] for event in played.events if event.get("usage")] == [
+        {key: 2 * n for key, n in USAGE.items()}
+    ]
+
+
+def test_what_providers_put_beside_a_call_goes_back() -> None:
+    """Gemini's thought signature and DeepSeek's reasoning: without them the next round is refused."""
+    signed = {"extra_content": {"google": {"thought_signature": "sig"}}}
+    for streamed in (True, False):
+        if streamed:
+            first = [
+                chunk({"role": "assistant", "reasoning_content": "Think"}),
+                chunk({"reasoning_content": "ing"}),
+                chunk(calls({**piece("bmcp_box_echo", "{}", "c1", index=0), **signed})),
+                FINISH,
+                DONE,
+            ]
+            answer = b"".join(first)
+        else:
+            message = {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "Thinking",
+                "tool_calls": [{**piece("bmcp_box_echo", "{}", "c1"), **signed}],
+            }
+            answer = json.dumps({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).encode()
+        turn = play(CHAT, [answer, Reply(text="x")], streamed=streamed).bodies[1]["messages"][1]
+        assert turn["reasoning_content"] == "Thinking"
+        assert turn["tool_calls"][0]["extra_content"] == signed["extra_content"]
+
+
+def test_custom_tools_of_the_client_are_untouched() -> None:
+    """A custom tool's call passes beside an injected one, streamed and not."""
+    custom = {"index": 1, "id": "own", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    injected = piece("bmcp_box_echo", "{}", "c1", index=0)
+    streamed = play(CHAT, [START + chunk(calls(injected)) + chunk(calls(custom)) + FINISH + DONE], streamed=True)
+    (seen,) = [one for event in streamed.events for one in event["choices"][0]["delta"].get("tool_calls", [])]
+    assert seen == {**custom, "index": 0}
+    message = {"role": "assistant", "content": None, "tool_calls": [injected, custom]}
+    answer = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    blocking = play(CHAT, [json.dumps(answer).encode()], streamed=False)
+    assert blocking.answer["choices"][0]["message"]["tool_calls"] == [custom]
+
+
+def test_texts_of_rounds_are_kept_apart() -> None:
+    """Two texts become one string, with a blank line between unless the first ends its line."""
+    for streamed in (True, False):
+        for first, expected in (("One.", "One.\n\nTwo."), ("One.\n", "One.\nTwo.")):
+            played = play(CHAT, [Reply(text=first, tool_calls=[call()]), Reply(text="Two.")], streamed=streamed)
+            assert played.seen().text == expected
+
+
+def test_images_are_mentioned() -> None:
+    """Chat takes nothing but text from tools."""
+
+    def respond(one: Any) -> Result:
+        return Result(call=one, parts=(Part(text="Look:"), Part(image="aGk=", mime_type="image/png")))
+
+    played = play(CHAT, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, respond=respond)
+    assert played.bodies[1]["messages"][2]["content"] == "Look:\n[image, image/png]"
+
+
+def test_big_numbers_and_odd_members_of_the_request_survive_the_rounds() -> None:
+    """The history is extended, never written anew."""
+    message = rb'{"role":"user","content":"\u00e9","n":1.0e0}'
+    body = b'{"model":"m","seed":123456789012345678901234567890,"messages":[' + message + b"]}"
+    played = play(CHAT, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, body=body)
+    assert all(b'"seed":123456789012345678901234567890' in asked for asked in played.asked)
+    assert all(message in asked for asked in played.asked)
+
+
+def test_a_mixed_turn_in_the_history_leaves_the_other_messages_as_they_are() -> None:
+    """Only the message that hides something is written anew."""
+    memory = remembering()
+    play(CHAT, [Reply(tool_calls=[call("c1"), own_call("own")])], streamed=False, memory=memory)
+    user = rb'{"role":"user","content":"\u00e9","n":1.0e0}'
+    call_ = b'{"id":"own","type":"function","function":{"name":"read","arguments":"{}"}}'
+    own = b'{"role":"assistant","content":null,"tool_calls":[' + call_ + b"]}"
+    back = b'{"role":"tool","tool_call_id":"own","content":"text"}'
+    body = b'{"model":"m","messages":[' + user + b" , " + own + b",\n" + back + b"]}"
+    asked = play(CHAT, [Reply(text="x")], streamed=False, body=body, memory=memory).asked[0]
+    assert user in asked
+    assert back in asked
+    assert [message["role"] for message in json.loads(asked)["messages"]] == ["user", "assistant", "tool", "tool"]

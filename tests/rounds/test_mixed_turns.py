@@ -1,0 +1,238 @@
+"""Turns that call the client's tools end the rounds. What the client does not know of them is put back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge import tool_memory
+from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.tool_memory import OwnMemory, ToolMemory
+
+from .driving import CHAT, KINDS, MESSAGES, OWNER, RESPONSES, Kind, Played, call, own_call, play, remembering
+
+FINAL = Reply(text="Done.")
+
+
+def history(played: Played, **more: Any) -> dict[str, Any]:
+    """What a client sends next that keeps the history itself: all it was given, and its tools' results."""
+    kind, request = played.kind, json.loads(played.request)
+    whole = played.seen().whole
+    if kind is CHAT:
+        message = {key: value for key, value in whole["choices"][0]["message"].items() if value is not None}
+        message["tool_calls"] = [
+            {"id": one["id"], "type": "function", "function": {k: one["function"][k] for k in ("name", "arguments")}}
+            for one in message["tool_calls"]
+        ]
+        results = [{"role": "tool", "tool_call_id": one["id"], "content": "mine"} for one in message["tool_calls"]]
+        return {"messages": [*request["messages"], {"content": None, **message}, *results], **more}
+    if kind is MESSAGES:
+        results = [
+            {"type": "tool_result", "tool_use_id": block["id"], "content": "mine"}
+            for block in whole["content"]
+            if block["type"] == "tool_use"
+        ]
+        turn = [{"role": "assistant", "content": whole["content"]}, {"role": "user", "content": results}]
+        return {"messages": [*request["messages"], *turn], **more}
+    outputs = [
+        {"type": "function_call_output", "call_id": item["call_id"], "output": "mine"}
+        for item in whole["output"]
+        if item["type"] == "function_call"
+    ]
+    given = request["input"]
+    listed = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    return {"input": [*listed, *whole["output"], *outputs], **more}
+
+
+def outline(kind: Kind, body: dict[str, Any]) -> list[str]:
+    """The request's turns in a few words, the same for each format."""
+    words: list[str] = []
+    if kind is CHAT:
+        for message in body["messages"]:
+            if message["role"] == "tool":
+                words.append(f"result {message['tool_call_id']}")
+            else:
+                words += [f"{message['role']} {message['content']}"] * bool(message["content"])
+                words += [f"call {one['id']}" for one in message.get("tool_calls", [])]
+    elif kind is MESSAGES:
+        for message in body["messages"]:
+            content = message["content"]
+            for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+                match block["type"]:
+                    case "text":
+                        words.append(f"{message['role']} {block['text']}")
+                    case "tool_use":
+                        words.append(f"call {block['id']}")
+                    case "tool_result":
+                        words.append(f"result {block['tool_use_id']}")
+                    case other:
+                        words.append(other)
+    else:
+        for item in body["input"]:
+            match item.get("type", "message"):
+                case "message":
+                    content = item["content"]
+                    said = content if isinstance(content, str) else "".join(part["text"] for part in content)
+                    words.append(f"{item['role']} {said}")
+                case "function_call":
+                    words.append(f"call {item['call_id']}")
+                case "function_call_output":
+                    words.append(f"result {item['call_id']}")
+                case other:
+                    words.append(other)
+    return words
+
+
+def mixed(kind: Kind, *, streamed: bool, memory: OwnMemory, **members: Any) -> Played:
+    calls = [call("c1"), own_call("own1"), call("c2"), own_call("own2")]
+    return play(kind, [Reply(text="So:", tool_calls=calls)], streamed=streamed, memory=memory, **members)
+
+
+def test_injected_calls_of_a_mixed_turn_are_run_and_put_back(kind: Kind, streamed: bool) -> None:
+    """The client sees its own calls only; the model gets the results of all, once, in every later request."""
+    memory = remembering()
+    first = mixed(kind, streamed=streamed, memory=memory)
+    assert [one.id for one in first.calls] == ["c1", "c2"]
+    assert [id_ for id_, _, _ in first.seen().calls] == ["own1", "own2"]
+
+    asked = history(first)
+    second = play(kind, [Reply(tool_calls=[own_call("own3")])], streamed=streamed, memory=memory, **asked)
+    words = outline(kind, second.bodies[0])
+    assert words[:2] == ["user hi", "assistant So:"]
+    assert sorted(words[2:6]) == ["call c1", "call c2", "call own1", "call own2"] or kind is RESPONSES
+    assert sorted(words[2:]) == sorted(f"{w} {c}" for w in ("call", "result") for c in ("c1", "c2", "own1", "own2"))
+    for id_ in ("c1", "c2", "own1", "own2"):
+        assert words.index(f"call {id_}") < words.index(f"result {id_}")
+    assert '"result of c1"' in json.dumps(second.bodies[0])
+
+    third = play(kind, [FINAL], streamed=streamed, memory=memory, **history(second))
+    assert outline(kind, third.bodies[0])[: len(words)] == words
+    assert third.seen().text == "Done."
+
+
+def test_what_earlier_rounds_found_is_put_back_where_it_was(kind: Kind, streamed: bool) -> None:
+    """A model that ran an injected tool and then calls one of the client's finds the result in its history again, in
+    the very order in which it wrote it: nothing has to be asked twice, and the provider's prompt cache holds.
+    """
+    memory = remembering()
+    replies = [
+        Reply(text="One.", thinking="hm", tool_calls=[call("c1"), call("c2")]),
+        Reply(tool_calls=[call("c3")]),
+        Reply(text="Three.", thinking="ha", tool_calls=[own_call("own")]),
+    ]
+    first = play(kind, replies, streamed=streamed, memory=memory)
+    second = play(kind, [FINAL], streamed=streamed, memory=memory, **history(first))
+    thinking = {CHAT: "", MESSAGES: "thinking", RESPONSES: "reasoning"}[kind]
+    expected = ["user hi", thinking, "assistant One.", "call c1", "call c2", "result c1", "result c2"]
+    expected += ["call c3", "result c3", thinking, "assistant Three.", "call own", "result own"]
+    if kind is RESPONSES:
+        expected[3:7] = ["call c1", "result c1", "call c2", "result c2"]
+    assert outline(kind, second.bodies[0]) == [word for word in expected if word]
+    if kind is not RESPONSES:
+        before, now = first.bodies[-1]["messages"], second.bodies[0]["messages"]
+        assert now[: len(before)] == before
+
+
+def test_a_history_that_the_client_changed_gets_what_can_be_put_back(streamed: bool) -> None:
+    """Where the client edited what it was given, nothing is moved that must not be, and no call is without result."""
+    replies = [
+        Reply(text="One.", thinking="hm", tool_calls=[call("c1")]),
+        Reply(text="Two.", tool_calls=[own_call("own"), call("c2")]),
+    ]
+    for kind, text, expected in (
+        (
+            CHAT,
+            '"content": "One.',
+            ["user hi", "call c1", "result c1", "assistant !One.\n\nTwo.", "call own", "call c2"],
+        ),
+        (
+            MESSAGES,
+            '"text": "One.',
+            ["user hi", "thinking", "assistant !One.", "assistant Two.", "call own", "call c2"],
+        ),
+        (
+            RESPONSES,
+            '"text": "One.',
+            ["user hi", "reasoning", "assistant !One.", "assistant Two.", "call own", "call c2"],
+        ),
+    ):
+        memory = remembering()
+        first = play(kind, replies, streamed=streamed, memory=memory)
+        changed = json.loads(json.dumps(history(first)).replace(text, text.replace("One", "!One")))
+        words = outline(kind, play(kind, [FINAL], streamed=streamed, memory=memory, **changed).bodies[0])
+        assert words[: len(expected)] == expected
+        assert sorted(words[len(expected) :]) == ["result c2", "result own"]
+
+
+def test_a_client_that_leaves_reasoning_out(streamed: bool) -> None:
+    """Codex without encrypted content does: the calls are put back at their places all the same."""
+    memory = remembering()
+    replies = [
+        Reply(text="One.", thinking="hm", tool_calls=[call("c1")]),
+        Reply(thinking="ha", tool_calls=[own_call()]),
+    ]
+    first = play(RESPONSES, replies, streamed=streamed, memory=memory)
+    asked = history(first)
+    asked["input"] = [item for item in asked["input"] if item.get("type") != "reasoning"]
+    words = outline(RESPONSES, play(RESPONSES, [FINAL], streamed=False, memory=memory, **asked).bodies[0])
+    assert words == ["user hi", "assistant One.", "call c1", "result c1", "call call_own", "result call_own"]
+
+
+@pytest.mark.parametrize("state", [{"previous_response_id": "resp_x"}, {"conversation": "conv_x"}])
+def test_a_provider_that_remembers_gets_the_missing_results_only(streamed: bool, state: dict[str, str]) -> None:
+    """With `previous_response_id` or a conversation it has the calls already."""
+    memory = remembering()
+    first = mixed(RESPONSES, streamed=streamed, memory=memory)
+    outputs = [item for item in history(first)["input"] if item.get("type") == "function_call_output"]
+    second = play(RESPONSES, [FINAL], streamed=streamed, memory=memory, input=outputs, **state)
+    words = outline(RESPONSES, second.bodies[0])
+    assert sorted(words) == ["result c1", "result c2", "result own1", "result own2"]
+
+
+def test_without_the_memory_the_request_goes_up_as_it_is(kind: Kind, streamed: bool) -> None:
+    """After a restart, or for anybody else with the same call ids: nothing is added, nothing is made up."""
+    memory = ToolMemory()
+    first = mixed(kind, streamed=streamed, memory=memory.of(OWNER))
+    asked = history(first)
+    for stranger in (("bob", "", "any"), ("alice", "k2", "any"), ("alice", "", "other")):
+        for other in (memory.of(stranger), remembering()):
+            second = play(kind, [FINAL], streamed=streamed, memory=other, **asked)
+            name = "input" if kind is RESPONSES else "messages"
+            assert second.bodies[0][name] == asked[name]
+
+
+def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used goes first, and what is too large alone is not kept."""
+    monkeypatch.setattr(tool_memory, "HELD_SIZE", 3000)
+    mine = ToolMemory().of(OWNER)
+    big = "x" * 2000
+    for number in range(3):
+        calls = [call(f"c{number}", {"text": big}), own_call(f"own{number}")]
+        play(CHAT, [Reply(tool_calls=calls)], streamed=False, memory=mine)
+    assert [mine.held(f"own{number}") is not None for number in range(3)] == [False, False, True]
+    play(CHAT, [Reply(tool_calls=[call("c9", {"text": big * 2}), own_call("own9")])], streamed=False, memory=mine)
+    assert mine.held("own9") is None
+    assert mine.held("own2") is not None
+
+
+def test_requests_are_restored_also_where_no_tools_are_injected_any_more(kind: Kind) -> None:
+    """The tools' server may be gone by then; the history must be whole all the same."""
+    memory = remembering()
+    first = mixed(kind, streamed=False, memory=memory)
+    body = kind.request(streamed=False, **history(first))
+    restored = kind.format.rounds.restored(body, memory)
+    assert {"call c1", "result c1", "call c2", "result c2"} <= set(outline(kind, json.loads(restored)))
+    assert kind.format.rounds.restored(body, remembering()) is body
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("odd", ["null", "7", '"text"', "[]", "[7, null, []]", '[{"role": "assistant"}]'])
+def test_odd_histories_pass(kind: Kind, odd: str) -> None:
+    """What is no history is the provider's to refuse."""
+    memory = remembering()
+    mixed(kind, streamed=False, memory=memory)
+    name = "input" if kind is RESPONSES else "messages"
+    body = f'{{"model": "m", "{name}": {odd}}}'.encode()
+    assert kind.format.rounds.restored(body, memory) == body

@@ -1,0 +1,197 @@
+"""Responses, item by item: reasoning, ids, hosted tools, sequence numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.formats.rounds import Part, Result
+from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.tool_loop import WovenObserver
+
+from .driving import NAMES, RESPONSES, call, play, remembering
+
+REASONING = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
+BARE = {"id": "rs_2", "type": "reasoning", "summary": []}
+SEARCH = {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q"}}
+SHELL = {"id": "sh_1", "type": "shell_call", "call_id": "hosted", "action": {}, "status": "completed"}
+SHELL_OUTPUT = {"id": "so_1", "type": "shell_call_output", "call_id": "hosted", "output": []}
+USE = {
+    "id": "fc_1",
+    "type": "function_call",
+    "call_id": "c1",
+    "name": "bmcp_box_echo",
+    "arguments": "{}",
+    "status": "completed",
+}
+CUSTOM = {"id": "ct_1", "type": "custom_tool_call", "call_id": "own", "name": "patch", "input": "*** Begin"}
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "Done.", "annotations": []}],
+}
+
+
+def response(output: list[dict[str, Any]], status: str = "completed", **members: Any) -> dict[str, Any]:
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": "m",
+        "status": status,
+        "output": output,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": None,
+        **members,
+    }
+
+
+def stream_of(output: list[dict[str, Any]], *, start: int = 0, empty_end: bool = False, **members: Any) -> bytes:
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": response([], "in_progress", **members)},
+        {"type": "response.in_progress", "response": response([], "in_progress", **members)},
+    ]
+    for index, item in enumerate(output):
+        events.append({"type": "response.output_item.added", "output_index": index, "item": item})
+        events.append({"type": f"response.{item['type']}.novelty", "output_index": index, "item_id": item["id"]})
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    events.append({"type": "response.completed", "response": response([] if empty_end else output, **members)})
+    return b"".join(
+        f"event: {one['type']}\ndata: {json.dumps({**one, 'sequence_number': number})}\n\n".encode()
+        for number, one in enumerate(events, start)
+    )
+
+
+def answer_of(output: list[dict[str, Any]], **members: Any) -> bytes:
+    return json.dumps(response(output, **members)).encode()
+
+
+def answered(output: list[dict[str, Any]], *, streamed: bool, **members: Any) -> bytes:
+    return stream_of(output, **members) if streamed else answer_of(output, **members)
+
+
+@pytest.mark.parametrize("store", [None, True, False])
+def test_reasoning_goes_back_where_the_provider_can_read_it(streamed: bool, store: bool | None) -> None:
+    """Whole, in its place; only what is neither stored nor encrypted has to stay behind."""
+    answer = answered([REASONING, BARE, SEARCH, USE], streamed=streamed)
+    members = {} if store is None else {"store": store}
+    played = play(RESPONSES, [answer, answered([MESSAGE], streamed=streamed)], streamed=streamed, **members)
+    _, *items, output = played.bodies[1]["input"]
+    assert items == ([REASONING, SEARCH, USE] if store is False else [REASONING, BARE, SEARCH, USE])
+    assert output == {"type": "function_call_output", "call_id": "c1", "output": "result of c1"}
+    final = played.events[-1]["response"] if streamed else played.answer
+    seen = [item["type"] for item in final["output"]]
+    assert seen == ["reasoning", "reasoning", "web_search_call", "message"]
+
+
+def test_an_end_that_repeats_no_items(streamed: bool) -> None:
+    """Codex' own backend leaves them out: those that were seen one by one count."""
+    played = play(
+        RESPONSES, [stream_of([REASONING, USE], empty_end=True), stream_of([MESSAGE], empty_end=True)], streamed=True
+    )
+    assert [one.id for one in played.calls] == ["c1"]
+    assert [item["id"] for item in played.events[-1]["response"]["output"]] == ["rs_1", "msg_1"]
+    alone = stream_of([MESSAGE], empty_end=True)
+    assert play(RESPONSES, [alone], streamed=True).body == alone
+
+
+@pytest.mark.parametrize("start", [0, 1, 7])
+def test_a_single_round_passes_as_it_came(start: int) -> None:
+    """Numbers that start elsewhere, indexes with gaps, unknown events and items: not a byte is changed."""
+    body = stream_of([REASONING, SEARCH, SHELL, SHELL_OUTPUT, CUSTOM, MESSAGE], start=start)
+    body = body.replace(b'"output_index": 5', b'"output_index": 9') + b": bye\n\n"
+    assert play(RESPONSES, [body], streamed=True).body == body
+    bare = b'data: {"type": "response.created", "response": {}}\n\n: x\n\ndata: {"type": "novelty"}\n\n'
+    assert play(RESPONSES, [bare], streamed=True).body == bare
+
+
+def test_what_a_hosted_tool_did_is_no_call_for_the_client(streamed: bool) -> None:
+    """A shell call with its output beside it is over: the rounds go on."""
+    answer = answered([SHELL, SHELL_OUTPUT, USE], streamed=streamed)
+    played = play(RESPONSES, [answer, answered([MESSAGE], streamed=streamed)], streamed=streamed)
+    assert len(played.asked) == 2
+
+
+def test_a_custom_tool_of_the_client_ends_the_rounds(streamed: bool) -> None:
+    """It is the client's to run, and reaches it untouched."""
+    played = play(RESPONSES, [answered([USE, CUSTOM], streamed=streamed)], streamed=streamed)
+    assert len(played.asked) == 1
+    assert played.seen().whole["output"] == [CUSTOM]
+    assert b"fc_1" not in played.body
+
+
+def test_the_id_that_a_stream_showed_stands_for_the_last_response() -> None:
+    """A later request that names it goes to the response that holds the whole, and is told the id that it knows."""
+    memory = remembering()
+    streams = [stream_of([USE], id="resp_a"), stream_of([USE], id="resp_b"), stream_of([MESSAGE], id="resp_c")]
+    played = play(RESPONSES, streams, streamed=True, memory=memory)
+    assert played.alias == ("resp_a", "resp_c")
+    assert {event["response"]["id"] for event in played.events if "response" in event} == {"resp_a"}
+    echo = stream_of([MESSAGE], previous_response_id="resp_c")
+    later = play(RESPONSES, [echo], streamed=True, memory=memory, previous_response_id="resp_a")
+    assert later.bodies[0]["previous_response_id"] == "resp_c"
+    assert {e["response"]["previous_response_id"] for e in later.events if "response" in e} == {"resp_a"}
+    other = play(RESPONSES, [echo], streamed=True, previous_response_id="resp_a")
+    assert other.bodies[0]["previous_response_id"] == "resp_a"
+
+
+def test_a_blocking_answer_has_the_id_that_is_valid_upstream() -> None:
+    """The last one: nothing has to be remembered."""
+    answers = [answer_of([USE], id="resp_a"), answer_of([MESSAGE], id="resp_b")]
+    played = play(RESPONSES, answers, streamed=False)
+    assert played.answer["id"] == "resp_b"
+    assert played.alias is None
+
+
+def test_a_conversation_gets_only_the_outputs(streamed: bool) -> None:
+    """The provider adds the model's items to the conversation by itself."""
+    answers = [answered([one], streamed=streamed) for one in (REASONING | USE, USE, MESSAGE)]
+    played = play(RESPONSES, answers, streamed=streamed, conversation="conv_1")
+    assert [body["input"] for body in played.bodies] == ["hi", *[[output()]] * 2]
+
+
+def output(id_: str = "c1") -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": id_, "output": f"result of {id_}"}
+
+
+def test_images_are_parts_of_the_output() -> None:
+    """Text and image keep their order."""
+
+    def respond(one: Any) -> Result:
+        return Result(call=one, parts=(Part(text="Look:"), Part(image="aGk=", mime_type="image/png"), Part(text="")))
+
+    played = play(RESPONSES, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, respond=respond)
+    assert played.bodies[1]["input"][-1]["output"] == [
+        {"type": "input_text", "text": "Look:"},
+        {"type": "input_image", "image_url": "data:image/png;base64,aGk="},
+    ]
+
+
+def test_the_gateways_own_error_event_is_numbered_on() -> None:
+    """It follows what the client has seen, not what the upstream sent."""
+    request = RESPONSES.format.parse(RESPONSES.request(streamed=True))
+    rounds = RESPONSES.format.rounds.begin(request.body, NAMES, b"{}", remembering(), usage_asked=True)
+    observer = WovenObserver(RESPONSES.format.observer(request), rounds)
+    seen = observer.stream(stream_of([USE]))
+    rounds.go_on([], last=False)
+    observer = WovenObserver(RESPONSES.format.observer(request), rounds)
+    seen += observer.stream(stream_of([MESSAGE], start=40)[:-500].rpartition(b"\n\n")[0] + b"\n\n")
+    seen += observer.error_event(GatewayError(502, "broken", "it broke"))
+    numbers = [json.loads(line[6:])["sequence_number"] for line in seen.splitlines() if line.startswith(b"data:")]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_tool_lists_are_the_providers_spelling_of_the_clients_own() -> None:
+    """Defaults that the provider fills in stay; ours are gone."""
+    mine = {"type": "function", "name": "read", "parameters": {}}
+    spelled = {**mine, "strict": True, "description": None}
+    ours = [{"type": "function", "name": name} for name in NAMES]
+    played = play(RESPONSES, [answer_of([MESSAGE], tools=[*ours, spelled])], streamed=False, tools=[mine])
+    assert played.answer["tools"] == [spelled]
