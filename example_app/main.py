@@ -12,12 +12,13 @@ from fastapi import FastAPI
 from example_app import handlers
 from example_app.offline import OfflineServer
 from example_app.settings import SettingsSource
+from example_app.tools import ToolServer
 from example_app.tracing import set_up_tracing
 from fastapi_aibridge import AIBridge
 
 
 def create_app() -> FastAPI:
-    settings = SettingsSource(OfflineServer())
+    settings = SettingsSource(OfflineServer(), ToolServer())
     flush_traces = set_up_tracing()
 
     @asynccontextmanager
@@ -27,6 +28,7 @@ def create_app() -> FastAPI:
             yield
         finally:
             settings.offline.stop()
+            settings.tools.stop()
             if flush_traces:
                 await asyncio.to_thread(flush_traces)
 

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import HttpUrl, SecretStr
 
 from example_app.offline import KEY, OfflineServer
-from fastapi_aibridge import ProviderSettings, Settings
+from example_app.tools import NAME, ToolServer
+from fastapi_aibridge import MCPServerSettings, ProviderSettings, Settings
 
 DEMO_CLIENT_KEYS = {"alice": "demo-alice", "bob": "demo-bob"}
 DEMO_ADMIN_TOKEN = "demo-admin"
@@ -19,8 +20,9 @@ class SettingsSource:
     Demonstration keys are for the offline provider alone: an app that has a real one opens to nobody by itself.
     """
 
-    def __init__(self, offline: OfflineServer) -> None:
+    def __init__(self, offline: OfflineServer, tools: ToolServer) -> None:
         self.offline = offline
+        self.tools = tools
 
     def __call__(self) -> Settings:
         """Raises `SettingsError` if a setting does not validate."""
@@ -34,6 +36,8 @@ class SettingsSource:
                 "anthropic": ProviderSettings(type="anthropic", base_url=HttpUrl(base_url), api_key=key),
             }
         }
+        if not settings.mcp_servers:
+            demo["mcp_servers"] = {NAME: MCPServerSettings(url=HttpUrl(self.tools.start()))}
         if not settings.client_keys:
             demo["client_keys"] = {user: SecretStr(client_key) for user, client_key in DEMO_CLIENT_KEYS.items()}
         if settings.admin_token is None:

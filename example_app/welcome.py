@@ -63,6 +63,7 @@ curl $base/ai/admin/interceptions -H 'Authorization: Bearer $admin'
 _OFFLINE = """\
 No provider is configured, so an offline one answers, with no key and no network. It obeys lines of a prompt:
   think: what to think  |  call TOOL {"json": 1}  |  fail 429  |  fail stream  |  fail cut  |  slow
+An MCP server beside it has one tool, which the gateway injects: try the prompt  call clock {"zone": "Europe/Vienna"}
 """
 
 

@@ -87,6 +87,6 @@ def _server(app: Callable[..., Any]) -> tuple[Any, asyncio.Event]:
             return nullcontext()
 
     config = uvicorn.Config(
-        app, lifespan="off", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE
+        app, lifespan="auto", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE
     )
     return Server(config), ready

@@ -10,6 +10,7 @@ import pytest
 
 from example_app.offline import KEY, OfflineServer
 from example_app.settings import SettingsSource
+from example_app.tools import ToolServer
 from example_app.welcome import text
 from fastapi_aibridge import Settings
 
@@ -23,9 +24,10 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source() -> Iterator[SettingsSource]:
-    source = SettingsSource(OfflineServer())
+    source = SettingsSource(OfflineServer(), ToolServer())
     yield source
     source.offline.stop()
+    source.tools.stop()
 
 
 def client_keys(settings: Settings) -> dict[str, str]:
