@@ -355,6 +355,12 @@ def test_interceptions_are_listed_newest_first(model: Model) -> None:
         second, cursor = listed(limit=2, cursor=cursor)
         third, cursor = listed(limit=2, cursor=cursor)
         assert (first + second + third, cursor) == (ids[::-1], None)
+        usage = client.get("/ai/admin/usage?by=initiator_id&by=model&initiator_id=alice", headers=ADMIN).json()["items"]
+        assert [(row["initiator_id"], row["model"]) for row in usage] == [("alice", "m-1"), ("alice", "m-3")]
+        export = client.get("/ai/admin/interceptions/export?format=csv&model=m-4", headers=ADMIN)
+        assert export.headers["content-type"] == "text/csv; charset=utf-8"
+        assert ids[4] in export.text
+        assert ids[3] not in export.text
         assert client.get("/ai/admin/interceptions?cursor=nonsense", headers=ADMIN).status_code == 400
         assert client.get("/ai/admin/interceptions?limit=0", headers=ADMIN).status_code == 422
         one = client.get(f"/ai/admin/interceptions/{ids[0]}", headers=ADMIN).json()
