@@ -16,6 +16,7 @@ from .format import (
     count,
     counts,
     error_text,
+    last_message,
     load,
     member,
     objects,
@@ -36,13 +37,11 @@ def parse(body: bytes) -> ModelRequest:
     streaming = value.get("stream") is True
     request = ModelRequest(model=value["model"], streaming=streaming, body=body)
     request.takes_tools = rounds.fits(value)
-    messages = value.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    if isinstance(last, dict):
-        if last.get("role") == "user":
-            request.prompt = last_text(last.get("content"), ("text",))
-        elif last.get("role") == "tool":
-            request.correlating_tool_call_id = text(last.get("tool_call_id")) or None
+    last = last_message(value.get("messages"))
+    if last.get("role") == "user":
+        request.prompt = last_text(last.get("content"), ("text",))
+    elif last.get("role") == "tool":
+        request.correlating_tool_call_id = text(last.get("tool_call_id")) or None
     if streaming and member(value, "stream_options").get("include_usage") is not True:
         request.usage_asked = False
         request.body = _asking_for_usage(body, given="stream_options" in value)

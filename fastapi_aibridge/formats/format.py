@@ -89,6 +89,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def last_message(messages: object) -> dict[str, Any]:
+    """Who spoke last, and what; instructions aside, which agents put behind the user's words. Empty if nobody did."""
+    spoken = (one for one in reversed(objects(messages)) if one.get("role") not in ("system", "developer"))
+    return next(spoken, {})
+
+
 def load(data: bytes) -> dict[str, Any]:
     """The JSON object in an upstream's bytes, empty where it is none: an observer never fails."""
     try:

@@ -18,6 +18,7 @@ from .format import (
     count,
     counts,
     error_text,
+    last_message,
     load,
     member,
     objects,
@@ -36,9 +37,8 @@ def parse(body: bytes) -> ModelRequest:
     request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
     request.takes_tools = rounds.fits(value)
     request.user_id = text(member(value, "metadata").get("user_id")) or None
-    messages = value.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    if isinstance(last, dict) and last.get("role") == "user":
+    last = last_message(value.get("messages"))
+    if last.get("role") == "user":
         content = last.get("content")
         request.prompt = last_text(content, ("text",))
         results = [part for part in objects(content) if part.get("type") == "tool_result"]

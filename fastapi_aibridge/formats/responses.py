@@ -16,6 +16,7 @@ from .format import (
     arguments_of,
     count,
     error_text,
+    last_message,
     load,
     member,
     objects,
@@ -36,8 +37,8 @@ def parse(body: bytes) -> ModelRequest:
     given = value.get("input")
     if isinstance(given, str):
         request.prompt = given
-    elif isinstance(given, list) and given and isinstance(given[-1], dict):
-        last = given[-1]
+    else:
+        last = last_message(given)
         if last.get("role") == "user":
             request.prompt = _prompt(last.get("content"))
         elif text(last.get("type")).endswith("_call_output"):

@@ -58,6 +58,11 @@ def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
     assert parsed().prompt is None
 
 
+def test_instructions_behind_the_users_words_leave_them_the_prompt() -> None:
+    """Coding agents put system messages behind what the user said last."""
+    assert parsed({"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."}).prompt == "Hi"
+
+
 def test_a_tool_result_names_its_call() -> None:
     """Of several, the last one does."""
     results = [{"type": "tool_result", "tool_use_id": f"toolu_{number}"} for number in (1, 2)]
