@@ -281,6 +281,8 @@ class AIBridge:
             if self._mcp is None:
                 if running.connections is None:
                     running.connections = await self._connect_mcp(settings, running.stack)
+                    # At the end bridges close first: their sessions need the connections for that.
+                    running.stack.push_async_callback(running.pool.shutdown, settings.shutdown_grace)
                 running.builder = SettingsProxyBuilder(settings.mcp_servers)
             retired = running.pool.replace_providers(providers)
             running.settings = settings
