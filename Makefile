@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest lint types bench docs clean
+.PHONY: help run test test-oldest lint types bench docs recipes clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ bench: $(INSTALLED) ## Measure, against a bare relay in the same run
 
 docs: $(INSTALLED) ## Build the documentation into site/; a warning is an error
 	$(BIN)/zensical build --clean --strict
+
+recipes: $(INSTALLED) ## Run the recipes for other libraries with their newest releases
+	$(BIN)/python examples/recipes/run.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(OLDEST) site .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.build
