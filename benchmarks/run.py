@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import events, load, machine, pool_hits, throughput
+from . import events, in_process, load, machine, pool_hits, throughput
 from .server import ServerError
 from .stage import StageError, set_stage
 from .table import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 ON_STAGE = ("blocking", "streamed", "events")
-ALONE = ("pool_hits",)
+ALONE = ("pool_hits", "in_process")
 BUSY = 0.1
 """The share of a core that others may take before a warning is due."""
 
@@ -58,6 +58,9 @@ def _tables(options: argparse.Namespace) -> Iterator[Table]:
     if "pool_hits" in options.only:
         os.sched_setaffinity(0, {cores[0]})
         yield pool_hits.measure(rounds=options.rounds)
+    if "in_process" in options.only:
+        os.sched_setaffinity(0, {cores[0]})
+        yield in_process.measure(cores, rounds=options.rounds)
 
 
 def _options() -> argparse.Namespace:
