@@ -6,55 +6,48 @@ from asyncio import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-Rows = list[tuple[Any, ...]]
+Row = tuple[Any, ...]
+Rows = list[Row]
 
 
 @dataclass(slots=True, eq=False)
 class PendingStart:
-    """A start that somebody waits for. A waiter that is done before the commit has given up."""
+    """A start that somebody waits for; one whose waiter is done has been given up."""
 
     id: str
-    row: tuple[Any, ...]
+    number: int
+    """Its place in the inbox."""
+    row: Row
     waiter: Future[None]
     since: float
 
 
 @dataclass(slots=True)
 class Batch:
-    """Rows whose order among each other does not matter, and that may be written twice without harm."""
+    """What goes into one transaction. Its rows may be written twice without harm."""
 
-    starts: list[PendingStart] = field(default_factory=list)
+    recorder_id: str
+    inbox: Rows = field(default_factory=list)
+    """`INBOX_COLUMNS`: starts, as they came."""
+    filed: Rows = field(default_factory=list)
+    """`FILED_COLUMNS`: what moves from the inbox to its place, ended or not."""
+    filed_up_to: int = 0
+    """What leaves the inbox: this recorder's numbers up to this one."""
     ends: Rows = field(default_factory=list)
+    """`END_COLUMNS`: of interceptions that are in their place already."""
     facts: Rows = field(default_factory=list)
+    """`FACT_COLUMNS`."""
     unsealed: set[int] = field(default_factory=set)
     """Days whose sums no longer hold, because something old was written."""
-    size: int = 0
-    """Bytes of the facts, about."""
 
     def __len__(self) -> int:
-        return len(self.starts) + len(self.ends) + len(self.facts)
-
-    def take(self, rows: int, size: int) -> Batch:
-        """Splits off a batch of about so many rows and bytes."""
-        if len(self) <= rows and self.size <= size:
-            taken = Batch(self.starts, self.ends, self.facts, self.unsealed, self.size)
-            self.starts, self.ends, self.facts, self.unsealed, self.size = [], [], [], set(), 0
-            return taken
-        facts, weight = 0, 0
-        while facts < min(rows, len(self.facts)) and (weight < size or not facts):
-            weight += len(self.facts[facts][2])
-            facts += 1
-        taken = Batch(self.starts[:rows], self.ends[:rows], self.facts[:facts], self.unsealed, weight)
-        del self.starts[:rows], self.ends[:rows], self.facts[:facts]
-        self.unsealed = set(self.unsealed)
-        self.size -= weight
-        return taken
+        return len(self.inbox) + len(self.filed) + len(self.ends) + len(self.facts)
 
 
 class Sink(Protocol):
     """One connection to the database, for one writer."""
 
-    async def write(self, starts: Rows, ends: Rows, facts: Rows, unsealed: set[int]) -> None:
+    async def write(self, batch: Batch) -> None:
         """All of it in one transaction, durable when it returns. Raises what `is_refusal` can judge."""
 
     async def close(self) -> None: ...
@@ -62,16 +55,14 @@ class Sink(Protocol):
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the database refused these very values, so that trying again is in vain; otherwise it is away."""
-    while error is not None:
-        state = getattr(error, "sqlstate", None)
+    cause: BaseException | None = error
+    while cause is not None:
+        state = getattr(cause, "sqlstate", None)
         if isinstance(state, str):
             return state.startswith(("22", "23"))
-        if type(error).__module__ == "sqlite3":
-            return type(error).__name__ in {"IntegrityError", "DataError", "InterfaceError", "ProgrammingError"}
-        if isinstance(error, (ValueError, TypeError, OverflowError)):
+        if type(cause).__module__ == "sqlite3":
+            return type(cause).__name__ in {"IntegrityError", "DataError", "InterfaceError", "ProgrammingError"}
+        if isinstance(cause, (ValueError, TypeError, OverflowError)):
             return True
-        cause = error.__cause__
-        if cause is None:
-            return False
-        error = cause
+        cause = cause.__cause__
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -13,6 +14,7 @@ from typing import Self
 from ..errors import ConfigurationError
 from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
 from .records import Ending, Facts, Interception, InterceptionRecord, Status
+from .usage import UsageQuery, UsageRow, UsageStore
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +135,15 @@ class FanoutRecorder:
         """Raises `ConfigurationError` where none of the recorders can be read."""
         return await (await self._store()).get(interception_id)
 
+    async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
+        """Raises `ConfigurationError` where the recorder that is read cannot add up."""
+        store = await self._store()
+        if not isinstance(store, UsageStore):
+            raise ConfigurationError("the recorder that is read does not add up usage")
+        return await store.usage(query)
+
     async def store(self) -> InterceptionStore | None:
-        """The first recorder that can be read; it may also add up (`UsageStore`)."""
+        """The first recorder that can be read."""
         for recorder in self._recorders:
             candidate: object = recorder
             if isinstance(candidate, LazyRecorder):

@@ -9,8 +9,18 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Integer, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .batch import Rows
-from .schema import END_COLUMNS, FACT_COLUMNS, START_COLUMNS, facts, interceptions, usage_days
+from .batch import Batch, Rows
+from .schema import (
+    END_COLUMNS,
+    FACT_COLUMNS,
+    FILED_COLUMNS,
+    INBOX_COLUMNS,
+    facts,
+    inbox,
+    interceptions,
+    usage_days,
+)
+from .sqlite import ON_FILED_BEFORE
 
 
 class PostgresSink:
@@ -22,7 +32,7 @@ class PostgresSink:
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
 
-    async def write(self, starts: Rows, ends: Rows, facts: Rows, unsealed: set[int]) -> None:
+    async def write(self, batch: Batch) -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 if self._connection is None:
@@ -30,10 +40,13 @@ class PostgresSink:
                     self._driver = (await self._connection.get_raw_connection()).driver_connection
                 await self._driver.execute(
                     _STATEMENT,
-                    *_arrays(starts, len(START_COLUMNS)),
-                    *_arrays(facts, len(FACT_COLUMNS)),
-                    *_arrays(ends, len(END_COLUMNS)),
-                    list(unsealed),
+                    *_arrays(batch.inbox, len(INBOX_COLUMNS)),
+                    *_arrays(batch.filed, len(FILED_COLUMNS)),
+                    *_arrays(batch.facts, len(FACT_COLUMNS)),
+                    *_arrays(batch.ends, len(END_COLUMNS)),
+                    list(batch.unsealed),
+                    batch.recorder_id,
+                    batch.filed_up_to,
                 )
         except BaseException:
             if self._driver is None or self._driver.is_closed() or self._driver.is_in_transaction():
@@ -72,18 +85,24 @@ def _unnest(table: Table, columns: Sequence[str], first: int) -> str:
 
 
 def _statement() -> str:
-    fact_place = 1 + len(START_COLUMNS)
-    end_place = fact_place + len(FACT_COLUMNS)
-    day_place = end_place + len(END_COLUMNS)
+    filed = 1 + len(INBOX_COLUMNS)
+    seen = filed + len(FILED_COLUMNS)
+    ended = seen + len(FACT_COLUMNS)
+    days = ended + len(END_COLUMNS)
     assignments = ", ".join(f"{name} = ended.{name}" for name in END_COLUMNS[1:])
+
+    def insert(table: Table, columns: Sequence[str], place: int, conflict: str) -> str:
+        rows = _unnest(table, columns, place)
+        return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {rows} ON CONFLICT {conflict}"  # noqa: S608
+
     return (
-        f"WITH started AS (INSERT INTO {interceptions} ({', '.join(START_COLUMNS)}) "  # noqa: S608
-        f"SELECT * FROM {_unnest(interceptions, START_COLUMNS, 1)} ON CONFLICT DO NOTHING), "
-        f"seen AS (INSERT INTO {facts} ({', '.join(FACT_COLUMNS)}) "
-        f"SELECT * FROM {_unnest(facts, FACT_COLUMNS, fact_place)} ON CONFLICT DO NOTHING), "
-        f"unsealed AS (DELETE FROM {usage_days} WHERE day = ANY(${day_place}::integer[])) "
+        f"WITH come AS ({insert(inbox, INBOX_COLUMNS, 1, 'DO NOTHING')}), "  # noqa: S608
+        f"filed AS ({insert(interceptions, FILED_COLUMNS, filed, ON_FILED_BEFORE)}), "
+        f"seen AS ({insert(facts, FACT_COLUMNS, seen, 'DO NOTHING')}), "
+        f"unsealed AS (DELETE FROM {usage_days} WHERE day = ANY(${days}::integer[])), "
+        f"gone AS (DELETE FROM {inbox} WHERE recorder_id = ${days + 1}::text AND number <= ${days + 2}::bigint) "
         f"UPDATE {interceptions} AS begun SET {assignments} "
-        f"FROM {_unnest(interceptions, END_COLUMNS, end_place)} AS ended({', '.join(END_COLUMNS)}) "
+        f"FROM {_unnest(interceptions, END_COLUMNS, ended)} AS ended({', '.join(END_COLUMNS)}) "
         f"WHERE begun.id = ended.id"
     )
 

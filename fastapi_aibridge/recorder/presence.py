@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .database import Database
 from .process import ProcessIdentity
 from .records import Status
-from .rows import NO_TOKENS, add_tokens, load_facts
-from .schema import TOKEN_COLUMNS, facts, interceptions, recorders
+from .rows import NO_TOKENS, add_tokens, load, load_facts
+from .schema import START_COLUMNS, TOKEN_COLUMNS, facts, inbox, interceptions, recorders
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class Presence:
         by_lease = at_start or self._beats > 1
         recovered = 0
         async with self._database.reading() as connection:
-            running = select(interceptions.c.recorder_id).where(interceptions.c.status == "running").distinct()
-            left = set(await connection.scalars(running))
+            running = select(interceptions.c.recorder_id).where(interceptions.c.status == "running")
+            left = set(await connection.scalars(running.union(select(inbox.c.recorder_id))))
             rows = (
                 await connection.execute(select(recorders, (self._now - recorders.c.heartbeat_at).label("age")))
             ).all()
@@ -97,7 +97,31 @@ class Presence:
         """For the end of a recorder: whatever it still has running will never end otherwise."""
         return await self._interrupt(self._recorder_id, None)
 
+    async def _file_inbox(self, recorder_id: str) -> None:
+        """What the dead recorder had no time to put in its place."""
+        while True:
+            async with self._database.writing() as connection:
+                mine = inbox.c.recorder_id == recorder_id
+                rows = (
+                    await connection.execute(
+                        select(inbox.c.number, inbox.c.body).where(mine).order_by(inbox.c.number).limit(_BATCH)
+                    )
+                ).all()
+                if not rows:
+                    return
+                starts = [dict(zip(START_COLUMNS, load(row.body), strict=True)) for row in rows]
+                known = set(
+                    await connection.scalars(
+                        select(interceptions.c.id).where(interceptions.c.id.in_([start["id"] for start in starts]))
+                    )
+                )
+                new = [start | {"status": "running"} for start in starts if start["id"] not in known]
+                if new:
+                    await connection.execute(insert(interceptions), new)
+                await connection.execute(delete(inbox).where(mine, inbox.c.number <= rows[-1].number))
+
     async def _interrupt(self, recorder_id: str, last_seen: int | None) -> int:
+        await self._file_inbox(recorder_id)
         count = 0
         while True:
             async with self._database.writing() as connection:

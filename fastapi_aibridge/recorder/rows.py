@@ -27,6 +27,9 @@ Tokens = tuple[int, int, int, int]
 """Input, output, cache read, cache write."""
 
 NO_TOKENS: Tokens = (0, 0, 0, 0)
+RUNNING = ("running", None, None, None, *NO_TOKENS)
+"""The end's part of the row of an interception that goes on."""
+
 _MAX = 2**63 - 1
 _T = TypeVar("_T")
 
@@ -69,8 +72,12 @@ def start_row(begun: Interception, recorder_id: str) -> tuple[Any, ...]:
         hint,
         dump(begun.metadata) if begun.metadata else "{}",
         to_microseconds(begun.started_at),
-        "running",
     )
+
+
+def inbox_row(recorder_id: str, number: int, row: tuple[Any, ...]) -> tuple[str, int, str]:
+    """The values of `INBOX_COLUMNS` for those of `START_COLUMNS`."""
+    return recorder_id, number, dump(row)
 
 
 def end_row(interception_id: str, ending: Ending, tokens: Tokens) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 """The tables of the SQL recorder. Moments are microseconds since 1970 in UTC, days are days since then.
 
-What an interception is stands in one narrow row; everything that its messages showed (and so all content) stands
-beside it as JSON, one row for each time that facts came in.
+A start comes into the inbox and moves to its place a moment later. What an interception is stands in one narrow row;
+everything that its messages showed (and so all content) stands beside it as JSON, one row for each time that facts
+came in.
 """
 
 from __future__ import annotations
@@ -57,6 +58,16 @@ interceptions = Table(
         postgresql_where=_IN_SESSION,
     ),
     Index("aibridge_interceptions_running", "recorder_id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+)
+
+inbox = Table(
+    "aibridge_inbox",
+    metadata,
+    # Each recorder's own, so that what it filed leaves as one range.
+    Column("recorder_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 facts = Table(
@@ -121,7 +132,6 @@ START_COLUMNS = (
     "credential_hint",
     "metadata",
     "started_at",
-    "status",
 )
 """What is known at the start, in the order of the rows that the writer makes."""
 
@@ -129,5 +139,10 @@ TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_wr
 
 END_COLUMNS = ("id", "status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS)
 """What the end adds, after the id it belongs to."""
+
+FILED_COLUMNS = (*START_COLUMNS, *END_COLUMNS[1:])
+"""All of an interception's row but its key."""
+
+INBOX_COLUMNS = ("recorder_id", "number", "body")
 
 FACT_COLUMNS = ("interception_id", "part", "body")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
@@ -16,10 +17,12 @@ from .content import ending_without_content, facts_without_content
 from .cursor import to_microseconds
 from .daily import DAY, day_of, seal
 from .presence import Presence
-from .records import Ending, Facts, Interception
+from .recorder import InterceptionQuery, Page
+from .records import Ending, Facts, Interception, InterceptionRecord
 from .rows import NO_TOKENS, Tokens, add_tokens, dump_facts, end_row, start_row
 from .schema import START_COLUMNS
 from .store import SQLStore
+from .usage import UsageQuery, UsageRow
 from .writer import Writer, WriterStats
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,8 @@ _STARTED_AT = START_COLUMNS.index("started_at")
 class SQLRecorder(SQLStore):
     """Records into the database that `url` names while it is entered: `async with SQLRecorder(url) as recorder`.
 
-    A start is durable when `start` returns; ends and facts follow with the next commit. While the database is away,
+    A start is durable when `start` returns; it can be read a moment later, as ends and facts can, at once from this
+    very recorder. While the database is away,
     `start` raises `RecorderUnavailable`, at first after `start_timeout` seconds and then at once, and what has ended
     waits: up to `max_pending` records, then `end` waits too. On leaving, all that waits is written, for
     `shutdown_timeout` seconds at most.
@@ -93,7 +97,9 @@ class SQLRecorder(SQLStore):
         except BaseException:
             await self._database.close()
             raise
-        self._writer = Writer(self._database.sink(), max_pending=self._max_pending, start_timeout=self._start_timeout)
+        self._writer = Writer(
+            self._database.sink(), self._id, max_pending=self._max_pending, start_timeout=self._start_timeout
+        )
         self._tasks = (
             asyncio.create_task(self._stay_present(), name="aibridge-recorder-presence"),
             asyncio.create_task(self._keep_up(), name="aibridge-recorder-upkeep"),
@@ -133,7 +139,7 @@ class SQLRecorder(SQLStore):
         self._running[interception_id] = (known[0], add_tokens(known[1], facts.token_usages))
         row = self._facts_row(interception_id, facts)
         if row is not None:
-            await self._writer.put(None, row)
+            await self._writer.put(interception_id, None, row)
 
     async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
         known = self._running.pop(interception_id, None)
@@ -145,7 +151,20 @@ class SQLRecorder(SQLStore):
             ending = ending_without_content(ending)
         row = end_row(interception_id, ending, add_tokens(tokens, facts.token_usages))
         unsealed = started // DAY if started < self._today else None
-        await self._writer.put(row, self._facts_row(interception_id, facts), unsealed)
+        await self._writer.put(row[0], row, self._facts_row(interception_id, facts), unsealed)
+
+    async def list(self, query: InterceptionQuery) -> Page:
+        """At most 1,000 of them, with all that was recorded here before. Raises `InvalidCursor`."""
+        await self._flush()
+        return await super().list(query)
+
+    async def get(self, interception_id: str) -> InterceptionRecord | None:
+        await self._flush()
+        return await super().get(interception_id)
+
+    async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
+        await self._flush()
+        return await super().usage(query)
 
     @property
     def stats(self) -> WriterStats:
@@ -154,7 +173,7 @@ class SQLRecorder(SQLStore):
 
     @property
     def pending(self) -> int:
-        """Rows that are not durable yet."""
+        """Rows that are not in their place yet."""
         return 0 if self._writer is None else self._writer.pending
 
     @property
@@ -174,6 +193,10 @@ class SQLRecorder(SQLStore):
     def _facts_row(self, interception_id: str, facts: Facts) -> tuple[str, int, str] | None:
         body = dump_facts(facts if self._capture_content else facts_without_content(facts))
         return None if body is None else (interception_id, next(self._parts), body)
+
+    async def _flush(self) -> None:
+        if self._writer is not None:
+            await self._writer.flush()
 
     def _turn_day(self) -> None:
         self._today = day_of(to_microseconds(self._clock())) * DAY

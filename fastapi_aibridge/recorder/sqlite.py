@@ -13,10 +13,22 @@ from typing import Any, cast
 
 from sqlalchemy import URL, create_engine
 
-from .batch import Rows
-from .schema import END_COLUMNS, FACT_COLUMNS, START_COLUMNS, facts, interceptions, usage_days
+from .batch import Batch, Rows
+from .schema import (
+    END_COLUMNS,
+    FACT_COLUMNS,
+    FILED_COLUMNS,
+    INBOX_COLUMNS,
+    facts,
+    inbox,
+    interceptions,
+    usage_days,
+)
 
-_Job = tuple[Rows, Rows, Rows, set[int], asyncio.Future[None]]
+_Job = tuple[Batch, asyncio.Future[None]]
+
+ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS[1:])}"
+"""For a batch that is written again, and for one of a recorder that was taken for dead."""
 
 # A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has
 # to win it back from the event loop. Powers of two keep the number of different statements small.
@@ -38,9 +50,9 @@ class SQLiteSink:
         self._thread = threading.Thread(target=self._work, name="aibridge-recorder", daemon=True)
         self._thread.start()
 
-    async def write(self, starts: Rows, ends: Rows, facts: Rows, unsealed: set[int]) -> None:
+    async def write(self, batch: Batch) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
-        self._jobs.put((starts, ends, facts, unsealed, done))
+        self._jobs.put((batch, done))
         await done
 
     async def close(self) -> None:
@@ -52,13 +64,13 @@ class SQLiteSink:
         connection: sqlite3.Connection | None = None
         pooled: Any = None
         while (job := self._jobs.get()) is not None:
-            *_, done = job
+            batch, done = job
             try:
                 if connection is None:
                     pooled = engine.raw_connection()
                     connection = cast("sqlite3.Connection", pooled.driver_connection)
                     self._prepare(connection)
-                self._write(connection, *job[:4])
+                self._write(connection, batch)
             except Exception as error:  # noqa: BLE001 - it is raised where the batch is awaited
                 if connection is not None and not _rolled_back(connection):
                     pooled.invalidate()
@@ -82,19 +94,24 @@ class SQLiteSink:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         self._now_synchronous = ""
 
-    def _write(
-        self, connection: sqlite3.Connection, starts: Rows, ends: Rows, fact_rows: Rows, unsealed: set[int]
-    ) -> None:
-        synchronous = self._synchronous if starts else "NORMAL"
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        synchronous = self._synchronous if batch.inbox else "NORMAL"
         if synchronous != self._now_synchronous:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._now_synchronous = synchronous
         connection.execute("BEGIN IMMEDIATE")
-        self._each(connection, "start", starts)
-        self._each(connection, "facts", fact_rows)
-        self._each(connection, "end", ends)
-        if unsealed:
-            connection.executemany(f"DELETE FROM {usage_days} WHERE day = ?", [(day,) for day in unsealed])  # noqa: S608
+        self._each(connection, "inbox", batch.inbox)
+        self._each(connection, "filed", batch.filed)
+        self._each(connection, "end", batch.ends)
+        self._each(connection, "facts", batch.facts)
+        if batch.filed_up_to:
+            connection.execute(
+                f"DELETE FROM {inbox} WHERE recorder_id = ? AND number <= ?",  # noqa: S608
+                (batch.recorder_id, batch.filed_up_to),
+            )
+        if batch.unsealed:
+            days = [(day,) for day in batch.unsealed]
+            connection.executemany(f"DELETE FROM {usage_days} WHERE day = ?", days)  # noqa: S608
         connection.execute("COMMIT")
 
     def _each(self, connection: sqlite3.Connection, kind: str, rows: Rows) -> None:
@@ -133,8 +150,12 @@ def _statement(kind: str, rows: int) -> str:
             f"WITH ended ({names}) AS ({_values(len(END_COLUMNS), rows)}) "  # noqa: S608
             f"UPDATE {interceptions} SET {assignments} FROM ended WHERE {interceptions}.id = ended.id"
         )
-    table, columns = (interceptions, START_COLUMNS) if kind == "start" else (facts, FACT_COLUMNS)
-    return f"INSERT INTO {table} ({', '.join(columns)}) {_values(len(columns), rows)} ON CONFLICT DO NOTHING"
+    table, columns, conflict = {
+        "inbox": (inbox, INBOX_COLUMNS, "DO NOTHING"),
+        "filed": (interceptions, FILED_COLUMNS, ON_FILED_BEFORE),
+        "facts": (facts, FACT_COLUMNS, "DO NOTHING"),
+    }[kind]
+    return f"INSERT INTO {table} ({', '.join(columns)}) {_values(len(columns), rows)} ON CONFLICT {conflict}"
 
 
 def _values(columns: int, rows: int) -> str:

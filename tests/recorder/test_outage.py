@@ -30,7 +30,7 @@ def own_postgres() -> Iterator[PostgresServer]:
 
 async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: PostgresServer) -> None:
     """Under load, with the server killed and started again: all that started is there with its end, once."""
-    url = await own_postgres.create_database_async()
+    url = await own_postgres.empty_database_async()
     completed: list[str] = []
     refused: list[str] = []
     stop = asyncio.Event()
@@ -74,7 +74,7 @@ async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: Po
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(own_postgres: PostgresServer) -> None:
     """The recorder opens when the database comes in time, and raises within the bound when it does not."""
-    url = await own_postgres.create_database_async()
+    url = await own_postgres.empty_database_async()
     await asyncio.to_thread(own_postgres.stop)
     with pytest.raises(RecorderUnavailable):
         async with SQLRecorder(url, open_timeout=0.5):

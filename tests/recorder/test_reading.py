@@ -27,7 +27,7 @@ async def recorder(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterat
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     else:
-        url = await request.getfixturevalue("postgres").create_database_async()
+        url = await request.getfixturevalue("postgres").empty_database_async()
     async with SQLRecorder(url, retention=0) as sql:
         yield sql
 

@@ -3,20 +3,20 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from fastapi_aibridge.errors import RecorderUnavailable
-from fastapi_aibridge.recorder.batch import Rows
+from fastapi_aibridge.recorder.batch import Batch
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.writer import Writer
 
 from .making import ending, full_facts, interception, until
 
 pytestmark = pytest.mark.anyio
-
-Written = tuple[Rows, Rows, Rows, set[int]]
 
 
 class GatedSink:
@@ -25,14 +25,14 @@ class GatedSink:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.entered = asyncio.Event()
-        self.attempts: list[Written] = []
-        self.written: list[Written] = []
-        self.failure: Callable[[Written], Exception | None] = lambda _: None
+        self.attempts = 0
+        self.written: list[Batch] = []
+        self.failure: Callable[[Batch], Exception | None] = lambda _: None
         self.closed = False
 
-    async def write(self, starts: Rows, ends: Rows, facts: Rows, unsealed: set[int]) -> None:
-        batch = (starts[:], ends[:], facts[:], set(unsealed))
-        self.attempts.append(batch)
+    async def write(self, batch: Batch) -> None:
+        batch = replace(batch, inbox=batch.inbox[:])
+        self.attempts += 1
         self.entered.set()
         await self.gate.wait()
         failure = self.failure(batch)
@@ -42,6 +42,23 @@ class GatedSink:
 
     async def close(self) -> None:
         self.closed = True
+
+    @property
+    def inboxes(self) -> list[list[str]]:
+        """The names that came into the inbox, for each commit that brought any."""
+        return [[orjson.loads(row[2])[0] for row in batch.inbox] for batch in self.written if batch.inbox]
+
+    def rows(self, *kinds: str) -> list[Any]:
+        return [row for batch in self.written for kind in kinds for row in getattr(batch, kind)]
+
+    @property
+    def left(self) -> set[str]:
+        """What is in the inbox still."""
+        inbox: dict[int, str] = {}
+        for batch in self.written:
+            inbox |= {row[1]: orjson.loads(row[2])[0] for row in batch.inbox}
+            inbox = {number: name for number, name in inbox.items() if number > batch.filed_up_to}
+        return set(inbox.values())
 
 
 async def settle() -> None:
@@ -53,33 +70,67 @@ def begin(writer: Writer, name: str) -> asyncio.Task[None]:
     return asyncio.create_task(writer.start(name, (name,)))
 
 
-async def test_writes_that_arrive_during_a_commit_share_the_next() -> None:
+def writer_on(sink: GatedSink, **options: Any) -> Writer:
+    return Writer(sink, "r", **options)
+
+
+async def test_starts_that_arrive_during_a_commit_share_the_next() -> None:
     """One commit for the first, and one for the hundred that came while it ran."""
     sink = GatedSink()
-    writer = Writer(sink)
+    writer = writer_on(sink)
     first = begin(writer, "first")
     await sink.entered.wait()
     others = [begin(writer, f"i{number}") for number in range(100)]
-    await writer.put(("e",), ("e", 1, "{}"))
     await settle()
     assert not any(task.done() for task in (first, *others))
     sink.gate.set()
     await asyncio.gather(first, *others)
-    assert [len(starts) for starts, *_ in sink.written] == [1, 100]
-    assert sink.written[1][1:3] == ([("e",)], [("e", 1, "{}")])
+    assert [len(names) for names in sink.inboxes] == [1, 100]
     assert writer.stats.commits == 2
-    assert writer.stats.rows == 103
     assert await writer.close(1) == 0
     assert sink.closed
+    assert sink.left == set()
+
+
+async def test_what_ends_soon_is_put_in_its_place_once() -> None:
+    """Start, end and facts of short interceptions take one row each, all in one commit."""
+    sink = GatedSink()
+    sink.gate.set()
+    writer = writer_on(sink)
+    for name in ("a", "b"):
+        await writer.start(name, (name,))
+        await writer.put(name, (name, "completed", 1), (name, 1, "{}"))
+    await writer.start("c", ("c",))
+    await writer.flush()
+    await writer.put("c", ("c", "failed", 2), None)
+    assert await writer.close(1) == 0
+    filings = [batch for batch in sink.written if batch.filed or batch.ends]
+    assert [row[:2] for row in filings[0].filed] == [("a", "completed"), ("b", "completed"), ("c", "running")]
+    assert [row[:2] for row in filings[0].facts] == [("a", 1), ("b", 1)]
+    assert filings[0].ends == []
+    assert filings[1].ends == [("c", "failed", 2)]
+    assert len(filings) == 2
+    assert sink.left == set()
+
+
+async def test_what_waits_is_put_in_its_place_without_being_asked() -> None:
+    """A moment after a start, though nothing else happens."""
+    sink = GatedSink()
+    sink.gate.set()
+    writer = writer_on(sink, filing_delay=0.001)
+    await writer.start("a", ("a",))
+    await until(lambda: not writer.pending)
+    assert [row[0] for row in sink.rows("filed")] == ["a"]
+    assert await writer.close(1) == 0
 
 
 async def test_a_full_queue_pushes_back_and_drops_nothing() -> None:
     """Beyond the bound a writer waits until there is room; a cancelled one leaves its end behind all the same."""
     sink = GatedSink()
-    writer = Writer(sink, max_pending=10)
+    writer = writer_on(sink, max_pending=10)
     for number in range(10):
-        await asyncio.wait_for(writer.put((number,), None), 1)
-    waiting = [asyncio.create_task(writer.put((number,), None)) for number in range(10, 14)]
+        await asyncio.wait_for(writer.put(f"{number}", (number,), None), 1)
+    waiting = [asyncio.create_task(writer.put(f"{number}", (number,), None)) for number in range(10, 14)]
     await settle()
     assert not any(task.done() for task in waiting)
     waiting[0].cancel()
@@ -87,28 +138,28 @@ async def test_a_full_queue_pushes_back_and_drops_nothing() -> None:
     sink.gate.set()
     await asyncio.gather(*waiting[1:])
     assert await writer.close(1) == 0
-    assert sorted(row[0] for _, ends, *_ in sink.written for row in ends) == list(range(14))
+    assert sorted(row[0] for row in sink.rows("ends")) == list(range(14))
 
 
 async def test_facts_that_weigh_too_much_push_back_too() -> None:
     """The queue is bounded in bytes as well as in rows, and a commit takes only so many of them."""
     sink = GatedSink()
-    writer = Writer(sink, max_bytes=20_000_000)
+    writer = writer_on(sink, max_bytes=20_000_000)
     for number in range(2):
-        await writer.put(None, (f"i{number}", 1, "x" * 10_000_000))
-    waiting = asyncio.create_task(writer.put(None, ("i2", 1, "{}")))
+        await writer.put(f"i{number}", None, (f"i{number}", 1, "x" * 10_000_000))
+    waiting = asyncio.create_task(writer.put("i2", None, ("i2", 1, "{}")))
     await settle()
     assert not waiting.done()
     sink.gate.set()
     await waiting
     assert await writer.close(1) == 0
-    assert [len(facts) for _, _, facts, _ in sink.written] == [1, 1, 1]
+    assert [len(batch.facts) for batch in sink.written] == [1, 1, 1]
 
 
 async def test_a_start_that_is_cancelled_before_its_commit_is_not_written() -> None:
     """Who goes away while waiting for its turn leaves nothing behind."""
     sink = GatedSink()
-    writer = Writer(sink)
+    writer = writer_on(sink)
     first = begin(writer, "first")
     await sink.entered.wait()
     second = begin(writer, "second")
@@ -117,20 +168,40 @@ async def test_a_start_that_is_cancelled_before_its_commit_is_not_written() -> N
     sink.gate.set()
     await first
     assert await writer.close(1) == 0
-    assert [starts for starts, *_ in sink.written] == [[("first",)]]
+    assert sink.inboxes == [["first"]]
 
 
-async def test_a_start_that_is_cancelled_during_its_commit_is_ended() -> None:
-    """Nobody else would end it, so the writer does."""
+async def test_a_start_that_is_cancelled_during_its_commit_leaves_the_inbox() -> None:
+    """The upstream is never called for it and nobody would end it, so it gets no place."""
     sink = GatedSink()
-    writer = Writer(sink)
+    writer = writer_on(sink)
     first = begin(writer, "first")
     await sink.entered.wait()
     first.cancel()
     await asyncio.wait([first])
     sink.gate.set()
     assert await writer.close(1) == 0
-    assert [row[:2] for _, ends, *_ in sink.written for row in ends] == [("first", "cancelled")]
+    assert sink.rows("filed") == []
+    assert sink.left == set()
+
+
+async def test_a_start_that_is_cancelled_just_after_its_commit_is_taken_back() -> None:
+    """Also where the commit's success and the cancellation meet."""
+    sink = GatedSink()
+    writer = writer_on(sink)
+    first = begin(writer, "first")
+    await sink.entered.wait()
+    sink.gate.set()
+    for _ in range(20):
+        if writer._unfiled:
+            break
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    assert await writer.close(1) == 0
+    assert [row for row in sink.rows("filed", "ends") if "running" in row] == []
+    assert sink.left == set()
 
 
 async def test_while_the_database_is_away_starts_fail_in_time_and_ends_wait() -> None:
@@ -138,90 +209,93 @@ async def test_while_the_database_is_away_starts_fail_in_time_and_ends_wait() ->
     sink = GatedSink()
     sink.gate.set()
     sink.failure = lambda _: sqlite3.OperationalError("disk I/O error")
-    writer = Writer(sink, start_timeout=0.1)
-    await writer.put(("e1",), ("e1", 1, "{}"))
+    writer = writer_on(sink, start_timeout=0.1)
+    await writer.put("e1", ("e1",), ("e1", 1, "{}"))
     with pytest.raises(RecorderUnavailable):
         await asyncio.wait_for(writer.start("first", ("first",)), 1)
     assert not writer.available
-    before = len(sink.attempts)
+    before = sink.attempts
     with pytest.raises(RecorderUnavailable):
         await writer.start("second", ("second",))
-    assert len(sink.attempts) == before
-    await writer.put(("e2",), None)
+    assert sink.attempts == before
+    await writer.put("e2", ("e2",), None)
     sink.failure = lambda _: None
     await until(lambda: not writer.pending)
     await writer.start("third", ("third",))
     assert await writer.close(1) == 0
-    ends = [row for _, ends, *_ in sink.written for row in ends]
-    assert ("e1",) in ends
-    assert ("e2",) in ends
-    # The first may have been written after all: what was refused must not run for ever.
-    assert [row[:2] for row in ends if row[0] == "first"] in ([], [("first", "failed")])
-    assert [starts for starts, *_ in sink.written if starts] == [[("third",)]]
+    assert sink.rows("ends") == [("e1",), ("e2",)]
+    assert sink.inboxes == [["third"]]
+    # The first may have come into the inbox after all: what was refused must not be found there.
+    assert sink.left == set()
 
 
-async def test_a_start_given_up_after_a_failed_try_is_ended() -> None:
-    """Whether a failed commit took place nobody knows, so the record is ended in case that it did."""
+async def test_the_writer_finds_out_by_itself_that_the_database_is_back() -> None:
+    """Also where nothing but starts was tried, all of which have given up."""
     sink = GatedSink()
     sink.gate.set()
     sink.failure = lambda _: ConnectionResetError()
-    writer = Writer(sink, start_timeout=0.05)
+    writer = writer_on(sink, start_timeout=0.05)
     with pytest.raises(RecorderUnavailable):
         await writer.start("first", ("first",))
+    assert not writer.available
     sink.failure = lambda _: None
+    await until(lambda: writer.available)
+    await writer.start("second", ("second",))
     assert await writer.close(2) == 0
-    assert [row[:2] for _, ends, *_ in sink.written for row in ends] == [("first", "failed")]
+    assert [row[0] for row in sink.rows("filed")] == ["second"]
 
 
 async def test_a_database_that_hangs_holds_nobody_longer_than_the_timeout() -> None:
     """Those in the commit that hangs, those behind it, and those who come later are refused in time."""
     sink = GatedSink()
-    writer = Writer(sink, start_timeout=0.1)
+    writer = writer_on(sink, start_timeout=0.1)
     tasks = [begin(writer, "first")]
     await sink.entered.wait()
     tasks.append(begin(writer, "second"))
     done, _ = await asyncio.wait(tasks, timeout=1)
-    assert [type(task.exception()) for task in tasks] == [RecorderUnavailable] * 2
     assert len(done) == 2
+    assert [type(task.exception()) for task in tasks] == [RecorderUnavailable] * 2
     with pytest.raises(RecorderUnavailable):
         await writer.start("third", ("third",))
     sink.gate.set()
-    await until(lambda: not writer.pending)
-    assert writer.available
+    await until(lambda: writer.available)
     assert await writer.close(1) == 0
-    assert [row[:2] for _, ends, *_ in sink.written for row in ends] == [("first", "failed")]
-    assert [starts for starts, *_ in sink.written if starts] == [[("first",)]]
+    assert sink.inboxes == [["first"]]
+    assert sink.rows("filed") == []
+    assert sink.left == set()
 
 
 async def test_a_row_that_the_database_refuses_takes_no_other_with_it() -> None:
     """The rows that share its commit are written, its own start raises."""
     sink = GatedSink()
 
-    def refuse(written: Written) -> Exception | None:
-        return ValueError("bad") if any(row[0] == "bad" for rows in written[:3] for row in rows) else None
+    def refuse(batch: Batch) -> Exception | None:
+        rows = [*batch.inbox, *batch.filed, *batch.ends, *batch.facts]
+        return ValueError("bad") if any("bad" in str(row) for row in rows) else None
 
     sink.failure = refuse
-    writer = Writer(sink)
+    writer = writer_on(sink)
     tasks = [begin(writer, name) for name in ("a", "bad", "b")]
     await settle()
-    await writer.put(("e",), ("bad", 1, "{}"), 17)
+    await writer.put("e", ("e",), ("bad", 1, "{}"), 17)
     sink.gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [type(None), RecorderUnavailable, type(None)]
     assert await writer.close(1) == 0
-    written: list[Any] = [row for batch in sink.written for rows in batch[:2] for row in rows]
-    assert written == [("a",), ("b",), ("e",)]
-    assert any(unsealed == {17} for *_, unsealed in sink.written)
+    assert [row[0] for row in sink.rows("filed")] == ["a", "b"]
+    assert sink.rows("ends", "facts") == [("e",)]
+    assert any(batch.unsealed == {17} for batch in sink.written)
     assert writer.stats.refused == 2
+    assert sink.left == set()
 
 
 async def test_closing_is_bounded_when_the_database_stays_away() -> None:
     """What could not be written is counted, and starts that still wait are refused."""
     sink = GatedSink()
-    writer = Writer(sink)
+    writer = writer_on(sink)
     first = begin(writer, "first")
-    await writer.put(("e",), None)
     await sink.entered.wait()
+    await writer.put("e", ("e",), None)
     assert await writer.close(0.05) == 2
     with pytest.raises(RecorderUnavailable):
         await first
@@ -239,12 +313,25 @@ async def test_concurrent_interceptions_share_commits_in_a_real_database(url: st
             await recorder.end(begun[number].id, ending(), full_facts())
 
         await asyncio.gather(*map(run, range(200)))
+        await until(lambda: not recorder.pending)
         stats = recorder.stats
     assert stats.rows == 600
     assert stats.commits < 40
     async with SQLRecorder(url) as recorder:
         records = [await recorder.get(each.id) for each in begun]
     assert all(record and record.ending and record.facts == full_facts() for record in records)
+
+
+async def test_another_process_reads_what_was_recorded_a_moment_later(url: str) -> None:
+    """A recorder shows its own records at once, and others see them without its doing anything."""
+    begun = interception()
+    async with SQLRecorder(url) as recorder, SQLRecorder(url) as other:
+        await recorder.start(begun)
+
+        async def seen() -> bool:
+            return await other.get(begun.id) is not None
+
+        await until(seen, 2)
 
 
 async def test_a_closed_recorder_refuses_starts(url: str) -> None:

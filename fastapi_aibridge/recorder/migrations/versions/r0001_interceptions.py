@@ -1,4 +1,4 @@
-"""The first tables: interceptions, their facts, who records, sums by day."""
+"""The first tables: interceptions, their inbox, their facts, who records, sums by day."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,6 +19,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("aibridge_facts_interception", "aibridge_facts", ["interception_id", "part"], unique=True)
+    op.create_table(
+        "aibridge_inbox",
+        sa.Column("recorder_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("recorder_id", "number"),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "aibridge_interceptions",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -110,4 +118,5 @@ def downgrade() -> None:
     op.drop_table("aibridge_usage_daily")
     op.drop_table("aibridge_recorders")
     op.drop_table("aibridge_interceptions")
+    op.drop_table("aibridge_inbox")
     op.drop_table("aibridge_facts")
