@@ -76,6 +76,8 @@ class Caller:
     ) -> UpstreamResponse:
         """The response once its headers are there, whatever its status. Raises `GatewayError`.
 
+        Where a breaker watches it, the first bytes of a stream are there, too, and all of another answer.
+
         Where there was more than one attempt, the response or the error says so in its headers.
         """
         started = self._clock()
@@ -117,6 +119,8 @@ class Caller:
         breakers, route, model = provider.breakers, outgoing.route, outgoing.model
         try:
             response = await self._client.send(outgoing.method, outgoing.url, headers, outgoing.body, provider.timeout)
+            if route and response.status < 400:
+                await response.read_ahead()
         except GatewayError as error:
             if route:
                 breakers.failed(route, model, generation)

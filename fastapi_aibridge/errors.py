@@ -45,6 +45,8 @@ class GatewayError(AIBridgeError):
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+        self.upstream_status: int | None = None
+        """What the upstream had answered, where its answer then broke off."""
 
 
 class UpstreamUnreachable(GatewayError):

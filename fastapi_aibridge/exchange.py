@@ -317,9 +317,7 @@ class Exchange:
         url = provider.url(self._raw_path, self._scope["query_string"])
         outgoing = Outgoing("POST", url, headers, body, self._route, request.model)
         if self._tracer is None:
-            response = await self._engine.caller.call(provider, self._principal, credential, outgoing)
-            self._upstream_status = response.status
-            return response
+            return await self._call(credential, outgoing)
         with self._tracer.start_as_current_span(
             "Intercept.ProcessRequest.Upstream",
             attributes={"aibridge.provider": provider.name, "gen_ai.request.model": request.model},
@@ -327,13 +325,21 @@ class Exchange:
             set_status_on_exception=False,
         ) as span:
             try:
-                response = await self._engine.caller.call(provider, self._principal, credential, outgoing)
+                response = await self._call(credential, outgoing)
             except GatewayError as error:
                 fail(span, error)
                 raise
             span.set_attribute("http.response.status_code", response.status)
-            self._upstream_status = response.status
             return response
+
+    async def _call(self, credential: Credential, outgoing: Outgoing) -> aiohttp.ClientResponse:
+        try:
+            response = await self._engine.caller.call(self._provider, self._principal, credential, outgoing)
+        except GatewayError as error:
+            self._upstream_status = error.upstream_status or self._upstream_status
+            raise
+        self._upstream_status = response.status
+        return response
 
 
 def _given_up() -> GatewayError:

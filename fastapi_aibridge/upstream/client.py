@@ -7,6 +7,7 @@ import io
 from collections.abc import Awaitable
 from contextvars import ContextVar
 from enum import Enum, auto
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -15,12 +16,16 @@ from aiohttp import hdrs
 from yarl import URL
 
 from ..errors import AIBridgeError, GatewayError, UpstreamTimeout, UpstreamUnreachable
+from .protocol import Protocol
 
 CONNECTIONS_PER_HOST = 4096
 """More than one process serves at a time, so that it bounds a runaway and never a busy hour."""
 
 LARGE_BODY = 2**20
 """Bytes; aiohttp sends more than that piece by piece and lets others run in between, but only from a file."""
+
+AHEAD = 4 * 2**20
+"""Bytes of an answer that is no stream which are waited for before its relay begins."""
 
 _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 _HANG_UPS = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
@@ -33,6 +38,35 @@ class UpstreamResponse(aiohttp.ClientResponse):
 
     notes: RawHeaders = ()
     """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
+    ahead: bytes = b""
+    """What has been read of the body and not been handed out."""
+    broken: GatewayError | None = None
+    """What comes after that, where the body broke off."""
+
+    async def read_ahead(self) -> None:
+        """Wait for the first bytes of a stream, or for the whole of another answer, up to `AHEAD` bytes of it.
+
+        `read_some` begins with them; what breaks off here can still be asked for again. Raises as `read_some` does.
+        """
+        stream = self.headers.get("content-type", "").startswith("text/event-stream")
+        pieces: list[bytes] = []
+        room = AHEAD
+        try:
+            while room > 0 and (piece := await self.content.readany()):
+                pieces.append(piece)
+                room = 0 if stream else room - len(piece)
+        except _FAILURES as error:
+            self.broken = meaning_of(error)
+            self.broken.upstream_status = self.status
+            rest = leftovers(self) if stream else b""
+            if not rest:
+                self.close()
+                raise self.broken from error
+            pieces = [rest]
+        except BaseException:
+            self.close()
+            raise
+        self.ahead = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class _Pooled(Enum):
@@ -52,6 +86,10 @@ class _Connector(aiohttp.TCPConnector):
     Needed because a server may close an idle connection just when the next request is sent on it; aiohttp repeats
     such a request only where its method is idempotent.
     """
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30)
+        self._factory = partial(Protocol, self._loop)
 
     if not TYPE_CHECKING:  # its argument and result are none of aiohttp's public names
 
@@ -75,7 +113,7 @@ class UpstreamClient:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30),
+            connector=_Connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=(hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT),
@@ -112,14 +150,19 @@ class UpstreamClient:
         except _FAILURES as error:
             raise meaning_of(error) from error
 
-    def _request(
+    async def _request(
         self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes, limits: aiohttp.ClientTimeout
-    ) -> Awaitable[UpstreamResponse]:
+    ) -> UpstreamResponse:
         if self._session is None:
             raise AIBridgeError("the upstream client is not open: it lives as long as the app's lifespan")
         data = io.BytesIO(body) if len(body) > LARGE_BODY else body or None
         request = self._session.request(method, url, headers=headers, data=data, timeout=limits, allow_redirects=False)
-        return cast("Awaitable[UpstreamResponse]", request)
+        response = await cast("Awaitable[UpstreamResponse]", request)
+        if not 200 <= response.status < 600:
+            # The interim ones are aiohttp's to read, a change of protocol nobody asked for, and servers fail on others.
+            response.close()
+            raise UpstreamUnreachable(f"the upstream answered with status {response.status}, which is none")
+        return response
 
 
 def meaning_of(error: BaseException) -> GatewayError:
@@ -136,6 +179,12 @@ def meaning_of(error: BaseException) -> GatewayError:
 async def read_some(response: aiohttp.ClientResponse) -> bytes:
     """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
     try:
+        if isinstance(response, UpstreamResponse):
+            if response.ahead:
+                ahead, response.ahead = response.ahead, b""
+                return ahead
+            if response.broken is not None:
+                raise response.broken
         return await response.content.readany()
     except _FAILURES as error:
         raise meaning_of(error) from error

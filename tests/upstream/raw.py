@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Answer:
-    """What is written after a request has been read; `hang_up` closes the connection afterwards, hard."""
+    """What is written after a request has been read: nothing, if it is `silent`. Then `hang_up` closes the connection,
+    hard, and where it `stalls`, nothing happens until the client leaves.
+    """
 
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
     hang_up: bool = False
     silent: bool = False
+    stalls: bool = False
 
     def encoded(self) -> bytes:
         headers = {"content-type": "application/json", "content-length": str(len(self.body)), **self.headers}
@@ -62,9 +65,11 @@ class RawUpstream:
                 if not answer.silent:
                     writer.write(answer.encoded())
                     await writer.drain()
-                elif not answer.hang_up:
+                if answer.stalls or (answer.silent and not answer.hang_up):
                     await reader.read()
+                    return
                 if answer.hang_up:
+                    await asyncio.sleep(0.01)  # a reset would overtake what has been written
                     writer.transport.abort()
                     return
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -17,7 +17,7 @@ from fastapi_aibridge.observability import Metrics
 from fastapi_aibridge.relay import answer_headers
 from fastapi_aibridge.upstream import UpstreamClient
 from fastapi_aibridge.upstream.breaker import CircuitOpen
-from fastapi_aibridge.upstream.client import UpstreamResponse
+from fastapi_aibridge.upstream.client import AHEAD, UpstreamResponse, read_some
 
 from .raw import HANG_UP, SILENCE, Answer, RawUpstream, serving
 
@@ -53,7 +53,9 @@ class Desk:
 
     async def answer(self, **more: Any) -> tuple[int, bytes, dict[str, str]]:
         response = await self.call(**more)
-        body = await response.read()
+        body = b""
+        while piece := await read_some(response):
+            body += piece
         headers = {name.decode().lower(): value.decode() for name, value in answer_headers(response)}
         return response.status, body, headers
 
@@ -194,7 +196,7 @@ async def test_stale_connections_are_not_tried_one_by_one() -> None:
     """Of many idle connections that are all dead, one is tried."""
     async with desk(OK, max_retries=0) as one:
         responses = await asyncio.gather(*(one.call() for _ in range(5)))
-        await asyncio.gather(*(response.read() for response in responses))
+        await asyncio.gather(*(read_some(response) for response in responses))
         one.upstream.answers = [HANG_UP, OK]
         assert (await one.answer())[0] == 200
         assert one.upstream.connections == 6
@@ -205,6 +207,52 @@ async def test_hang_up_on_a_new_connection() -> None:
     async with desk(HANG_UP, OK, max_retries=0) as one:
         assert (await one.error()).status == 502
         assert len(one.upstream.requests) == 1
+
+
+STREAM = {"content-type": "text/event-stream", "content-length": "1000"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Answer(200, b"{", {"content-length": "1000"}, hang_up=True),
+        Answer(200, b"", STREAM, hang_up=True),
+        Answer(200, b"", STREAM, stalls=True),
+    ],
+    ids=["half an answer", "stream without a byte", "stream that stalls before its first byte"],
+)
+async def test_broken_before_the_first_byte(broken: Answer) -> None:
+    """An answer that breaks off while nothing of it can have been relayed is asked for again and is a failure."""
+    async with desk(broken, OK, read_timeout=0.05) as one:
+        status, body, headers = await one.answer()
+        assert (status, body, headers["x-aibridge-attempts"]) == (200, OK.body, "2")
+    async with desk(broken, max_retries=0, read_timeout=0.05) as one:
+        assert (await one.error()).status in (502, 504)
+        [circuit] = one.provider.breakers
+        assert circuit.failures == 1
+
+
+async def test_broken_after_the_first_byte() -> None:
+    """Of a stream that has begun, what came is relayed, and then it has broken off."""
+    async with desk(Answer(200, b"data: 1\n\n", STREAM, hang_up=True), OK) as one:
+        response = await one.call()
+        assert await read_some(response) == b"data: 1\n\n"
+        with pytest.raises(GatewayError):
+            await read_some(response)
+        response.close()
+        assert len(one.upstream.requests) == 1
+
+
+async def test_large_answers_are_not_waited_for() -> None:
+    """Of an answer that is larger than what is waited for, all comes, and in order."""
+    body = bytes(range(256)) * (AHEAD // 128)
+    async with desk(Answer(200, body)) as one:
+        response = await one.call()
+        pieces: list[bytes] = []
+        while piece := await read_some(response):
+            pieces.append(piece)
+        assert AHEAD <= len(pieces[0]) < len(body)
+        assert b"".join(pieces) == body
 
 
 async def test_next_key_is_tried_at_once() -> None:
