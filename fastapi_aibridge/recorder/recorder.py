@@ -15,7 +15,7 @@ class Recorder(Protocol):
 
     The three methods are called in this order, `start` and `end` once for each interception and `observe` once for
     each finished round of an agentic loop. An object that is also an async context manager is entered and left with
-    the app's lifespan.
+    the app's lifespan; one with an attribute `available` that is false takes the process out of service (`/readyz`).
     """
 
     async def start(self, interception: Interception) -> None:
