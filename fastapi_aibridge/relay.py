@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from .encoding import Inflater, UnsupportedEncoding, accepts, decode
+from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
 from .errors import GatewayError, UpstreamUnreachable
 from .formats import Observer
 from .formats.sse import Framer
@@ -116,14 +116,21 @@ async def read_answer(response: aiohttp.ClientResponse, read: Read = read_some) 
 
 
 def decoded_answer(response: aiohttp.ClientResponse, body: bytes) -> bytes | None:
-    """The body without its content encoding; None where it cannot be decoded."""
+    """The body without its content encoding; None where that is not known here, or the body too large for it.
+
+    Raises `GatewayError` where the body of a message is not encoded as it says; an error's is passed on all the same.
+    """
     encoding = encoding_of(response)
     if encoding == "identity":
         return body
     try:
         return decode(body, encoding, OBSERVED_SIZE)
-    except ValueError:
+    except (UnsupportedEncoding, DecodedTooLarge):
         return None
+    except ValueError as error:
+        if response.status >= 300:
+            return None
+        raise UpstreamUnreachable(f"the upstream's answer cannot be read: {error}") from error
 
 
 async def relay_answer(

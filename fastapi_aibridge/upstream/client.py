@@ -89,7 +89,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30)
-        self._factory = partial(Protocol, self._loop)
+        self._factory = partial(Protocol, self._loop)  # type: ignore[assignment]
 
     if not TYPE_CHECKING:  # its argument and result are none of aiohttp's public names
 

@@ -1,0 +1,315 @@
+"""What can go wrong between a gateway and its provider, and what the caller must get for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from .model import chunk, head
+from .proxy import Fault, Link, no_fault
+
+OVERLOADED = b'{"error": {"message":"too much",   "type":"overloaded_error", "code": null}}'
+"""A provider's own error, with white space that only a byte-for-byte relay keeps."""
+
+
+class Outcome(Enum):
+    """What the caller gets, and with it the record's status."""
+
+    WHOLE = "the answer, byte for byte"
+    AS_IT_CAME = "what the upstream sent, byte for byte; failed"
+    BAD_GATEWAY = "502"
+    TIMEOUT = "504"
+    BROKEN_STREAM = "whole events, then an error event; or, not streamed, 502"
+    SILENT_STREAM = "whole events, then an error event; or, not streamed, 504"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    name: str
+    fault: Fault
+    outcome: Outcome
+    status: int = 200
+    """The upstream's, where it `AS_IT_CAME`."""
+    greets: bool = False
+    """Whether it happens as soon as the gateway has connected."""
+
+
+CASES: list[Case] = []
+
+
+def fault(outcome: Outcome, *, greets: bool = False) -> Callable[[Fault], Fault]:
+    def add(play: Fault) -> Fault:
+        CASES.append(Case(getattr(play, "__name__", "").replace("_", " "), play, outcome, greets=greets))
+        return play
+
+    return add
+
+
+CASES.append(Case("no fault", no_fault, Outcome.WHOLE))
+
+
+# The connection breaks
+
+
+@fault(Outcome.BAD_GATEWAY, greets=True)
+async def reset_at_once(link: Link) -> None:
+    link.reset()
+
+
+@fault(Outcome.BAD_GATEWAY, greets=True)
+async def closed_at_once(link: Link) -> None:
+    link.close()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def reset_before_the_head(link: Link) -> None:
+    link.reset()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def closed_before_the_head(link: Link) -> None:
+    link.close()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def reset_in_the_head(link: Link) -> None:
+    await link.send(link.head[:25])
+    await link.arrived()
+    link.reset()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def closed_in_the_head(link: Link) -> None:
+    await link.send(link.head[:25])
+    link.close()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def reset_after_the_head(link: Link) -> None:
+    await link.send(link.head)
+    await link.arrived()
+    link.reset()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def closed_after_the_head(link: Link) -> None:
+    await link.send(link.head)
+    link.close()
+
+
+@fault(Outcome.BROKEN_STREAM)
+async def reset_in_the_body(link: Link) -> None:
+    await link.send(link.head + link.body[: link.middle])
+    await link.arrived()
+    link.reset()
+
+
+@fault(Outcome.BROKEN_STREAM)
+async def closed_in_the_body(link: Link) -> None:
+    await link.send(link.head + link.body[: link.middle])
+    link.close()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def half_closed_before_the_head(link: Link) -> None:
+    await link.half_close()
+
+
+@fault(Outcome.BROKEN_STREAM)
+async def half_closed_in_the_body(link: Link) -> None:
+    await link.send(link.head + link.body[: link.middle])
+    await link.half_close()
+
+
+# Nothing comes, or it comes slowly
+
+
+@fault(Outcome.TIMEOUT)
+async def stalls_before_the_head(link: Link) -> None:
+    await link.silence()
+
+
+@fault(Outcome.TIMEOUT)
+async def stalls_in_the_head(link: Link) -> None:
+    await link.send(link.head[:25])
+    await link.silence()
+
+
+@fault(Outcome.TIMEOUT)
+async def stalls_after_the_head(link: Link) -> None:
+    await link.send(link.head)
+    await link.silence()
+
+
+@fault(Outcome.SILENT_STREAM)
+async def stalls_in_the_body(link: Link) -> None:
+    await link.send(link.head + link.body[: link.middle])
+    await link.silence()
+
+
+@fault(Outcome.WHOLE)
+async def delays(link: Link) -> None:
+    await asyncio.sleep(0.05)
+    await link.send(link.head)
+    await asyncio.sleep(0.05)
+    await link.send(link.body[: link.middle])
+    await asyncio.sleep(0.05)
+    await link.send(link.body[link.middle :])
+
+
+@fault(Outcome.WHOLE)
+async def byte_by_byte(link: Link) -> None:
+    for byte in link.head + link.body:
+        await link.send(bytes((byte,)))
+        await asyncio.sleep(0)
+
+
+@fault(Outcome.WHOLE)
+async def closes_after_the_answer(link: Link) -> None:
+    await link.send(link.head + link.body)
+    link.close()
+
+
+# It is well formed, and too short
+
+
+@fault(Outcome.BROKEN_STREAM)
+async def truncates_unseen(link: Link) -> None:
+    cut = link.body[: link.middle]
+    if link.streams:
+        await link.send(link.head + chunk(cut.partition(b"\r\n")[2][:-20]) + b"0\r\n\r\n")
+    else:
+        await link.send(head(content_type="application/json", content_length=str(len(cut) + 10)) + cut)
+        link.close()
+
+
+# It is not HTTP
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def garbage(link: Link) -> None:
+    await link.send(b"\x16\x03\x00\xff this is not HTTP\r\n\r\n")
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY, greets=True)
+async def another_protocol(link: Link) -> None:
+    await link.send(b"SSH-2.0-OpenSSH_9.6\r\n")
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def endless_head(link: Link) -> None:
+    await link.send(link.head[:-2])
+    for number in range(40):
+        await link.send(b"X-%d: " % number + b"x" * 30_000 + b"\r\n")
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def endless_first_line(link: Link) -> None:
+    await link.send(b"HTTP/1.1 200 " + b"x" * 200_000)
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def two_lengths(link: Link) -> None:
+    await link.send(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 9\r\n\r\n{}"
+    )
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def negative_length(link: Link) -> None:
+    await link.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: -5\r\n\r\n{}")
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def status_that_is_none(link: Link) -> None:
+    await link.send(link.head.replace(b" 200 ", b" 999 ") + link.body)
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def switches_protocols(link: Link) -> None:
+    await link.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\nfoo")
+    await link.silence()
+
+
+@fault(Outcome.WHOLE)
+async def many_interim_answers(link: Link) -> None:
+    await link.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 50 + link.head + link.body)
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def line_break_in_a_header(link: Link) -> None:
+    await link.send(link.head[:-2] + b"X-Folded: a\rX-Injected: b\r\n\r\n" + link.body)
+    await link.silence()
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def nul_in_a_header(link: Link) -> None:
+    await link.send(link.head[:-2] + b"X-Nul: a\x00b\r\n\r\n" + link.body)
+    await link.silence()
+
+
+@fault(Outcome.BROKEN_STREAM)
+async def broken_chunk_size(link: Link) -> None:
+    start = head(content_type="text/event-stream" if link.streams else "application/json", transfer_encoding="chunked")
+    first = link.body[: link.body.index(b"\n\n") + 4] if link.streams else chunk(link.body[:20])
+    await link.send(start + first)
+    await link.arrived()
+    await link.send(b"zz\r\nwhatever\r\n")
+    await link.silence()
+
+
+@fault(Outcome.BROKEN_STREAM)
+async def chunk_shorter_than_its_size(link: Link) -> None:
+    start = head(content_type="text/event-stream" if link.streams else "application/json", transfer_encoding="chunked")
+    first = link.body[: link.body.index(b"\n\n") + 4] if link.streams else chunk(link.body[:20])
+    await link.send(start + first + b"fff\r\ntoo short")
+    link.close()
+
+
+# It is not encoded as it says
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def bad_gzip(link: Link) -> None:
+    await link.send(link.head[:-2] + b"Content-Encoding: gzip\r\n\r\n" + link.body)
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def cut_gzip(link: Link) -> None:
+    kind = "text/event-stream" if link.streams else "application/json"
+    packed = gzip.compress(b"data: {}" * 200)[:20]
+    await link.send(head(content_type=kind, content_encoding="gzip", content_length=str(len(packed))) + packed)
+
+
+# It says no
+
+
+def says(status: int, **fields: str) -> Fault:
+    async def play(link: Link) -> None:
+        fields["content_length"] = str(len(OVERLOADED))
+        await link.send(head(status, content_type="application/json", **fields) + OVERLOADED)
+
+    return play
+
+
+CASES += [
+    Case(f"answers {status}", says(status, **fields), Outcome.AS_IT_CAME, status)
+    for status, fields in (
+        (302, {"location": "http://169.254.169.254/latest/meta-data"}),
+        (400, {}),
+        (401, {}),
+        (429, {"retry_after": "3"}),
+        (500, {}),
+        (503, {}),
+        (529, {}),
+    )
+]

@@ -1,0 +1,85 @@
+"""A gateway on a real socket with the fault proxy before its provider, and what it recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+
+from fastapi_aibridge import AIBridge, Interception
+from fastapi_aibridge.recorder import Ending, Facts, MemoryRecorder
+from tests.gateway import client
+from tests.gateway.bodies import Wire
+from tests.gateway.client import Answer
+from tests.gateway.gateway import settings_for
+from tests.gateway.server import served
+
+from .model import Model
+from .proxy import FaultProxy
+
+LIMIT = 5.0
+"""Seconds that any answer may take; the gateway's own timeout is 0.2."""
+
+
+class Recorder(MemoryRecorder):
+    """Counts ends, which must not be more than one for each interception."""
+
+    def __init__(self) -> None:
+        super().__init__(max_items=100_000)
+        self.begun: list[str] = []
+        self.over: list[str] = []
+
+    async def start(self, interception: Interception) -> None:
+        self.begun.append(interception.id)
+        await super().start(interception)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        self.over.append(interception_id)
+        await super().end(interception_id, ending, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    port: int
+    aibridge: AIBridge
+    proxy: FaultProxy
+    recorder: Recorder
+
+    async def ask(self, wire: Wire, *, stream: bool) -> Answer:
+        return await asyncio.wait_for(
+            client.request(self.port, "POST", wire.target, wire.ask(stream=stream)), timeout=LIMIT
+        )
+
+    async def ending(self, answer: Answer) -> Ending:
+        """How the interception ended, of which there is one."""
+        interception_id = answer.header("x-aibridge-interception-id")
+        assert interception_id is not None
+        async with asyncio.timeout(LIMIT):
+            while interception_id not in self.recorder.over:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.005)
+        record = await self.recorder.get(interception_id)
+        assert record is not None
+        assert record.ending is not None
+        assert self.recorder.over.count(interception_id) == self.recorder.begun.count(interception_id) == 1
+        return record.ending
+
+
+@asynccontextmanager
+async def house(*, tls: ssl.SSLContext | None = None, https: bool = False, **provider: Any) -> AsyncIterator[House]:
+    """The provider's base URL is one of `https`, or not, whatever the proxy speaks; `provider` are its settings."""
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(Model())
+        proxy = await stack.enter_async_context(FaultProxy(model.port, tls=tls))
+        recorder = Recorder()
+        url = proxy.url.replace("http:", "https:") if https else proxy.url
+        limits = {"read_timeout": 0.2, "connect_timeout": 0.2, **provider}
+        aibridge = AIBridge(settings_for(url, providers=limits), recorder=recorder)
+        app = FastAPI()
+        app.include_router(aibridge.router, prefix="/ai")
+        server = await stack.enter_async_context(served(app))
+        yield House(server.port, aibridge, proxy, recorder)
