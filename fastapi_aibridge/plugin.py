@@ -149,7 +149,7 @@ class AIBridge:
         settings = self._read_settings()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(UpstreamClient())
-            recorder = _recorder(settings) if self._recorder is None else _given_recorder(self._recorder)
+            recorder = _recorder(settings) if self._recorder is None else _given_recorder(settings, self._recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
             limits = Limits(settings.limits)
@@ -328,13 +328,19 @@ class AIBridge:
     def providers(self) -> Sequence[Provider]:
         return () if self._running is None else self._running.pool.providers
 
-    def store(self) -> InterceptionStore | None:
-        recorder = self._now().recorder
-        return recorder if isinstance(recorder, InterceptionStore) else None
+    async def store(self) -> InterceptionStore | None:
+        """The recorder that can be read back. Raises what an app's recorder raises that is made for this."""
+        readable = await self._readable()
+        return readable if isinstance(readable, InterceptionStore) else None
 
-    def usage_store(self) -> UsageStore | None:
+    async def usage_store(self) -> UsageStore | None:
+        """The recorder that can add up what it holds. Raises what `store` raises."""
+        readable = await self._readable()
+        return readable if isinstance(readable, UsageStore) else None
+
+    async def _readable(self) -> object:
         recorder = self._now().recorder
-        return recorder if isinstance(recorder, UsageStore) else None
+        return await recorder.store() if isinstance(recorder, FanoutRecorder) else recorder
 
     def _counts(self) -> PoolMetrics | None:
         return None if self._running is None else self._running.pool.metrics()
@@ -431,7 +437,10 @@ def _recorder(settings: Settings) -> Recorder:
     )
 
 
-def _given_recorder(given: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory]) -> Recorder:
-    if isinstance(given, Sequence):
-        return FanoutRecorder(*given)
-    return given if isinstance(given, Recorder) else FanoutRecorder(given)
+def _given_recorder(
+    settings: Settings, given: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory]
+) -> Recorder:
+    capture = settings.recorder.capture_content
+    if isinstance(given, Recorder) and capture:
+        return given
+    return FanoutRecorder(*given if isinstance(given, Sequence) else (given,), capture_content=capture)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,6 +22,8 @@ from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
 from ..recorder.export import ExportFormat, export
 from ..recorder.usage import UsageBy, UsageQuery, UsageStore, usage_json
+
+logger = logging.getLogger(__name__)
 
 
 class ReloadedProvider(BaseModel):
@@ -64,6 +68,7 @@ class Summary(Filters):
     by: list[UsageBy] = []
 
 
+_NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot do this"
 _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: "text/csv; charset=utf-8"}
 
 
@@ -81,10 +86,10 @@ class Administration(Protocol):
     def providers(self) -> Sequence[Provider]:
         """Those in force."""
 
-    def store(self) -> InterceptionStore | None:
+    async def store(self) -> InterceptionStore | None:
         """The recorder that can be read back, if there is one."""
 
-    def usage_store(self) -> UsageStore | None:
+    async def usage_store(self) -> UsageStore | None:
         """The recorder that can add up what it holds, if there is one."""
 
 
@@ -118,23 +123,25 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
         """The providers, with the state of their keys and of the circuit breakers that are not at rest."""
         return _json({"items": [_provider_json(provider) for provider in administration.providers()]})
 
-    def store() -> InterceptionStore:
-        if (found := administration.store()) is None:
-            raise HTTPException(404, "this app's recorder cannot be read back")
+    async def store() -> InterceptionStore:
+        with _reading():
+            found = await administration.store()
+        if found is None:
+            raise HTTPException(404, f"there are no records to read: {_NO_STORE}")
         return found
 
-    def usage_store() -> UsageStore:
-        if (found := administration.usage_store()) is None:
-            raise HTTPException(404, "this app's recorder cannot add up what it holds")
+    async def usage_store() -> UsageStore:
+        with _reading():
+            found = await administration.usage_store()
+        if found is None:
+            raise HTTPException(404, f"there are no records to add up: {_NO_STORE}")
         return found
 
     @get("/admin/interceptions", response_class=Response)
     async def interceptions(chosen: Annotated[Listing, Query()], store: InterceptionStore = Depends(store)) -> Response:
         """Interceptions, newest first, a page at a time."""
-        try:
+        with _reading():
             page = await store.list(InterceptionQuery(**chosen.model_dump()))
-        except InvalidCursor:
-            raise HTTPException(400, "the cursor is not one that this list handed out") from None
         return _json({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
 
     @get("/admin/interceptions/export", response_class=StreamingResponse)
@@ -143,21 +150,47 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
     ) -> StreamingResponse:
         """All interceptions that match, as JSON lines or CSV, in any number."""
         query = InterceptionQuery(**chosen.model_dump(exclude={"format"}))
-        return StreamingResponse(export(store, query, format=chosen.format), media_type=_MEDIA_TYPES[chosen.format])
+        chunks = export(store, query, format=chosen.format)
+        with _reading():
+            first = await anext(chunks)
+        return StreamingResponse(_together(first, chunks), media_type=_MEDIA_TYPES[chosen.format])
 
     @get("/admin/usage", response_class=Response)
     async def usage(chosen: Annotated[Summary, Query()], store: UsageStore = Depends(usage_store)) -> Response:
         """Calls and tokens, added up by day, initiator, provider, model or client; `by` may come several times."""
         query = UsageQuery(by=tuple(chosen.by), **chosen.model_dump(exclude={"by"}))
-        return _json({"items": [usage_json(query, row) for row in await store.usage(query)]})
+        with _reading():
+            rows = await store.usage(query)
+        return _json({"items": [usage_json(query, row) for row in rows]})
 
     @get("/admin/interceptions/{interception_id}", response_class=Response)
     async def interception(interception_id: str, store: InterceptionStore = Depends(store)) -> Response:
         """One interception."""
-        record = await store.get(interception_id)
+        with _reading():
+            record = await store.get(interception_id)
         if record is None:
             raise HTTPException(404, "there is no such interception")
         return _json(record_json(record))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever a store raises while its database is away becomes 503: it may be the app's own, or a driver's error."""
+    try:
+        yield
+    except InvalidCursor:
+        raise HTTPException(400, "the cursor is not one that this list handed out") from None
+    except Exception as error:
+        # The text may quote what was asked for.
+        logger.warning("the records cannot be read: %s", type(error).__name__)
+        logger.debug("the records cannot be read", exc_info=error)
+        raise HTTPException(503, "the records cannot be read now", {"Retry-After": "5"}) from None
+
+
+async def _together(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 def _provider_json(provider: Provider) -> dict[str, Any]:
