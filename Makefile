@@ -28,6 +28,10 @@ test-oldest: ## Run the tests that touch FastAPI against the oldest release that
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.121.0'
 	$(OLDEST)/bin/python -m pytest tests/plugin tests/gateway tests/test_corpus.py
 
+chaos: $(INSTALLED) ## Half an hour of load with faults, reloads and evictions; `make test` has a short form
+	$(BIN)/python -m pytest tests/chaos
+	$(BIN)/python -m tests.chaos.soak --minutes 30
+
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
