@@ -32,7 +32,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.create_database()
+    return server.empty_database()
 
 
 @pytest.fixture(scope="session")

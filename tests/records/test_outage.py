@@ -72,7 +72,7 @@ class Load:
 
 async def test_ten_seconds_without_the_database_under_load(own_postgres: PostgresServer, spawner: Spawner) -> None:
     """Streams that run go on, new requests get 503 and do not reach the upstream, no completed one lacks its record."""
-    url = await own_postgres.create_database_async()
+    url = await own_postgres.empty_database_async()
     async with PacedUpstream() as upstream:
         gateway = GatewayProcess(spawner, f"{upstream.url}/word/v1", url)
         await gateway.start()
