@@ -42,13 +42,16 @@ def openai_client(app: ASGIApp, provider: Provider, api_key: str | None) -> open
         from .transport import PLACEHOLDER
     except ModuleNotFoundError as error:
         raise _missing("openai", error) from error
-    return AsyncOpenAI(
+    client = AsyncOpenAI(
         api_key=PLACEHOLDER,
         base_url=f"{HOST}/v1",
         timeout=None,
         max_retries=0,
         http_client=http_client(app, provider, api_key),
     )
+    # Those of the environment are the app's, not the principal's.
+    client.organization = client.project = None
+    return client
 
 
 def anthropic_client(app: ASGIApp, provider: Provider, api_key: str | None) -> anthropic.AsyncAnthropic:

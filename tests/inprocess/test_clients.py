@@ -85,8 +85,9 @@ async def test_only_the_gateways_key_goes_upstream(doors: Doors, monkeypatch: py
     assert [record.interception.credential_kind for record in doors.recorder.records] == ["centralized"] * 3
 
 
-async def test_a_key_of_ones_own() -> None:
-    """Where a provider takes it, the principal's own key pays, and the record says so."""
+async def test_a_key_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a provider takes it, the principal's own key pays, the app's account has no say, and the record tells."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-app")
     async with doors_of(both={"byok": True}) as doors:
         doors.provider.script = Reply("Hello")
         await doors.bridge.openai(api_key="sk-own-0123456789abc").responses.create(model="gpt-5", input="Hello")
@@ -95,6 +96,7 @@ async def test_a_key_of_ones_own() -> None:
         )
         first, second = doors.provider.received
         assert first.headers["authorization"] == "Bearer sk-own-0123456789abc"
+        assert "org-of-the-app" not in first.headers.values()
         assert second.headers["x-api-key"] == "sk-own-0123456789abc"
         assert {record.interception.credential_kind for record in doors.recorder.records} == {"byok"}
 
