@@ -63,14 +63,16 @@ async def export(
 
     What starts while the export runs is left out. Raises `InvalidCursor`.
     """
-    if format is ExportFormat.CSV:
-        yield _csv_line(CSV_COLUMNS)
     query = replace(query or InterceptionQuery(), limit=_LARGEST_PAGE // 2)
+    first = query.cursor
     line = _csv_record if format is ExportFormat.CSV else _json_line
     while True:
         page = await store.list(query)
         size = 0
         chunk: list[bytes] = []
+        if format is ExportFormat.CSV and query.cursor == first:
+            # With the first rows, so that nothing is sent where they cannot be read.
+            chunk.append(_csv_line(CSV_COLUMNS))
         for record in page.items:
             chunk.append(line(record))
             size += len(chunk[-1])

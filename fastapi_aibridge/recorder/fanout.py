@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import ConfigurationError
+from .content import ending_without_content, facts_without_content
 from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
 from .records import Ending, Facts, Interception, InterceptionRecord, Status
 from .usage import UsageQuery, UsageRow, UsageStore
@@ -77,15 +78,17 @@ class FanoutRecorder:
     """Each record goes to all of the recorders; an async function among them makes its recorder at the first use.
 
     A start must succeed in all of them: where one fails, the others are told the end at once. Reading asks the
-    first that can be read.
+    first that can be read. Without `capture_content` none of them is given a prompt, an argument, a thought or an
+    error's text.
     """
 
-    def __init__(self, *recorders: Recorder | RecorderFactory) -> None:
+    def __init__(self, *recorders: Recorder | RecorderFactory, capture_content: bool = True) -> None:
         if not recorders:
             raise ConfigurationError("a fan-out needs at least one recorder")
         self._recorders: tuple[Recorder, ...] = tuple(
             recorder if isinstance(recorder, Recorder) else LazyRecorder(recorder) for recorder in recorders
         )
+        self._capture_content = capture_content
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -122,9 +125,13 @@ class FanoutRecorder:
                 await start
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
+        if not self._capture_content:
+            facts = facts_without_content(facts)
         await self._tell(lambda recorder: recorder.observe(interception_id, facts))
 
     async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        if not self._capture_content:
+            ending, facts = ending_without_content(ending), facts_without_content(facts)
         await self._tell(lambda recorder: recorder.end(interception_id, ending, facts))
 
     async def list(self, query: InterceptionQuery) -> Page:

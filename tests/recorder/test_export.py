@@ -12,7 +12,7 @@ import pytest
 from fastapi_aibridge.recorder.export import CSV_COLUMNS, ExportFormat, export
 from fastapi_aibridge.recorder.jsonform import record_json
 from fastapi_aibridge.recorder.memory import MemoryRecorder
-from fastapi_aibridge.recorder.recorder import InterceptionQuery
+from fastapi_aibridge.recorder.recorder import InterceptionQuery, InvalidCursor
 from fastapi_aibridge.recorder.records import Facts, Prompt
 from fastapi_aibridge.recorder.sql import SQLRecorder
 
@@ -54,6 +54,14 @@ async def test_csv_has_a_column_for_each_member() -> None:
     assert orjson.loads(ended["metadata"]) == {"team": "blue"}
     assert orjson.loads(ended["tool_usages"])[0]["tool"] == "read_file"
     assert (running["status"], running["ended_at"], running["prompts"]) == ("running", "", "[]")
+
+
+@pytest.mark.parametrize("kind", list(ExportFormat))
+async def test_an_export_that_cannot_be_read_gives_no_byte(kind: ExportFormat) -> None:
+    """What is wrong shows before the first chunk, so that a server can still answer with an error."""
+    chunks = export(MemoryRecorder(), InterceptionQuery(cursor="wrong"), format=kind)
+    with pytest.raises(InvalidCursor):
+        await anext(chunks)
 
 
 @pytest.mark.parametrize("kind", list(ExportFormat))

@@ -64,6 +64,19 @@ async def test_each_record_goes_to_all_of_them(url: str) -> None:
         assert stored.facts == held.facts
 
 
+async def test_without_content_capture_none_of_them_is_given_text() -> None:
+    """The app's own recorders are held to the setting too."""
+    memory, begun = MemoryRecorder(), interception()
+    recorder = FanoutRecorder(memory, capture_content=False)
+    await recorder.start(begun)
+    await recorder.observe(begun.id, full_facts())
+    await recorder.end(begun.id, ending(error="the secret answer"), full_facts())
+    record = await memory.get(begun.id)
+    assert record is not None
+    assert "secret" not in repr(record)
+    assert len(record.facts.tool_usages) == 2
+
+
 async def test_a_start_that_one_refuses_is_ended_in_the_others() -> None:
     """The request is refused, so nothing may be left running."""
     memory, begun = MemoryRecorder(), interception()
