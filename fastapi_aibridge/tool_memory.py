@@ -11,6 +11,7 @@ from .formats.rounds import Held
 HELD_SIZE = 32 * 1024 * 1024
 """Bytes of tool results that are held, for all principals together."""
 ALIASES = 50_000
+_STORED = "/v1/responses/"
 
 Owner = tuple[str, str, str]
 """Whose memory: the principal's key and the provider's name. Nobody reaches another's."""
@@ -59,3 +60,12 @@ class OwnMemory:
     def named(self, seen: str) -> str:
         """The response that an id which the client has seen stands for; mostly itself."""
         return self._aliases.get((self._owner, seen), seen)
+
+    def path(self, raw_path: str) -> str:
+        """The path upstream of a stored response that a client asks for, changes or deletes: that of the response
+        which holds the whole. What it answers is the provider's own, under the provider's own id.
+        """
+        if not self._aliases or not raw_path.startswith(_STORED):
+            return raw_path
+        seen, slash, rest = raw_path.removeprefix(_STORED).partition("/")
+        return f"{_STORED}{self.named(seen)}{slash}{rest}"

@@ -10,7 +10,7 @@ from fastapi_aibridge.testing import Reply
 
 from .driving import CHAT, call, events_of, own_call, play, remembering
 
-ASKED = {"stream_options": {"include_usage": True}}
+ASKED: dict[str, Any] = {"stream_options": {"include_usage": True}}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
@@ -64,7 +64,8 @@ def test_an_index_that_does_not_start_at_0() -> None:
 
 def test_calls_without_an_index_or_always_with_0() -> None:
     """A new id begins a new call, and pieces without an id belong to the last one."""
-    for index in ({}, {"index": 0}):
+    spellings: list[dict[str, Any]] = [{}, {"index": 0}]
+    for index in spellings:
         stream = [
             START,
             chunk(calls(piece("bmcp_box_echo", '{"text":', "c1", **index))),

@@ -42,12 +42,16 @@ def deltas(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]
     match block["type"]:
         case "thinking":
             words = [{"type": "thinking_delta", "thinking": piece} for piece in ("Hm ", "— hm")]
-            start = {"type": "thinking", "thinking": "", "signature": ""}
-            return start, [*words, {"type": "signature_delta", "signature": block["signature"]}]
+            return {"type": "thinking", "thinking": "", "signature": ""}, [
+                *words,
+                {"type": "signature_delta", "signature": block["signature"]},
+            ]
         case "text":
             cited = [{"type": "citations_delta", "citation": one} for one in block.get("citations", [])]
-            start = {"type": "text", "text": "", **({"citations": []} if cited else {})}
-            return start, [*cited, {"type": "text_delta", "text": block["text"]}]
+            return {"type": "text", "text": "", **({"citations": []} if cited else {})}, [
+                *cited,
+                {"type": "text_delta", "text": block["text"]},
+            ]
         case "tool_use" | "server_tool_use":
             written = json.dumps(block["input"])
             pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", written[:4], written[4:])]
@@ -88,7 +92,7 @@ def test_what_the_model_said_goes_back_word_for_word(streamed: bool) -> None:
 
 def test_blank_text_is_not_sent_back(streamed: bool) -> None:
     """Models write such blocks and the API refuses them."""
-    content = [{"type": "text", "text": "\n\n"}, USE]
+    content: list[dict[str, Any]] = [{"type": "text", "text": "\n\n"}, USE]
     answer = stream_of(content, "tool_use") if streamed else answer_of(content, "tool_use")
     played = play(MESSAGES, [answer, Reply(text="Done.")], streamed=streamed)
     assert played.bodies[1]["messages"][1]["content"] == [USE]

@@ -181,7 +181,7 @@ def test_a_client_that_leaves_reasoning_out(streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("state", [{"previous_response_id": "resp_x"}, {"conversation": "conv_x"}])
-def test_a_provider_that_remembers_gets_the_missing_results_only(streamed: bool, state: dict[str, str]) -> None:
+def test_a_provider_that_remembers_gets_the_missing_results_only(streamed: bool, state: dict[str, Any]) -> None:
     """With `previous_response_id` or a conversation it has the calls already."""
     memory = remembering()
     first = mixed(RESPONSES, streamed=streamed, memory=memory)

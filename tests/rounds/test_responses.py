@@ -81,7 +81,7 @@ def answered(output: list[dict[str, Any]], *, streamed: bool, **members: Any) ->
 def test_reasoning_goes_back_where_the_provider_can_read_it(streamed: bool, store: bool | None) -> None:
     """Whole, in its place; only what is neither stored nor encrypted has to stay behind."""
     answer = answered([REASONING, BARE, SEARCH, USE], streamed=streamed)
-    members = {} if store is None else {"store": store}
+    members: dict[str, Any] = {} if store is None else {"store": store}
     played = play(RESPONSES, [answer, answered([MESSAGE], streamed=streamed)], streamed=streamed, **members)
     _, *items, output = played.bodies[1]["input"]
     assert items == ([REASONING, SEARCH, USE] if store is False else [REASONING, BARE, SEARCH, USE])

@@ -17,7 +17,7 @@ from fastapi_aibridge.testing import Reply, Usage
 from .driving import CHAT, KINDS, MESSAGES, NAMES, RESPONSES, TOOLS, Kind, Played, call, lean, own_call, play
 
 WORDS = st.sampled_from(["", "Hello.", "Let me see", "a b c", "Line\n", "ünï 🎈"])
-ASKED = {"stream_options": {"include_usage": True}}
+ASKED: dict[str, Any] = {"stream_options": {"include_usage": True}}
 STOP = {CHAT: "stop", RESPONSES: "completed", MESSAGES: "end_turn"}
 CALLS = {CHAT: "tool_calls", RESPONSES: "completed", MESSAGES: "tool_use"}
 CUT = {CHAT: "length", RESPONSES: "incomplete", MESSAGES: "max_tokens"}
@@ -68,7 +68,7 @@ def test_any_script_is_one_well_formed_response(data: st.DataObject) -> None:
     kind, streamed = data.draw(st.sampled_from(KINDS)), data.draw(st.booleans())
     replies = data.draw(scripts())
     grouped = data.draw(st.composite(grouping)())
-    asked = ASKED if kind is CHAT and streamed else {}
+    asked: dict[str, Any] = ASKED if kind is CHAT and streamed else {}
     played = play(kind, replies, streamed=streamed, grouped=grouped, tools=[kind.own_tool], **asked)
 
     assert len(played.asked) == len(replies)
@@ -142,10 +142,11 @@ def test_a_single_round_without_injected_calls_is_byte_exact(data: st.DataObject
     """What no tool was run for passes as it came, the tool lists of Responses aside."""
     kind, streamed = data.draw(st.sampled_from(KINDS)), data.draw(st.booleans())
     own = [own_call(f"own_{index}", path=data.draw(WORDS)) for index in range(data.draw(st.integers(0, 3)))]
-    stop = data.draw(st.sampled_from([None, "max_tokens", "refusal"]))
+    stops: list[Any] = [None, "max_tokens", "refusal"]
+    stop = data.draw(st.sampled_from(stops))
     reply = Reply(text=data.draw(WORDS), thinking=data.draw(WORDS), tool_calls=own, stop_reason=stop)
     grouped = data.draw(st.composite(grouping)())
-    asked = ASKED if kind is CHAT and streamed else {}
+    asked: dict[str, Any] = ASKED if kind is CHAT and streamed else {}
     played = play(kind, [reply], streamed=streamed, grouped=grouped, tools=[kind.own_tool], **asked)
     (came,) = played.answers
     if kind is not RESPONSES:
@@ -291,7 +292,7 @@ def test_our_tools_go_first_and_the_clients_stay_as_they_are(kind: Kind, given: 
 def test_requests_share_their_beginning(kind: Kind, streamed: bool) -> None:
     """A provider's prompt cache finds each request of the rounds to be the next one's beginning."""
     replies = [Reply(text=f"{n}", thinking="hm", tool_calls=[call(f"c{n}")]) for n in range(4)]
-    tools = {"tools": [kind.own_tool]}
+    tools: dict[str, Any] = {"tools": [kind.own_tool]}
     played = play(kind, [*replies, Reply(text="x")], streamed=streamed, **tools)
     again = play(kind, [*replies, Reply(text="x")], streamed=streamed, **tools)
     name = "input" if kind is RESPONSES else "messages"

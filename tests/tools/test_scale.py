@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fastapi_aibridge import Principal
+from fastapi_aibridge.mcp import session
 from fastapi_aibridge.testing import Received, Reply
 
 from ..gateway import client
@@ -59,10 +60,11 @@ async def test_expired_bridges_leave_no_session_open() -> None:
 
 
 @pytest.mark.parametrize("handshake", [True, False])
-async def test_no_chat_fails_for_a_tool_server_that_dies(handshake: bool) -> None:
+async def test_no_chat_fails_for_a_tool_server_that_dies(handshake: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed and started again under load: every chat ends well, with the tool's answer or the model's word for its
     failure, and tools come back by themselves.
     """
+    monkeypatch.setattr(session, "PAUSES", (0.01, 0.02))  # it is away for longer than calls wait for it
     with ToolServer(handshake=handshake) as server:
         async with house(script, {"box": server.url}) as home:
             said: list[str] = []
@@ -78,14 +80,15 @@ async def test_no_chat_fails_for_a_tool_server_that_dies(handshake: bool) -> Non
 
             chats = [asyncio.create_task(chat(number)) for number in range(12)]
             for restart in (1, 2, 3):
-                await until(lambda wanted=restart * 60: len(said) > wanted, 20)  # type: ignore[misc]
+                await until(lambda wanted=restart * 40: len(said) > wanted, 20)  # type: ignore[misc]
                 await asyncio.to_thread(server.down)
                 before = len(said)
                 await until(lambda wanted=before + 20: len(said) > wanted, 20)  # type: ignore[misc]
                 await asyncio.to_thread(server.up)
             before = len(said)
-            await until(lambda: len(said) > before + 60, 20)
+            await until(lambda: len(said) > before + 40, 20)
             over = True
+            assert any("could not be called" in one for one in said)
             await asyncio.gather(*chats)
             seen = await home.ask(CHAT, streamed=False)
             assert seen.text == "echo: x"

@@ -164,7 +164,7 @@ class ChatRounds:
         return call
 
     def _new_call(self, delta: dict[str, Any], at: int) -> _Call:
-        call = _Call(hidden=member(delta, "function").get("name") in self._names)
+        call = _Call(hidden=text(member(delta, "function").get("name")) in self._names)
         if not call.hidden:
             # Until something is hidden the client sees the provider's own numbers.
             call.number = max(at, self._next_number) if self._untouched else self._next_number
@@ -189,7 +189,7 @@ class ChatRounds:
         self._text = [said] if (said := text(self._message.get("content"))) else []
         self._reasoning = [text(self._message.get(_REASONING))]
         for written in objects(self._message.get("tool_calls")):
-            call = _Call(hidden=member(written, "function").get("name") in self._names)
+            call = _Call(hidden=text(member(written, "function").get("name")) in self._names)
             call.add(written)
             self._calls.append(call)
 

@@ -147,7 +147,7 @@ class MessagesRounds:
     # Round
 
     def _injected(self, block: Mapping[str, Any]) -> bool:
-        return block.get("type") == "tool_use" and block.get("name") in self._names
+        return block.get("type") == "tool_use" and text(block.get("name")) in self._names
 
     @property
     def _stop_reason(self) -> object:

@@ -123,12 +123,12 @@ class ResponsesRounds:
         if isinstance(number, int):
             self._sequence = number if self._sequence is None else self._sequence + 1
             changes["sequence_number"] = self._sequence
-        changes = {key: value for key, value in changes.items() if event.get(key) != value}
+        changes = {key: value for key, value in changes.items() if value not in (event.get(key), {})}
         if not changes:
             return raw
         data = sse.data_of(raw)
         for key, value in changes.items():
-            if key == "response":
+            if key == "response" and isinstance(event.get(key), dict):
                 value = orjson.Fragment(_changed(data, key, event[key], value))
             data = set_member(data, key, orjson.dumps(value))
         return sse.event(data.replace(b"\n", b" "), text(event.get("type")))
@@ -138,7 +138,7 @@ class ResponsesRounds:
         echoed = dict(response)
         if isinstance(response.get("tools"), list):
             # As the provider spells them out, if these are they.
-            tools = [tool for tool in objects(response["tools"]) if tool.get("name") not in self._names]
+            tools = [tool for tool in objects(response["tools"]) if text(tool.get("name")) not in self._names]
             echoed["tools"] = tools if len(tools) == len(self._own_tools) else self._own_tools
         if self._previous and response.get("previous_response_id"):
             echoed["previous_response_id"] = self._previous
@@ -157,7 +157,7 @@ class ResponsesRounds:
     # Round
 
     def _injected(self, item: Mapping[str, Any]) -> bool:
-        return item.get("type") == "function_call" and item.get("name") in self._names
+        return item.get("type") == "function_call" and text(item.get("name")) in self._names
 
     def _output(self) -> list[dict[str, Any]]:
         """The items of the round; the end repeats them, and where it does not, they were seen one by one."""
@@ -178,11 +178,11 @@ class ResponsesRounds:
     def own_calls(self) -> list[str]:
         """What the provider ran itself has its output beside it."""
         output = self._output()
-        answered = {item.get("call_id") for item in output if text(item.get("type")).endswith("_output")}
+        answered = {text(item.get("call_id")) for item in output if text(item.get("type")).endswith("_output")}
         return [
             text(item.get("call_id"))
             for item in output
-            if _is_call(item) and not self._injected(item) and item.get("call_id") not in answered
+            if _is_call(item) and not self._injected(item) and text(item.get("call_id")) not in answered
         ]
 
     def held(self, results: Sequence[Result]) -> Held:
