@@ -41,7 +41,8 @@ async def pass_through(
     body = await read_body(scope, receive, engine.max_body_size)
     kept = upstream_headers(scope["headers"], engine.private_headers, own_account=credential.kind == "byok")
     kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
-    method, url = scope["method"], provider.url(raw_path, scope["query_string"])
+    memory = engine.tool_memory.of((*principal.key, provider.name))
+    method, url = scope["method"], provider.url(memory.path(raw_path), scope["query_string"])
     outgoing = Outgoing(method, url, kept, body, repeatable=method in SAFE_METHODS)
     begun = False
 

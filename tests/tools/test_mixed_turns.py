@@ -8,6 +8,7 @@ import pytest
 
 from fastapi_aibridge.testing import Reply
 
+from ..gateway import client
 from ..mcp.servers import ToolServer
 from ..rounds.driving import CHAT, MESSAGES, RESPONSES, own_call
 from ..rounds.test_mixed_turns import outline
@@ -134,3 +135,10 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
         records = home.recorder.records
         assert named == records[0].facts.token_usages[-1].message_id
         assert outline(RESPONSES, home.upstream[2]) == ["result own", "result c2"]
+
+        for path in ("", "/input_items?limit=1"):
+            await client.request(home.server.port, "GET", f"/ai/openai/v1/responses/{first.id}{path}")
+            asked_for = home.provider.received[-1]
+            assert f"{asked_for.path}?{asked_for.query}".rstrip("?") == f"/v1/responses/{named}{path}"
+        await client.request(home.server.port, "DELETE", f"/ai/openai/v1/responses/{first.id}", key=BOB)
+        assert home.provider.received[-1].path == f"/v1/responses/{first.id}"
