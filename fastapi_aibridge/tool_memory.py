@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from cachetools import LRUCache
@@ -12,6 +13,8 @@ HELD_SIZE = 32 * 1024 * 1024
 """Bytes of tool results that are held, for all principals together."""
 ALIASES = 50_000
 _STORED = "/v1/responses/"
+_COUNTED = re.compile(r"(.*[^A-Za-z0-9])?[0-9]{0,5}")
+"""Ids such as `call_0` or `functions.read:1`, which some providers give out again in each conversation."""
 
 Owner = tuple[str, str, str]
 """Whose memory: the principal's key and the provider's name. Nobody reaches another's."""
@@ -47,7 +50,8 @@ class OwnMemory:
         """Keep it until the client comes with the results of its own calls of the same turn."""
         if held.size <= HELD_SIZE:
             for call_id in call_ids:
-                self._held[self._owner, call_id] = held
+                if not _COUNTED.fullmatch(call_id):
+                    self._held[self._owner, call_id] = held
 
     def held(self, call_id: str) -> Held | None:
         """What is held of the response in which the client's tool was called under this id."""

@@ -203,6 +203,45 @@ def test_without_the_memory_the_request_goes_up_as_it_is(kind: Kind, streamed: b
             assert second.bodies[0][name] == asked[name]
 
 
+def test_a_client_that_splits_the_turn_gets_each_result_once(kind: Kind) -> None:
+    """Some send each of their calls as a message of its own."""
+    memory = remembering()
+    asked = history(mixed(kind, streamed=False, memory=memory))
+    if kind is RESPONSES:
+        first, second, *outputs = asked["input"][2:]
+        asked["input"][2:] = [first, outputs[0], second, outputs[1]]
+    else:
+        user, turn, *results = asked["messages"]
+        member = "tool_calls" if kind is CHAT else "content"
+        calls = turn[member][-2:]
+        answers = results if kind is CHAT else [{"role": "user", "content": [one]} for one in results[0]["content"]]
+        turns = [
+            {**turn, member: [*turn[member][:-2], calls[0]]},
+            {"role": "assistant", "content": None, member: calls[1:]},
+        ]
+        asked["messages"] = [user, turns[0], answers[0], turns[1], answers[1]]
+    words = outline(kind, play(kind, [FINAL], streamed=False, memory=memory, **asked).bodies[0])
+    for id_ in ("c1", "c2", "own1", "own2"):
+        assert (words.count(f"call {id_}"), words.count(f"result {id_}")) == (1, 1)
+
+
+@pytest.mark.parametrize("id_", ["call_0", "functions.read:12", "3", "", "read-1"])
+def test_ids_that_come_again_are_not_remembered(kind: Kind, id_: str) -> None:
+    """Some providers count from 0 in each conversation: what belongs to one must not turn up in another."""
+    memory = remembering()
+    first = play(kind, [Reply(tool_calls=[call("c1"), own_call(id_)])], streamed=False, memory=memory)
+    assert [one.id for one in first.calls] == ["c1"]
+    assert memory.empty
+
+
+@pytest.mark.parametrize("id_", ["toolu_01A09q90qw90lq917835lq9", "call_Ab1", "365174485", "D681PevKs", "tool-9f0a"])
+def test_ids_that_do_not_come_again_are_remembered(id_: str) -> None:
+    """Vendors' ids, Mistral's, LM Studio's."""
+    memory = remembering()
+    play(CHAT, [Reply(tool_calls=[call("c1"), own_call(id_)])], streamed=False, memory=memory)
+    assert memory.held(id_) is not None
+
+
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently used goes first, and what is too large alone is not kept."""
     monkeypatch.setattr(tool_memory, "HELD_SIZE", 3000)

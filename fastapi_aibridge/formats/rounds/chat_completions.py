@@ -327,17 +327,17 @@ def restored(body: bytes, memory: Memory) -> bytes:
     if memory.empty:
         return body
     woven: list[bytes] = []
-    changed = False
+    done: list[Held] = []
     for written in list_member(body, "messages"):
         message = load(written) if b'"tool_calls"' in written else {}
         calls = objects(message.get("tool_calls"))
         kept = next((found for call in calls if (found := memory.held(text(call.get("id"))))), None)
-        if kept is None:
+        if kept is None or any(kept is one for one in done):
             woven.append(written)
         else:
             woven += map(orjson.dumps, _unwoven(message, calls, kept))
-            changed = True
-    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if changed else body
+            done.append(kept)
+    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
 
 
 def _unwoven(message: dict[str, Any], calls: list[dict[str, Any]], kept: Held) -> Iterator[dict[str, Any]]:

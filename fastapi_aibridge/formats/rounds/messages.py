@@ -268,7 +268,7 @@ def restored(body: bytes, memory: Memory) -> bytes:
     if memory.empty:
         return body
     woven = list_member(body, "messages")
-    changed = False
+    done: list[Held] = []
     for index in range(len(woven) - 1):
         message = load(woven[index]) if b'"tool_use"' in woven[index] else {}
         blocks = message.get("content")
@@ -278,7 +278,9 @@ def restored(body: bytes, memory: Memory) -> bytes:
         kept = next((found for block in uses if (found := memory.held(text(block.get("id"))))), None)
         following = load(woven[index + 1])
         answers = following.get("content")
-        if kept is None or following.get("role") != "user" or not isinstance(answers, list):
+        if kept is None or any(kept is one for one in done):
+            continue
+        if following.get("role") != "user" or not isinstance(answers, list):
             continue
         turns, last = _unwoven([block for block in objects(blocks) if not _is_blank(block)], kept)
         now = {**message, "content": [*last, *(_tool_use(one.call) for one in kept.results)]}
@@ -286,8 +288,8 @@ def restored(body: bytes, memory: Memory) -> bytes:
         if kept.results:
             results = [_tool_result(one) for one in kept.results]
             woven[index + 1] = orjson.dumps({**following, "content": [*results, *answers]})
-        changed = True
-    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if changed else body
+        done.append(kept)
+    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
 
 
 def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
