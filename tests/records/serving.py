@@ -29,6 +29,7 @@ class Gateway:
         self.aibridge = aibridge
         self.provider = provider
         self._http = http
+        self.url = str(http.base_url)
 
     async def ask(
         self,
@@ -77,6 +78,8 @@ async def gateway(
     *,
     reply: Any = None,
     bridge: dict[str, Any] | None = None,
+    recorder_enabled: bool = True,
+    recorder_options: dict[str, Any] | None = None,
     **values: Any,
 ) -> AsyncIterator[Gateway]:
     """`recorder` is the database's URL; `bridge` is what `AIBridge` gets, `values` are settings, beside the usual."""
@@ -94,8 +97,8 @@ async def gateway(
             "shutdown_grace": 0,
             **values,
         }
-        if recorder is not None:
-            settings["recorder"] = {"url": recorder, "retention": 0, **values.get("recorder", {})}
+        url = {"url": recorder} if recorder is not None else {}
+        settings["recorder"] = {**url, "retention": 0, "enabled": recorder_enabled, **(recorder_options or {})}
         aibridge = AIBridge(Settings(**settings), **(bridge or {}))
         app = FastAPI()
         app.include_router(aibridge.router, prefix="/ai")
