@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_HEADERS = 64 * 1024
+"""Bytes of a request's headers, names and values. HTTP servers may take far more, and providers far less."""
+
 
 class RequestBridge:
     """Relays the calls of one principal to the providers that were configured when it was built.
@@ -122,6 +125,8 @@ class RequestBridge:
                 raise GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}")
             if not provider.enabled:
                 raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
+            if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADERS:
+                raise GatewayError(431, "headers_too_large", f"the request's headers are over {MAX_HEADERS} bytes")
             limits, initiator = self._engine.limits, self.principal.initiator_id
             await limits.enter(initiator)
             try:
