@@ -142,3 +142,16 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
             assert f"{asked_for.path}?{asked_for.query}".rstrip("?") == f"/v1/responses/{named}{path}"
         await client.request(home.server.port, "DELETE", f"/ai/openai/v1/responses/{first.id}", key=BOB)
         assert home.provider.received[-1].path == f"/v1/responses/{first.id}"
+
+
+async def test_a_request_that_takes_no_tools_gets_its_history_back_too(server: ToolServer) -> None:
+    """Whatever asks next in that conversation, the history is whole, and no tool is offered for it."""
+    messages: list[Any] = [{"role": "user", "content": "hi"}]
+    script = [Reply(tool_calls=[tool("echo", "c1", text="x"), own_call("own")]), Reply(text="Done.")]
+    async with house(script, {"box": server.url}) as home, home.openai() as sdk:
+        answer = await sdk.chat.completions.create(model="m", messages=messages)
+        messages.append(answer.choices[0].message.model_dump(exclude_none=True))
+        messages.append({"role": "tool", "tool_call_id": "own", "content": "mine"})
+        await sdk.chat.completions.create(model="m", messages=messages, n=2)
+        assert "tools" not in home.upstream[1]
+        assert outline(CHAT, home.upstream[1]) == ["user hi", "call own", "call c1", "result c1", "result own"]
