@@ -141,10 +141,11 @@ class RequestBridge:
 
     async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
         route = f"/{tail}"
-        if route in provider.intercepted and (scope.get("raw_path") or b"").endswith(route.encode()):
+        written: bytes | None = scope.get("raw_path")
+        if route in provider.intercepted and written and written.endswith(route.encode()) and b"%" not in written:
             raw_path = route  # the common case: written as it is meant
         else:
-            raw = raw_tail(tail, scope.get("raw_path"))
+            raw = raw_tail(tail, written)
             if raw is None:
                 raise _not_found(provider, "that path")
             raw_path = f"/{raw}"

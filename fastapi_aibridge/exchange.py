@@ -19,7 +19,7 @@ from .calls import Caller, Outgoing
 from .client import guess_client, guess_session
 from .credentials import own_key
 from .encoding import accepts_gzip
-from .errors import GatewayError
+from .errors import GatewayError, RecorderUnavailable
 from .formats import Format, ModelRequest, Observer
 from .formats.rounds import Rounds
 from .interruption import Interruption
@@ -147,8 +147,10 @@ class Exchange:
             # It may have been written all the same, and what has begun must end.
             await self._record_end(Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC)), Facts())
             raise
-        except Exception:
-            logger.exception("interception %s could not be recorded and is refused", self._id)
+        except Exception as problem:
+            # A recorder that says so has said why, once: an outage is no reason for a traceback a request.
+            trace = None if isinstance(problem, RecorderUnavailable) else problem
+            logger.error("interception %s could not be recorded and is refused", self._id, exc_info=trace)  # noqa: TRY400
             await self._reply.fail(self._provider, _not_recorded(), None)
             return
         engine.metrics.started()
@@ -159,6 +161,9 @@ class Exchange:
             with interruption:
                 await self._relay(request, credential, interruption)
             status, error = self._outcome()
+            if error:
+                # Some providers repeat the key that they refuse.
+                error = error.replace(credential.key, credential.hint or "")
         except ClientGone:
             pass
         except asyncio.CancelledError:

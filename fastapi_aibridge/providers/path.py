@@ -6,6 +6,7 @@ import re
 from urllib.parse import quote, unquote_to_bytes
 
 _WRITABLE = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})+")
+_ENCODED_SLASH = re.compile(rb"%(?:2[Ff]|5[Cc])")
 _UNRESERVED = re.compile(rb"%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
 
 
@@ -20,6 +21,8 @@ def raw_tail(tail: str, raw_path: bytes | None) -> str | None:
         return None
     segments = tail.split("/")
     if any(segment.partition(";")[0] in ("", ".", "..") for segment in segments):
+        return None
+    if raw_path is not None and _ENCODED_SLASH.search(raw_path):
         return None
     if raw_path is None:
         return quote(tail, safe="/!$&'()*+,;=:@~")

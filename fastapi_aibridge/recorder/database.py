@@ -49,11 +49,13 @@ class Database:
 
     def open(self, *, create: bool) -> None:
         if self.is_sqlite:
-            self.engine = create_async_engine(self._with_file(create=create))
+            self.engine = create_async_engine(self._with_file(create=create), hide_parameters=True)
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             return
         try:
-            self.engine = create_async_engine(self.url, pool_pre_ping=True, connect_args={"timeout": 10})
+            self.engine = create_async_engine(
+                self.url, pool_pre_ping=True, connect_args={"timeout": 10}, hide_parameters=True
+            )
         except ModuleNotFoundError as error:
             raise ConfigurationError("PostgreSQL needs: pip install 'fastapi-aibridge[postgres]'") from error
 
