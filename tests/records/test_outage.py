@@ -13,7 +13,7 @@ from tests.gateway import client
 from tests.load.upstream import PacedUpstream
 from tests.recorder.postgres import PostgresServer
 
-from .process import CHAT, LIMIT, GatewayProcess, Spawner
+from .process import ADMIN, CHAT, LIMIT, GatewayProcess, Spawner
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +88,9 @@ async def test_ten_seconds_without_the_database_under_load(own_postgres: Postgre
             await asyncio.sleep(1)
             assert load.refused > refused
             assert upstream.calls == calls
+            for path in ("/interceptions", "/interceptions/export?format=csv", "/usage"):
+                reading = await gateway.request("GET", f"/ai/admin{path}", key=ADMIN)
+                assert (reading.status, reading.header("retry-after")) == (503, "5")
             await asyncio.to_thread(own_postgres.start)
             await load.until(200)
             load.stop.set()
@@ -100,3 +103,4 @@ async def test_ten_seconds_without_the_database_under_load(own_postgres: Postgre
     assert set(load.completed) <= set(records)
     assert Counter(records[one]["status"] for one in load.completed) == {"completed": len(load.completed)}
     assert {record["status"] for record in records.values()} <= {"completed", "failed"}
+    assert "Traceback" not in spawner.said
