@@ -10,7 +10,10 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge, Settings
 
 from .load import CLIENT_KEY
+from .streams import SLOW
 from .upstream import PACED
+
+QUIET_KEY = "k-quiet"
 
 
 def build() -> FastAPI:
@@ -25,8 +28,9 @@ def build() -> FastAPI:
             "openai": provider("openai", f"{upstream}/v1"),
             "anthropic": provider("anthropic", upstream),
             "paced": provider("openai", f"{upstream}{PACED}/v1"),
+            "slow": provider("openai", f"{upstream}{SLOW}/v1"),
         },
-        "client_keys": {"bench": CLIENT_KEY},
+        "client_keys": {"bench": CLIENT_KEY, "quiet": QUIET_KEY},
         "admin_token": "bench-admin",
         "recorder": {"url": recorder} if recorder else {"enabled": False},
     }

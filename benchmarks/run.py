@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import events, in_process, load, machine, pool_hits, throughput
+from . import burst, events, fairness, in_process, load, machine, pool_hits, throughput
 from .server import ServerError
 from .stage import StageError, set_stage
 from .table import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-ON_STAGE = ("blocking", "streamed", "events")
+ON_STAGE = ("blocking", "streamed", "events", "burst", "fairness")
 ALONE = ("pool_hits", "in_process")
 BUSY = 0.1
 """The share of a core that others may take before a warning is due."""
@@ -55,6 +55,10 @@ def _tables(options: argparse.Namespace) -> Iterator[Table]:
                 yield throughput.measure(stage, stream=True, clients=options.clients, **timing)
             if "events" in options.only:
                 yield events.measure(stage, streams=32, **timing)
+            if "burst" in options.only:
+                yield burst.measure(stage, streams=2000)
+            if "fairness" in options.only and "on" in options.recorder:
+                yield fairness.measure(stage)
     if "pool_hits" in options.only:
         os.sched_setaffinity(0, {cores[0]})
         yield pool_hits.measure(rounds=options.rounds)
