@@ -89,10 +89,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def last_message(messages: object) -> dict[str, Any]:
-    """Who spoke last, and what; instructions aside, which agents put behind the user's words. Empty if nobody did."""
-    spoken = (one for one in reversed(objects(messages)) if one.get("role") not in ("system", "developer"))
-    return next(spoken, {})
+def last_message(messages: object, *, passed_over: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Who spoke last, and what; empty if nobody did. Roles that are `passed_over` do not count."""
+    if not isinstance(messages, list):
+        return {}
+    spoken = (one for one in reversed(messages) if not (isinstance(one, dict) and one.get("role") in passed_over))
+    last = next(spoken, None)
+    return last if isinstance(last, dict) else {}
 
 
 def load(data: bytes) -> dict[str, Any]:

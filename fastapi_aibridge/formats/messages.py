@@ -37,7 +37,8 @@ def parse(body: bytes) -> ModelRequest:
     request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
     request.takes_tools = rounds.fits(value)
     request.user_id = text(member(value, "metadata").get("user_id")) or None
-    last = last_message(value.get("messages"))
+    # Claude Code puts system messages behind what the user said (beta `mid-conversation-system`).
+    last = last_message(value.get("messages"), passed_over=("system",))
     if last.get("role") == "user":
         content = last.get("content")
         request.prompt = last_text(content, ("text",))

@@ -83,6 +83,10 @@ class Runner:
         return Reply(status=response.status_code, headers=response.headers, body=body, broken=broken)
 
     def _compare_received(self, exchange: Exchange, received: list[Received]) -> list[str]:
+        hangs_up = exchange.upstream is None
+        if hangs_up and len(received) == 2 and received[0].body == received[1].body:
+            # On a connection that has been idle a hang-up can mean just that: asking once more is no fault.
+            received = received[:1]
         if len(received) != 1:
             return [f"the upstream got {len(received)} requests, want 1"]
         (got,) = received

@@ -56,11 +56,6 @@ def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
     assert prompt("user") is None
 
 
-def test_instructions_behind_the_users_words_leave_them_the_prompt() -> None:
-    """Coding agents put system messages behind what the user said last."""
-    assert prompt({"role": "user", "content": "Hi"}, {"role": "developer", "content": "Be brief."}) == "Hi"
-
-
 def test_a_tool_result_names_its_call() -> None:
     """The last message's call id ties a request to the one whose tool call it answers."""
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "tool", "tool_call_id": "call_1", "content": "4"}]}

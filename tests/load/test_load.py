@@ -44,7 +44,7 @@ async def stream(port: int, user: int, model: str) -> list[str]:
     body = json.dumps({"model": model, "stream": True, "messages": []}).encode()
     async with client.connected(port) as connection:
         await connection.send("POST", CHAT, body, key=f"k-{user}")
-        answer = await asyncio.wait_for(connection.answer(), 30)
+        answer = await asyncio.wait_for(connection.answer(), 120)
     assert (answer.status, answer.whole) == (200, True), answer
     *events, done, rest = answer.body.split(b"\n\n")
     assert (done, rest) == (b"data: [DONE]", b""), answer.body[-300:]
