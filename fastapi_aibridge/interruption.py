@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from .body import ClientGone
 
-WATCH_AFTER = 0.02
+WATCH_AFTER = 0.1
 """Seconds after which a request begins to look whether its client is still there. Shorter ones need no watcher: what
 is to come has been written by then."""
 
