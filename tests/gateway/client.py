@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-LIMIT = 10.0
+LIMIT = 60.0
 KEY = "k-alice"
 
 
