@@ -25,7 +25,7 @@ test: lint types ## Run lint, type checks and all tests
 
 test-oldest: ## Run the tests that touch FastAPI against the oldest release that is supported
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.121.0'
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.137.0'
 	$(OLDEST)/bin/python -m pytest tests/plugin tests/gateway tests/test_corpus.py
 
 chaos: $(INSTALLED) ## Half an hour of load with faults, reloads and evictions; `make test` has a short form
