@@ -137,9 +137,11 @@ def counts(value: dict[str, Any], names: dict[str, str]) -> dict[str, int]:
 
 
 def arguments_of(raw: object) -> Any:
-    """Tool arguments, parsed where they are JSON, else as they are."""
+    """Tool arguments, parsed where they are JSON, else as they are. None at all are an empty object."""
     if not isinstance(raw, str):
         return raw
+    if not raw.strip():
+        return {}
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

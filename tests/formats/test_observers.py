@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fastapi_aibridge.errors import GatewayError, UpstreamUnreachable
 from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses, sse
 
-from .observing import PLAUSIBLE, blocks, lean, observer, request_of, seen
+from .observing import PLAUSIBLE, answered, blocks, lean, observer, request_of, seen, streamed, tools
 
 FORMATS: list[Format] = [chat_completions, messages, responses]
 each_format = pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
@@ -255,3 +255,22 @@ def test_the_model_and_the_stream_flag_are_read(format_: Format) -> None:
     assert format_.parse(request_of(format_)).streaming
     for value in (False, None, "true", 1):
         assert not format_.parse(request_of(format_, stream=value)).streaming
+
+
+def test_a_call_without_arguments_has_an_empty_object_of_them() -> None:
+    """Some providers write nothing where a tool takes nothing; the tool is called with `{}` then."""
+    function = {"name": "now", "arguments": ""}
+    call = {"index": 0, "id": "call_a", "type": "function", "function": function}
+    assert tools(streamed(chat_completions, {"id": "x", "choices": [{"delta": {"tool_calls": [call]}}]})) == [
+        ("call_a", "now", {})
+    ]
+    assert tools(answered(chat_completions, {"choices": [{"message": {"tool_calls": [call]}}]})) == [
+        ("call_a", "now", {})
+    ]
+    item = {"type": "function_call", "call_id": "call_a", "name": "now", "arguments": ""}
+    assert tools(streamed(responses, {"type": "response.output_item.done", "item": item})) == [("call_a", "now", {})]
+    assert tools(answered(responses, {"output": [item]})) == [("call_a", "now", {})]
+    block = {"type": "tool_use", "id": "call_a", "name": "now", "input": {}}
+    start = {"type": "content_block_start", "index": 0, "content_block": block}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}}
+    assert tools(streamed(messages, start, delta)) == [("call_a", "now", {})]
