@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,3 +103,13 @@ def test_odd_requests(data: st.DataObject) -> None:
     assert names == [tool.name for tool in TOOLS]
     rounds.go_on([], last=True)
     json.loads(rounds.body)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("garbage", [b"", b"<html>busy</html>", b"{}", b"[1]", b'{"error":{"message":"no"}}'])
+def test_an_answer_that_is_no_message_comes_through_as_it_is(kind: Kind, garbage: bytes) -> None:
+    """Also behind a round: what it said cannot be woven into something that is no message."""
+    assert play(kind, [garbage], streamed=False).body == garbage
+    played = play(kind, [Reply(text="x", tool_calls=[call()]), garbage], streamed=False)
+    assert len(played.asked) == 2
+    assert played.body == garbage

@@ -50,7 +50,7 @@ class ChatRounds:
         self._usages: list[dict[str, Any]] = []
         self._begun = False
         self._first: dict[str, Any] = {}
-        self._answer = b""
+        self._answer: bytes | None = None
         self._texts: list[str] = []
         self._turns: list[Turn] = []
         self._pending = b""
@@ -226,8 +226,8 @@ class ChatRounds:
 
     def end(self) -> bytes:
         usage = total([*self._usages, self._usage])
-        if self._answer:
-            return self._blocking_end(usage)
+        if self._answer is not None:
+            return self._blocking_end(self._answer, usage)
         if self._untouched or not self._finish_chunk:
             return b"".join(raw for raw, _ in self._tail)
         choice = {
@@ -244,18 +244,19 @@ class ChatRounds:
         late = [rewritten for _, rewritten in self._tail]
         return b"".join([*late, *(sse.event(orjson.dumps(event)) for event in events), b"data: [DONE]\n\n"])
 
-    def _blocking_end(self, usage: dict[str, Any]) -> bytes:
-        if self._untouched:
-            return self._answer
+    def _blocking_end(self, answer: bytes, usage: dict[str, Any]) -> bytes:
+        choices = objects(load(answer).get("choices"))
+        if self._untouched or not choices:
+            return answer
         written = objects(self._message.get("tool_calls"))
         own = [one for one, call in zip(written, self._calls, strict=True) if not call.hidden]
-        choice = dict(objects(load(self._answer).get("choices"))[0])
+        choice = dict(choices[0])
         message = {key: value for key, value in self._message.items() if key != "tool_calls"}
         message["content"] = joined([*self._texts, *self._text]) or None
         if own:
             message["tool_calls"] = own
         choice |= {"message": message, "finish_reason": self._visible_finish()}
-        body = set_member(self._answer, "choices", orjson.dumps([choice]))
+        body = set_member(answer, "choices", orjson.dumps([choice]))
         return set_member(body, "usage", orjson.dumps(usage)) if usage else body
 
     def _visible_finish(self) -> object:

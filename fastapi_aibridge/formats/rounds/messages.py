@@ -41,7 +41,7 @@ class MessagesRounds:
         self._turns: list[Turn] = []
         self._next_index = 0
         self._begun = False
-        self._answer = b""
+        self._answer: bytes | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -200,8 +200,8 @@ class MessagesRounds:
 
     def end(self) -> bytes:
         usage = total([*self._usages, self._usage])
-        if self._answer:
-            return self._blocking_end(usage)
+        if self._answer is not None:
+            return self._blocking_end(self._answer, usage)
         reason = self._visible_stop_reason()
         if not self._stopped or (not self._usages and reason == self._stop_reason):
             return self._tail
@@ -210,11 +210,11 @@ class MessagesRounds:
         stop = sse.event(b'{"type":"message_stop"}', "message_stop")
         return sse.event(orjson.dumps(delta), "message_delta") + stop
 
-    def _blocking_end(self, usage: dict[str, Any]) -> bytes:
-        if self._untouched:
-            return self._answer
+    def _blocking_end(self, answer: bytes, usage: dict[str, Any]) -> bytes:
+        if self._untouched or not isinstance(load(answer).get("content"), list):
+            return answer
         content = [*self._said, *(block for block in self._blocks.values() if not self._injected(block))]
-        body = set_member(self._answer, "content", orjson.dumps(content))
+        body = set_member(answer, "content", orjson.dumps(content))
         body = set_member(body, "stop_reason", orjson.dumps(self._visible_stop_reason()))
         return set_member(body, "usage", orjson.dumps(usage)) if usage else body
 

@@ -60,7 +60,7 @@ class ResponsesRounds:
         self._next_index = 0
         self._first: dict[str, Any] = {}
         self._seen: list[dict[str, Any]] = []
-        self._answer = b""
+        self._answer: bytes | None = None
         self._last_round = False
         self._begin()
 
@@ -223,13 +223,15 @@ class ResponsesRounds:
     # The end
 
     def end(self) -> bytes:
+        if self._answer is not None and not isinstance(self._final.get("output"), list):
+            return self._answer
         response = self._echoed(self._final)
         if not self._untouched:
             response["output"] = [*self._seen, *self._visible_output()]
         if self._usages:
             usage = total([*self._usages, member(self._final, "usage")])
             response |= {"usage": usage} if usage else {}
-        if self._answer:
+        if self._answer is not None:
             return _changed(self._answer, None, self._final, response)
         if not self._end_raw:
             return b""
