@@ -95,7 +95,8 @@ class _ResponsesObserver:
         if kind == "response.output_item.done":
             self._items.append(member(event, "item"))
         elif kind == "error":
-            self.error = self.error or error_text(member(event, "error") or event)
+            # The event's own type says nothing; its code does.
+            self.error = self.error or error_text(member(event, "error") or {**event, "type": None})
         elif isinstance(kind, str) and kind.startswith("response.") and "response" in event:
             response = member(event, "response")
             self.message_id = text(response.get("id")) or self.message_id

@@ -156,7 +156,7 @@ def test_thoughts() -> None:
 @pytest.mark.parametrize(
     ("watching", "text"),
     [
-        (streamed(responses, {"type": "error", "code": "c", "message": "No."}), "error: No."),
+        (streamed(responses, {"type": "error", "code": "c", "message": "No."}), "c: No."),
         (streamed(responses, {"type": "error", "error": {"type": "t", "message": "No."}}), "t: No."),
         (streamed(responses, whole("failed", status="failed", error={"code": "c", "message": "No."})), "c: No."),
         (streamed(responses, whole("failed", status="failed")), "the response failed"),
