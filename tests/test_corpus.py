@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import gzip
 import json
@@ -17,8 +16,8 @@ import httpx
 import httpx2
 import openai
 import pytest
-import uvicorn
 from anthropic.types import Message, RawMessageStreamEvent
+from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,8 +26,9 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from fastapi_aibridge import AIBridge, Settings
+from fastapi_aibridge.testing.serving import serve
 from tests.corpus.exchange import Answer, Exchange, ExchangeError, Format, Wanted, load, parse
-from tests.corpus.replay import LoopThread, Replay, pieces, replay_in_thread
+from tests.corpus.replay import Replay, pieces, replay_in_thread
 from tests.corpus.run import Gateway, Runner, compare, interesting_cuts, is_error, is_error_event, main
 
 EXCHANGES = load()
@@ -49,21 +49,13 @@ def each(exchanges: list[Exchange]) -> pytest.MarkDecorator:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Replay]]:
     """The gateway and the upstream that it calls: in one event loop, where every piece sent is a piece read."""
     database = tmp_path_factory.mktemp("corpus") / "records.db"
-    with LoopThread() as thread:
+    with start_blocking_portal() as portal:
         replay = Replay()
-        thread.run(replay.__aenter__())
         app = FastAPI()
-        app.include_router(AIBridge(settings=_settings(replay, database)).router, prefix="/ai")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        # asyncio switches Nagle's algorithm off only where the protocol is named.
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
-            listening.bind(("127.0.0.1", 0))
-            serving = thread.run(_serve(server, listening))
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/ai"
-            yield Gateway(url=url, key=KEY, admin_token=ADMIN_TOKEN, provider_keys=PROVIDER_KEYS), replay
-            server.should_exit = True
-            thread.run(_ended(serving))
-        thread.run(replay.__aexit__(None, None, None))
+        with portal.wrap_async_context_manager(replay):
+            app.include_router(AIBridge(settings=_settings(replay, database)).router, prefix="/ai")
+            with portal.wrap_async_context_manager(serve(app)) as url:
+                yield Gateway(url=f"{url}/ai", key=KEY, admin_token=ADMIN_TOKEN, provider_keys=PROVIDER_KEYS), replay
 
 
 def _settings(replay: Replay, database: Path) -> Settings:
@@ -81,19 +73,6 @@ def _settings(replay: Replay, database: Path) -> Settings:
         "recorder": {"url": f"sqlite+aiosqlite:///{database}"},
     }
     return Settings(**values)
-
-
-async def _serve(server: uvicorn.Server, listening: socket.socket) -> asyncio.Task[None]:
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    if serving.done():
-        await serving
-    return serving
-
-
-async def _ended(serving: asyncio.Task[None]) -> None:
-    await asyncio.wait_for(serving, 10)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from .model import chunk, head
+from tests.loopback import LAST_CHUNK, chunk
+
+from .model import head
 from .proxy import Fault, Link, no_fault
 
 OVERLOADED = b'{"error": {"message":"too much",   "type":"overloaded_error", "code": null}}'
@@ -180,7 +182,7 @@ async def closes_after_the_answer(link: Link) -> None:
 async def truncates_unseen(link: Link) -> None:
     cut = link.body[: link.middle]
     if link.streams:
-        await link.send(link.head + chunk(cut.partition(b"\r\n")[2][:-20]) + b"0\r\n\r\n")
+        await link.send(link.head + chunk(cut.partition(b"\r\n")[2][:-20]) + LAST_CHUNK)
     else:
         await link.send(head(content_type="application/json", content_length=str(len(cut) + 10)) + cut)
         link.close()

@@ -8,10 +8,10 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self
 
-from .model import read_answer, read_request
+from tests.loopback import Loopback, read_request
+
+from .model import read_answer
 
 Fault = Callable[["Link"], Awaitable[None]]
 """What is done in the place of handing the answer on. A link that it leaves open is used for the next request."""
@@ -81,62 +81,22 @@ async def no_fault(link: Link) -> None:
     await link.send(link.head + link.body)
 
 
-class FaultProxy:
-    """Listens on a loopback port of the running event loop, with `tls` where that is given. `choose` says what is
-    done to each answer, and `greet` what is done to a connection before anything is read from it.
+class FaultProxy(Loopback):
+    """`choose` says what is done to each answer, and `greet` what is done to a connection before anything is read from
+    it.
     """
 
     def __init__(
         self, port: int, choose: Callable[[], Fault] = lambda: no_fault, *, tls: ssl.SSLContext | None = None
     ) -> None:
-        self.port = 0
+        super().__init__(tls=tls)
         self.choose = choose
         self.greet: Fault | None = None
         self.requests = 0
         self._upstream = port
-        self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def connections(self) -> int:
-        """Those that are open."""
-        return len(self._tasks)
-
-    async def hang_up(self) -> None:
-        """Close every connection, idle ones too."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self.hang_up()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._serve(Link(reader, writer), reader)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _serve(self, link: Link, reader: asyncio.StreamReader) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = Link(reader, writer)
         if self.greet is not None:
             await self.greet(link)
         if not link.open:
@@ -147,7 +107,7 @@ class FaultProxy:
                 request = await read_request(reader)
                 self.requests += 1
                 fault = self.choose()
-                up_writer.write(request)
+                up_writer.write(request.head + request.body)
                 await up_writer.drain()
                 link.head, link.body = await read_answer(up_reader)
                 await fault(link)

@@ -13,8 +13,10 @@ from typing import Any
 
 import httpx
 
+from tests.loopback import Request
+
 from .exchange import DIRECTORY, Answer, Exchange, Format, load
-from .replay import Received, Replay, replay_in_thread
+from .replay import Replay, replay_in_thread
 
 INTERCEPTION_ID = "x-aibridge-interception-id"
 RECORD_WAIT = 3.0
@@ -82,7 +84,7 @@ class Runner:
                 broken = f"{type(error).__name__}: {error}"
         return Reply(status=response.status_code, headers=response.headers, body=body, broken=broken)
 
-    def _compare_received(self, exchange: Exchange, received: list[Received]) -> list[str]:
+    def _compare_received(self, exchange: Exchange, received: list[Request]) -> list[str]:
         hangs_up = exchange.upstream is None
         if hangs_up and len(received) == 2 and received[0].body == received[1].body:
             # On a connection that has been idle a hang-up can mean just that: asking once more is no fault.

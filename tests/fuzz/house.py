@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -15,16 +15,30 @@ from fastapi_aibridge import AIBridge
 from tests.gateway.client import KEY
 from tests.gateway.gateway import settings_for
 from tests.gateway.server import served
+from tests.loopback import LAST_CHUNK, Loopback, content_length
 
 LIMIT = 10.0
 """Seconds within which an answer has come, or the connection has been closed."""
 MAX_BODY = 4 * 2**20
 
 
-@dataclass
+class Taking(Loopback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head)
+            await reader.readexactly(content_length(head))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+
+
+@dataclass(frozen=True, slots=True)
 class House:
     port: int
-    heads: list[bytes] = field(default_factory=list)
+    heads: list[bytes]
     """Of the requests that went upstream."""
 
     async def say(self, data: bytes, *, finish: bool = False) -> bytes:
@@ -60,36 +74,21 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         return error.partial
-    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
     try:
-        if fields.get(b"transfer-encoding") == b"chunked":
-            return head + await reader.readuntil(b"0\r\n\r\n")
-        return head + await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
+            return head + await reader.readuntil(LAST_CHUNK)
+        return head + await reader.readexactly(content_length(head))
     except asyncio.IncompleteReadError as error:
         return head + error.partial
 
 
 @asynccontextmanager
 async def house(directory: Path) -> AsyncIterator[House]:
-    heads: list[bytes] = []
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                heads.append(head)
-                fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
-                await reader.readexactly(int(fields.get(b"content-length", b"0")))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
-        writer.close()
-
     async with AsyncExitStack() as stack:
-        upstream = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**24)
-        stack.callback(upstream.close)
-        url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}"
+        upstream = await stack.enter_async_context(Taking())
         recorder = {"url": f"sqlite+aiosqlite:///{directory / 'records.db'}"}
-        aibridge = AIBridge(settings_for(url, recorder=recorder, max_body_size=MAX_BODY))
+        aibridge = AIBridge(settings_for(upstream.url, recorder=recorder, max_body_size=MAX_BODY))
         app = FastAPI()
         app.include_router(aibridge.router, prefix="/ai")
         server = await stack.enter_async_context(served(app))
-        yield House(server.port, heads)
+        yield House(server.port, upstream.heads)

@@ -13,6 +13,7 @@ from fastapi_aibridge import Status
 
 from .bodies import CHAT, WIRES, Wire
 from .gateway import CountingRecorder, Gateway, gateway
+from .upstream import Call
 
 pytestmark = pytest.mark.anyio
 each = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
@@ -260,11 +261,7 @@ async def test_a_client_that_does_not_read_slows_the_upstream_down() -> None:
         assert (await status_of(gate))[0] is Status.COMPLETED
 
 
-async def _finish(call: object) -> None:
-    from .upstream import Call
-
-    assert isinstance(call, Call)
-    await call._connection.writer.drain()
+async def _finish(call: Call) -> None:
     for event in CHAT.events[1:]:
         await call.chunk(event)
     await call.end()

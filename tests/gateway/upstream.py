@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
+
+from tests.loopback import LAST_CHUNK, Headers, Loopback, Request, chunk, read_request, response_head
 
 LIMIT = 10.0
 """Seconds after which a test that waits for something gives up."""
-
-Headers = Iterable[tuple[str, str]]
 
 
 class Call:
     """One request that arrived, and the connection to answer it on."""
 
-    def __init__(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes, sink: _Connection) -> None:
-        self.method = method
-        self.path = path
-        """As it came, with the query."""
-        self.headers = headers
-        self.body = body
+    def __init__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.method = request.method
+        self.path = request.path
+        self.headers = request.headers
+        self.header = request.header
+        self.body = request.body
         self.gone = asyncio.Event()
         """Set once the gateway has closed the connection."""
-        self._connection = sink
-
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        self._writer = writer
 
     @property
     def header_names(self) -> set[str]:
@@ -36,20 +29,19 @@ class Call:
 
     async def write(self, data: bytes) -> None:
         """Send exactly these bytes; waits while the gateway does not read."""
-        self._connection.writer.write(data)
-        await self._connection.writer.drain()
+        self._writer.write(data)
+        await self._writer.drain()
 
     async def head(self, status: int = 200, headers: Headers = (), *, chunked: bool = False) -> None:
         framing = [("Transfer-Encoding", "chunked")] if chunked else []
-        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in [*headers, *framing])]
-        await self.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        await self.write(response_head(status, [*headers, *framing]))
 
     async def chunk(self, data: bytes) -> None:
-        await self.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await self.write(chunk(data))
 
     async def end(self) -> None:
         """The last chunk."""
-        await self.write(b"0\r\n\r\n")
+        await self.write(LAST_CHUNK)
 
     async def stream(self, *pieces: bytes, headers: Headers = ()) -> None:
         """The head of an event stream and its first pieces."""
@@ -64,52 +56,19 @@ class Call:
         await self.write(body)
 
     def close(self) -> None:
-        self._connection.writer.close()
+        self._writer.close()
 
     def reset(self) -> None:
-        self._connection.writer.transport.abort()
+        self._writer.transport.abort()
 
     async def until_gone(self) -> None:
         await asyncio.wait_for(self.gone.wait(), LIMIT)
 
 
-class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def serve(self, calls: asyncio.Queue[Call]) -> None:
-        ahead = b""
-        while True:
-            head = (ahead + await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            start, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
-            method, path, _ = start.split(" ")
-            headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-            fields = {name.lower(): value for name, value in headers}
-            body = await self.reader.readexactly(int(fields.get("content-length", "0")))
-            call = Call(method, path, headers, body, self)
-            calls.put_nowait(call)
-            try:
-                ahead = await self.reader.read(1)
-            except ConnectionError:
-                ahead = b""
-            if not ahead:
-                call.gone.set()
-                return
-
-
-class Upstream:
-    """Listens on a loopback port of the running event loop."""
-
+class Upstream(Loopback):
     def __init__(self) -> None:
-        self.port = 0
+        super().__init__()
         self._calls: asyncio.Queue[Call] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     async def call(self) -> Call:
         """The next request that arrives, or has arrived and was not asked for yet."""
@@ -120,28 +79,15 @@ class Upstream:
         """Whether no request has arrived beyond those that were asked for."""
         return self._calls.empty()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await _Connection(reader, writer).serve(self._calls)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ahead = b""
+        while True:
+            call = Call(await read_request(reader, ahead), writer)
+            self._calls.put_nowait(call)
+            try:
+                ahead = await reader.read(1)
+            except ConnectionError:
+                ahead = b""
+            if not ahead:
+                call.gone.set()
+                return

@@ -18,7 +18,7 @@ import pytest
 
 from ..pool.clock import settled
 from ..upstream.app import CHAT, running
-from ..upstream.raw import Answer, serving
+from ..upstream.raw import Answer, RawUpstream
 
 pytestmark = pytest.mark.anyio
 
@@ -114,8 +114,8 @@ async def process(
 async def test_sigterm(tmp_path: Path, options: tuple[str, ...]) -> None:
     """A stream goes on through the grace and ends in an error event; its record and those before it are whole."""
     async with (
-        serving(OK, ENDLESS) as upstream,
-        process(tmp_path, upstream.url, *options) as (one, url),
+        RawUpstream(OK, ENDLESS) as upstream,
+        process(tmp_path, upstream.base_url, *options) as (one, url),
         httpx.AsyncClient(base_url=url, timeout=20) as client,
     ):
         assert (await client.post(CHAT, headers=KEY, json={"model": "m", "messages": []})).status_code == 200

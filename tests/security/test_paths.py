@@ -290,7 +290,7 @@ async def test_credentials_stay() -> None:
 async def test_redirects_are_not_followed() -> None:
     """Where a provider points elsewhere, nobody goes there with our key: the caller gets the redirect."""
     async with house() as home:
-        home.answer = (
+        home.upstream.answer = (
             b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:%d/stolen\r\nContent-Length: 0\r\n\r\n" % home.port
         )
         for data in (get(b"/ai/openai/v1/models"), post(CHAT.target.encode())):

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge, InterceptionRecord, MemoryRecorder, Settings
 from fastapi_aibridge.recorder import InterceptionQuery
 
-from .raw import Answer, RawUpstream, serving
+from .raw import Answer, RawUpstream
 
 CHAT = "/ai/openai/v1/chat/completions"
 ADMIN = {"authorization": "Bearer admin-token"}
@@ -47,7 +47,7 @@ class App:
 
 
 def settings_for(upstream: RawUpstream, *, provider: dict[str, Any] | None = None, **more: Any) -> Settings:
-    one = {"base_url": upstream.url, "api_keys": KEYS, "max_retries": 0, **(provider or {})}
+    one = {"base_url": upstream.base_url, "api_keys": KEYS, "max_retries": 0, **(provider or {})}
     return Settings(
         providers={"openai": one},
         client_keys={name: f"key-of-{name}" for name in ("alice", "bob")},
@@ -58,7 +58,7 @@ def settings_for(upstream: RawUpstream, *, provider: dict[str, Any] | None = Non
 
 @asynccontextmanager
 async def running(*answers: Answer, provider: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[App]:
-    async with serving(*answers) as upstream:
+    async with RawUpstream(*answers) as upstream:
         recorder = MemoryRecorder()
         aibridge = AIBridge(lambda: settings_for(upstream, provider=provider, **settings), recorder=recorder)
         app = FastAPI()

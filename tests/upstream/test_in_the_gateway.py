@@ -56,7 +56,7 @@ async def test_operators_see_keys_and_breakers() -> None:
         await app.chat(model="gpt-5-nano")
         [provider] = (await app.admin("providers"))["items"]
         assert (provider["name"], provider["type"], provider["status"]) == ("openai", "openai", "enabled")
-        assert provider["base_url"] == app.upstream.url
+        assert provider["base_url"] == app.upstream.base_url
         resting, ready = sorted(provider["keys"], key=lambda key: key["state"], reverse=True)
         assert (ready["state"], ready["until"]) == ("ready", None)
         assert datetime.fromisoformat(resting["until"]) - datetime.now(UTC) < timedelta(seconds=51)
