@@ -9,6 +9,9 @@ from ..formats import messages
 from ..formats.anthropic_errors import error_body
 from .provider import Provider
 
+_OAUTH = "sk-ant-oat"
+"""How the access tokens of Claude subscriptions begin. Anthropic takes those as bearer tokens only."""
+
 
 class AnthropicProvider(Provider):
     type = "anthropic"
@@ -21,7 +24,7 @@ class AnthropicProvider(Provider):
     )
 
     def authorization(self, key: str) -> tuple[str, str]:
-        return ("x-api-key", key)
+        return ("authorization", f"Bearer {key}") if key.startswith(_OAUTH) else ("x-api-key", key)
 
     def error_body(self, error: GatewayError) -> dict[str, Any]:
         return error_body(error)

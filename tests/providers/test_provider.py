@@ -134,6 +134,12 @@ def test_what_the_gateway_adds() -> None:
     assert anthropic().own_headers(CENTRAL, alice) == [("x-api-key", KEY)]
 
 
+def test_an_access_token_of_a_claude_subscription_is_a_bearer_token() -> None:
+    """Anthropic refuses it in `X-Api-Key`; Claude Code sends it, with `X-AIBridge-Token`, as the caller's own key."""
+    token = "sk-ant-oat01-0123456789"
+    assert anthropic().own_headers(Credential(token, "byok"), ALICE) == [("authorization", f"Bearer {token}")]
+
+
 def test_actor_headers_are_safe() -> None:
     """Names and values come from the app's users: none breaks a line, ends a name or leaves ASCII."""
     hostile = Principal(
