@@ -14,7 +14,7 @@ import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from ..errors import SettingsError
 from ..pool import PoolMetrics
@@ -42,7 +42,7 @@ class Reload(BaseModel):
 
 
 class Filters(BaseModel):
-    """Which interceptions are meant. The bounds in time are half open."""
+    """Which interceptions are meant. The bounds in time are half open; a parameter without a value is not set."""
 
     initiator_id: str | None = None
     provider: str | None = None
@@ -50,6 +50,12 @@ class Filters(BaseModel):
     session_id: str | None = None
     started_after: datetime | None = None
     started_before: datetime | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: Any) -> Any:
+        # Many HTTP clients write `cursor=` for a cursor that is None.
+        return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values
 
 
 # One model for all of a route's query: older FastAPI takes a model beside other parameters for one named `chosen`.

@@ -351,6 +351,7 @@ def test_interceptions_are_listed_newest_first(model: Model) -> None:
         assert listed(model="m-4") == ([ids[4]], None)
         assert listed(provider="anthropic") == ([], None)
         assert listed(started_before="2020-01-01T00:00:00Z") == ([], None)
+        assert listed(cursor="", limit="", model="", started_after="") == (ids[::-1], None)
         first, cursor = listed(limit=2)
         second, cursor = listed(limit=2, cursor=cursor)
         third, cursor = listed(limit=2, cursor=cursor)
