@@ -1,1 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .recorder.postgres import PostgresServer
+
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The server; a machine on which it does not start fails the tests."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop."""
+    with PostgresServer() as server:
+        yield server

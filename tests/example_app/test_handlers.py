@@ -79,8 +79,7 @@ def test_handler_and_gateway_are_one(whole_client: TestClient, memory_recorder: 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_with_an_async_client(override_bridge: OverrideBridge, anyio_backend: str) -> None:
+async def test_with_an_async_client(override_bridge: OverrideBridge) -> None:
     """The same overrides work where the test and the app share one event loop."""
     app = create_app()
     override_bridge(app)

@@ -6,11 +6,6 @@ from .doors import Doors, doors_of
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def open_doors() -> AsyncIterator[Doors]:
     async with doors_of() as doors:
         yield doors

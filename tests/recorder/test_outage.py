@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,6 @@ from .making import ending, interception, until, usage
 from .postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that the test may stop."""
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: PostgresServer) -> None:

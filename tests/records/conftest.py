@@ -1,38 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.recorder.postgres import PostgresServer
+from tests.recorder.conftest import url
 
 from .process import Spawner
 
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The server; a machine on which it does not start fails the tests."""
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, of either kind."""
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.empty_database()
+__all__ = ["spawner", "url"]
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,6 @@ CALL = ToolCall("read_file", {"path": "README.md"}, "call_1")
 THOUGHTFUL = Reply("Let me look.", thinking="A file, then.", tool_calls=[CALL], usage=Usage(reasoning_tokens=4))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Clients:
     """The SDKs' clients of one provider; they do not try again."""
 

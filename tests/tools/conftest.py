@@ -5,24 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from ..mcp.servers import ToolServer
-from ..rounds.driving import KINDS, Kind
+from ..rounds.conftest import kind, streamed
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(params=KINDS, ids=str)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    found: Kind = request.param
-    return found
-
-
-@pytest.fixture(params=[True, False], ids=["streamed", "blocking"])
-def streamed(request: pytest.FixtureRequest) -> bool:
-    found: bool = request.param
-    return found
+__all__ = ["kind", "running_server", "server", "streamed"]
 
 
 @pytest.fixture(scope="package")
