@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 
 import pytest
@@ -13,11 +14,12 @@ from pydantic import BaseModel
 
 import fastapi_aibridge
 import fastapi_aibridge.testing
-from fastapi_aibridge import AIBridge, Settings
+from fastapi_aibridge import AIBridge, AnthropicProvider, OpenAIProvider, Settings
 
 from .pages import DOCS, OWN, README, ROOT, anchors, links, rows
 
 TABLE = rows(DOCS / "settings.md")
+HTTP_API = (DOCS / "http-api.md").read_text()
 NONE = {"none", "all"}
 """How the table says that there is no default."""
 FREE = {"TYPE", "BASE_URL", "API_KEY", "URL"}
@@ -127,6 +129,41 @@ def test_the_admin_routes_that_pages_name_exist() -> None:
     for page in OWN:
         for path in re.findall(r"/admin(?:/[a-z]+)+", page.read_text()):
             assert path in paths, f"{page.relative_to(ROOT)}: {path}"
+
+
+def test_every_route_is_in_the_http_api() -> None:
+    """The page on the HTTP API lists the admin routes, the health checks and what each provider type relays."""
+    aibridge = AIBridge()
+    app = FastAPI()
+    app.include_router(aibridge.router)
+    wanted = {
+        f"{method.upper()} {path}" for path, operations in app.openapi()["paths"].items() for method in operations
+    }
+    wanted |= {"GET /healthz", "GET /readyz"}
+    for provider in (OpenAIProvider, AnthropicProvider):
+        wanted |= {f"POST /{{provider}}{path}" for path in provider.intercepted}
+        wanted |= {f"/{{provider}}{path}" for path in provider.passed_through}
+    rows = [line for line in HTTP_API.splitlines() if re.match(r"\| `(?:[A-Z]+ )?/", line)]
+    assert {route for row in rows for route in re.findall(r"`([^`]+)`", row.split("|")[1])} == wanted
+
+
+def test_every_error_code_is_explained() -> None:
+    """The page on the HTTP API has a row for each code that the gateway answers with, and for no other."""
+    source = "\n".join(file.read_text() for file in (ROOT / "fastapi_aibridge").rglob("*.py"))
+    raised = re.findall(r"(?:GatewayError|super\(\).__init__)\(\s*(\d{3}),\s*\"(\w+)\"", source)
+    assert ("404", "unknown_provider") in raised
+    documented = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", HTTP_API, re.MULTILINE)
+    assert set(documented) == {*raised, ("403", "forbidden")}
+
+
+def test_every_dependency_is_justified() -> None:
+    """The page on the design says of each library that is installed with the package, or an extra, why."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (one for name, extra in project["optional-dependencies"].items() if name != "dev" for one in extra)
+    page = (DOCS / "design.md").read_text().partition("## Dependencies")[2]
+    for requirement in (*project["dependencies"], *extras):
+        name = re.match(r"[\w-]+", requirement)[0]  # type: ignore[index]
+        assert name == "fastapi-aibridge" or re.search(rf"\b{name}\b", page), requirement
 
 
 def test_the_readme_names_commands_that_there_are() -> None:

@@ -18,6 +18,7 @@ from .running import Reader
 
 FOLLOWED = [page for page in OWN if any(block.language in ("python", "sh", "toml") for block in blocks(page))]
 
+HTTP_API = DOCS / "http-api.md"
 TUTORIAL = DOCS / "tutorial.md"
 ANSWERS = {
     README: ["You said: Hello", "You said: A joke about cats"],
@@ -81,10 +82,10 @@ def test_json_blocks_are_json() -> None:
 
 
 def test_a_gateway_error_looks_as_it_is_shown(reader: Reader) -> None:
-    """The two error bodies in the page on clients are what the gateway answers."""
+    """The two error bodies in the page on the HTTP API are what the gateway answers."""
     app = FastAPI()
     app.include_router(AIBridge().router)
-    openai, anthropic = (orjson.loads(block.code) for block in blocks(DOCS / "clients.md") if block.language == "json")
+    openai, anthropic = (orjson.loads(block.code) for block in blocks(HTTP_API) if block.language == "json")
     with TestClient(app, headers={"X-Api-Key": "key-of-alice"}) as client:
         assert client.get("/opnai/v1/models").json() == openai
         assert client.get("/antropic/v1/messages/x").json() == anthropic
