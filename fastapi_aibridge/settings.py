@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -208,7 +208,11 @@ class _Undecoded(EnvSettingsSource):
 
 
 class _Secrets(_Undecoded, NestedSecretsSettingsSource):
-    pass
+    @staticmethod
+    def _iter_secret_files(path: Path) -> Iterator[Path]:
+        """Ours only: what other programs keep there may be of any kind and size."""
+        files = NestedSecretsSettingsSource._iter_secret_files(path)  # noqa: SLF001 - there is no other hook
+        return (file for file in files if file.name.upper().startswith(PREFIX))
 
 
 class Settings(BaseSettings):

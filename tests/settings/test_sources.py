@@ -212,6 +212,15 @@ def test_a_secrets_directory_of_kubernetes(env: Setter, tmp_path: Path) -> None:
     assert reached(Settings.load(), "admin_token") == "t"
 
 
+def test_other_programs_secrets_are_let_be(tmp_path: Path) -> None:
+    """A key store beside ours is no text, and may be larger than all secrets together."""
+    (tmp_path / "keystore.p12").write_bytes(b"\xff" * (17 * 2**20))
+    (tmp_path / "aibridge_admin_token").write_text("t")
+    admin_token = Settings.load(secrets_dir=tmp_path).admin_token
+    assert admin_token
+    assert admin_token.get_secret_value() == "t"
+
+
 def test_secrets_without_the_prefix_are_not_read(env: Setter, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """They may be another program's; a warning names the file, as it could be a mistake."""
     (tmp_path / "admin_token").write_text("s3cret")
