@@ -11,8 +11,7 @@ import orjson
 UNKNOWN = "Unknown"
 
 _BY_USER_AGENT = (
-    ("claude-cli/", "Claude Code"),
-    ("claude-code/", "Claude Code"),
+    ("claude", "Claude Code"),
     ("codex", "Codex"),
     ("zed/", "Zed"),
     ("githubcopilotchat/", "GitHub Copilot (VS Code)"),
@@ -38,7 +37,7 @@ _SESSION_HEADERS = {
     "Mux": ("x-mux-workspace-id",),
     "OpenCode": ("x-opencode-session",),
 }
-_SESSION_IN_USER_ID = re.compile(r"_session_([0-9a-fA-F-]{8,64})$")
+_SESSION_IN_USER_ID = re.compile(r"_session_(\S{1,256})$")
 
 CLIENTS = frozenset({UNKNOWN, *(name for _, name in _BY_USER_AGENT)})
 

@@ -22,6 +22,7 @@ def session(of: str, user_id: str | None = None, **headers: str) -> str | None:
     [
         ("claude-cli/2.0.14 (external, cli)", "Claude Code"),
         ("claude-code/1.0", "Claude Code"),
+        ("Claude-VSCode/1.0", "Claude Code"),
         ("codex_cli_rs/0.46.0 (Mac OS 15.0; arm64) Terminal", "Codex"),
         ("codex_exec/0.46.0", "Codex"),
         ("Zed/0.200.1 (linux; x86_64)", "Zed"),
@@ -91,6 +92,7 @@ def test_codex_writes_its_header_in_two_ways() -> None:
         (f'{{"device_id":"d","account_uuid":"","session_id":"{SESSION}"}}', SESSION),
         (f"user_{'0a' * 32}_account__session_{SESSION}", SESSION),
         (f"user_x_account_y_session_{SESSION.upper()}", SESSION.upper()),
+        ("user_x_account_y_session_no-uuid", "no-uuid"),
         ('{"session_id":""}', None),
         ('{"session_id":5}', None),
         ('{"device_id":"d"}', None),
