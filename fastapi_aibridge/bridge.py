@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from .body import ClientGone
 from .errors import ConfigurationError, GatewayError
 from .exchange import Engine, Exchange
+from .fair_queue import START
 from .inprocess import clients
 from .interruption import Interruption
 from .mcp import NoTools, Tool, Tools
@@ -40,7 +41,18 @@ class RequestBridge:
     Paths are `/{provider}/v1/...`, below the scope's `root_path`. Safe for concurrent use.
     """
 
-    __slots__ = ("_closed", "_engine", "_idle", "_providers", "_running", "_tools", "_toolset", "_tracer", "principal")
+    __slots__ = (
+        "_closed",
+        "_engine",
+        "_idle",
+        "_providers",
+        "_running",
+        "_share",
+        "_tools",
+        "_toolset",
+        "_tracer",
+        "principal",
+    )
 
     def __init__(
         self, principal: Principal, providers: Iterable[Provider], engine: Engine, tools: Tools | None = None
@@ -48,6 +60,7 @@ class RequestBridge:
         self.principal = principal
         self._providers = {provider.name: provider for provider in providers}
         self._engine = engine
+        self._share = engine.queue.share(principal.initiator_id)
         self._tools: Tools = tools or NoTools()
         self._toolset: Toolset | None = None
         self._running: set[Interruption] = set()
@@ -130,6 +143,8 @@ class RequestBridge:
             limits, initiator = self._engine.limits, self.principal.initiator_id
             await limits.enter(initiator)
             try:
+                if not self._share.take(START):
+                    await self._share.turn(START)
                 await self._dispatch(provider, tail, scope, receive, send)
             finally:
                 limits.leave(initiator)
@@ -179,7 +194,16 @@ class RequestBridge:
         self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         exchange = Exchange(
-            self._engine, self.principal, provider, route, raw_path, scope, send, self._tracer, self._current_toolset()
+            self._engine,
+            self.principal,
+            self._share,
+            provider,
+            route,
+            raw_path,
+            scope,
+            send,
+            self._tracer,
+            self._current_toolset(),
         )
         request, credential = await exchange.admit(receive)
         if self._closed:

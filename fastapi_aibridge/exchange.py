@@ -20,6 +20,7 @@ from .client import guess_client, guess_session
 from .credentials import own_key
 from .encoding import accepts_gzip
 from .errors import GatewayError, RecorderUnavailable
+from .fair_queue import FairQueue, Share
 from .formats import Format, ModelRequest, Observer
 from .formats.rounds import Rounds
 from .interruption import Interruption
@@ -31,7 +32,7 @@ from .providers import Credential, Provider
 from .providers.headers import upstream_headers
 from .recorder import Ending, Facts, Interception, Prompt, Recorder, Status
 from .recorder.identifier import new_id
-from .relay import is_stream, relay_answer, relay_stream, stream_head
+from .relay import is_stream, relay_answer, relay_stream
 from .reply import Reply
 from .settings import LimitSettings
 from .tool_loop import ToolLoop, WovenObserver
@@ -62,6 +63,7 @@ class Engine:
         self.max_body_size = max_body_size
         self.private_headers = private_headers
         self.tool_memory = ToolMemory()
+        self.queue = FairQueue()
 
 
 class Exchange:
@@ -83,6 +85,7 @@ class Exchange:
         "_route",
         "_scope",
         "_send",
+        "_share",
         "_toolset",
         "_tracer",
         "_upstream_status",
@@ -95,6 +98,7 @@ class Exchange:
         self,
         engine: Engine,
         principal: Principal,
+        share: Share,
         provider: Provider,
         route: str,
         raw_path: str,
@@ -105,6 +109,7 @@ class Exchange:
     ) -> None:
         self._engine = engine
         self._principal = principal
+        self._share = share
         self._provider = provider
         self._format: Format = provider.intercepted[route]
         self._route = route
@@ -244,11 +249,8 @@ class Exchange:
         observer, reply = self._observer, self._reply
         try:
             if is_stream(response):
-                head = stream_head(response)
-                await relay_stream(response, observer, observer.stream, reply, head)
+                await relay_stream(response, observer, reply, self._share)
                 interruption.settle()
-                if not reply.begun:
-                    await reply.begin(response.status, head)
                 await reply.finish()
             else:
                 await relay_answer(response, observer, accept_encoding, reply, interruption)
@@ -275,6 +277,7 @@ class Exchange:
             rounds,
             toolset,
             self._reply,
+            self._share,
             self._engine.metrics,
             new_observer=partial(self._observe_anew, request, rounds),
             call_upstream=partial(self._call_upstream, request, credential),

@@ -8,12 +8,13 @@ import aiohttp
 
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
 from .errors import GatewayError, UpstreamUnreachable
+from .fair_queue import PIECE, Share
 from .formats import Observer
 from .formats.sse import Framer
 from .interruption import Interruption
 from .providers.headers import client_headers
 from .reply import RawHeaders, Reply
-from .upstream.client import UpstreamResponse, leftovers, read_some
+from .upstream.client import UpstreamResponse, hold, leftovers, read_some
 
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
@@ -32,10 +33,6 @@ def encoding_of(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("content-encoding", "identity").strip().lower() or "identity"
 
 
-def stream_head(response: aiohttp.ClientResponse) -> RawHeaders:
-    return answer_headers(response, b"content-length", b"content-encoding")
-
-
 def answer_headers(response: aiohttp.ClientResponse, *dropped: bytes) -> RawHeaders:
     """What the client gets of the upstream's headers, less those `dropped`, and the gateway's own word on them."""
     notes = response.notes if isinstance(response, UpstreamResponse) else ()
@@ -43,20 +40,15 @@ def answer_headers(response: aiohttp.ClientResponse, *dropped: bytes) -> RawHead
 
 
 async def relay_stream(
-    response: aiohttp.ClientResponse,
-    observer: Observer,
-    weave: Callable[[bytes], bytes],
-    reply: Reply,
-    head: RawHeaders,
-    read: Read = read_some,
+    response: aiohttp.ClientResponse, observer: Observer, reply: Reply, share: Share, read: Read = read_some
 ) -> None:
-    """Relay whole events as they come, each block of them as `weave` returns it; the client's stream stays open.
+    """Relay whole events as they come, as far as the observer passes them on; the client's stream stays open.
 
     Raises `GatewayError` where the stream breaks off, after what came whole has been relayed.
     """
     inflater = _inflater(response)
     framer = Framer()
-    reply.streaming = True
+    reply.prepare(response.status, answer_headers(response, b"content-length", b"content-encoding"), streaming=True)
 
     async def relay(chunk: bytes) -> None:
         if inflater is not None and len(chunk) > INFLATED_AT_ONCE:
@@ -68,23 +60,21 @@ async def relay_stream(
             block = framer.feed(inflater.feed(chunk) if inflater else chunk)
         except ValueError as error:
             raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from error
-        if block and (kept := weave(block)):
-            if not reply.begun:
-                await reply.begin(response.status, head)
+        if block and (kept := observer.stream(block)):
             await reply.piece(kept)
 
     try:
         while chunk := await read(response):
+            if not share.take(PIECE):
+                await hold(response, share.turn(PIECE))
             await relay(chunk)
     except GatewayError:
         await relay(leftovers(response))
         raise
     if rest := framer.rest:
         # Some providers leave the last empty line out.
-        kept = weave(rest + b"\n\n")
+        kept = observer.stream(rest + b"\n\n")
         if kept and (observer.finished or observer.error):
-            if not reply.begun:
-                await reply.begin(response.status, head)
             await reply.piece(rest if kept == rest + b"\n\n" else kept)
     if not observer.finished and observer.error is None:
         raise UpstreamUnreachable("the upstream's stream ended before its last event")
@@ -164,13 +154,13 @@ async def send_whole(
     if response.status not in (204, 304):
         head.append((b"content-length", str(len(body)).encode()))
     interruption.settle()
-    await reply.begin(response.status, head)
+    reply.prepare(response.status, head)
     await reply.finish(body)
 
 
 async def _relay_rest(response: aiohttp.ClientResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
     """Relay what is too large to be observed, as it comes."""
-    await reply.begin(response.status, answer_headers(response))
+    reply.prepare(response.status, answer_headers(response))
     chunk = start
     while chunk:
         await reply.piece(chunk)

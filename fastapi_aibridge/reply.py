@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from .errors import GatewayError
 from .formats import Observer
@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 FAREWELL = 2.0
 """Seconds that a slow client has to take the error that ends its response."""
 INTERCEPTION_ID = "x-aibridge-interception-id"
+_INTERCEPTION_ID = INTERCEPTION_ID.encode()
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -24,25 +25,39 @@ RawHeaders = list[tuple[bytes, bytes]]
 class Reply:
     """One response. The head goes out with the first bytes of the body, so that until then an error has a status."""
 
-    __slots__ = ("_interception_id", "_send", "begun", "streaming")
+    __slots__ = ("_head", "_interception_id", "_send", "begun", "streaming")
 
     def __init__(self, send: Send, interception_id: str) -> None:
         self._send = send
         self._interception_id = interception_id
+        self._head: Message | None = None
         self.begun = False
         self.streaming = False
         """Whether the body is a stream of events, which an error event can end."""
 
-    async def begin(self, status: int, headers: RawHeaders) -> None:
-        self.begun = True
-        headers.append((INTERCEPTION_ID.encode(), self._interception_id.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+    def prepare(self, status: int, headers: RawHeaders, *, streaming: bool = False) -> None:
+        """What the response begins with. Has no effect once it has begun."""
+        if not self.begun:
+            headers.append((_INTERCEPTION_ID, self._interception_id.encode()))
+            self._head = {"type": "http.response.start", "status": status, "headers": headers}
+            self.streaming = streaming
 
     async def piece(self, body: bytes) -> None:
+        """Some bytes of the body, not none."""
+        if not self.begun:
+            await self._begin()
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def finish(self, body: bytes = b"") -> None:
+        """The last bytes of the body."""
+        if not self.begun:
+            await self._begin()
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _begin(self) -> None:
+        assert self._head is not None  # noqa: S101 - for the type checker: whoever sends has prepared
+        self.begun = True
+        await self._send(self._head)
 
     async def fail(self, provider: Provider, error: GatewayError, observer: Observer | None) -> None:
         """Tell the client, as far as it can still be told."""

@@ -10,14 +10,15 @@ from typing import TypeVar
 import aiohttp
 
 from .errors import GatewayError
+from .fair_queue import Share
 from .formats import Observer
 from .formats.rounds import Part, Result, Rounds, ToolCall
 from .interruption import Interruption
 from .mcp import Image, Text, ToolResult
 from .observability import Metrics
 from .recorder import Facts, ToolUsage
-from .relay import decoded_answer, is_stream, read_answer, relay_answer, relay_stream, send_whole, stream_head
-from .reply import RawHeaders, Reply
+from .relay import decoded_answer, is_stream, read_answer, relay_answer, relay_stream, send_whole
+from .reply import Reply
 from .tool_memory import OwnMemory
 from .toolset import Toolset
 from .upstream.client import read_some
@@ -75,6 +76,7 @@ class ToolLoop:
         rounds: Rounds,
         toolset: Toolset,
         reply: Reply,
+        share: Share,
         metrics: Metrics,
         *,
         new_observer: Callable[[], Observer],
@@ -85,12 +87,12 @@ class ToolLoop:
         self._rounds = rounds
         self._toolset = toolset
         self._reply = reply
+        self._share = share
         self._metrics = metrics
         self._new_observer = new_observer
         self._call_upstream = call_upstream
         self._round_ended = round_ended
         self._accept_encoding = accept_encoding
-        self._head: RawHeaders | None = None
         self._results: list[Result] = []  # of the running round, as they come
 
     async def run(self, memory: OwnMemory, interruption: Interruption) -> None:
@@ -124,8 +126,7 @@ class ToolLoop:
         """One round's message; whether the loop goes on."""
         rounds = self._rounds
         if is_stream(response):
-            self._head = self._head or stream_head(response)
-            await relay_stream(response, observer, observer.stream, self._reply, self._head, self._read)
+            await relay_stream(response, observer, self._reply, self._share, self._read)
             return True
         if self._reply.begun:
             body, _ = await read_answer(response)
@@ -144,12 +145,10 @@ class ToolLoop:
 
     async def _finish(self, response: aiohttp.ClientResponse, interruption: Interruption) -> None:
         end = self._rounds.end()
-        if self._head is None:
+        if not self._reply.streaming:
             await send_whole(response, end, self._reply, interruption, b"content-length", b"content-encoding")
             return
         interruption.settle()
-        if not self._reply.begun:
-            await self._reply.begin(200, self._head)
         await self._reply.finish(end)
 
     # Tools
@@ -221,9 +220,7 @@ class ToolLoop:
                 await asyncio.wait((task,))
 
     async def _ping(self) -> None:
-        if self._head is not None:
-            if not self._reply.begun:
-                await self._reply.begin(200, self._head)
+        if self._reply.streaming:
             await self._reply.piece(self._rounds.ping())
 
 

@@ -190,6 +190,20 @@ async def read_some(response: aiohttp.ClientResponse) -> bytes:
         raise meaning_of(error) from error
 
 
+async def hold(response: aiohttp.ClientResponse, until: Awaitable[None]) -> None:
+    """Wait, and leave what comes of the body in the socket meanwhile, at no cost but the sender's."""
+    connection = response.connection
+    protocol = connection.protocol if connection is not None else None
+    if not isinstance(protocol, Protocol):  # all of the body has come
+        await until
+        return
+    protocol.hold()
+    try:
+        await until
+    finally:
+        protocol.go_on()
+
+
 def leftovers(response: aiohttp.ClientResponse) -> bytes:
     """What had arrived when the connection broke: aiohttp raises before it hands that out."""
     content = response.content

@@ -1,0 +1,89 @@
+"""Whose work comes next when more is ready than the event loop gets done: fair queuing between initiators.
+
+An event loop does all that is ready before it looks at its sockets again. Where one caller has a thousand streams with
+an event each, everybody else would wait for the thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from weakref import WeakValueDictionary
+
+QUANTUM = 8
+"""What an initiator may do in one round of the event loop, in pieces of a stream relayed: about half a millisecond."""
+PIECE = 1
+START = QUANTUM
+"""A request's start takes as long as some eight pieces."""
+
+
+class FairQueue:
+    """Gives each initiator a share of each round of the event loop, however much the others have to do.
+
+    Who stays within it never waits. Nothing is refused, and an initiator who is alone gets all there is.
+    """
+
+    def __init__(self) -> None:
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._busy: list[Share] = []  # those that have done or wait for something in this round
+
+    def share(self, initiator: str) -> Share:
+        """The initiator's share, the same one for all who hold it at a time."""
+        share = self._shares.get(initiator)
+        if share is None:
+            share = self._shares[initiator] = Share(self)
+        return share
+
+    def join(self, share: Share) -> None:
+        """The share has been touched; the next round renews it."""
+        if not self._busy:
+            asyncio.get_running_loop().call_soon(self._begin_round)
+        self._busy.append(share)
+
+    def _begin_round(self) -> None:
+        busy, self._busy = self._busy, []
+        for share in busy:
+            share.renew()
+
+
+class Share:
+    """What one initiator may still do in this round, and what waits for the next ones, first come, first served."""
+
+    __slots__ = ("__weakref__", "_queue", "_spent", "_waiting")
+
+    def __init__(self, queue: FairQueue) -> None:
+        self._queue = queue
+        self._spent = 0
+        self._waiting: deque[tuple[asyncio.Future[None], int]] | None = None
+
+    def take(self, cost: int) -> bool:
+        """Whether the work can be done now. If not, await `turn` before it."""
+        spent = self._spent
+        if spent >= QUANTUM:
+            return False
+        if not spent:
+            self._queue.join(self)
+        self._spent = spent + cost
+        return True
+
+    async def turn(self, cost: int) -> None:
+        """Wait until the work can be done, after `take` has said no."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append((future, cost))
+        await future
+
+    def renew(self) -> None:
+        """A round begins: those who wait go first."""
+        self._spent = 0
+        waiting = self._waiting
+        while waiting and self._spent < QUANTUM:
+            future, cost = waiting.popleft()
+            if not future.done():  # else its request was cancelled
+                future.set_result(None)
+                self._spent += cost
+        if not waiting:
+            self._waiting = None
+        if self._spent:
+            self._queue.join(self)

@@ -1,0 +1,139 @@
+"""Fair queuing between initiators, in rounds of a real event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_aibridge.fair_queue import PIECE, QUANTUM, START, FairQueue, Share
+
+pytestmark = pytest.mark.anyio
+
+
+async def work(share: Share, cost: int, done: list[str], name: str) -> None:
+    if not share.take(cost):
+        await share.turn(cost)
+    done.append(name)
+
+
+async def test_below_its_share_nobody_waits() -> None:
+    """What fits into one round is done at once, and the next round begins afresh."""
+    share = FairQueue().share("alice")
+    for _ in range(3):
+        assert [share.take(PIECE) for _ in range(QUANTUM)] == [True] * QUANTUM
+        assert not share.take(PIECE)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+async def test_a_start_takes_a_whole_share() -> None:
+    share = FairQueue().share("alice")
+    assert share.take(START)
+    assert not share.take(PIECE)
+
+
+async def test_a_flood_does_not_hold_others_up() -> None:
+    """While a thousand pieces of one wait, the others' are done at once."""
+    queue = FairQueue()
+    done: list[str] = []
+    flood, quiet = queue.share("flood"), queue.share("quiet")
+    async with asyncio.TaskGroup() as group:
+        for _ in range(1000):
+            group.create_task(work(flood, PIECE, done, "flood"))
+        group.create_task(work(quiet, PIECE, done, "quiet"))
+    assert done.index("quiet") == QUANTUM
+    assert done.count("flood") == 1000
+
+
+async def test_first_come_first_served() -> None:
+    """One initiator's work is done in the order in which it came, a share of it in each round."""
+    share = FairQueue().share("alice")
+    done: list[str] = []
+    seen: list[int] = []
+    names = [str(number) for number in range(5 * QUANTUM)]
+    tasks = [asyncio.create_task(work(share, PIECE, done, name)) for name in names]
+    while len(done) < len(tasks):
+        await asyncio.sleep(0)
+        seen.append(len(done))
+    assert done == names
+    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) == QUANTUM
+
+
+async def test_who_waits_goes_before_who_comes() -> None:
+    """Work that comes while other waits does not overtake it."""
+    share = FairQueue().share("alice")
+    done: list[str] = []
+    waiting = [asyncio.create_task(work(share, START, done, str(number))) for number in range(3)]
+    while "1" not in done:  # noqa: ASYNC110 - a round of the loop at a time
+        await asyncio.sleep(0)
+    assert not share.take(PIECE)
+    await asyncio.gather(*waiting)
+
+
+async def test_who_goes_away_gives_the_place_up() -> None:
+    """A cancelled request costs the others no turn."""
+    share = FairQueue().share("alice")
+    done: list[str] = []
+    tasks = [asyncio.create_task(work(share, START, done, str(number))) for number in range(50)]
+    await asyncio.sleep(0)
+    for task in tasks[1:-1]:
+        task.cancel()
+    rounds = 0
+    while not tasks[-1].done():
+        await asyncio.sleep(0)
+        rounds += 1
+    assert done == ["0", "49"]
+    assert rounds <= 4
+
+
+async def test_one_share_for_all_of_one_initiator() -> None:
+    """All bridges of an initiator count together; what nobody holds is forgotten."""
+    queue = FairQueue()
+    first, second = queue.share("alice"), queue.share("alice")
+    assert first is second
+    assert queue.share("bob") is not first
+    del first, second
+    gc.collect()
+    assert list(queue._shares) == []
+
+
+async def test_an_idle_queue_does_nothing() -> None:
+    """Once all is done no callback is left in the loop."""
+    queue = FairQueue()
+    share = queue.share("alice")
+    assert share.take(PIECE)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert queue._busy == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([PIECE, START])), max_size=60))
+def test_all_is_done_and_nobody_takes_more_than_a_share(works: list[tuple[str, int]]) -> None:
+    """Whatever comes in whichever order: each round does a share of each initiator's at most, until all is done."""
+
+    async def run() -> None:
+        queue = FairQueue()
+        done: list[tuple[str, int]] = []
+
+        async def one(initiator: str, cost: int) -> None:
+            share = queue.share(initiator)
+            if not share.take(cost):
+                await share.turn(cost)
+            done.append((initiator, cost))
+
+        tasks = [asyncio.create_task(one(*each)) for each in works]
+        before = 0
+        for _ in range(4 * len(works) + 4):
+            await asyncio.sleep(0)
+            for initiator in "abc":
+                costs = [cost for name, cost in done[before:] if name == initiator]
+                assert sum(costs[:-1]) < QUANTUM
+            before = len(done)
+        assert all(task.done() for task in tasks)
+        assert sorted(done) == sorted(works)
+
+    asyncio.run(run())
