@@ -11,13 +11,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from fastapi_aibridge import AIBridge, Interception
-from fastapi_aibridge.recorder import Ending, Facts, MemoryRecorder
+from fastapi_aibridge import AIBridge, Ending
 from tests.gateway import client
 from tests.gateway.bodies import Wire
 from tests.gateway.client import Answer
-from tests.gateway.gateway import settings_for
+from tests.gateway.gateway import CountingRecorder, settings_for
 from tests.gateway.server import served
+from tests.waiting import until
 
 from .model import Model
 from .proxy import FaultProxy
@@ -26,29 +26,12 @@ LIMIT = 5.0
 """Seconds that any answer may take; the gateway's own timeout is 0.2."""
 
 
-class Recorder(MemoryRecorder):
-    """Counts ends, which must not be more than one for each interception."""
-
-    def __init__(self) -> None:
-        super().__init__(max_items=100_000)
-        self.begun: list[str] = []
-        self.over: list[str] = []
-
-    async def start(self, interception: Interception) -> None:
-        self.begun.append(interception.id)
-        await super().start(interception)
-
-    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
-        self.over.append(interception_id)
-        await super().end(interception_id, ending, facts)
-
-
 @dataclass(frozen=True, slots=True)
 class House:
     port: int
     aibridge: AIBridge
     proxy: FaultProxy
-    recorder: Recorder
+    recorder: CountingRecorder
 
     async def ask(self, wire: Wire, *, stream: bool) -> Answer:
         return await asyncio.wait_for(
@@ -59,13 +42,11 @@ class House:
         """How the interception ended, of which there is one."""
         interception_id = answer.header("x-aibridge-interception-id")
         assert interception_id is not None
-        async with asyncio.timeout(LIMIT):
-            while interception_id not in self.recorder.over:  # noqa: ASYNC110 - there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: interception_id in self.recorder.ends, LIMIT)
         record = await self.recorder.get(interception_id)
         assert record is not None
         assert record.ending is not None
-        assert self.recorder.over.count(interception_id) == self.recorder.begun.count(interception_id) == 1
+        assert self.recorder.ends.count(interception_id) == self.recorder.starts.count(interception_id) == 1
         return record.ending
 
 
@@ -75,7 +56,7 @@ async def house(*, tls: ssl.SSLContext | None = None, https: bool = False, **pro
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(Model())
         proxy = await stack.enter_async_context(FaultProxy(model.port, tls=tls))
-        recorder = Recorder()
+        recorder = CountingRecorder()
         url = proxy.url.replace("http:", "https:") if https else proxy.url
         limits = {"read_timeout": 0.2, "connect_timeout": 0.2, **provider}
         aibridge = AIBridge(settings_for(url, providers=limits), recorder=recorder)

@@ -20,6 +20,7 @@ from fastapi_aibridge import (
     Recorder,
     Settings,
 )
+from tests.waiting import until
 
 from . import client
 from .client import KEY, Answer, Client
@@ -89,9 +90,7 @@ class Gateway:
 
     async def idle(self) -> None:
         """Wait until no request holds a lease."""
-        async with asyncio.timeout(LIMIT):
-            while self.aibridge.pool.metrics().leases:  # noqa: ASYNC110 - there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: not self.aibridge.pool.metrics().leases)
 
 
 def settings_for(url: str, **values: Any) -> Settings:

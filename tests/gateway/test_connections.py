@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from fastapi_aibridge import Status
+from tests.waiting import until
 
 from .bodies import CHAT, WIRES, Wire
 from .gateway import CountingRecorder, Gateway, gateway
@@ -63,9 +64,7 @@ async def test_a_client_that_leaves_while_it_sends() -> None:
     async with gateway() as gate:
         async with gate.connected() as client:
             await client.send("POST", CHAT.target, b"{", {"Content-Length": "100"})
-            async with asyncio.timeout(5):
-                while not gate.aibridge.pool.metrics().leases:  # noqa: ASYNC110 - there is no event for it
-                    await asyncio.sleep(0.005)
+            await until(lambda: gate.aibridge.pool.metrics().leases)
         await gate.idle()
         assert gate.upstream.untouched
         assert isinstance(gate.recorder, CountingRecorder)

@@ -11,6 +11,7 @@ from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 from fastapi_aibridge import RequestBridge, get_bridge
+from tests.waiting import until
 
 from .gateway import Gateway, gateway
 
@@ -67,9 +68,7 @@ async def test_until_the_last_byte_of_a_stream() -> None:
         assert await client.piece() == b""
         handler.later.set()
         await gate.idle()
-        async with asyncio.timeout(5):
-            while gate.aibridge.pool.metrics().draining:  # noqa: ASYNC110 - there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: not gate.aibridge.pool.metrics().draining)
 
 
 async def test_until_the_background_tasks_are_done() -> None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge, MemoryRecorder, RequestBridge, plugin
 from tests.gateway import client
 from tests.gateway.server import served_in_thread
+from tests.waiting import until
 
 from .upstream import PacedUpstream
 
@@ -86,9 +87,7 @@ async def test_reloads_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with served_in_thread(app) as url:
             port = int(url.rpartition(":")[2])
             held = [asyncio.create_task(stream(port, number % USERS, "held")) for number in range(STREAMS // 2)]
-            async with asyncio.timeout(20):
-                while upstream.calls < len(held):  # noqa: ASYNC110 - there is no event for it
-                    await asyncio.sleep(0.01)
+            await until(lambda: upstream.calls >= len(held))
             running = [asyncio.create_task(keep_streaming(port, number % USERS)) for number in range(STREAMS // 2)]
             for generation in range(1, RELOADS + 1):
                 await asyncio.to_thread(configure, file, upstream, f"g{generation}", USERS)

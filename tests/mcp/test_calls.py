@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from fastapi_aibridge.mcp import Audio, Image, MCPConnections, MCPServer, Text
+from tests.waiting import until
 
 from .conftest import Start
 from .servers import PIXEL, ToolServer
-from .waiting import until
 
 pytestmark = pytest.mark.anyio
 

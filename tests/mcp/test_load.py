@@ -8,9 +8,9 @@ import pytest
 
 from fastapi_aibridge import Principal
 from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
+from tests.waiting import until
 
 from .servers import ToolServer
-from .waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ import pytest
 
 from fastapi_aibridge import Principal
 from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
+from tests.waiting import until
 
 from .conftest import Start
 from .servers import ToolServer
-from .waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -84,13 +82,3 @@ def full_facts() -> Facts:
 def at(minutes: float) -> datetime:
     """So many minutes after noon of a certain day."""
     return NOON + timedelta(minutes=minutes)
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 20) -> None:
-    """Wait for what another task or thread will bring about; fails when it does not come."""
-    async with asyncio.timeout(seconds):
-        while True:
-            value = condition()
-            if value if isinstance(value, bool) else await value:
-                return
-            await asyncio.sleep(0.005)

@@ -14,8 +14,9 @@ from fastapi_aibridge.recorder.records import Facts, Status
 from fastapi_aibridge.recorder.schema import interceptions, recorders
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageQuery
+from tests.waiting import until
 
-from .making import ending, interception, until, usage
+from .making import ending, interception, usage
 
 pytestmark = pytest.mark.anyio
 

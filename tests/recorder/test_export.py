@@ -15,8 +15,9 @@ from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.recorder import InterceptionQuery, InvalidCursor
 from fastapi_aibridge.recorder.records import Facts, Prompt
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from tests.waiting import until
 
-from .making import at, ending, full_facts, interception, until
+from .making import at, ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

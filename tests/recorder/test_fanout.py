@@ -12,8 +12,9 @@ from fastapi_aibridge.recorder.recorder import InterceptionQuery, InterceptionSt
 from fastapi_aibridge.recorder.records import Ending, Facts, Interception, Status
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageQuery
+from tests.waiting import until
 
-from .making import ending, full_facts, interception, until
+from .making import ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

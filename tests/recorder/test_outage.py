@@ -9,8 +9,9 @@ import pytest
 from fastapi_aibridge.errors import RecorderUnavailable
 from fastapi_aibridge.recorder.records import Facts, Status
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from tests.waiting import until
 
-from .making import ending, interception, until, usage
+from .making import ending, interception, usage
 from .postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,9 @@ import pytest
 from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.recorder import InterceptionQuery, InvalidCursor
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from tests.waiting import until
 
-from .making import NOON, at, ending, full_facts, interception, until
+from .making import NOON, at, ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,9 @@ from fastapi_aibridge.recorder.recorder import InterceptionStore, Recorder
 from fastapi_aibridge.recorder.records import Facts, InterceptionRecord, Prompt, Status, ToolUsage
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageStore
+from tests.waiting import until
 
-from .making import ending, full_facts, interception, until, usage
+from .making import ending, full_facts, interception, usage
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,9 @@ from fastapi_aibridge.recorder.recorder import InterceptionQuery
 from fastapi_aibridge.recorder.retention import prune
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery
+from tests.waiting import until
 
-from .making import NOON, ending, full_facts, interception, until
+from .making import NOON, ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,9 @@ from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.records import Facts
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery, UsageRow, UsageStore, usage_json
+from tests.waiting import until
 
-from .making import ending, interception, until, usage
+from .making import ending, interception, usage
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,9 @@ from fastapi_aibridge.errors import RecorderUnavailable
 from fastapi_aibridge.recorder.batch import Batch
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.writer import Writer
+from tests.waiting import until
 
-from .making import ending, full_facts, interception, until
+from .making import ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

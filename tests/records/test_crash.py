@@ -14,6 +14,7 @@ import pytest
 
 from tests.gateway import client
 from tests.load.upstream import PacedUpstream
+from tests.waiting import until
 
 from .process import CHAT, LIMIT, GatewayProcess, Spawner
 
@@ -85,9 +86,7 @@ async def test_kill_9_in_the_middle_of_a_hundred_streams(url: str, spawner: Spaw
             calls = upstream.calls
             clients = Clients(gateway.port)
             load = asyncio.create_task(clients.run())
-            async with asyncio.timeout(LIMIT):
-                while len(clients.seen) < STREAMS or len(clients.whole) < STREAMS / 5:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
+            await until(lambda of=clients: len(of.seen) >= STREAMS and len(of.whole) >= STREAMS / 5, LIMIT)  # type: ignore[misc]
             await asyncio.sleep(random.uniform(0, 0.2))
             await gateway.kill()
             await load

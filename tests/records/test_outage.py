@@ -11,6 +11,7 @@ import pytest
 from tests.gateway import client
 from tests.load.upstream import PacedUpstream
 from tests.recorder.postgres import PostgresServer
+from tests.waiting import until
 
 from .process import ADMIN, CHAT, LIMIT, GatewayProcess, Spawner
 
@@ -50,12 +51,10 @@ class Load:
                 self.refused += 1
                 await asyncio.sleep(0.05)
 
-    async def until(self, completed: int) -> None:
-        """So many more."""
+    async def go_on(self, completed: int) -> None:
+        """Until so many more are."""
         wanted = len(self.completed) + completed
-        async with asyncio.timeout(LIMIT):
-            while len(self.completed) < wanted:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.completed) >= wanted, LIMIT)
 
 
 async def test_ten_seconds_without_the_database_under_load(own_postgres: PostgresServer, spawner: Spawner) -> None:
@@ -67,7 +66,7 @@ async def test_ten_seconds_without_the_database_under_load(own_postgres: Postgre
         load = Load(gateway.port)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load.run())
-            await load.until(200)
+            await load.go_on(200)
             await asyncio.to_thread(own_postgres.stop)
             await asyncio.sleep(SECONDS - 1)
             calls = upstream.calls
@@ -80,7 +79,7 @@ async def test_ten_seconds_without_the_database_under_load(own_postgres: Postgre
                 reading = await gateway.request("GET", f"/ai/admin{path}", key=ADMIN)
                 assert (reading.status, reading.header("retry-after")) == (503, "5")
             await asyncio.to_thread(own_postgres.start)
-            await load.until(200)
+            await load.go_on(200)
             load.stop.set()
         assert (await gateway.request("GET", "/ai/readyz")).status == 200
         # What waits is written at the end at the latest.

@@ -12,6 +12,7 @@ import pytest
 from fastapi_aibridge import Ending, Facts, Interception, MemoryRecorder, Recorder
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.testing import Received, Reply, ToolCall
+from tests.waiting import until
 
 from .serving import CHAT, MESSAGES, RESPONSES, gateway
 
@@ -42,10 +43,11 @@ async def test_two_apps_in_a_process_do_not_meet(tmp_path: Path) -> None:
     async with gateway(one) as first, gateway(other) as second, gateway(one) as third:
         for number, gate in enumerate((first, second, third)):
             assert (await gate.ask(model=f"m{number}")).status_code == 200
-        # What another app records can be read a moment later.
-        async with asyncio.timeout(10):
-            while len(await first.listing()) + len(await third.listing()) < 4:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+
+        async def shared() -> bool:
+            return len(await first.listing()) + len(await third.listing()) == 4
+
+        await until(shared)  # what another app records can be read a moment later
         models = [sorted(each["model"] for each in await gate.listing()) for gate in (first, second, third)]
         assert models == [["m0", "m2"], ["m1"], ["m0", "m2"]]
 

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 
 from fastapi_aibridge import AIBridge, InterceptionRecord
 from fastapi_aibridge.testing import Reply, ScriptedProvider, ToolCall
+from tests.waiting import until
 
 from ..gateway import client
 from ..gateway.client import KEY, Answer
 from ..gateway.gateway import ADMIN, CountingRecorder, settings_for
 from ..gateway.server import Served, served
-from ..mcp.waiting import until
 from ..rounds.driving import MESSAGES, Kind, Seen, read
 
 BOB = "k-bob"

@@ -10,10 +10,10 @@ import pytest
 
 from fastapi_aibridge import Status, tool_loop
 from fastapi_aibridge.testing import Received, Reply, ToolCall, Usage
+from tests.waiting import until
 
 from ..gateway.client import connected
 from ..mcp.servers import PIXEL, ToolServer
-from ..mcp.waiting import until
 from ..rounds.driving import CHAT, KINDS, MESSAGES, RESPONSES, Kind, own_call, read
 from .house import house, tool
 

@@ -9,10 +9,10 @@ import pytest
 from fastapi_aibridge import Principal
 from fastapi_aibridge.mcp import session
 from fastapi_aibridge.testing import Received, Reply
+from tests.waiting import until
 
 from ..gateway import client
 from ..mcp.servers import ToolServer
-from ..mcp.waiting import until
 from ..rounds.driving import CHAT, KINDS
 from .house import house, tool
 from .test_loop import results_of, text_of

@@ -1,0 +1,17 @@
+"""Waiting for what other tasks, threads and processes do."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until the condition, which may be a coroutine function, holds. Raises `TimeoutError` where it does not."""
+    async with asyncio.timeout(seconds):
+        while True:
+            holds = condition()
+            if await holds if inspect.isawaitable(holds) else holds:
+                return
+            await asyncio.sleep(0.005)
