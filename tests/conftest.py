@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,16 @@ import pytest
 from .recorder.postgres import PostgresServer
 
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_environment() -> Iterator[None]:
+    """Tests, and the processes that they start, find no settings but their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.upper().startswith(("AIBRIDGE_", "OPENAI_", "ANTHROPIC_", "OTEL_")):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

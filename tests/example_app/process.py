@@ -18,15 +18,10 @@ class App:
     """`python -m example_app` on a free port, up to the end of its start-up text."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.upper().startswith(("AIBRIDGE_", "OPENAI_", "ANTHROPIC_", "OTEL_"))
-        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "example_app", "--port", "0"],
             cwd=directory,
-            env=inherited | {"PYTHONPATH": str(ROOT), "AIBRIDGE_SHUTDOWN_GRACE": "1", **environment},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "AIBRIDGE_SHUTDOWN_GRACE": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

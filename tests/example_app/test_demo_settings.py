@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,6 @@ from example_app.settings import SettingsSource
 from example_app.tools import ToolServer
 from example_app.welcome import text
 from fastapi_aibridge import Settings
-
-
-@pytest.fixture(autouse=True)
-def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith(("AIBRIDGE_", "OPENAI_", "ANTHROPIC_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -89,9 +89,8 @@ async def process(
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
-        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("AIBRIDGE_")}
         environment = {
-            **inherited,
+            **os.environ,
             "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": upstream,
             "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-0123456789abcdef",
             "AIBRIDGE_CLIENT_KEYS__ALICE": "key-of-alice",

@@ -36,8 +36,6 @@ def from_environment(registry: CollectorRegistry | None = None) -> FastAPI:
 
 @pytest.fixture
 def environment(model: Model, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in {
         "PROVIDERS__OPENAI__BASE_URL": f"{model.url}/v1",
         "PROVIDERS__OPENAI__API_KEY": "sk-from-the-environment",

@@ -1,18 +1,10 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
 
 Setter = Callable[..., None]
-
-
-@pytest.fixture(autouse=True)
-def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith(("AIBRIDGE_", "OPENAI_", "ANTHROPIC_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture
