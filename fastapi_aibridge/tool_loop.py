@@ -131,7 +131,9 @@ class ToolLoop:
         if self._reply.begun:
             body, _ = await read_answer(response)
             observer.blocking(decoded_answer(response, body) or b"")
-            raise GatewayError(502, "upstream_error", observer.error or f"upstream status {response.status}")
+            # No status can be sent any more; the event's type still tells a limit from a failure.
+            status = response.status if response.status >= 400 else 502
+            raise GatewayError(status, "upstream_error", observer.error or f"upstream status {response.status}")
         if response.status != 200:
             await relay_answer(response, observer, self._accept_encoding, self._reply, interruption)
             return False
@@ -186,7 +188,7 @@ class ToolLoop:
 
     def _usage(self, usage: ToolUsage, result: Result | None) -> ToolUsage:
         tool = self._toolset.by_name.get(usage.tool)
-        if tool is None:
+        if tool is None or usage.tool not in self._rounds.names:
             return usage
         error = "no result: the message or the request ended before" if result is None else None
         if result is not None and result.is_error:

@@ -200,6 +200,23 @@ async def test_a_second_call_that_fails(kind: Kind, streamed: bool, server: Tool
         assert len(record.facts.prompts) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "openais", "anthropics"),
+    [(429, "rate_limit_error", "rate_limit_error"), (529, "server_error", "overloaded_error")],
+)
+async def test_the_error_event_says_what_kind_of_error_it_was(
+    kind: Kind, server: ToolServer, status: int, openais: str, anthropics: str
+) -> None:
+    """Where a later round is refused in the middle of a stream, the type stands for the status that cannot be sent."""
+    refused = Reply(status=status, error="too much")
+    async with house([Reply(text="So", tool_calls=[tool("echo", "c1")]), refused], {"box": server.url}) as home:
+        answer = await home.request(kind, streamed=True)
+        last = json.loads(answer.body.rstrip().rpartition(b"data: ")[2])
+        assert "too much" in (last["message"] if kind is RESPONSES else last["error"]["message"])
+        if kind is not RESPONSES:
+            assert last["error"]["type"] == (anthropics if kind is MESSAGES else openais)
+
+
 async def test_a_crash_between_rounds_keeps_what_was_seen(kind: Kind, streamed: bool, server: ToolServer) -> None:
     """Each round is recorded before the next one begins, with its prompt."""
     in_time: list[Any] = []

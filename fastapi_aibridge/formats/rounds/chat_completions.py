@@ -10,7 +10,7 @@ import orjson
 from .. import sse
 from ..format import count, load, member, objects, text
 from ..splice import list_member, set_member
-from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, parameters, total, with_tools
+from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, offered, parameters, total, with_tools
 
 PING = b": ping\n\n"
 SEPARATOR = "\n\n"
@@ -39,13 +39,14 @@ def fits(request: Mapping[str, Any]) -> bool:
 
 
 def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:
+    names, tools = offered(body, names, tools)
     return ChatRounds(body, names, tools, memory, usage_asked=usage_asked)
 
 
 class ChatRounds:
     def __init__(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> None:
         self.body = with_tools(restored(body, memory), tools)
-        self._names = names
+        self.names = names
         self._asked = usage_asked
         self._usages: list[dict[str, Any]] = []
         self._begun = False
@@ -164,7 +165,7 @@ class ChatRounds:
         return call
 
     def _new_call(self, delta: dict[str, Any], at: int) -> _Call:
-        call = _Call(hidden=text(member(delta, "function").get("name")) in self._names)
+        call = _Call(hidden=text(member(delta, "function").get("name")) in self.names)
         if not call.hidden:
             # Until something is hidden the client sees the provider's own numbers.
             call.number = max(at, self._next_number) if self._untouched else self._next_number
@@ -189,7 +190,7 @@ class ChatRounds:
         self._text = [said] if (said := text(self._message.get("content"))) else []
         self._reasoning = [text(self._message.get(_REASONING))]
         for written in objects(self._message.get("tool_calls")):
-            call = _Call(hidden=text(member(written, "function").get("name")) in self._names)
+            call = _Call(hidden=text(member(written, "function").get("name")) in self.names)
             call.add(written)
             self._calls.append(call)
 

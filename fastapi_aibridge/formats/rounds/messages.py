@@ -10,7 +10,7 @@ import orjson
 from .. import sse
 from ..format import count, load, member, objects, text
 from ..splice import list_member, set_member
-from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, parameters, total, with_tools
+from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, offered, parameters, total, with_tools
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -29,13 +29,14 @@ def fits(request: Mapping[str, Any]) -> bool:  # noqa: ARG001 - every format's s
 
 
 def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:  # noqa: ARG001 - every format's signature
+    names, tools = offered(body, names, tools)
     return MessagesRounds(body, names, tools, memory)
 
 
 class MessagesRounds:
     def __init__(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory) -> None:
         self.body = with_tools(restored(body, memory), tools)
-        self._names = names
+        self.names = names
         self._usages: list[dict[str, Any]] = []
         self._said: list[dict[str, Any]] = []
         self._turns: list[Turn] = []
@@ -147,7 +148,7 @@ class MessagesRounds:
     # Round
 
     def _injected(self, block: Mapping[str, Any]) -> bool:
-        return block.get("type") == "tool_use" and text(block.get("name")) in self._names
+        return block.get("type") == "tool_use" and text(block.get("name")) in self.names
 
     @property
     def _stop_reason(self) -> object:

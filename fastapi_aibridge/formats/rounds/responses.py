@@ -11,7 +11,7 @@ import orjson
 from .. import sse
 from ..format import load, member, objects, text
 from ..splice import find_member, list_member, set_member
-from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, parameters, total, with_tools
+from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, offered, parameters, total, with_tools
 
 PING = b": ping\n\n"
 _BEGINNINGS = {"response.created", "response.queued", "response.in_progress"}
@@ -40,6 +40,7 @@ def fits(request: Mapping[str, Any]) -> bool:
 
 
 def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:  # noqa: ARG001 - every format's signature
+    names, tools = offered(body, names, tools)
     return ResponsesRounds(body, names, tools, memory)
 
 
@@ -53,7 +54,7 @@ class ResponsesRounds:
         self._stored = asked.get("store") is not False
         self._in_conversation = bool(asked.get("conversation"))
         self.body = with_tools(restored(body, memory), tools)
-        self._names = names
+        self.names = names
         self._usages: list[dict[str, Any]] = []
         self._turns: list[Turn] = []
         self._sequence: int | None = None
@@ -138,7 +139,7 @@ class ResponsesRounds:
         echoed = dict(response)
         if isinstance(response.get("tools"), list):
             # As the provider spells them out, if these are they.
-            tools = [tool for tool in objects(response["tools"]) if text(tool.get("name")) not in self._names]
+            tools = [tool for tool in objects(response["tools"]) if text(tool.get("name")) not in self.names]
             echoed["tools"] = tools if len(tools) == len(self._own_tools) else self._own_tools
         if self._previous and response.get("previous_response_id"):
             echoed["previous_response_id"] = self._previous
@@ -157,7 +158,7 @@ class ResponsesRounds:
     # Round
 
     def _injected(self, item: Mapping[str, Any]) -> bool:
-        return item.get("type") == "function_call" and text(item.get("name")) in self._names
+        return item.get("type") == "function_call" and text(item.get("name")) in self.names
 
     def _output(self) -> list[dict[str, Any]]:
         """The items of the round; the end repeats them, and where it does not, they were seen one by one."""

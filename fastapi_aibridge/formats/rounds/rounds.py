@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from ..splice import add_member, find_member, set_member
+from ..format import load, member, objects, text
+from ..splice import add_member, elements, find_member, set_member
 
 
 class Tool(Protocol):
@@ -126,6 +127,10 @@ class Rounds(Protocol):
         """The next upstream request."""
 
     @property
+    def names(self) -> frozenset[str]:
+        """The tools that are injected into it: none that is called as one of the client's own."""
+
+    @property
     def alias(self) -> tuple[str, str] | None:
         """The response id that the client has seen, and the one that stands for it upstream, where they differ."""
 
@@ -181,6 +186,26 @@ def parameters(tool: Tool) -> dict[str, Any]:
 
 
 _NOT_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
+
+
+_MARK = b'"bmcp_'
+"""How all injected names begin."""
+
+
+def offered(body: bytes, names: frozenset[str], definitions: bytes) -> tuple[frozenset[str], bytes]:
+    """The injected tools without those that are called as one of the client's own, which may itself be a gateway.
+
+    Providers refuse two tools of a name, and a call of it is the client's.
+    """
+    own = {_name_of(tool) for tool in objects(load(body).get("tools"))} if _MARK in body else set()
+    if names.isdisjoint(own):
+        return names, definitions
+    left = [one for one in elements(b"[" + definitions + b"]") if _name_of(load(one)) not in own]
+    return names - own, b",".join(left)
+
+
+def _name_of(tool: Mapping[str, Any]) -> str:
+    return text(tool.get("name")) or text(member(tool, "function").get("name"))
 
 
 def with_tools(body: bytes, definitions: bytes) -> bytes:
