@@ -1,4 +1,4 @@
-"""A FastAPI plugin that gives any app an AI gateway for each of its users."""
+"""A FastAPI plugin that gives each user of your app an AI gateway."""
 
 from .bridge import RequestBridge
 from .errors import (

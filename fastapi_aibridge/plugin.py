@@ -20,6 +20,7 @@ from .credentials import ClientKeys, caller_token, same_token
 from .dependencies import PrincipalResolver
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
+from .garbage import FrozenHeap
 from .limits import Limits
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
@@ -77,6 +78,7 @@ class AIBridge:
         self._metrics.registry.register(ProviderCollector(self.providers))
         self.principal: Callable[..., Any] = principal or self._client_key_principal
         """The dependency that tells who calls: the key for `dependency_overrides`."""
+        self._is_built_in = principal is None
         self._resolver = PrincipalResolver(self.principal)
         self._running: _Running | None = None
         self._entries = 0
@@ -86,8 +88,9 @@ class AIBridge:
         # Three routers with routes of their own: each level of inclusion costs every request some microseconds.
         self.router, self.gateway_router, self.admin_router = (APIRouter(lifespan=self.lifespan) for _ in range(3))
         for router in (self.router, self.gateway_router):
+            # The busiest first: FastAPI asks one after the other, twice for each request.
+            add_gateway_route(router, self, self.principal, built_in=self._is_built_in)
             add_health_routes(router, self)
-            add_gateway_route(router, self, self.principal, built_in=principal is None)
         for router in (self.router, self.admin_router):
             add_admin_routes(router, self, admin or self._admin_token)
 
@@ -168,9 +171,12 @@ class AIBridge:
                 ttl=settings.pool.ttl,
                 drain_timeout=settings.pool.drain_timeout,
             )
+            self._warn_of_what_is_missing(settings, pool.providers)
             connections = await self._connect_mcp(settings, stack)
             stack.push_async_callback(pool.shutdown, settings.shutdown_grace)
             stack.enter_context(Termination(self.drain))
+            if settings.gc_freeze:
+                stack.enter_context(FrozenHeap())
             return _Running(
                 settings=settings,
                 keys=ClientKeys(settings.client_keys),
@@ -181,6 +187,17 @@ class AIBridge:
                 limits=limits,
                 loop=asyncio.get_running_loop(),
                 stack=stack.pop_all(),
+            )
+
+    def _warn_of_what_is_missing(self, settings: Settings, providers: Sequence[Provider]) -> None:
+        if not any(provider.enabled for provider in providers):
+            logger.warning(
+                "no provider is configured, so every request will get 404: set AIBRIDGE_PROVIDERS__OPENAI__API_KEY or "
+                "AIBRIDGE_PROVIDERS__ANTHROPIC__API_KEY (OPENAI_API_KEY alone configures no provider)"
+            )
+        if self._is_built_in and not settings.client_keys:
+            logger.warning(
+                "nobody can call: set AIBRIDGE_CLIENT_KEYS__<INITIATOR>, or give AIBridge(principal=...) a dependency"
             )
 
     async def _connect_mcp(self, settings: Settings, stack: AsyncExitStack) -> MCPConnections | None:
@@ -344,6 +361,9 @@ class AIBridge:
 
     def _counts(self) -> PoolMetrics | None:
         return None if self._running is None else self._running.pool.metrics()
+
+    def refused(self, code: str) -> None:
+        self._metrics.refused(code)
 
     # Who calls
 

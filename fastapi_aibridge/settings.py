@@ -242,6 +242,7 @@ class Settings(BaseSettings):
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()
     shutdown_grace: Duration = 5.0
+    gc_freeze: bool = True
     recorder: RecorderSettings = RecorderSettings()
     client_keys: dict[str, Key] = Field(default_factory=dict)
     admin_token: Key | None = None
@@ -291,9 +292,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"the name {name!r} is taken by a route of the gateway; choose another")
             type_ = provider.type or name
             if type_ not in DEFAULT_BASE_URLS:
+                missing = "is not set, and the provider's name is not a type" if not provider.type else "is not one"
                 raise ValueError(
-                    f"{PREFIX}PROVIDERS__{name.upper()}__TYPE is no provider type; "
-                    f"there are {', '.join(sorted(DEFAULT_BASE_URLS))}"
+                    f"{PREFIX}PROVIDERS__{name.upper()}__TYPE {missing}; the types are "
+                    f"{', '.join(sorted(DEFAULT_BASE_URLS))}"
                 )
             named[name] = provider.model_copy(update={"type": type_, **_defaults(provider, type_)})
             if provider.enabled and not named[name].keys and not provider.byok:

@@ -43,6 +43,9 @@ class Gateway(Protocol):
     def known_principal(self, token: bytes | None) -> Principal | None:
         """Whose built-in client key this is."""
 
+    def refused(self, code: str) -> None:
+        """Count a request that no bridge has seen."""
+
 
 def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[..., Any], *, built_in: bool) -> None:
     """Add the route; `built_in` says that `principal` is the gateway's own check of client keys.
@@ -197,6 +200,7 @@ class _Refusal(Response):
 async def _refuse(gateway: Gateway, error: GatewayError, scope: Scope, send: Send) -> None:
     name = scope["path_params"]["provider"]
     provider = next((one for one in gateway.pool.providers if one.name == name), None)
+    gateway.refused(error.code)
     await send_error(send, provider, error, path=scope["path"])
 
 

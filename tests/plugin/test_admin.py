@@ -270,6 +270,7 @@ def test_metrics_are_a_prometheus_exposition(model: Model) -> None:
             client.post(CHAT, json={**ASK, "model": "their-choice"}, headers=ALICE)
         client.get("/ai/openai/v1/models", headers=ALICE)
         client.get("/ai/openai/v1/nothing", headers=ALICE)
+        client.post(CHAT, json=ASK)
         client.post("/ai/admin/reload", headers=ADMIN)
         metrics = metrics_of(client)
     named = {name: value for (name, labels), value in metrics.items() if not labels}
@@ -290,6 +291,7 @@ def test_metrics_are_a_prometheus_exposition(model: Model) -> None:
     assert metrics["aibridge_tokens_total", (("kind", "output"), ("provider", "openai"))] == 18
     assert metrics["aibridge_passed_through_total", (("code", "200"), ("provider", "openai"))] == 1
     assert metrics["aibridge_refused_total", (("code", "not_found"),)] == 1
+    assert metrics["aibridge_refused_total", (("code", "invalid_api_key"),)] == 1
     assert metrics["aibridge_reloads_total", (("outcome", "applied"),)] == 1
     values = {value for _, labels_of in metrics for _, value in labels_of}
     assert not values & {"alice", "their-choice", "k-alice"}

@@ -96,6 +96,12 @@ def test_a_wrong_value_is_named_and_not_shown(env: Setter, name: str, value: str
     assert text.startswith(f"AIBRIDGE_{name}")
 
 
+def test_a_name_that_is_no_type_needs_one(env: Setter) -> None:
+    """Who has set no type is not told that it is wrong."""
+    env(PROVIDERS__FOO__API_KEY="sk-1")
+    assert refused().startswith("AIBRIDGE_PROVIDERS__FOO__TYPE is not set, and the provider's name is not a type")
+
+
 def test_all_mistakes_are_told_at_once(env: Setter) -> None:
     """One start is enough to find them."""
     env(POOL__TTL="x", MAX_BODY_SIZE="y", ADMIN_TOKEN="a b")
