@@ -174,10 +174,16 @@ class LimitSettings(_Section):
         return self.max_concurrent_per_principal or self.share
 
 
+def _database(url: SecretStr) -> SecretStr:
+    if not re.match(r"(sqlite|postgresql)(\+\w+)?://", url.get_secret_value()):
+        raise ValueError("records go to SQLite or PostgreSQL: a URL that begins with sqlite:// or postgresql://")
+    return url
+
+
 class RecorderSettings(_Section):
     """Where interceptions are written down. `retention` is in seconds (or `60d`-like), 0 keeps them for ever."""
 
-    url: SecretStr = SecretStr("sqlite+aiosqlite:///aibridge.db")
+    url: Annotated[SecretStr, AfterValidator(_database)] = SecretStr("sqlite+aiosqlite:///aibridge.db")
     """Secret because it may hold the database's password."""
     enabled: bool = True
     capture_content: bool = True

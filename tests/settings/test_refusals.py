@@ -30,6 +30,8 @@ def refused(**values: object) -> str:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("RECORDER__URL", VALUE),
+        ("RECORDER__URL", f"mysql://u:{VALUE}@h/db"),
         (f"{OPENAI}BASE_URL", VALUE),
         (f"{OPENAI}BASE_URL", f"ftp://h/{VALUE}"),
         (f"{OPENAI}BASE_URL", f"http://u:{VALUE}@h/v1"),
