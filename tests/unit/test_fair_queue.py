@@ -30,10 +30,10 @@ async def test_below_its_share_nobody_waits() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_start_takes_a_whole_share() -> None:
+async def test_a_start_counts_for_more() -> None:
+    """Starting a request is more work than relaying a piece of a stream."""
     share = FairQueue().share("alice")
-    assert share.take(START)
-    assert not share.take(PIECE)
+    assert [share.take(START) for _ in range(QUANTUM // START + 1)] == [True] * (QUANTUM // START) + [False]
 
 
 async def test_a_flood_does_not_hold_others_up() -> None:
@@ -67,7 +67,7 @@ async def test_who_waits_goes_before_who_comes() -> None:
     """Work that comes while other waits does not overtake it."""
     share = FairQueue().share("alice")
     done: list[str] = []
-    waiting = [asyncio.create_task(work(share, START, done, str(number))) for number in range(3)]
+    waiting = [asyncio.create_task(work(share, QUANTUM, done, str(number))) for number in range(3)]
     while "1" not in done:  # noqa: ASYNC110 - a round of the loop at a time
         await asyncio.sleep(0)
     assert not share.take(PIECE)
@@ -78,7 +78,7 @@ async def test_who_goes_away_gives_the_place_up() -> None:
     """A cancelled request costs the others no turn."""
     share = FairQueue().share("alice")
     done: list[str] = []
-    tasks = [asyncio.create_task(work(share, START, done, str(number))) for number in range(50)]
+    tasks = [asyncio.create_task(work(share, QUANTUM, done, str(number))) for number in range(50)]
     await asyncio.sleep(0)
     for task in tasks[1:-1]:
         task.cancel()
