@@ -34,8 +34,8 @@ def _url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     recorder = {"url": f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('records') / 'records.db'}"}
     app = FastAPI()
     app.include_router(AIBridge(lambda: settings_for("http://127.0.0.1:9", recorder=recorder)).router, prefix="/ai")
-    with served_in_thread(app) as url:
-        yield url
+    with served_in_thread(app) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module", name="schema")

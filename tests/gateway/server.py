@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
+from anyio.from_thread import start_blocking_portal
 from starlette.types import ASGIApp
 
 LIMIT = 10.0
@@ -64,10 +64,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, **options: Any) -> AsyncIterator[Served]:
-    """Serve in the running event loop while the block runs; `options` are uvicorn's."""
+async def served(app: ASGIApp, *, port: int = 0, **options: Any) -> AsyncIterator[Served]:
+    """Serve in the running event loop while the block runs; port 0 takes a free one, and `options` are uvicorn's."""
     server = Server(app, **options)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # asyncio sends small pieces at once only on sockets that are TCP by their protocol number.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -83,33 +86,7 @@ async def served(app: ASGIApp, **options: Any) -> AsyncIterator[Served]:
 
 
 @contextmanager
-def served_in_thread(app: ASGIApp, **options: Any) -> Iterator[str]:
-    """Serve in a thread with an event loop of its own while the block runs; gives the URL."""
-    started: list[str] = []
-    ready = threading.Event()
-    stops: list[Any] = []
-
-    async def run() -> None:
-        done = asyncio.Event()
-        async with served(app, **options) as server:
-            stops.append((asyncio.get_running_loop(), done))
-            started.append(server.url)
-            ready.set()
-            await done.wait()
-
-    def main() -> None:
-        try:
-            asyncio.run(run())
-        finally:
-            ready.set()
-
-    thread = threading.Thread(target=main, name="served-app")
-    thread.start()
-    assert ready.wait(LIMIT)
-    assert started, "the app did not start"
-    try:
-        yield started[0]
-    finally:
-        loop, done = stops[0]
-        loop.call_soon_threadsafe(done.set)
-        thread.join(LIMIT)
+def served_in_thread(app: ASGIApp, **options: Any) -> Iterator[Served]:
+    """The same in a thread with an event loop of its own."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(served(app, **options)) as running:
+        yield running

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from starlette.types import Message
 
 from fastapi_aibridge import AIBridge, MemoryRecorder, Settings
 from fastapi_aibridge.fair_queue import QUANTUM
+from tests.waiting import until
 
 from ..load.upstream import PacedUpstream
 
@@ -77,9 +77,3 @@ def scope(caller: str) -> dict[str, Any]:
         "server": ("127.0.0.1", 8000),
         "client": ("127.0.0.1", 50000),
     }
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.005)

@@ -84,8 +84,8 @@ async def test_reloads_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         configure(file, upstream, "g0", USERS)
         app = FastAPI()
         app.include_router(AIBridge(recorder=MemoryRecorder()).router, prefix="/ai")
-        with served_in_thread(app) as url:
-            port = int(url.rpartition(":")[2])
+        with served_in_thread(app) as server:
+            port = server.port
             held = [asyncio.create_task(stream(port, number % USERS, "held")) for number in range(STREAMS // 2)]
             await until(lambda: upstream.calls >= len(held))
             running = [asyncio.create_task(keep_streaming(port, number % USERS)) for number in range(STREAMS // 2)]
@@ -151,8 +151,8 @@ async def test_evictions_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         configure(file, upstream, "any", users, max_items=4)
         app = FastAPI()
         app.include_router(AIBridge(recorder=MemoryRecorder()).router, prefix="/ai")
-        with served_in_thread(app) as url:
-            port = int(url.rpartition(":")[2])
+        with served_in_thread(app) as server:
+            port = server.port
             await asyncio.gather(*(use(port, user) for user in range(users)))
             pool = await pool_at_rest(port)
             assert pool["size"] == 4

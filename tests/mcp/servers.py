@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import threading
-import time
+from contextlib import ExitStack
 from typing import Any, Self
 
-import uvicorn
 from mcp import types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
@@ -17,6 +15,8 @@ from mcp.server.models import InitializationOptions
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tests.gateway.server import served_in_thread
 
 PIXEL = base64.b64encode(b"\x89PNG not really").decode()
 
@@ -87,6 +87,7 @@ class ToolServer:
         self._dropped: set[str] = set()
         self._bus = InMemorySubscriptionBus()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving = ExitStack()
 
     @property
     def url(self) -> str:
@@ -119,20 +120,12 @@ class ToolServer:
             event_store=_Events() if self.resumable else None,
             retry_interval=50 if self.resumable else None,
         )
-        listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = listener.getsockname()[1]
-        config = uvicorn.Config(self._watch(app), log_config=None, lifespan="on", timeout_graceful_shutdown=0)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.001)
+        serving = served_in_thread(self._watch(app), port=self.port, lifespan="on", timeout_graceful_shutdown=0)
+        self.port = self._serving.enter_context(serving).port
 
     def down(self) -> None:
         """Stop, and forget all sessions, as a process that ends does."""
-        self._server.should_exit = True
-        self._thread.join()
+        self._serving.close()
         self.open_sessions.clear()
 
     def drop_sessions(self) -> None:
