@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fastapi_aibridge import Ending, Facts, Interception, Status
+from tests.waiting import until
 
 from .bodies import CHAT, WIRES, Wire
 from .gateway import CountingRecorder, gateway
@@ -75,7 +76,8 @@ async def test_the_start_is_recorded_before_the_upstream_is_called() -> None:
     recorder = Slow()
     async with gateway(recorder=recorder) as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask()))
-        await asyncio.sleep(0.1)
+        await until(lambda: recorder.starts)
+        await asyncio.sleep(0.05)
         assert len(recorder.starts) == 1
         assert gate.upstream.untouched
         recorder.may_start.set()
@@ -89,7 +91,7 @@ async def test_a_client_that_leaves_while_its_start_is_recorded() -> None:
     async with gateway(recorder=recorder) as gate:
         async with gate.connected() as client:
             await client.send("POST", CHAT.target, CHAT.ask())
-            await asyncio.sleep(0.1)
+            await until(lambda: recorder.starts)
         recorder.may_start.set()
         record = await gate.record()
         assert record.ending is not None
@@ -104,7 +106,7 @@ async def test_a_request_that_is_cancelled_while_its_start_is_recorded() -> None
     options = {"as_deployed": True, "timeout_graceful_shutdown": 0}
     async with gateway(recorder=recorder, server=options) as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask()))
-        await asyncio.sleep(0.1)
+        await until(lambda: recorder.starts)
         await gate.server.stop()
         await asked
         assert recorder.starts == recorder.ends

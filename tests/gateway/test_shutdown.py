@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge, Status, reply
 
 from .bodies import CHAT, WIRES, Wire
-from .gateway import ADMIN, CountingRecorder, Gateway, gateway, settings_for
+from .gateway import ADMIN, LIMIT, CountingRecorder, Gateway, gateway, settings_for
 from .server import served
 from .upstream import Call, Upstream
 
@@ -56,7 +56,7 @@ async def begun(gate: Gateway, wire: Wire = CHAT) -> tuple[asyncio.Task[Any], Ca
 
 async def test_streams_may_finish_within_the_grace() -> None:
     """A stream that ends in time is whole, and the lifespan's end waits for it."""
-    async with ending(shutdown_grace=5) as house:
+    async with ending(shutdown_grace=60) as house:
         asked, call = await begun(house.gate)
         end = house.end()
         await asyncio.sleep(0.05)
@@ -65,7 +65,7 @@ async def test_streams_may_finish_within_the_grace() -> None:
             await call.chunk(event)
         await call.end()
         assert (await asked).body == b"".join(CHAT.events)
-        await asyncio.wait_for(end, 2)
+        await asyncio.wait_for(end, LIMIT)
         assert [(await house.gate.record()).ending] != [None]
 
 
@@ -74,7 +74,7 @@ async def test_streams_that_take_longer_end_with_an_error_event(wire: Wire) -> N
     """After the grace the client gets the provider's error event, the upstream is let go, and the end is recorded."""
     async with ending(shutdown_grace=0.1) as house:
         asked, call = await begun(house.gate, wire)
-        await asyncio.wait_for(house.end(), 3)
+        await asyncio.wait_for(house.end(), LIMIT)
         answer = await asked
         assert answer.whole
         assert answer.body.startswith(wire.events[0])
@@ -91,7 +91,7 @@ async def test_requests_that_wait_for_their_first_byte_get_503(wire: Wire) -> No
     async with ending(shutdown_grace=0.1) as house:
         asked = asyncio.create_task(house.gate.request("POST", wire.target, wire.ask()))
         await house.gate.upstream.call()
-        await asyncio.wait_for(house.end(), 3)
+        await asyncio.wait_for(house.end(), LIMIT)
         answer = await asked
         assert answer.status == 503
         assert answer.header("retry-after")
@@ -100,7 +100,7 @@ async def test_requests_that_wait_for_their_first_byte_get_503(wire: Wire) -> No
 
 async def test_new_requests_during_the_grace_get_503() -> None:
     """While streams finish nothing new begins: 503 in the provider's shape, with `Retry-After`, on any route."""
-    async with ending(shutdown_grace=5) as house:
+    async with ending(shutdown_grace=60) as house:
         gate = house.gate
         asked, call = await begun(gate)
         end = house.end()
@@ -114,7 +114,7 @@ async def test_new_requests_during_the_grace_get_503() -> None:
         assert pool.status == 200
         call.close()
         assert (await asked).whole
-        await asyncio.wait_for(end, 2)
+        await asyncio.wait_for(end, LIMIT)
 
 
 async def test_a_passed_through_answer_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
@@ -128,7 +128,7 @@ async def test_a_passed_through_answer_is_cut_off(caplog: pytest.LogCaptureFixtu
         waiting = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models"))
         second = await gate.upstream.call()
         await asyncio.sleep(0.05)
-        await asyncio.wait_for(house.end(), 3)
+        await asyncio.wait_for(house.end(), LIMIT)
         answer = await asked
         assert (answer.status, answer.body, answer.whole) == (200, b"begun", False)
         answer = await waiting
@@ -151,7 +151,7 @@ async def test_a_client_that_does_not_read_does_not_hold_the_end_up(monkeypatch:
         with suppress(TimeoutError):
             while True:
                 await asyncio.wait_for(call.chunk(filler), 0.2)
-        await asyncio.wait_for(house.end(), 2)
+        await asyncio.wait_for(house.end(), LIMIT)
         await call.until_gone()
         record = await house.gate.record()
         assert record.ending is not None

@@ -98,7 +98,7 @@ async def test_closing_ends_sessions_in_time(start: Start) -> None:
         stuck.silent = True
         began = asyncio.get_running_loop().time()
         await tools.aclose()
-        assert asyncio.get_running_loop().time() - began < 2.5
+        assert asyncio.get_running_loop().time() - began < 3.5
         assert quick.methods[-1] == "DELETE"
         assert not quick.open_sessions
         assert (await tools.call("bmcp_a_echo", {})).is_error

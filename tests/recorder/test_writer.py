@@ -130,7 +130,7 @@ async def test_a_full_queue_pushes_back_and_drops_nothing() -> None:
     sink = GatedSink()
     writer = writer_on(sink, max_pending=10)
     for number in range(10):
-        await asyncio.wait_for(writer.put(f"{number}", (number,), None), 1)
+        await asyncio.wait_for(writer.put(f"{number}", (number,), None), 10)
     waiting = [asyncio.create_task(writer.put(f"{number}", (number,), None)) for number in range(10, 14)]
     await settle()
     assert not any(task.done() for task in waiting)
@@ -213,7 +213,7 @@ async def test_while_the_database_is_away_starts_fail_in_time_and_ends_wait() ->
     writer = writer_on(sink, start_timeout=0.1)
     await writer.put("e1", ("e1",), ("e1", 1, "{}"))
     with pytest.raises(RecorderUnavailable):
-        await asyncio.wait_for(writer.start("first", ("first",)), 1)
+        await asyncio.wait_for(writer.start("first", ("first",)), 10)
     assert not writer.available
     before = sink.attempts
     with pytest.raises(RecorderUnavailable):
