@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge, InterceptionRecord, MemoryRecorder, Principal, RequestBridge, Settings
 from fastapi_aibridge.testing import Reply, ScriptedProvider
 from fastapi_aibridge.testing.provider import Script
-from fastapi_aibridge.testing.serving import serve
+from tests.gateway.server import served
 
 KEY = "k-alice"
 CENTRAL = "sk-central-0123456789"
@@ -82,9 +82,9 @@ async def doors_of(**settings: Any) -> AsyncIterator[Doors]:
         app = FastAPI()
         app.include_router(aibridge.router, prefix="/ai")
         await stack.enter_async_context(aibridge.lifespan(app))
-        url = await stack.enter_async_context(serve(app))
+        server = await stack.enter_async_context(served(app))
         bridge = await stack.enter_async_context(aibridge.bridge(Principal("alice")))
-        yield Doors(aibridge, bridge, provider, recorder, f"{url}/ai")
+        yield Doors(aibridge, bridge, provider, recorder, f"{server.url}/ai")
 
 
 _OF_THEIR_OWN = {"id", "created", "previous_message_id", "started_at", "ended_at", "message_id", "duration"}
