@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import Iterable
 from types import TracebackType
@@ -70,6 +71,14 @@ class Loopback:
         finally:
             self._connections.discard(task)
             writer.transport.abort()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Request(NamedTuple):

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 
 from tests.gateway import client
 from tests.gateway.bodies import WIRES
+from tests.loopback import free_port
 from tests.mcp.servers import ToolServer
 
 from .faults import CASES, Outcome
@@ -252,8 +252,7 @@ class Soak:
 @asynccontextmanager
 async def served(file: Path, records: Path, log: Path, mcp: str) -> AsyncIterator[int]:
     """The app in a process of its own; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.upper().startswith("AIBRIDGE_")},
         "AIBRIDGE_CONFIG_FILE": str(file),

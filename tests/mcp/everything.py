@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.loopback import free_port
+
 PACKAGE = "@modelcontextprotocol/server-everything@2026.8.31"
 CACHE = Path(os.environ.get("MCP_EVERYTHING_DIR") or Path.home() / ".cache" / "fastapi-aibridge" / "mcp-everything")
 
@@ -27,8 +29,7 @@ def install() -> Path:
 @contextmanager
 def everything() -> Iterator[str]:
     """Run it while the block runs, and give its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["node", str(install()), "streamableHttp"],
         env=os.environ | {"PORT": str(port)},

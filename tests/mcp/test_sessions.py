@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from fastapi_aibridge import Principal
 from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
+from tests.loopback import free_port
 from tests.waiting import until
 
 from .conftest import Start
@@ -154,8 +154,6 @@ async def test_a_server_that_moves_to_the_later_protocol_is_found(handshake_serv
 
 async def test_a_port_that_nobody_listens_on(start: Start, connections: MCPConnections) -> None:
     """A server that is not there degrades the tools and is counted."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    tools = await start(MCPServer(name="gone", url=f"http://127.0.0.1:{port}/mcp"))
+    tools = await start(MCPServer(name="gone", url=f"http://127.0.0.1:{free_port()}/mcp"))
     assert (tools.tools, tools.degraded) == ((), True)
     assert connections.stats().failures == {"gone": 1}

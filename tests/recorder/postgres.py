@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Self
 
 import asyncpg  # type: ignore[import-untyped]
+
+from tests.loopback import free_port
 
 
 class PostgresServer:
@@ -32,9 +33,7 @@ class PostgresServer:
         if self._user:
             shutil.chown(self._directory, self._user)
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         initdb: list[str | Path] = [
             self._binaries / "initdb",
             *("-D", self._directory / "data", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),

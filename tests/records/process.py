@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 from tests.gateway import client
 from tests.gateway.client import KEY, Answer
+from tests.loopback import free_port
 
 ADMIN = "t-admin"
 CHAT = "/ai/openai/v1/chat/completions"
@@ -63,9 +63,7 @@ class GatewayProcess:
 
     def __init__(self, spawner: Spawner, upstream: str, recorder: str, **settings: str) -> None:
         self._spawner = spawner
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         values = {
             "PROVIDERS__OPENAI__BASE_URL": upstream,
             "PROVIDERS__OPENAI__API_KEY": "sk-central",
