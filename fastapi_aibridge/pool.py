@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
 import logging
 import math
 import time
@@ -467,6 +468,7 @@ class _BridgeCache(TLRUCache[Key, _Slot[BridgeT], float], Generic[BridgeT]):
     ) -> None:
         super().__init__(maxsize, expiry, timer)
         self._dropped = dropped
+        self._due: list[tuple[float, Key]] = []  # a heap: what expires first; may hold what has left the cache
 
     def expire(self, time: float | None = None) -> list[tuple[Key, _Slot[BridgeT]]]:
         expired = super().expire(time)
@@ -487,12 +489,23 @@ class _BridgeCache(TLRUCache[Key, _Slot[BridgeT], float], Generic[BridgeT]):
             self.clear()
         return slots
 
+    def __setitem__(self, key: Key, slot: _Slot[BridgeT]) -> None:
+        super().__setitem__(key, slot)
+        heapq.heappush(self._due, (slot.expires_at, key))
+
     def next_expiry(self) -> float:
-        with self.timer:
-            self.expire()
-            for key in self:  # iteration begins at the top of the heap of expiry times
-                return Cache.__getitem__(self, key).expires_at  # which, unlike self[key], is no use of the key
-        return math.inf
+        self.expire()
+        due = self._due
+        if len(due) > 2 * len(self) + 16:
+            due[:] = [one for one in due if self._holds(*one)]
+            heapq.heapify(due)
+        while due and not self._holds(*due[0]):
+            heapq.heappop(due)
+        return due[0][0] if due else math.inf
+
+    def _holds(self, expires_at: float, key: Key) -> bool:
+        # Unlike self[key], this is no use of the key.
+        return key in self and Cache.__getitem__(self, key).expires_at == expires_at
 
 
 class _LoopClock:

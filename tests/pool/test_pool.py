@@ -428,6 +428,15 @@ async def test_degraded_bridge_lives_shortly(pool: Pool, bridges: Bridges, clock
     assert await touch(pool, BOB) is sound
 
 
+async def test_what_has_left_is_not_remembered(bridges: Bridges, clock: ManualClock) -> None:
+    """However many principals come by, the pool remembers when to expire a bridge for not many more than it holds."""
+    pool = make_pool(bridges, clock, max_items=2)
+    for number in range(200):
+        await touch(pool, Principal(str(number)))
+    assert len(pool._cache._due) <= 2 * 2 + 17
+    await pool.shutdown()
+
+
 async def test_late_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
     """Where the timer is late, an expired bridge is neither handed out nor forgotten."""
     await touch(pool)
