@@ -195,7 +195,7 @@ class AIBridge:
                 "no provider is configured, so every request will get 404: set AIBRIDGE_PROVIDERS__OPENAI__API_KEY or "
                 "AIBRIDGE_PROVIDERS__ANTHROPIC__API_KEY (OPENAI_API_KEY alone configures no provider)"
             )
-        if self._is_built_in and not settings.client_keys:
+        if self._is_built_in and self._hosts and not settings.client_keys:
             logger.warning(
                 "nobody can call: set AIBRIDGE_CLIENT_KEYS__<INITIATOR>, or give AIBridge(principal=...) a dependency"
             )
