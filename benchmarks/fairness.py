@@ -14,7 +14,7 @@ import uvloop
 from .gateway import QUIET_KEY
 from .load import CLIENT_KEY
 from .stage import RECORDING, Stage
-from .streams import Watched, percentile, watch
+from .streams import Watched, Watcher, percentile
 from .table import Table
 
 COLUMNS = (
@@ -63,9 +63,11 @@ async def _keep(url: str, key: str, streams: int, seconds: float) -> list[Watche
     end = asyncio.get_running_loop().time() + seconds
 
     async def keep() -> None:
+        watcher = Watcher(url, key)
         while asyncio.get_running_loop().time() < end:
             with suppress(OSError):
-                done.append(await watch(url, key))
+                done.append(await watcher.watch())
+        watcher.close()
 
     await asyncio.gather(*(keep() for _ in range(streams)))
     return done

@@ -45,16 +45,40 @@ class Watched:
         return late[:EVENTS]
 
 
-class _Stream(asyncio.Protocol):
-    def __init__(self, request: bytes, watched: Watched, over: asyncio.Future[None]) -> None:
-        self._request = request
-        self._watched = watched
-        self._over = over
+class Watcher(asyncio.Protocol):
+    """One connection of a client, on which it asks for one stream after the other."""
+
+    def __init__(self, url: str, key: str = load.CLIENT_KEY) -> None:
+        self._place = urlsplit(url)
+        body = load.body(stream=True).encode()
+        head = f"POST {self._place.path} HTTP/1.1\r\nHost: {self._place.netloc}\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._request = head.encode() + body
+        self._transport: asyncio.WriteTransport | None = None
+        self._watched = Watched(0)
+        self._over: asyncio.Future[None] | None = None
         self._rest = b""
+
+    async def watch(self) -> Watched:
+        """One stream, from the moment that the request goes out or the connection is being made for it."""
+        loop = asyncio.get_running_loop()
+        self._watched = watched = Watched(loop.time())
+        self._over = loop.create_future()
+        self._rest = b""
+        if self._transport is None:
+            await loop.create_connection(lambda: self, str(self._place.hostname), self._place.port or 80)
+        assert self._transport is not None
+        self._transport.write(self._request)
+        async with asyncio.timeout(LIMIT):
+            await self._over
+        return watched
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
-        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         watched = self._watched
@@ -66,28 +90,28 @@ class _Stream(asyncio.Protocol):
         self._rest = (self._rest + data[-5:])[-5:]
         if number:
             watched.arrivals.append((now, number))
-        if watched.status != 200 or self._rest == b"0\r\n\r\n":
+        if watched.status != 200:
+            self.close()
+        elif self._rest == b"0\r\n\r\n":
             watched.ended = now
-            self._transport.abort()
+            self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        if not self._over.done():
+        self._transport = None
+        self._end()
+
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
 
 async def watch(url: str, key: str = load.CLIENT_KEY) -> Watched:
-    """One stream on a connection of its own, from the moment that the connection is made."""
-    place, body = urlsplit(url), load.body(stream=True).encode()
-    head = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
-    head += f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    loop = asyncio.get_running_loop()
-    watched, over = Watched(loop.time()), loop.create_future()
-    await loop.create_connection(
-        lambda: _Stream(head.encode() + body, watched, over), str(place.hostname), place.port or 80
-    )
-    async with asyncio.timeout(LIMIT):
-        await over
-    return watched
+    """One stream on a connection of its own."""
+    watcher = Watcher(url, key)
+    try:
+        return await watcher.watch()
+    finally:
+        watcher.close()
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -10,9 +10,9 @@ import asyncio
 from collections import deque
 from weakref import WeakValueDictionary
 
-QUANTUM = 16
-"""What an initiator may do in one round of the event loop, in pieces of a stream relayed: about a millisecond. With
-less, waiting for turns itself would cost something to notice.
+QUANTUM = 8
+"""What an initiator may do in one round of the event loop, in pieces of a stream relayed: about half a millisecond.
+With less, waiting for turns itself would cost something to notice.
 """
 PIECE = 1
 START = 4
