@@ -42,6 +42,8 @@ class Outgoing:
     url: URL
     headers: list[tuple[str, str]]
     body: bytes
+    credential: Credential
+    """Who pays: the next key takes the place of one that is limited or rejected."""
     route: str = ""
     """With the model, what a breaker watches; empty where none does."""
     model: str = ""
@@ -71,9 +73,7 @@ class Caller:
         self._sleep = sleep
         self._chance = chance
 
-    async def call(
-        self, provider: Provider, principal: Principal, credential: Credential, outgoing: Outgoing
-    ) -> UpstreamResponse:
+    async def call(self, provider: Provider, principal: Principal, outgoing: Outgoing) -> UpstreamResponse:
         """The response once its headers are there, whatever its status. Raises `GatewayError`.
 
         Where a breaker watches it, the first bytes of a stream are there, too, and all of another answer.
@@ -82,10 +82,10 @@ class Caller:
         """
         started = self._clock()
         generation = provider.breakers.admit(outgoing.route, outgoing.model) if outgoing.route else 0
-        outcome = await self._attempt(provider, principal, credential, outgoing, generation, 1)
+        outcome = await self._attempt(provider, principal, outgoing, generation, 1)
         if isinstance(outcome, UpstreamResponse) and outcome.status < 400:
             return outcome
-        repetition = _Repetition(provider, principal, credential, outgoing, outcome, started + RETRY_WINDOW)
+        repetition = _Repetition(provider, principal, outgoing, outcome, started + RETRY_WINDOW)
         try:
             while (pause := self._plan(repetition)) is not None:
                 if pause:
@@ -96,9 +96,7 @@ class Caller:
                     break
                 repetition.forget()
                 repetition.attempts += 1
-                repetition.outcome = await self._attempt(
-                    provider, principal, repetition.credential, outgoing, generation, repetition.attempts
-                )
+                repetition.outcome = await self._attempt(provider, principal, outgoing, generation, repetition.attempts)
         except BaseException:
             repetition.forget()
             raise
@@ -108,12 +106,11 @@ class Caller:
         self,
         provider: Provider,
         principal: Principal,
-        credential: Credential,
         outgoing: Outgoing,
         generation: int,
         number: int,
     ) -> UpstreamResponse | GatewayError:
-        headers = provider.with_own_headers(outgoing.headers, credential, principal)
+        headers = provider.with_own_headers(outgoing.headers, outgoing.credential, principal)
         if number > 1:
             headers.append((_UP, str(number - 1)))
         breakers, route, model = provider.breakers, outgoing.route, outgoing.model
@@ -155,7 +152,6 @@ class _Repetition:
     __slots__ = (
         "_tried",
         "attempts",
-        "credential",
         "deadline",
         "outcome",
         "outgoing",
@@ -168,20 +164,18 @@ class _Repetition:
         self,
         provider: Provider,
         principal: Principal,
-        credential: Credential,
         outgoing: Outgoing,
         outcome: UpstreamResponse | GatewayError,
         deadline: float,
     ) -> None:
         self.provider = provider
         self.principal = principal
-        self.credential = credential
         self.outgoing = outgoing
         self.outcome = outcome
         self.deadline = deadline
         self.attempts = 1
         self.retries = 0
-        self._tried = [credential]
+        self._tried = [outgoing.credential]
 
     @property
     def reason(self) -> str:
@@ -194,15 +188,15 @@ class _Repetition:
 
     def change_key(self) -> bool:
         """Whether the next key can be tried at once; the one that was tried is sent to rest."""
-        answer = self.outcome
-        if isinstance(answer, GatewayError) or answer.status not in (401, 429) or self.credential.kind != CENTRALIZED:
+        answer, credential = self.outcome, self.outgoing.credential
+        if isinstance(answer, GatewayError) or answer.status not in (401, 429) or credential.kind != CENTRALIZED:
             return False
         keys = self.provider.keys
-        keys.rest(self.credential, answer.status, retry_after(answer.headers) if answer.status == 429 else None)
+        keys.rest(credential, answer.status, retry_after(answer.headers) if answer.status == 429 else None)
         other = keys.another(self.principal.initiator_id, self._tried)
         if other is None:
             return False
-        self.credential = other
+        self.outgoing.credential = other
         self._tried.append(other)
         return True
 
@@ -215,9 +209,9 @@ class _Repetition:
 
     def retry(self) -> None:
         self.retries += 1
-        if self.credential.kind == CENTRALIZED:
-            self.credential = self.provider.keys.choose(self.principal.initiator_id)
-            self._tried = [self.credential]
+        if self.outgoing.credential.kind == CENTRALIZED:
+            self.outgoing.credential = self.provider.keys.choose(self.principal.initiator_id)
+            self._tried = [self.outgoing.credential]
 
     def _is_retryable(self) -> bool:
         outcome = self.outcome

@@ -43,7 +43,7 @@ async def pass_through(
     kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
     memory = engine.tool_memory.of((*principal.key, provider.name))
     method, url = scope["method"], provider.url(memory.path(raw_path), scope["query_string"])
-    outgoing = Outgoing(method, url, kept, body, repeatable=method in SAFE_METHODS)
+    outgoing = Outgoing(method, url, kept, body, credential, repeatable=method in SAFE_METHODS)
     begun = False
 
     async def answer(message: Message) -> None:
@@ -53,7 +53,7 @@ async def pass_through(
 
     try:
         with interruption:
-            response = await engine.caller.call(provider, principal, credential, outgoing)
+            response = await engine.caller.call(provider, principal, outgoing)
             engine.metrics.passed_through(provider.name, response.status)
             try:
                 await _relay(response, answer, interruption)

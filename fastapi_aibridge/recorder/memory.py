@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from datetime import UTC, date
 
 from .content import ending_without_content, facts_without_content
@@ -45,6 +46,8 @@ class MemoryRecorder:
         record = self._records.get(interception_id)
         if record is not None and record.ending is None:
             self._add(record, facts)
+            if ending.credential_hint is not None:
+                record.interception = replace(record.interception, credential_hint=ending.credential_hint)
             record.ending = ending if self._capture_content else ending_without_content(ending)
 
     def _add(self, record: InterceptionRecord, facts: Facts) -> None:

@@ -15,6 +15,7 @@ from .schema import (
     FACT_COLUMNS,
     FILED_COLUMNS,
     INBOX_COLUMNS,
+    end_assignments,
     facts,
     inbox,
     interceptions,
@@ -89,7 +90,6 @@ def _statement() -> str:
     seen = filed + len(FILED_COLUMNS)
     ended = seen + len(FACT_COLUMNS)
     days = ended + len(END_COLUMNS)
-    assignments = ", ".join(f"{name} = ended.{name}" for name in END_COLUMNS[1:])
 
     def insert(table: Table, columns: Sequence[str], place: int, conflict: str) -> str:
         rows = _unnest(table, columns, place)
@@ -101,7 +101,7 @@ def _statement() -> str:
         f"seen AS ({insert(facts, FACT_COLUMNS, seen, 'DO NOTHING')}), "
         f"unsealed AS (DELETE FROM {usage_days} WHERE day = ANY(${days}::integer[])), "
         f"gone AS (DELETE FROM {inbox} WHERE recorder_id = ${days + 1}::text AND number <= ${days + 2}::bigint) "
-        f"UPDATE {interceptions} AS begun SET {assignments} "
+        f"UPDATE {interceptions} AS begun SET {end_assignments('begun')} "
         f"FROM {_unnest(interceptions, END_COLUMNS, ended)} AS ended({', '.join(END_COLUMNS)}) "
         f"WHERE begun.id = ended.id"
     )

@@ -102,6 +102,8 @@ class Ending:
     ended_at: datetime
     upstream_status: int | None = None
     error: str | None = None
+    credential_hint: str | None = None
+    """Of the key that paid in the end, where that is known: it may be another than the one it began with."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from .records import (
     TokenUsage,
     ToolUsage,
 )
+from .schema import START_COLUMNS
 
 Tokens = tuple[int, int, int, int]
 """Input, output, cache read, cache write."""
@@ -31,6 +32,7 @@ RUNNING = ("running", None, None, None, *NO_TOKENS)
 """The end's part of the row of an interception that goes on."""
 
 _MAX = 2**63 - 1
+_HINT = START_COLUMNS.index("credential_hint")
 _T = TypeVar("_T")
 
 
@@ -90,7 +92,18 @@ def end_row(interception_id: str, ending: Ending, tokens: Tokens) -> tuple[Any, 
         status if status is None or 0 <= status < 2**31 else None,
         storable(ending.error),
         *tokens,
+        storable(ending.credential_hint),
     )
+
+
+def filed_row(start: tuple[Any, ...], end: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """The values of `FILED_COLUMNS` for those of `START_COLUMNS` and, once it has ended, of `END_COLUMNS`."""
+    if end is None:
+        return start + RUNNING
+    _, *state, hint = end
+    if hint is not None and hint != start[_HINT]:
+        start = (*start[:_HINT], hint, *start[_HINT + 1 :])
+    return (*start, *state)
 
 
 def add_tokens(tokens: Tokens, usages: Sequence[TokenUsage]) -> Tokens:

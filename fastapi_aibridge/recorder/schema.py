@@ -137,11 +137,21 @@ START_COLUMNS = (
 
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
-END_COLUMNS = ("id", "status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS)
-"""What the end adds, after the id it belongs to."""
+STATE_COLUMNS = ("status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS)
+"""What the end adds."""
 
-FILED_COLUMNS = (*START_COLUMNS, *END_COLUMNS[1:])
+END_COLUMNS = ("id", *STATE_COLUMNS, "credential_hint")
+"""What the end adds and, where it is not null, changes, after the id it belongs to."""
+
+FILED_COLUMNS = (*START_COLUMNS, *STATE_COLUMNS)
 """All of an interception's row but its key."""
+
+
+def end_assignments(begun: object) -> str:
+    """SET for the row `begun` of an interception that has `ended`."""
+    kept = f"credential_hint = coalesce(ended.credential_hint, {begun}.credential_hint)"
+    return ", ".join([*(f"{name} = ended.{name}" for name in STATE_COLUMNS), kept])
+
 
 INBOX_COLUMNS = ("recorder_id", "number", "body")
 

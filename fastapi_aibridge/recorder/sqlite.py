@@ -19,6 +19,8 @@ from .schema import (
     FACT_COLUMNS,
     FILED_COLUMNS,
     INBOX_COLUMNS,
+    STATE_COLUMNS,
+    end_assignments,
     facts,
     inbox,
     interceptions,
@@ -27,7 +29,8 @@ from .schema import (
 
 _Job = tuple[Batch, asyncio.Future[None]]
 
-ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS[1:])}"
+_AGAIN = (*STATE_COLUMNS, "credential_hint")
+ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _AGAIN)}"
 """For a batch that is written again, and for one of a recorder that was taken for dead."""
 
 # A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has
@@ -145,10 +148,10 @@ def enter_wal(execute: Callable[[str], object]) -> None:
 def _statement(kind: str, rows: int) -> str:
     if kind == "end":
         names = ", ".join(END_COLUMNS)
-        assignments = ", ".join(f"{name} = ended.{name}" for name in END_COLUMNS[1:])
         return (
             f"WITH ended ({names}) AS ({_values(len(END_COLUMNS), rows)}) "  # noqa: S608
-            f"UPDATE {interceptions} SET {assignments} FROM ended WHERE {interceptions}.id = ended.id"
+            f"UPDATE {interceptions} SET {end_assignments(interceptions)} "
+            f"FROM ended WHERE {interceptions}.id = ended.id"
         )
     table, columns, conflict = {
         "inbox": (inbox, INBOX_COLUMNS, "DO NOTHING"),

@@ -18,7 +18,7 @@ from itertools import islice
 from ..errors import RecorderUnavailable
 from .batch import Batch, PendingStart, Row, Rows, Sink, is_refusal
 from .records import Ending, Status
-from .rows import NO_TOKENS, RUNNING, end_row, inbox_row
+from .rows import NO_TOKENS, end_row, filed_row, inbox_row
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ class Writer:
         limit = _LARGEST_INBOX if self._flushing else _LARGEST_FILING
         for interception_id in list(islice(self._unfiled, limit)):
             unfiled = self._unfiled.pop(interception_id)
-            batch.filed.append(unfiled.row + (RUNNING if unfiled.end is None else unfiled.end[1:]))
+            batch.filed.append(filed_row(unfiled.row, unfiled.end))
             batch.filed_up_to = unfiled.number
             if unfiled.unsealed is not None:
                 batch.unsealed.add(unfiled.unsealed)

@@ -74,6 +74,12 @@ class KeyPool:
             return home
         return self._other(place, ()) or min(credentials, key=lambda one: self._until.get(one, 0.0))
 
+    def masked(self, text: str, also: Credential) -> str:
+        """The text with hints in the place of keys, these and one more."""
+        for credential in {*self._credentials, also}:
+            text = text.replace(credential.key, credential.hint)
+        return text
+
     def another(self, caller: str, tried: Collection[Credential]) -> Credential | None:
         """A key that is ready and not among those tried; None where there is no such key."""
         return self._other(crc32(caller.encode()), tried)

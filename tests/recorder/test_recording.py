@@ -36,6 +36,24 @@ async def test_an_end_and_its_facts_are_read_back_as_they_were_given(url: str) -
         assert await recorder.get(begun.id) == InterceptionRecord(begun, full_facts(), ended)
 
 
+@pytest.mark.parametrize("filed", [False, True])
+async def test_the_key_that_paid_in_the_end(url: str, filed: bool) -> None:
+    """An end may name another key than the start did, whether the start has moved to its place or not; one that names
+    none leaves it.
+    """
+    changed, kept = interception(), interception()
+    async with SQLRecorder(url) as recorder:
+        for begun in (changed, kept):
+            await recorder.start(begun)
+        if filed:
+            await recorder.get(changed.id)
+        await recorder.end(changed.id, ending(credential_hint="sk-...5678"), Facts())
+        await recorder.end(kept.id, ending(), Facts())
+    async with SQLRecorder(url) as recorder:
+        records = [await recorder.get(begun.id) for begun in (changed, kept)]
+    assert [record and record.interception.credential_hint for record in records] == ["sk-...5678", "sk-...1234"]
+
+
 async def test_rounds_are_added_up_in_their_order(url: str) -> None:
     """Facts of several rounds come back in the order in which they were observed."""
     begun = interception()

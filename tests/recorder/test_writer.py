@@ -100,16 +100,16 @@ async def test_what_ends_soon_is_put_in_its_place_once() -> None:
     writer = writer_on(sink)
     for name in ("a", "b"):
         await writer.start(name, (name,))
-        await writer.put(name, (name, "completed", 1), (name, 1, "{}"))
+        await writer.put(name, (name, "completed", None), (name, 1, "{}"))
     await writer.start("c", ("c",))
     await writer.flush()
-    await writer.put("c", ("c", "failed", 2), None)
+    await writer.put("c", ("c", "failed", None), None)
     assert await writer.close(1) == 0
     filings = [batch for batch in sink.written if batch.filed or batch.ends]
     assert [row[:2] for row in filings[0].filed] == [("a", "completed"), ("b", "completed"), ("c", "running")]
     assert [row[:2] for row in filings[0].facts] == [("a", 1), ("b", 1)]
     assert filings[0].ends == []
-    assert filings[1].ends == [("c", "failed", 2)]
+    assert filings[1].ends == [("c", "failed", None)]
     assert len(filings) == 2
     assert sink.left == set()
 

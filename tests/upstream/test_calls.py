@@ -49,8 +49,9 @@ class Desk:
 
     async def call(self, *, own: str | None = None, method: str = "POST", **more: Any) -> UpstreamResponse:
         url = URL(f"{self.upstream.base_url}/x")
-        outgoing = Outgoing(method, url, [], b"{}", **{"route": CHAT, "model": "m", **more})
-        return await self.caller.call(self.provider, ALICE, self.provider.credential(own, ALICE), outgoing)
+        credential = self.provider.credential(own, ALICE)
+        self.outgoing = Outgoing(method, url, [], b"{}", credential, **{"route": CHAT, "model": "m", **more})
+        return await self.caller.call(self.provider, ALICE, self.outgoing)
 
     async def answer(self, **more: Any) -> tuple[int, bytes, dict[str, str]]:
         response = await self.call(**more)

@@ -95,6 +95,34 @@ async def test_attempts_are_told_to_the_client() -> None:
         assert answer.headers["x-should-retry"] == "false"
 
 
+async def test_the_record_names_the_key_that_paid() -> None:
+    """Where the first key is limited, it is the next one's hint that stands in the record."""
+    async with running(LIMITED, Answer(200, b'{"id": "c1", "choices": []}')) as app:
+        answer = await app.chat()
+        assert answer.status_code == 200
+        record = await app.record(answer)
+        first, second = app.upstream.keys
+        assert first != second
+        assert record.interception.credential_hint == f"{second[:3]}...{second[-4:]}"
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+async def test_no_key_gets_into_a_record(answers: int) -> None:
+    """A provider that repeats the keys which it refuses is quoted with their hints, whichever of them it was."""
+
+    def repeat(key: str) -> Answer:
+        return Answer(401, b'{"error": {"message": "Incorrect API key provided: ' + key.encode() + b'"}}')
+
+    async with running(*(repeat(key) for key in (*KEYS, *KEYS)[:answers])) as app:
+        answer = await app.chat()
+        assert answer.status_code == 401
+        record = await app.record(answer)
+        assert record.ending is not None
+        assert record.ending.error is not None
+        assert "Incorrect API key provided: sk-..." in record.ending.error
+        assert not any(key in repr(record) for key in KEYS)
+
+
 async def test_passed_through_requests_use_the_keys() -> None:
     """A list of models comes with the next key where the first is limited."""
     async with running(LIMITED, Answer(200, b'{"data": []}')) as app:
