@@ -70,6 +70,7 @@ class Exchange:
     """One intercepted request and its response."""
 
     __slots__ = (
+        "_credential",
         "_engine",
         "_format",
         "_headers",
@@ -91,6 +92,7 @@ class Exchange:
         "_upstream_status",
     )
 
+    _credential: Credential
     _observer: Observer
     _reply: Reply
 
@@ -145,6 +147,7 @@ class Exchange:
         engine = self._engine
         interception = self._interception(request, credential)
         self._id = interception.id
+        self._credential = credential
         self._reply = Reply(self._send, self._id)
         try:
             await engine.recorder.start(interception)
@@ -166,9 +169,6 @@ class Exchange:
             with interruption:
                 await self._relay(request, credential, interruption)
             status, error = self._outcome()
-            if error:
-                # Some providers repeat the key that they refuse.
-                error = error.replace(credential.key, credential.hint or "")
         except ClientGone:
             pass
         except asyncio.CancelledError:
@@ -179,6 +179,7 @@ class Exchange:
         except OSError:
             logger.debug("interception %s: the client cannot be written to", self._id)
         except GatewayError as problem:
+            problem.message = self._masked(problem.message)
             status, error = Status.FAILED, problem.message
             await self._reply.fail(self._provider, problem, self._observer)
         except Exception:
@@ -204,12 +205,22 @@ class Exchange:
         if not self._recorded:
             facts = self._observer.facts() if self._loop is None else self._loop.facts(self._observer)
         self._complete(request, facts)
-        ending = Ending(status=status, ended_at=datetime.now(UTC), upstream_status=self._upstream_status, error=error)
+        ending = Ending(
+            status=status,
+            ended_at=datetime.now(UTC),
+            upstream_status=self._upstream_status,
+            error=error and self._masked(error),
+            credential_hint=self._credential.hint,
+        )
         logger.info(
             "interception %s %s: %s %s, upstream status %s",
             self._id, status, interception.provider, interception.route, self._upstream_status,
         )  # fmt: skip
         await self._record_end(ending, facts)
+
+    def _masked(self, text: str) -> str:
+        """Some providers repeat the key that they refuse."""
+        return self._provider.keys.masked(text, self._credential)
 
     async def _record_end(self, ending: Ending, facts: Facts) -> None:
         try:
@@ -323,9 +334,9 @@ class Exchange:
         if b"content-encoding" in self._headers:
             headers = [pair for pair in headers if pair[0] != "content-encoding"]
         url = provider.url(self._raw_path, self._scope["query_string"])
-        outgoing = Outgoing("POST", url, headers, body, self._route, request.model)
+        outgoing = Outgoing("POST", url, headers, body, credential, self._route, request.model)
         if self._tracer is None:
-            return await self._call(credential, outgoing)
+            return await self._call(outgoing)
         with self._tracer.start_as_current_span(
             "Intercept.ProcessRequest.Upstream",
             attributes={"aibridge.provider": provider.name, "gen_ai.request.model": request.model},
@@ -333,19 +344,21 @@ class Exchange:
             set_status_on_exception=False,
         ) as span:
             try:
-                response = await self._call(credential, outgoing)
+                response = await self._call(outgoing)
             except GatewayError as error:
                 fail(span, error)
                 raise
             span.set_attribute("http.response.status_code", response.status)
             return response
 
-    async def _call(self, credential: Credential, outgoing: Outgoing) -> aiohttp.ClientResponse:
+    async def _call(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
         try:
-            response = await self._engine.caller.call(self._provider, self._principal, credential, outgoing)
+            response = await self._engine.caller.call(self._provider, self._principal, outgoing)
         except GatewayError as error:
             self._upstream_status = error.upstream_status or self._upstream_status
             raise
+        finally:
+            self._credential = outgoing.credential
         self._upstream_status = response.status
         return response
 

@@ -44,7 +44,8 @@ async def relay_stream(
 ) -> None:
     """Relay whole events as they come, as far as the observer passes them on; the client's stream stays open.
 
-    Raises `GatewayError` where the stream breaks off, after what came whole has been relayed.
+    Raises `GatewayError` where the stream breaks off, after what came whole has been relayed; not where nothing is
+    missing but the end of the connection, or the upstream's own error has said what is wrong.
     """
     inflater = _inflater(response)
     framer = Framer()
@@ -70,7 +71,8 @@ async def relay_stream(
             await relay(chunk)
     except GatewayError:
         await relay(leftovers(response))
-        raise
+        if framer.rest or not (observer.over or observer.error):
+            raise
     if rest := framer.rest:
         # Some providers leave the last empty line out.
         kept = observer.stream(rest + b"\n\n")

@@ -47,6 +47,10 @@ class WovenObserver:
         return self._round.finished
 
     @property
+    def over(self) -> bool:
+        return self._round.over
+
+    @property
     def error(self) -> str | None:
         return self._round.error
 

@@ -81,7 +81,7 @@ def _telling(events: bytes) -> int:
 
 
 class _ChatObserver:
-    __slots__ = ("_asked", "_calls", "_open", "_usage", "error", "finished", "message_id")
+    __slots__ = ("_asked", "_calls", "_open", "_usage", "error", "finished", "message_id", "over")
 
     def __init__(self, request: ModelRequest) -> None:
         self._asked = request.usage_asked
@@ -90,6 +90,7 @@ class _ChatObserver:
         self._open: dict[tuple[int, int | str], _Call] = {}
         self.message_id = ""
         self.finished = False
+        self.over = False
         self.error: str | None = None
 
     def stream(self, block: bytes) -> bytes:
@@ -118,7 +119,7 @@ class _ChatObserver:
         """Take in an event; whether it is the one that the client did not ask for."""
         data = sse.data_of(event)
         if data.strip() == b"[DONE]":
-            self.finished = True
+            self.finished = self.over = True
             return False
         chunk = load(data)
         self.message_id = self.message_id or text(chunk.get("id"))

@@ -43,6 +43,10 @@ class Observer(Protocol):
         """Whether the message has come to its end: a stream that stops earlier has broken off."""
 
     @property
+    def over(self) -> bool:
+        """Whether the stream's last event has been seen."""
+
+    @property
     def error(self) -> str | None:
         """The error that the upstream itself reported, within the message or instead of it."""
 

@@ -75,6 +75,10 @@ class _MessagesObserver:
         self.finished = False
         self.error: str | None = None
 
+    @property
+    def over(self) -> bool:
+        return self.finished
+
     def stream(self, block: bytes) -> bytes:
         for mark in _TELLING:
             if mark in block:

@@ -74,6 +74,10 @@ class _ResponsesObserver:
         self.finished = False
         self.error: str | None = None
 
+    @property
+    def over(self) -> bool:
+        return self.finished
+
     def stream(self, block: bytes) -> bytes:
         if b'"sequence_number"' in block:
             self._last = block
