@@ -24,12 +24,22 @@ class Protocol(ResponseHandler):
         self._is_held = False
 
     def data_received(self, data: bytes) -> None:
+        if self._skip_payload:
+            data = self._without_body(data)
         super().data_received(data)
         if self._exception is None:
             return
         body = self._payload
         if body is not None and not body.is_eof() and body.exception() is None:
             body.set_exception(ClientPayloadError("the body's framing is broken"), self._exception)
+
+    def _without_body(self, data: bytes) -> bytes:
+        """An answer to HEAD without the body that some servers send all the same."""
+        head, blank_line, body = data.partition(b"\r\n\r\n")
+        if not body or body.startswith(b"HTTP/"):  # after an interim answer
+            return data
+        self.force_close()
+        return head + blank_line
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self._reading_paused:

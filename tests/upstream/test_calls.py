@@ -104,6 +104,16 @@ async def test_last_answer_is_passed_on() -> None:
         assert len(one.upstream.requests) == 3
 
 
+@pytest.mark.parametrize("body", [b"", b'{"data": []}'])
+async def test_an_answer_to_head_has_no_body(body: bytes) -> None:
+    """Also where the upstream sends one, which some do; the connection is not used again then."""
+    async with desk(Answer(200, body, {"content-length": "12"})) as one:
+        for _ in range(2):
+            status, received, headers = await one.answer(method="HEAD", route="")
+            assert (status, received, headers["content-length"]) == (200, b"", "12")
+        assert one.upstream.connections == (2 if body else 1)
+
+
 async def test_our_last_word_replaces_the_upstreams() -> None:
     """Two words would be none: SDKs read them joined."""
     async with desk(Answer(503, headers={"X-Should-Retry": "true"})) as one:
