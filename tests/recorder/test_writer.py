@@ -344,3 +344,20 @@ async def test_a_closed_recorder_refuses_starts(url: str) -> None:
         await recorder.start(interception())
     with pytest.raises(RecorderUnavailable):
         await recorder.start(interception())
+
+
+async def test_starts_that_come_one_after_the_other_share_a_commit() -> None:
+    """Under load, as under a flood whose requests get their turns one by one: a commit waits for the next few. One that
+    comes alone waits for nobody.
+    """
+    sink = GatedSink()
+    sink.gate.set()
+    writer = writer_on(sink)
+    await writer.start("alone", ("alone",))
+    pair = [begin(writer, name) for name in ("a", "b", "c")]
+    for name in ("d", "e"):
+        await asyncio.sleep(0)
+        pair.append(begin(writer, name))
+    await asyncio.gather(*pair)
+    assert [len(names) for names in sink.inboxes if names] == [1, 5]
+    assert await writer.close(1) == 0
