@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
-from .body import ClientGone
 from .errors import ConfigurationError, GatewayError
-from .exchange import Engine, Exchange
-from .fair_queue import START
+from .exchange import Engine, Exchange, pass_through
+from .exchange.body import ClientGone
+from .exchange.fair_queue import START
+from .exchange.interruption import Interruption
+from .exchange.refusal import send_error
+from .exchange.toolset import Toolset
 from .inprocess import clients
-from .interruption import Interruption
 from .mcp import NoTools, Tool, Tools
 from .observability.tracing import tracer
-from .passthrough import pass_through
 from .principal import Principal
 from .providers import Provider
 from .providers.path import raw_tail
-from .refusal import send_error
-from .toolset import Toolset
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

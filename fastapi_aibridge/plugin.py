@@ -20,8 +20,8 @@ from .credentials import ClientKeys, caller_token, same_token
 from .dependencies import PrincipalResolver
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
+from .exchange.limits import Limits
 from .garbage import FrozenHeap
-from .limits import Limits
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
 from .observability.instrumentation import instrument

@@ -19,10 +19,10 @@ from ..bridge import RequestBridge
 from ..credentials import caller_token
 from ..dependencies import Declared, checked, declared
 from ..errors import GatewayError, PoolShutdown
+from ..exchange.refusal import send_error
 from ..pool import CachedBridgePool
 from ..principal import Principal
 from ..providers import Provider
-from ..refusal import send_error
 from ..settings import RESERVED_NAMES
 
 logger = logging.getLogger(__name__)

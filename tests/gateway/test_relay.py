@@ -10,7 +10,8 @@ import zlib
 import pytest
 import zstandard
 
-from fastapi_aibridge import Status, relay
+from fastapi_aibridge import Status
+from fastapi_aibridge.exchange import relay
 
 from .bodies import CHAT, MESSAGES, RESPONSES, WIRES, Wire
 from .gateway import ANTHROPIC_KEY, OPENAI_KEY, gateway

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from fastapi_aibridge import AIBridge, Status, reply
+from fastapi_aibridge import AIBridge, Status
+from fastapi_aibridge.exchange import reply
 
 from .bodies import CHAT, WIRES, Wire
 from .gateway import ADMIN, LIMIT, CountingRecorder, Gateway, gateway, settings_for

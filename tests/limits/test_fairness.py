@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from fastapi_aibridge import AIBridge, MemoryRecorder, Settings
-from fastapi_aibridge.fair_queue import QUANTUM
+from fastapi_aibridge.exchange.fair_queue import QUANTUM
 from tests.waiting import until
 
 from ..load.upstream import PacedUpstream

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fastapi_aibridge import GatewayError, LimitSettings
-from fastapi_aibridge.limits import Limits
+from fastapi_aibridge.exchange.limits import Limits
 
 from ..pool.clock import settled
 from ..upstream.clock import MovableClock

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastapi_aibridge.exchange.tool_memory import ToolMemory
 from fastapi_aibridge.testing import Reply
-from fastapi_aibridge.tool_memory import ToolMemory
 
 from ..formats.observing import PLAUSIBLE, blocks, lean
 from .driving import KINDS, NAMES, OWNER, TOOLS, Kind, answer_to, call, encoded, own_call, play

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge import tool_memory
+from fastapi_aibridge.exchange import tool_memory
+from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
 from fastapi_aibridge.testing import Reply
-from fastapi_aibridge.tool_memory import OwnMemory, ToolMemory
 
 from .driving import CHAT, KINDS, MESSAGES, OWNER, RESPONSES, Kind, Played, call, own_call, play, remembering
 

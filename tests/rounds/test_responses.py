@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.exchange.tool_loop import WovenObserver
 from fastapi_aibridge.formats.rounds import Part, Result
 from fastapi_aibridge.testing import Reply
-from fastapi_aibridge.tool_loop import WovenObserver
 
 from .driving import NAMES, RESPONSES, call, play, remembering
 

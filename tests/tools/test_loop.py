@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge import Status, tool_loop
+from fastapi_aibridge import Status
+from fastapi_aibridge.exchange import tool_loop
 from fastapi_aibridge.testing import Received, Reply, ToolCall, Usage
 from tests.waiting import until
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.types import Message, Receive
 
-from fastapi_aibridge.body import ClientGone, read_body
 from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.exchange.body import ClientGone, read_body
 
 pytestmark = pytest.mark.anyio
 

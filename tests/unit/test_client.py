@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_aibridge.client import CLIENTS, guess_client, guess_session
+from fastapi_aibridge.exchange.client import CLIENTS, guess_client, guess_session
 
 SESSION = "0f8b1c0e-8d4a-4f6e-9f57-3f4b6f0f6c11"
 

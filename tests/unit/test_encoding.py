@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_aibridge.body import decode_body
-from fastapi_aibridge.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts_gzip, decode
 from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.exchange.body import decode_body
+from fastapi_aibridge.exchange.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts_gzip, decode
 
 BODY = b'{"model":"gpt-5","input":"' + b"abc" * 1000 + b'"}'
 

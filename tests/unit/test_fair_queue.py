@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.fair_queue import PIECE, QUANTUM, START, FairQueue, Share
+from fastapi_aibridge.exchange.fair_queue import PIECE, QUANTUM, START, FairQueue, Share
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from starlette.types import Message
 
-from fastapi_aibridge import interruption as module
-from fastapi_aibridge.body import ClientGone
-from fastapi_aibridge.interruption import Interruption
+from fastapi_aibridge.exchange import interruption as module
+from fastapi_aibridge.exchange.body import ClientGone
+from fastapi_aibridge.exchange.interruption import Interruption
 
 pytestmark = pytest.mark.anyio
 

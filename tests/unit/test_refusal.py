@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from starlette.types import Message
 
 from fastapi_aibridge.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
+from fastapi_aibridge.exchange.refusal import send_error
 from fastapi_aibridge.providers import AnthropicProvider, OpenAIProvider, Provider
-from fastapi_aibridge.refusal import send_error
 from fastapi_aibridge.settings import ProviderSettings
 
 pytestmark = pytest.mark.anyio

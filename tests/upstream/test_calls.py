@@ -12,9 +12,9 @@ from prometheus_client import generate_latest
 from yarl import URL
 
 from fastapi_aibridge import GatewayError, OpenAIProvider, Principal, ProviderSettings
-from fastapi_aibridge.calls import Caller, Outgoing
+from fastapi_aibridge.exchange.calls import Caller, Outgoing
+from fastapi_aibridge.exchange.relay import answer_headers
 from fastapi_aibridge.observability import Metrics
-from fastapi_aibridge.relay import answer_headers
 from fastapi_aibridge.upstream import UpstreamClient
 from fastapi_aibridge.upstream.breaker import CircuitOpen
 from fastapi_aibridge.upstream.client import AHEAD, UpstreamResponse, read_some

@@ -7,9 +7,9 @@ import logging
 
 from starlette.types import Message, Send
 
-from .errors import GatewayError
-from .formats import Observer
-from .providers import Provider
+from ..errors import GatewayError
+from ..formats import Observer
+from ..providers import Provider
 from .refusal import send_error
 
 logger = logging.getLogger(__name__)

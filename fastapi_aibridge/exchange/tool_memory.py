@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from cachetools import LRUCache
 
-from .formats.rounds import Held
+from ..formats.rounds import Held
 
 HELD_SIZE = 32 * 1024 * 1024
 """Bytes of tool results that are held, for all principals together."""

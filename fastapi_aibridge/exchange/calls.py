@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from .errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
-from .observability import Metrics
-from .principal import Principal
-from .providers import Credential, Provider
-from .upstream.breaker import CircuitOpen
-from .upstream.client import RawHeaders, UpstreamClient, UpstreamResponse
-from .upstream.keys import CENTRALIZED
-from .upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
+from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
+from ..observability import Metrics
+from ..principal import Principal
+from ..providers import Credential, Provider
+from ..upstream.breaker import CircuitOpen
+from ..upstream.client import RawHeaders, UpstreamClient, UpstreamResponse
+from ..upstream.keys import CENTRALIZED
+from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
 
 _UNAVAILABLE = {503, 504, 529}
 """What a breaker counts. 429 is no failure: it says how long to wait."""

@@ -9,19 +9,19 @@ from typing import TypeVar
 
 import aiohttp
 
-from .errors import GatewayError
+from ..errors import GatewayError
+from ..formats import Observer
+from ..formats.rounds import Part, Result, Rounds, ToolCall
+from ..mcp import Image, Text, ToolResult
+from ..observability import Metrics
+from ..recorder import Facts, ToolUsage
+from ..upstream.client import read_some
 from .fair_queue import Share
-from .formats import Observer
-from .formats.rounds import Part, Result, Rounds, ToolCall
 from .interruption import Interruption
-from .mcp import Image, Text, ToolResult
-from .observability import Metrics
-from .recorder import Facts, ToolUsage
 from .relay import decoded_answer, is_stream, read_answer, relay_answer, relay_stream, send_whole
 from .reply import Reply
 from .tool_memory import OwnMemory
 from .toolset import Toolset
-from .upstream.client import read_some
 
 MAX_ROUNDS = 25
 """Upstream messages of one interception. In the last one the model may call nothing any more."""

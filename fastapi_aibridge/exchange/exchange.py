@@ -14,56 +14,30 @@ import aiohttp
 from opentelemetry.trace import Tracer
 from starlette.types import Receive, Scope, Send
 
+from ..credentials import own_key
+from ..errors import GatewayError, RecorderUnavailable
+from ..formats import Format, ModelRequest, Observer
+from ..formats.rounds import Rounds
+from ..observability.tracing import fail
+from ..principal import Principal
+from ..providers import Credential, Provider
+from ..providers.headers import upstream_headers
+from ..recorder import Ending, Facts, Interception, Prompt, Status
+from ..recorder.identifier import new_id
 from .body import ClientGone, decode_body, read_body
-from .calls import Caller, Outgoing
+from .calls import Outgoing
 from .client import guess_client, guess_session
-from .credentials import own_key
 from .encoding import accepts_gzip
-from .errors import GatewayError, RecorderUnavailable
-from .fair_queue import FairQueue, Share
-from .formats import Format, ModelRequest, Observer
-from .formats.rounds import Rounds
+from .engine import Engine
+from .fair_queue import Share
 from .interruption import Interruption
-from .limits import Limits
-from .observability import Metrics
-from .observability.tracing import fail
-from .principal import Principal
-from .providers import Credential, Provider
-from .providers.headers import upstream_headers
-from .recorder import Ending, Facts, Interception, Prompt, Recorder, Status
-from .recorder.identifier import new_id
 from .relay import is_stream, relay_answer, relay_stream
 from .reply import Reply
-from .settings import LimitSettings
 from .tool_loop import ToolLoop, WovenObserver
-from .tool_memory import OwnMemory, ToolMemory
+from .tool_memory import OwnMemory
 from .toolset import Toolset
-from .upstream.client import UpstreamClient
 
 logger = logging.getLogger(__name__)
-
-
-class Engine:
-    """What the exchanges of all bridges of an app share."""
-
-    def __init__(
-        self,
-        *,
-        client: UpstreamClient,
-        recorder: Recorder,
-        metrics: Metrics,
-        limits: Limits | None = None,
-        max_body_size: int,
-        private_headers: frozenset[bytes] = frozenset(),
-    ) -> None:
-        self.caller = Caller(client, metrics)
-        self.recorder = recorder
-        self.metrics = metrics
-        self.limits = limits or Limits(LimitSettings())
-        self.max_body_size = max_body_size
-        self.private_headers = private_headers
-        self.tool_memory = ToolMemory()
-        self.queue = FairQueue()
 
 
 class Exchange:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Receive, Scope
 
+from ..errors import GatewayError
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
-from .errors import GatewayError
 
 
 class ClientGone(Exception):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import orjson
 from starlette.types import Send
 
-from .errors import GatewayError
-from .formats.anthropic_errors import error_body as anthropic_body
-from .formats.openai_errors import error_object
-from .providers import Provider
+from ..errors import GatewayError
+from ..formats.anthropic_errors import error_body as anthropic_body
+from ..formats.openai_errors import error_object
+from ..providers import Provider
 
 
 async def send_error(

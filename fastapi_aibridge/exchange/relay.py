@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
+from ..errors import GatewayError, UpstreamUnreachable
+from ..formats import Observer
+from ..formats.sse import Framer
+from ..providers.headers import client_headers
+from ..upstream.client import UpstreamResponse, hold, leftovers, read_some
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
-from .errors import GatewayError, UpstreamUnreachable
 from .fair_queue import PIECE, Share
-from .formats import Observer
-from .formats.sse import Framer
 from .interruption import Interruption
-from .providers.headers import client_headers
 from .reply import RawHeaders, Reply
-from .upstream.client import UpstreamResponse, hold, leftovers, read_some
 
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .formats import Format
-from .mcp import Tool, Tools
+from ..formats import Format
+from ..mcp import Tool, Tools
 
 
 class Toolset:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import aiohttp
 from starlette.types import Message, Receive, Scope, Send
 
+from ..credentials import own_key
+from ..errors import GatewayError
+from ..principal import Principal
+from ..providers import Provider
+from ..providers.headers import upstream_headers
+from ..upstream.client import read_some
 from .body import read_body
 from .calls import Outgoing
-from .credentials import own_key
-from .errors import GatewayError
-from .exchange import Engine
+from .engine import Engine
 from .interruption import Interruption
-from .principal import Principal
-from .providers import Provider
-from .providers.headers import upstream_headers
 from .relay import answer_headers
-from .upstream.client import read_some
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """Others may have changed something upstream when they break off, and are not sent again."""

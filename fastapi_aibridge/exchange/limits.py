@@ -10,8 +10,8 @@ import math
 import time
 from collections.abc import Callable
 
-from .errors import GatewayError
-from .settings import LimitSettings
+from ..errors import GatewayError
+from ..settings import LimitSettings
 
 
 class Limits:

@@ -1,0 +1,7 @@
+"""One request and its response, from the first byte to the end of its record, for all formats, streamed or not."""
+
+from .engine import Engine
+from .exchange import Exchange
+from .passthrough import pass_through
+
+__all__ = ["Engine", "Exchange", "pass_through"]

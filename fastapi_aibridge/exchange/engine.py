@@ -1,0 +1,35 @@
+"""What outlives an exchange."""
+
+from __future__ import annotations
+
+from ..observability import Metrics
+from ..recorder import Recorder
+from ..settings import LimitSettings
+from ..upstream.client import UpstreamClient
+from .calls import Caller
+from .fair_queue import FairQueue
+from .limits import Limits
+from .tool_memory import ToolMemory
+
+
+class Engine:
+    """What the exchanges of all bridges of an app share."""
+
+    def __init__(
+        self,
+        *,
+        client: UpstreamClient,
+        recorder: Recorder,
+        metrics: Metrics,
+        limits: Limits | None = None,
+        max_body_size: int,
+        private_headers: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.caller = Caller(client, metrics)
+        self.recorder = recorder
+        self.metrics = metrics
+        self.limits = limits or Limits(LimitSettings())
+        self.max_body_size = max_body_size
+        self.private_headers = private_headers
+        self.tool_memory = ToolMemory()
+        self.queue = FairQueue()
