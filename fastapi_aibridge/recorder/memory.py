@@ -8,7 +8,7 @@ from datetime import UTC, date
 
 from .content import ending_without_content, facts_without_content
 from .cursor import decode_cursor, encode_cursor, to_microseconds
-from .recorder import InterceptionQuery, Page
+from .recorder import InterceptionFilter, InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
 from .usage import UsageBy, UsageQuery, UsageRow, usage_row
 
@@ -94,7 +94,7 @@ class MemoryRecorder:
             for key, total in sorted(sums.items(), key=lambda item: tuple(map(str, item[0])))
         ]
 
-    def _matching(self, query: InterceptionQuery | UsageQuery) -> builtins.list[InterceptionRecord]:
+    def _matching(self, query: InterceptionFilter) -> builtins.list[InterceptionRecord]:
         after = None if query.started_after is None else to_microseconds(query.started_after)
         before = None if query.started_before is None else to_microseconds(query.started_before)
         wanted = [

@@ -8,18 +8,17 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .cursor import decode_cursor, encode_cursor, to_microseconds
-from .recorder import InterceptionQuery, Page
+from .recorder import InterceptionFilter, InterceptionQuery, Page
 from .records import InterceptionRecord
 from .rows import record, storable
 from .schema import facts, interceptions
-from .usage import UsageQuery
 
 LARGEST_PAGE = 1000
 
 _table = interceptions.c
 
 
-def conditions(query: InterceptionQuery | UsageQuery, *, columns: Any = _table) -> list[ColumnElement[bool]]:
+def conditions(query: InterceptionFilter, *, columns: Any = _table) -> list[ColumnElement[bool]]:
     """The query's filters; not its cursor."""
     wanted: list[ColumnElement[bool]] = [
         columns[name] == storable(value)

@@ -29,19 +29,27 @@ class Recorder(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InterceptionQuery:
-    """Which interceptions to list, newest first. The bounds in time are half open: from `started_after` on,
-    before `started_before`.
+class InterceptionFilter:
+    """Which interceptions are meant. The bounds in time are half open: from `started_after` on, before
+    `started_before`.
     """
 
-    limit: int = 50
-    cursor: str | None = None
     initiator_id: str | None = None
     provider: str | None = None
     model: str | None = None
     session_id: str | None = None
     started_after: datetime | None = None
     started_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterceptionQuery(InterceptionFilter):
+    """Which interceptions to list, newest first, `limit` of them from the cursor of the page before. The bounds in
+    time are half open: from `started_after` on, before `started_before`.
+    """
+
+    limit: int = 50
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

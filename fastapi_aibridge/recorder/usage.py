@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
+
+from .recorder import InterceptionFilter
 
 
 class UsageBy(StrEnum):
@@ -19,16 +21,10 @@ class UsageBy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UsageQuery:
-    """What to add up. The filters are the listing's; without `by` there is one row, the sum of all."""
+class UsageQuery(InterceptionFilter):
+    """What to add up; without `by` there is one row, the sum of all."""
 
     by: tuple[UsageBy, ...] = ()
-    initiator_id: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    session_id: str | None = None
-    started_after: datetime | None = None
-    started_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
