@@ -70,9 +70,14 @@ class Database:
                 if not path.exists():
                     raise ConfigurationError(f"there is no database {name!r}")
                 return self.url
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # It will hold prompts: for nobody else to read. Its log files inherit this.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # It will hold prompts: for nobody else to read. Its log files inherit this.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            except OSError as error:
+                raise ConfigurationError(
+                    f"AIBRIDGE_RECORDER__URL: the database {name!r} cannot be written: {error.strerror}"
+                ) from error
         return self.url
 
     def sink(self) -> Sink:
