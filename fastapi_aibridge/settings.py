@@ -157,7 +157,7 @@ class LimitSettings(_Section):
 
     max_concurrent: int = Field(default=4096, ge=1)
     max_concurrent_per_principal: int | None = Field(default=None, ge=1)
-    max_wait: Duration = 1.0
+    max_wait: Duration = 3.0
     """How long a request over its principal's limit waits for its turn."""
     requests: int | None = Field(default=None, ge=1)
     """Requests of one principal in each `window`."""
