@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from ..formats.rounds import PREFIX
+
 MAX_LENGTH = 64
 _DIGITS = 12
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
@@ -28,7 +30,7 @@ class Names:
 
     def name(self, server: str, tool: str) -> str:
         """The injected name of one server's tool."""
-        plain = f"bmcp_{server}_{tool}"
+        plain = f"{PREFIX}{server}_{tool}"
         safe = _ODD.sub("_", plain)
         if safe == plain and len(plain) <= MAX_LENGTH and server not in self._ambiguous and not _MARKED.search(plain):
             return plain

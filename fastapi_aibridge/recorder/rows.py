@@ -28,7 +28,7 @@ Tokens = tuple[int, int, int, int]
 """Input, output, cache read, cache write."""
 
 NO_TOKENS: Tokens = (0, 0, 0, 0)
-RUNNING = ("running", None, None, None, *NO_TOKENS)
+_RUNNING = ("running", None, None, None, *NO_TOKENS)
 """The end's part of the row of an interception that goes on."""
 
 _MAX = 2**63 - 1
@@ -99,7 +99,7 @@ def end_row(interception_id: str, ending: Ending, tokens: Tokens) -> tuple[Any, 
 def filed_row(start: tuple[Any, ...], end: tuple[Any, ...] | None) -> tuple[Any, ...]:
     """The values of `FILED_COLUMNS` for those of `START_COLUMNS` and, once it has ended, of `END_COLUMNS`."""
     if end is None:
-        return start + RUNNING
+        return start + _RUNNING
     _, *state, hint = end
     if hint is not None and hint != start[_HINT]:
         start = (*start[:_HINT], hint, *start[_HINT + 1 :])

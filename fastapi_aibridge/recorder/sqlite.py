@@ -19,7 +19,6 @@ from .schema import (
     FACT_COLUMNS,
     FILED_COLUMNS,
     INBOX_COLUMNS,
-    STATE_COLUMNS,
     end_assignments,
     facts,
     inbox,
@@ -29,8 +28,7 @@ from .schema import (
 
 _Job = tuple[Batch, asyncio.Future[None]]
 
-_AGAIN = (*STATE_COLUMNS, "credential_hint")
-ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _AGAIN)}"
+ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS[1:])}"
 """For a batch that is written again, and for one of a recorder that was taken for dead."""
 
 # A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has

@@ -188,8 +188,9 @@ def parameters(tool: Tool) -> dict[str, Any]:
 _NOT_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
 
 
-_MARK = b'"bmcp_'
-"""How all injected names begin."""
+PREFIX = "bmcp_"
+"""How the names of all injected tools begin."""
+_MARK = f'"{PREFIX}'.encode()
 
 
 def offered(body: bytes, names: frozenset[str], definitions: bytes) -> tuple[frozenset[str], bytes]:
