@@ -16,6 +16,8 @@ from .table import Table
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 ON_STAGE = ("blocking", "streamed", "events", "burst", "fairness")
 ALONE = ("pool_hits", "in_process")
+ONCE = ("burst", "fairness")
+"""Measured in one round, however many are asked for."""
 BUSY = 0.1
 """The share of a core that others may take before a warning is due."""
 
@@ -38,7 +40,8 @@ def main() -> int:
     if options.write:
         for table in tables:
             length = f" of {options.seconds} s" if table.name in ON_STAGE else ""
-            note = f"{conditions}; medians of {options.rounds} rounds{length}."
+            rounds = "one round" if table.name in ONCE else f"medians of {options.rounds} rounds{length}"
+            note = f"{conditions}; {rounds}."
             Table(table.name, table.columns, table.rows, note).write(PAGE)
     return 0
 
