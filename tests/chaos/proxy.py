@@ -65,8 +65,9 @@ class Link:
         self.open = False
 
     async def half_close(self) -> None:
-        """FIN, and the other direction stays open until the gateway has closed it."""
-        self._writer.write_eof()
+        """FIN, and the other direction stays open until the gateway has closed it, which it may have done before."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
         await self.silence()
 
     async def silence(self) -> None:

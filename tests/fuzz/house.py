@@ -46,7 +46,7 @@ class House:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             async with asyncio.timeout(LIMIT):
-                with contextlib.suppress(ConnectionError):
+                with contextlib.suppress(OSError):
                     writer.write(data)
                     if finish:
                         writer.write_eof()
