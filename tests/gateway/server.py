@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 from starlette.types import ASGIApp
+
+from tests.waiting import until
 
 LIMIT = 10.0
 
@@ -38,12 +40,22 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._as_deployed or self.server_state.tasks:
             await super().shutdown(sockets)
-            return
-        for listening in self.servers:
-            listening.close()
+        else:
+            for listening in self.servers:
+                listening.close()
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await self.lifespan.shutdown()
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        """A loop that ends before its connections leaves them to the garbage collector, which complains."""
+        await asyncio.sleep(0)
+        with suppress(TimeoutError):
+            await until(lambda: not self.server_state.connections, 1)
         for connection in list(self.server_state.connections):
-            connection.shutdown()
-        await self.lifespan.shutdown()
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
         return nullcontext()
