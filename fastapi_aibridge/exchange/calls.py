@@ -18,8 +18,9 @@ from ..observability import Metrics
 from ..principal import Principal
 from ..providers import Credential, Provider
 from ..upstream.breaker import CircuitOpen
-from ..upstream.client import RawHeaders, UpstreamClient, UpstreamResponse
+from ..upstream.client import UpstreamClient
 from ..upstream.keys import CENTRALIZED
+from ..upstream.response import RawHeaders, UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
 
 _UNAVAILABLE = {503, 504, 529}
@@ -47,6 +48,8 @@ class Outgoing:
     route: str = ""
     """With the model, what a breaker watches; empty where none does."""
     model: str = ""
+    streaming: bool = False
+    """Whether it asks for a stream."""
     repeatable: bool = True
     """Whether it may be sent again when the upstream may have carried it out. Making text again harms nobody."""
 
@@ -117,7 +120,7 @@ class Caller:
         try:
             response = await self._client.send(outgoing.method, outgoing.url, headers, outgoing.body, provider.timeout)
             if route and response.status < 400:
-                await response.read_ahead()
+                await response.read_ahead(stream_asked=outgoing.streaming)
         except GatewayError as error:
             if route:
                 breakers.failed(route, model, generation)

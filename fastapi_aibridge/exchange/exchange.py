@@ -10,7 +10,6 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 
-import aiohttp
 from opentelemetry.trace import Tracer
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +23,7 @@ from ..providers import Credential, Provider
 from ..providers.headers import upstream_headers
 from ..recorder import Ending, Facts, Interception, Prompt, Status
 from ..recorder.identifier import new_id
+from ..upstream.response import UpstreamResponse
 from .body import ClientGone, decode_body, read_body
 from .calls import Outgoing
 from .client import guess_client, guess_session
@@ -31,7 +31,7 @@ from .encoding import accepts_gzip
 from .engine import Engine
 from .fair_queue import Share
 from .interruption import Interruption
-from .relay import is_stream, relay_answer, relay_stream
+from .relay import relay_answer, relay_stream
 from .reply import Reply
 from .tool_loop import ToolLoop, WovenObserver
 from .tool_memory import OwnMemory
@@ -233,7 +233,7 @@ class Exchange:
         response = await self._call_upstream(request, credential, body)
         observer, reply = self._observer, self._reply
         try:
-            if is_stream(response):
+            if response.streams:
                 await relay_stream(response, observer, reply, self._share)
                 interruption.settle()
                 await reply.finish()
@@ -295,9 +295,7 @@ class Exchange:
         for usage in facts.token_usages:
             self._engine.metrics.tokens(self._provider.name, usage)
 
-    async def _call_upstream(
-        self, request: ModelRequest, credential: Credential, body: bytes
-    ) -> aiohttp.ClientResponse:
+    async def _call_upstream(self, request: ModelRequest, credential: Credential, body: bytes) -> UpstreamResponse:
         provider = self._provider
         headers = upstream_headers(
             self._scope["headers"], self._engine.private_headers, own_account=credential.kind == "byok"
@@ -308,7 +306,9 @@ class Exchange:
         if b"content-encoding" in self._headers:
             headers = [pair for pair in headers if pair[0] != "content-encoding"]
         url = provider.url(self._raw_path, self._scope["query_string"])
-        outgoing = Outgoing("POST", url, headers, body, credential, self._route, request.model)
+        outgoing = Outgoing(
+            "POST", url, headers, body, credential, self._route, request.model, streaming=request.streaming
+        )
         if self._tracer is None:
             return await self._call(outgoing)
         with self._tracer.start_as_current_span(
@@ -325,7 +325,7 @@ class Exchange:
             span.set_attribute("http.response.status_code", response.status)
             return response
 
-    async def _call(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
+    async def _call(self, outgoing: Outgoing) -> UpstreamResponse:
         try:
             response = await self._engine.caller.call(self._provider, self._principal, outgoing)
         except GatewayError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import aiohttp
 from starlette.types import Message, Receive, Scope, Send
 
 from ..credentials import own_key
@@ -10,7 +9,7 @@ from ..errors import GatewayError
 from ..principal import Principal
 from ..providers import Provider
 from ..providers.headers import upstream_headers
-from ..upstream.client import read_some
+from ..upstream.response import UpstreamResponse
 from .body import read_body
 from .calls import Outgoing
 from .engine import Engine
@@ -65,12 +64,12 @@ async def pass_through(
         raise
 
 
-async def _relay(response: aiohttp.ClientResponse, send: Send, interruption: Interruption) -> None:
-    chunk = await read_some(response)
+async def _relay(response: UpstreamResponse, send: Send, interruption: Interruption) -> None:
+    chunk = await response.read_some()
     head = answer_headers(response)
     await send({"type": "http.response.start", "status": response.status, "headers": head})
     while chunk:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        chunk = await read_some(response)
+        chunk = await response.read_some()
     interruption.settle()
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import aiohttp
-
 from ..errors import GatewayError, UpstreamUnreachable
 from ..formats import Observer
 from ..formats.sse import Framer
 from ..providers.headers import client_headers
-from ..upstream.client import UpstreamResponse, hold, leftovers, read_some
+from ..upstream.response import UpstreamResponse
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
 from .fair_queue import PIECE, Share
 from .interruption import Interruption
@@ -22,25 +20,21 @@ OBSERVED_SIZE = 64 * 1024 * 1024
 INFLATED_AT_ONCE = 4096
 """Bytes of a compressed stream."""
 
-Read = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
+Read = Callable[[UpstreamResponse], Awaitable[bytes]]
 
 
-def is_stream(response: aiohttp.ClientResponse) -> bool:
-    return response.status == 200 and response.headers.get("content-type", "")[:17].lower() == "text/event-stream"
-
-
-def encoding_of(response: aiohttp.ClientResponse) -> str:
+def encoding_of(response: UpstreamResponse) -> str:
     return response.headers.get("content-encoding", "identity").strip().lower() or "identity"
 
 
-def answer_headers(response: aiohttp.ClientResponse, *dropped: bytes) -> RawHeaders:
+def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
     """What the client gets of the upstream's headers, less those `dropped`, and the gateway's own word on them."""
-    notes = response.notes if isinstance(response, UpstreamResponse) else ()
+    notes = response.notes
     return [*client_headers(response.raw_headers, *dropped, *(name for name, _ in notes)), *notes]
 
 
 async def relay_stream(
-    response: aiohttp.ClientResponse, observer: Observer, reply: Reply, share: Share, read: Read = read_some
+    response: UpstreamResponse, observer: Observer, reply: Reply, share: Share, read: Read = UpstreamResponse.read_some
 ) -> None:
     """Relay whole events as they come, as far as the observer passes them on; the client's stream stays open.
 
@@ -67,10 +61,10 @@ async def relay_stream(
     try:
         while chunk := await read(response):
             if not share.take(PIECE):
-                await hold(response, share.turn(PIECE))
+                await response.hold(share.turn(PIECE))
             await relay(chunk)
     except GatewayError:
-        await relay(leftovers(response))
+        await relay(response.leftovers())
         if framer.rest or not (observer.over or observer.error):
             raise
     if rest := framer.rest:
@@ -82,7 +76,7 @@ async def relay_stream(
         raise UpstreamUnreachable("the upstream's stream ended before its last event")
 
 
-def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
+def _inflater(response: UpstreamResponse) -> Inflater | None:
     """For a stream that comes compressed although it was asked for as it is: cut and ended it can be only decoded."""
     encoding = encoding_of(response)
     if encoding == "identity":
@@ -93,13 +87,13 @@ def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
         raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from None
 
 
-async def read_answer(response: aiohttp.ClientResponse, read: Read = read_some) -> tuple[bytes, bool]:
+async def read_answer(response: UpstreamResponse) -> tuple[bytes, bool]:
     """The body of an answer that is no stream, as it was sent, and whether that is all of it: it ends where it is
     larger than `OBSERVED_SIZE`. Raises `GatewayError` where the answer breaks off.
     """
     pieces: list[bytes] = []
     size = 0
-    while chunk := await read(response):
+    while chunk := await response.read_some():
         pieces.append(chunk)
         size += len(chunk)
         if size > OBSERVED_SIZE:
@@ -107,7 +101,7 @@ async def read_answer(response: aiohttp.ClientResponse, read: Read = read_some) 
     return pieces[0] if len(pieces) == 1 else b"".join(pieces), True
 
 
-def decoded_answer(response: aiohttp.ClientResponse, body: bytes) -> bytes | None:
+def decoded_answer(response: UpstreamResponse, body: bytes) -> bytes | None:
     """The body without its content encoding; None where that is not known here, or the body too large for it.
 
     Raises `GatewayError` where the body of a message is not encoded as it says; an error's is passed on all the same.
@@ -125,8 +119,19 @@ def decoded_answer(response: aiohttp.ClientResponse, body: bytes) -> bytes | Non
         raise UpstreamUnreachable(f"the upstream's answer cannot be read: {error}") from error
 
 
+def observed(response: UpstreamResponse, body: bytes, observer: Observer) -> bytes | None:
+    """The body without its content encoding, once the observer has seen it; None where it cannot be decoded.
+
+    Raises `GatewayError` where it should be a message and cannot even be one: nothing that reads JSON could take it.
+    """
+    decoded = decoded_answer(response, body)
+    if decoded is not None and not observer.blocking(decoded) and response.status == 200:
+        raise UpstreamUnreachable("the upstream's answer is not a JSON object")
+    return decoded
+
+
 async def relay_answer(
-    response: aiohttp.ClientResponse,
+    response: UpstreamResponse,
     observer: Observer,
     accept_encoding: bytes,
     reply: Reply,
@@ -138,9 +143,8 @@ async def relay_answer(
         await _relay_rest(response, body, reply, interruption)
         return
     dropped = [b"content-length"]
-    decoded = decoded_answer(response, body)
+    decoded = observed(response, body, observer)
     if decoded is not None:
-        observer.blocking(decoded)
         encoding = encoding_of(response)
         if encoding != "identity" and not accepts(accept_encoding.decode("latin-1"), encoding):
             body = decoded
@@ -149,7 +153,7 @@ async def relay_answer(
 
 
 async def send_whole(
-    response: aiohttp.ClientResponse, body: bytes, reply: Reply, interruption: Interruption, *dropped: bytes
+    response: UpstreamResponse, body: bytes, reply: Reply, interruption: Interruption, *dropped: bytes
 ) -> None:
     """The upstream's status and headers, less those `dropped`, with this body."""
     head = answer_headers(response, *dropped)
@@ -160,12 +164,12 @@ async def send_whole(
     await reply.finish(body)
 
 
-async def _relay_rest(response: aiohttp.ClientResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
+async def _relay_rest(response: UpstreamResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
     """Relay what is too large to be observed, as it comes."""
     reply.prepare(response.status, answer_headers(response))
     chunk = start
     while chunk:
         await reply.piece(chunk)
-        chunk = await read_some(response)
+        chunk = await response.read_some()
     interruption.settle()
     await reply.finish()

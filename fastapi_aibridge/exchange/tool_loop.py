@@ -7,18 +7,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-import aiohttp
-
 from ..errors import GatewayError
 from ..formats import Observer
 from ..formats.rounds import Part, Result, Rounds, ToolCall
 from ..mcp import Image, Text, ToolResult
 from ..observability import Metrics
 from ..recorder import Facts, ToolUsage
-from ..upstream.client import read_some
+from ..upstream.response import UpstreamResponse
 from .fair_queue import Share
 from .interruption import Interruption
-from .relay import decoded_answer, is_stream, read_answer, relay_answer, relay_stream, send_whole
+from .relay import decoded_answer, observed, read_answer, relay_answer, relay_stream, send_whole
 from .reply import Reply
 from .tool_memory import OwnMemory
 from .toolset import Toolset
@@ -31,7 +29,7 @@ IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 """What the vendors' models can see. With another kind of image they refuse the whole request."""
 
 T = TypeVar("T")
-CallUpstream = Callable[[bytes], Awaitable[aiohttp.ClientResponse]]
+CallUpstream = Callable[[bytes], Awaitable[UpstreamResponse]]
 RoundEnded = Callable[[Facts], Awaitable[None]]
 
 
@@ -62,8 +60,8 @@ class WovenObserver:
         self._round.stream(block)
         return self._rounds.stream(block)
 
-    def blocking(self, body: bytes) -> None:
-        self._round.blocking(body)
+    def blocking(self, body: bytes) -> bool:
+        return self._round.blocking(body)
 
     def facts(self) -> Facts:
         return self._round.facts()
@@ -126,10 +124,10 @@ class ToolLoop:
             memory.name(*rounds.alias)
         await self._finish(response, interruption)
 
-    async def _relay(self, response: aiohttp.ClientResponse, observer: Observer, interruption: Interruption) -> bool:
+    async def _relay(self, response: UpstreamResponse, observer: Observer, interruption: Interruption) -> bool:
         """One round's message; whether the loop goes on."""
         rounds = self._rounds
-        if is_stream(response):
+        if response.streams:
             await relay_stream(response, observer, self._reply, self._share, self._read)
             return True
         if self._reply.begun:
@@ -142,14 +140,13 @@ class ToolLoop:
             await relay_answer(response, observer, self._accept_encoding, self._reply, interruption)
             return False
         body, whole = await read_answer(response)
-        decoded = decoded_answer(response, body) if whole else None
+        decoded = observed(response, body, observer) if whole else None
         if decoded is None:
             raise GatewayError(502, "upstream_error", "the upstream's answer cannot be read")
-        observer.blocking(decoded)
         rounds.blocking(decoded)
         return True
 
-    async def _finish(self, response: aiohttp.ClientResponse, interruption: Interruption) -> None:
+    async def _finish(self, response: UpstreamResponse, interruption: Interruption) -> None:
         end = self._rounds.end()
         if not self._reply.streaming:
             await send_whole(response, end, self._reply, interruption, b"content-length", b"content-encoding")
@@ -202,12 +199,12 @@ class ToolLoop:
 
     # Patience
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: UpstreamResponse) -> bytes:
         while True:
             try:
                 # No task for each piece of a stream, as `_patiently` would have it.
                 async with asyncio.timeout(PING_AFTER):
-                    return await read_some(response)
+                    return await response.read_some()
             except TimeoutError:
                 await self._ping()
 

@@ -154,7 +154,7 @@ class _ChatObserver:
             self._open[choice, call_id] = call
         return call
 
-    def blocking(self, body: bytes) -> None:
+    def blocking(self, body: bytes) -> bool:
         value = load(body)
         self.message_id = text(value.get("id"))
         self._usage = member(value, "usage")
@@ -164,6 +164,7 @@ class _ChatObserver:
             message = member(choice, "message")
             calls = objects(message.get("tool_calls"))
             self._delta(index, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
+        return bool(value)
 
     def facts(self) -> Facts:
         facts = Facts(

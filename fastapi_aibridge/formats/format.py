@@ -5,6 +5,7 @@ Formats do no I/O and know no framework: bytes in, bytes to relay and facts to r
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,8 +54,8 @@ class Observer(Protocol):
     def stream(self, block: bytes) -> bytes:
         """One or more whole events; returns those that the client gets."""
 
-    def blocking(self, body: bytes) -> None:
-        """The whole body of an answer that is no stream, decoded; also of an error."""
+    def blocking(self, body: bytes) -> bool:
+        """The whole body of an answer that is no stream, decoded; also of an error. Whether it is a JSON object."""
 
     def facts(self) -> Facts:
         """What was seen, prompts aside; usages are marked partial while the message is not finished."""
@@ -107,8 +108,23 @@ def load(data: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return {}
+        value = _load_loosely(data)
     return value if isinstance(value, dict) else {}
+
+
+def _load_loosely(data: bytes) -> Any:
+    """What some providers send and most clients read, though it is no JSON: NaN, half a surrogate pair."""
+    try:
+        value = json.loads(data.decode("utf-8-sig", errors="replace"), parse_int=_integer)
+        # Half a pair is no character, and no database takes it.
+        return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _integer(digits: str) -> int | float:
+    """As orjson has it: what is no 64-bit number is a float."""
+    return int(digits) if len(digits) < 19 else float(digits)
 
 
 def objects(value: object) -> list[dict[str, Any]]:

@@ -113,15 +113,16 @@ class _MessagesObserver:
         elif kind == "error":
             self.error = self.error or error_text(event.get("error"))
 
-    def blocking(self, body: bytes) -> None:
+    def blocking(self, body: bytes) -> bool:
         value = load(body)
         if value.get("type") == "error" or "error" in value:
             self.error = error_text(value.get("error"))
-            return
+            return True
         self.message_id = text(value.get("id"))
         self._usage = member(value, "usage")
         self._blocks = [_Block(block) for block in objects(value.get("content"))]
         self.finished = isinstance(value.get("content"), list)
+        return bool(value)
 
     def facts(self) -> Facts:
         facts = Facts()

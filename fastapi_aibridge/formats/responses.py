@@ -114,7 +114,7 @@ class _ResponsesObserver:
         if response.get("status") == "failed" or response.get("error"):
             self.error = self.error or error_text(response.get("error") or "the response failed")
 
-    def blocking(self, body: bytes) -> None:
+    def blocking(self, body: bytes) -> bool:
         value = load(body)
         self.message_id = text(value.get("id"))
         self._usage = member(value, "usage")
@@ -122,6 +122,7 @@ class _ResponsesObserver:
             self._end(value)
         elif value.get("error"):
             self.error = error_text(value["error"])
+        return bool(value)
 
     def facts(self) -> Facts:
         facts = Facts()

@@ -1,8 +1,7 @@
-"""The HTTP client that all bridges of an app share, and what its failures mean."""
+"""The HTTP client that all bridges of an app share."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import Awaitable
 from contextvars import ContextVar
@@ -15,8 +14,10 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from ..errors import AIBridgeError, GatewayError, UpstreamTimeout, UpstreamUnreachable
+from ..errors import AIBridgeError, UpstreamUnreachable
+from .failures import FAILURES, meaning_of
 from .protocol import Protocol
+from .response import UpstreamResponse
 
 CONNECTIONS_PER_HOST = 4096
 """More than one process serves at a time, so that it bounds a runaway and never a busy hour."""
@@ -24,49 +25,7 @@ CONNECTIONS_PER_HOST = 4096
 LARGE_BODY = 2**20
 """Bytes; aiohttp sends more than that piece by piece and lets others run in between, but only from a file."""
 
-AHEAD = 4 * 2**20
-"""Bytes of an answer that is no stream which are waited for before its relay begins."""
-
-_FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 _HANG_UPS = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-
-RawHeaders = tuple[tuple[bytes, bytes], ...]
-
-
-class UpstreamResponse(aiohttp.ClientResponse):
-    """A response, and what the gateway has to say of how it was got."""
-
-    notes: RawHeaders = ()
-    """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
-    ahead: bytes = b""
-    """What has been read of the body and not been handed out."""
-    broken: GatewayError | None = None
-    """What comes after that, where the body broke off."""
-
-    async def read_ahead(self) -> None:
-        """Wait for the first bytes of a stream, or for the whole of another answer, up to `AHEAD` bytes of it.
-
-        `read_some` begins with them; what breaks off here can still be asked for again. Raises as `read_some` does.
-        """
-        stream = self.headers.get("content-type", "").startswith("text/event-stream")
-        pieces: list[bytes] = []
-        room = AHEAD
-        try:
-            while room > 0 and (piece := await self.content.readany()):
-                pieces.append(piece)
-                room = 0 if stream else room - len(piece)
-        except _FAILURES as error:
-            self.broken = meaning_of(error)
-            self.broken.upstream_status = self.status
-            rest = leftovers(self) if stream else b""
-            if not rest:
-                self.close()
-                raise self.broken from error
-            pieces = [rest]
-        except BaseException:
-            self.close()
-            raise
-        self.ahead = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class _Pooled(Enum):
@@ -142,12 +101,12 @@ class UpstreamClient:
         except _HANG_UPS as error:
             if _pooled.get() is not _Pooled.WAS or isinstance(error, aiohttp.ClientConnectorError):
                 raise meaning_of(error) from error
-        except _FAILURES as error:
+        except FAILURES as error:
             raise meaning_of(error) from error
         _pooled.set(_Pooled.MUST_NOT)
         try:
             return await self._request(method, url, headers, body, limits)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise meaning_of(error) from error
 
     async def _request(
@@ -163,49 +122,3 @@ class UpstreamClient:
             response.close()
             raise UpstreamUnreachable(f"the upstream answered with status {response.status}, which is none")
         return response
-
-
-def meaning_of(error: BaseException) -> GatewayError:
-    """What a failure of the connection is to the client. Says nothing that a URL or header could have put into it."""
-    if isinstance(error, asyncio.TimeoutError):
-        return UpstreamTimeout("the upstream did not answer in time")
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return UpstreamUnreachable("the upstream's TLS certificate or handshake is not acceptable", sent=False)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamUnreachable("the upstream cannot be reached", sent=False)
-    return UpstreamUnreachable("the upstream broke the connection off")
-
-
-async def read_some(response: aiohttp.ClientResponse) -> bytes:
-    """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
-    try:
-        if isinstance(response, UpstreamResponse):
-            if response.ahead:
-                ahead, response.ahead = response.ahead, b""
-                return ahead
-            if response.broken is not None:
-                raise response.broken
-        return await response.content.readany()
-    except _FAILURES as error:
-        raise meaning_of(error) from error
-
-
-async def hold(response: aiohttp.ClientResponse, until: Awaitable[None]) -> None:
-    """Wait, and leave what comes of the body in the socket meanwhile, at no cost but the sender's."""
-    connection = response.connection
-    protocol = connection.protocol if connection is not None else None
-    if not isinstance(protocol, Protocol):  # all of the body has come
-        await until
-        return
-    protocol.hold()
-    try:
-        await until
-    finally:
-        protocol.go_on()
-
-
-def leftovers(response: aiohttp.ClientResponse) -> bytes:
-    """What had arrived when the connection broke: aiohttp raises before it hands that out."""
-    content = response.content
-    content.set_exception(None)  # type: ignore[arg-type]
-    return content.read_nowait()

@@ -277,6 +277,27 @@ async def chunk_shorter_than_its_size(link: Link) -> None:
     link.close()
 
 
+# It is HTTP, and no message
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def a_page(link: Link) -> None:
+    page = b"<html><body>Please log in to the network</body></html>"
+    await link.send(head(content_type="text/html", content_length=str(len(page))) + page)
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def empty_answer(link: Link) -> None:
+    await link.send(head(content_type="application/json", content_length="0"))
+
+
+@fault(Outcome.BAD_GATEWAY)
+async def garbage_for_a_body(link: Link) -> None:
+    noise = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")
+    kind = "text/event-stream" if link.streams else "application/json"
+    await link.send(head(content_type=kind, content_length=str(len(noise))) + noise)
+
+
 # It is not encoded as it says
 
 

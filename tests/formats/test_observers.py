@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_aibridge.errors import GatewayError, UpstreamUnreachable
 from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses, sse
+from fastapi_aibridge.formats.format import load
 
 from .observing import PLAUSIBLE, answered, blocks, lean, observer, request_of, seen, streamed, tools
 
@@ -247,6 +249,29 @@ def test_counts_that_are_none_are_not_recorded(format_: Format) -> None:
         [recorded] = watching.facts().token_usages
         assert (recorded.input_tokens, recorded.output_tokens, recorded.cache_read_tokens) == (0, 0, 0)
         assert type(recorded.input_tokens) is int
+
+
+@each_format
+@pytest.mark.parametrize(
+    "odd",
+    [b"NaN", b"-Infinity", b'"\\ud83d"', b'"\xff"', b'{"\\ude00": [1]}', b"1" * 5000 + b', "y": NaN'],
+    ids=["NaN", "infinity", "half a pair", "no UTF-8", "half a pair in a name", "a long number"],
+)
+def test_what_is_nearly_json_is_read(format_: Format, odd: bytes) -> None:
+    """Python's and JavaScript's encoders write some things that are no JSON; the tokens were spent all the same."""
+    body = b'{"id": "x", "usage": {"input_tokens": 7, "prompt_tokens": 7, "total_tokens": 9}, "odd": %b}' % odd
+    watching = observer(format_)
+    assert watching.blocking(body)
+    [recorded] = watching.facts().token_usages
+    assert (watching.message_id, recorded.input_tokens) == ("x", 7)
+    orjson.dumps(load(body))
+
+
+@each_format
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b"null", b'{"id": ', b"[" * 100_000])
+def test_what_is_no_message_at_all_is_told_apart(format_: Format, body: bytes) -> None:
+    """Where there is no object with anything in it, there is no answer."""
+    assert not observer(format_).blocking(body)
 
 
 @each_format

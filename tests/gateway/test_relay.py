@@ -109,6 +109,25 @@ async def test_carriage_returns_in_the_framing_are_kept(wire: Wire) -> None:
 
 
 @each
+@pytest.mark.parametrize("kind", [None, "Text/Event-Stream; charset=utf-8"])
+async def test_a_stream_by_another_name_is_relayed_as_it_comes(wire: Wire, kind: str | None) -> None:
+    """Media types have no case, and without one the answer is what was asked for."""
+    async with gateway() as gate, gate.connected() as client:
+        await client.send("POST", wire.target, wire.ask(stream=True))
+        call = await gate.upstream.call()
+        await call.head(200, [("Content-Type", kind)] if kind else [], chunked=True)
+        await call.chunk(wire.events[0])
+        assert (await client.head())[0] == 200
+        assert await client.piece() == wire.events[0]
+        await call.chunk(b"".join(wire.events[1:]))
+        await call.end()
+        assert await client.piece() == b"".join(wire.events[1:])
+        record = await gate.record()
+        assert record.ending is not None
+        assert record.ending.status is Status.COMPLETED
+
+
+@each
 async def test_the_upstreams_own_error_passes_unchanged(wire: Wire) -> None:
     """An error status keeps its body and its headers, and the interception has failed."""
     body = b'{"error": {"message":"slow down", "type" : "rate_limit_error","code":null}}'

@@ -17,7 +17,7 @@ from fastapi_aibridge.exchange.relay import answer_headers
 from fastapi_aibridge.observability import Metrics
 from fastapi_aibridge.upstream import UpstreamClient
 from fastapi_aibridge.upstream.breaker import CircuitOpen
-from fastapi_aibridge.upstream.client import AHEAD, UpstreamResponse, read_some
+from fastapi_aibridge.upstream.response import AHEAD, UpstreamResponse
 
 from .raw import HANG_UP, SILENCE, Answer, RawUpstream
 
@@ -56,7 +56,7 @@ class Desk:
     async def answer(self, **more: Any) -> tuple[int, bytes, dict[str, str]]:
         response = await self.call(**more)
         body = b""
-        while piece := await read_some(response):
+        while piece := await response.read_some():
             body += piece
         headers = {name.decode().lower(): value.decode() for name, value in answer_headers(response)}
         return response.status, body, headers
@@ -208,7 +208,7 @@ async def test_stale_connections_are_not_tried_one_by_one() -> None:
     """Of many idle connections that are all dead, one is tried."""
     async with desk(OK, max_retries=0) as one:
         responses = await asyncio.gather(*(one.call() for _ in range(5)))
-        await asyncio.gather(*(read_some(response) for response in responses))
+        await asyncio.gather(*(response.read_some() for response in responses))
         one.upstream.answers = [HANG_UP, OK]
         assert (await one.answer())[0] == 200
         assert one.upstream.connections == 6
@@ -248,9 +248,9 @@ async def test_broken_after_the_first_byte() -> None:
     """Of a stream that has begun, what came is relayed, and then it has broken off."""
     async with desk(Answer(200, b"data: 1\n\n", STREAM, hang_up=True), OK) as one:
         response = await one.call()
-        assert await read_some(response) == b"data: 1\n\n"
+        assert await response.read_some() == b"data: 1\n\n"
         with pytest.raises(GatewayError):
-            await read_some(response)
+            await response.read_some()
         response.close()
         assert len(one.upstream.requests) == 1
 
@@ -261,7 +261,7 @@ async def test_large_answers_are_not_waited_for() -> None:
     async with desk(Answer(200, body)) as one:
         response = await one.call()
         pieces: list[bytes] = []
-        while piece := await read_some(response):
+        while piece := await response.read_some():
             pieces.append(piece)
         assert AHEAD <= len(pieces[0]) < len(body)
         assert b"".join(pieces) == body
