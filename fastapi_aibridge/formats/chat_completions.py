@@ -18,6 +18,7 @@ from .format import (
     error_text,
     last_message,
     load,
+    load_answer,
     member,
     objects,
     parse_object,
@@ -155,7 +156,9 @@ class _ChatObserver:
         return call
 
     def blocking(self, body: bytes) -> bool:
-        value = load(body)
+        value = load_answer(body)
+        if value is None:
+            return False
         self.message_id = text(value.get("id"))
         self._usage = member(value, "usage")
         self.error = error_text(value["error"]) if value.get("error") else None
@@ -164,7 +167,7 @@ class _ChatObserver:
             message = member(choice, "message")
             calls = objects(message.get("tool_calls"))
             self._delta(index, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
-        return bool(value)
+        return True
 
     def facts(self) -> Facts:
         facts = Facts(

@@ -105,11 +105,16 @@ def last_message(messages: object, *, passed_over: tuple[str, ...] = ()) -> dict
 
 def load(data: bytes) -> dict[str, Any]:
     """The JSON object in an upstream's bytes, empty where it is none: an observer never fails."""
+    return load_answer(data) or {}
+
+
+def load_answer(data: bytes) -> dict[str, Any] | None:
+    """The same, where it matters that it is none."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         value = _load_loosely(data)
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else None
 
 
 def _load_loosely(data: bytes) -> Any:

@@ -20,6 +20,7 @@ from .format import (
     error_text,
     last_message,
     load,
+    load_answer,
     member,
     objects,
     parse_object,
@@ -114,7 +115,9 @@ class _MessagesObserver:
             self.error = self.error or error_text(event.get("error"))
 
     def blocking(self, body: bytes) -> bool:
-        value = load(body)
+        value = load_answer(body)
+        if value is None:
+            return False
         if value.get("type") == "error" or "error" in value:
             self.error = error_text(value.get("error"))
             return True
@@ -122,7 +125,7 @@ class _MessagesObserver:
         self._usage = member(value, "usage")
         self._blocks = [_Block(block) for block in objects(value.get("content"))]
         self.finished = isinstance(value.get("content"), list)
-        return bool(value)
+        return True
 
     def facts(self) -> Facts:
         facts = Facts()

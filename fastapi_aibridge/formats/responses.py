@@ -18,6 +18,7 @@ from .format import (
     error_text,
     last_message,
     load,
+    load_answer,
     member,
     objects,
     parse_object,
@@ -115,14 +116,16 @@ class _ResponsesObserver:
             self.error = self.error or error_text(response.get("error") or "the response failed")
 
     def blocking(self, body: bytes) -> bool:
-        value = load(body)
+        value = load_answer(body)
+        if value is None:
+            return False
         self.message_id = text(value.get("id"))
         self._usage = member(value, "usage")
         if "output" in value:
             self._end(value)
         elif value.get("error"):
             self.error = error_text(value["error"])
-        return bool(value)
+        return True
 
     def facts(self) -> Facts:
         facts = Facts()
