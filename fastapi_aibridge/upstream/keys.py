@@ -76,7 +76,8 @@ class KeyPool:
 
     def masked(self, text: str, also: Credential) -> str:
         """The text with hints in the place of keys, these and one more."""
-        for credential in {*self._credentials, also}:
+        # The longest first: a shorter one may be how it begins.
+        for credential in sorted({*self._credentials, also}, key=lambda one: len(one.key), reverse=True):
             text = text.replace(credential.key, credential.hint)
         return text
 
