@@ -7,13 +7,19 @@ an event each, everybody else would wait for the thousand.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 QUANTUM = 8
-"""What an initiator may do in one round of the event loop, in pieces of a stream relayed: about half a millisecond.
-With less, waiting for turns itself would cost something to notice.
+"""What an initiator may do in one round of the event loop while others have something to do, too, in pieces of a stream
+relayed: about half a millisecond. With less, waiting for turns itself would cost something to notice.
 """
+ALONE = 32
+"""The same for one who has been alone for a while: so much is in the way of the next who comes, once."""
+CALM = 0.1
+"""Seconds, that while."""
 PIECE = 1
 START = 4
 """A request's start takes as long as some four pieces."""
@@ -25,9 +31,13 @@ class FairQueue:
     Who stays within it never waits. Nothing is refused, and an initiator who is alone gets all there is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.quantum = ALONE
+        self._clock = clock
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._busy: list[Share] = []  # those that have done or wait for something in this round
+        self._last: Share | None = None
+        self._last_change = 0.0  # when somebody else was busy
 
     def share(self, initiator: str) -> Share:
         """The initiator's share, the same one for all who hold it at a time."""
@@ -41,9 +51,15 @@ class FairQueue:
         if not self._busy:
             asyncio.get_running_loop().call_soon(self._begin_round)
         self._busy.append(share)
+        if share is not self._last:
+            self.quantum = QUANTUM if self._last is not None else ALONE
+            self._last = share
+            self._last_change = self._clock()
 
     def _begin_round(self) -> None:
         busy, self._busy = self._busy, []
+        if self.quantum != ALONE and self._clock() - self._last_change > CALM:
+            self.quantum = ALONE
         for share in busy:
             share.renew()
 
@@ -61,10 +77,10 @@ class Share:
     def take(self, cost: int) -> bool:
         """Whether the work can be done now. If not, await `turn` before it."""
         spent = self._spent
-        if spent >= QUANTUM:
-            return False
         if not spent:
             self._queue.join(self)
+        elif spent >= self._queue.quantum:
+            return False
         self._spent = spent + cost
         return True
 
@@ -80,7 +96,7 @@ class Share:
         """A round begins: those who wait go first."""
         self._spent = 0
         waiting = self._waiting
-        while waiting and self._spent < QUANTUM:
+        while waiting and self._spent < self._queue.quantum:
             future, cost = waiting.popleft()
             if not future.done():  # else its request was cancelled
                 future.set_result(None)

@@ -71,13 +71,21 @@ def _asking_for_usage(body: bytes, *, given: bool) -> bytes:
 
 
 _MARKS = (b'"tool_calls"', b'"error"', b'"function_call"', b"[DONE]")
-_NOT_NULL = (re.compile(rb'"finish_reason"(?!:null)'), re.compile(rb'"usage"(?!:null)'))
+_FINISHED, _USED = re.compile(rb'"finish_reason"(?!:null)'), re.compile(rb'"usage"(?!:null)')
+
+
+def _tells(events: bytes) -> bool:
+    """Whether anything stands there that can matter to a record. Most events are text."""
+    for mark in _MARKS:
+        if mark in events:
+            return True
+    return _FINISHED.search(events) is not None or _USED.search(events) is not None
 
 
 def _telling(events: bytes) -> int:
-    """Where the first thing stands that can matter to a record, -1 where there is none. Most events are text."""
+    """Where the first such thing stands, -1 where there is none."""
     places = [at for mark in _MARKS if (at := events.find(mark)) >= 0]
-    places += [match.start() for pattern in _NOT_NULL if (match := pattern.search(events))]
+    places += [match.start() for pattern in (_FINISHED, _USED) if (match := pattern.search(events))]
     return min(places, default=-1)
 
 
@@ -95,7 +103,7 @@ class _ChatObserver:
         self.error: str | None = None
 
     def stream(self, block: bytes) -> bytes:
-        if self.message_id and _telling(block) < 0:
+        if self.message_id and not _tells(block):
             return block
         kept: list[bytes] = []
         dropped = False

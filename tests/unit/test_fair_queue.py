@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.exchange.fair_queue import PIECE, QUANTUM, START, FairQueue, Share
+from fastapi_aibridge.exchange.fair_queue import ALONE, CALM, PIECE, QUANTUM, START, FairQueue, Share
+from tests.upstream.clock import MovableClock
 
 pytestmark = pytest.mark.anyio
 
@@ -20,20 +21,48 @@ async def work(share: Share, cost: int, done: list[str], name: str) -> None:
     done.append(name)
 
 
+def taken(share: Share) -> int:
+    """How many pieces can be had in what is left of the round."""
+    return sum(1 for _ in iter(lambda: share.take(PIECE), False))
+
+
+async def a_round() -> None:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
 async def test_below_its_share_nobody_waits() -> None:
     """What fits into one round is done at once, and the next round begins afresh."""
     share = FairQueue().share("alice")
     for _ in range(3):
-        assert [share.take(PIECE) for _ in range(QUANTUM)] == [True] * QUANTUM
-        assert not share.take(PIECE)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        assert taken(share) == ALONE
+        await a_round()
+
+
+async def test_who_is_alone_has_more() -> None:
+    """A round is shorter while others have something to do, too, and for a while after."""
+    clock = MovableClock()
+    queue = FairQueue(clock=clock)
+    alice, bob = queue.share("alice"), queue.share("bob")
+    assert taken(alice) == ALONE
+    assert taken(bob) == QUANTUM
+    for _ in range(3):
+        await a_round()
+        assert taken(alice) == QUANTUM
+        clock.now += CALM / 4
+    await a_round()
+    assert bob.take(PIECE)
+    clock.now += CALM
+    assert taken(alice) == QUANTUM
+    clock.now += 2 * CALM
+    await a_round()
+    assert taken(alice) == ALONE
 
 
 async def test_a_start_counts_for_more() -> None:
     """Starting a request is more work than relaying a piece of a stream."""
     share = FairQueue().share("alice")
-    assert [share.take(START) for _ in range(QUANTUM // START + 1)] == [True] * (QUANTUM // START) + [False]
+    assert [share.take(START) for _ in range(ALONE // START + 1)] == [True] * (ALONE // START) + [False]
 
 
 async def test_a_flood_does_not_hold_others_up() -> None:
@@ -45,7 +74,7 @@ async def test_a_flood_does_not_hold_others_up() -> None:
         for _ in range(1000):
             group.create_task(work(flood, PIECE, done, "flood"))
         group.create_task(work(quiet, PIECE, done, "quiet"))
-    assert done.index("quiet") == QUANTUM
+    assert done.index("quiet") == ALONE
     assert done.count("flood") == 1000
 
 
@@ -54,20 +83,20 @@ async def test_first_come_first_served() -> None:
     share = FairQueue().share("alice")
     done: list[str] = []
     seen: list[int] = []
-    names = [str(number) for number in range(5 * QUANTUM)]
+    names = [str(number) for number in range(5 * ALONE)]
     tasks = [asyncio.create_task(work(share, PIECE, done, name)) for name in names]
     while len(done) < len(tasks):
         await asyncio.sleep(0)
         seen.append(len(done))
     assert done == names
-    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) == QUANTUM
+    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) == ALONE
 
 
 async def test_who_waits_goes_before_who_comes() -> None:
     """Work that comes while other waits does not overtake it."""
     share = FairQueue().share("alice")
     done: list[str] = []
-    waiting = [asyncio.create_task(work(share, QUANTUM, done, str(number))) for number in range(3)]
+    waiting = [asyncio.create_task(work(share, ALONE, done, str(number))) for number in range(3)]
     while "1" not in done:  # noqa: ASYNC110 - a round of the loop at a time
         await asyncio.sleep(0)
     assert not share.take(PIECE)
@@ -78,7 +107,7 @@ async def test_who_goes_away_gives_the_place_up() -> None:
     """A cancelled request costs the others no turn."""
     share = FairQueue().share("alice")
     done: list[str] = []
-    tasks = [asyncio.create_task(work(share, QUANTUM, done, str(number))) for number in range(50)]
+    tasks = [asyncio.create_task(work(share, ALONE, done, str(number))) for number in range(50)]
     await asyncio.sleep(0)
     for task in tasks[1:-1]:
         task.cancel()
@@ -106,8 +135,7 @@ async def test_an_idle_queue_does_nothing() -> None:
     queue = FairQueue()
     share = queue.share("alice")
     assert share.take(PIECE)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await a_round()
     assert queue._busy == []
 
 
@@ -131,7 +159,7 @@ def test_all_is_done_and_nobody_takes_more_than_a_share(works: list[tuple[str, i
             await asyncio.sleep(0)
             for initiator in "abc":
                 costs = [cost for name, cost in done[before:] if name == initiator]
-                assert sum(costs[:-1]) < QUANTUM
+                assert sum(costs[:-1]) < ALONE
             before = len(done)
         assert all(task.done() for task in tasks)
         assert sorted(done) == sorted(works)
