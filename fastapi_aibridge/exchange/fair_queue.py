@@ -20,6 +20,11 @@ ALONE = 32
 """The same for one who has been alone for a while: so much is in the way of the next who comes, once."""
 CALM = 0.1
 """Seconds, that while."""
+CROWDED = 4
+"""The same for one who has `CROWD` or more waiting, alone or not: uvloop accepts one connection a round, so that long
+rounds would keep others from getting in at all.
+"""
+CROWD = 64
 PIECE = 1
 START = 4
 """A request's start takes as long as some four pieces."""
@@ -67,10 +72,11 @@ class FairQueue:
 class Share:
     """What one initiator may still do in this round, and what waits for the next ones, first come, first served."""
 
-    __slots__ = ("__weakref__", "_queue", "_spent", "_waiting")
+    __slots__ = ("__weakref__", "_limit", "_queue", "_spent", "_waiting")
 
     def __init__(self, queue: FairQueue) -> None:
         self._queue = queue
+        self._limit = QUANTUM
         self._spent = 0
         self._waiting: deque[tuple[asyncio.Future[None], int]] | None = None
 
@@ -79,7 +85,8 @@ class Share:
         spent = self._spent
         if not spent:
             self._queue.join(self)
-        elif spent >= self._queue.quantum:
+            self._limit = self._queue.quantum
+        elif spent >= self._limit:
             return False
         self._spent = spent + cost
         return True
@@ -96,7 +103,9 @@ class Share:
         """A round begins: those who wait go first."""
         self._spent = 0
         waiting = self._waiting
-        while waiting and self._spent < self._queue.quantum:
+        if waiting:
+            self._limit = self._queue.quantum if len(waiting) < CROWD else CROWDED
+        while waiting and self._spent < self._limit:
             future, cost = waiting.popleft()
             if not future.done():  # else its request was cancelled
                 future.set_result(None)
