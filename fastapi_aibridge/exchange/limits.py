@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Callable
 
 from ..errors import GatewayError
 from ..settings import LimitSettings
 
+HELD_BACK = 1.0
+"""Seconds, about, that the refusal of a request waits whose caller has half of the room already."""
+
 
 class Limits:
     """Lets requests in and out.
 
     Nobody gets more than half of the room that there is, so that one who floods does not lock the others out. A
-    request over its caller's own limit waits `max_wait` seconds for its turn before it is refused: a client that
-    comes back at once costs time only while it is being answered.
+    request over its caller's own limit waits `max_wait` seconds for its turn before it is refused, and for a second or
+    so where there is no turn for it: a client that comes back at once costs time only while it is being answered.
     """
 
     def __init__(self, settings: LimitSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,6 +31,7 @@ class Limits:
         self.apply(settings)
         self._callers: dict[str, _Caller] = {}  # who has requests here: enter, leave
         self._inside = 0  # all requests, those that wait included
+        self._held_back = 0  # those that are about to be refused
         self._rates: dict[str, _Rate] = {}
         self._swept = clock()
 
@@ -54,6 +59,7 @@ class Limits:
         caller = self._callers.get(initiator)
         limit = self._per_principal
         if caller is not None and caller.running + len(caller.waiting) >= self._with_waiting:
+            await self._hold_back()
             raise _too_many(limit)
         if self._requests is not None:
             self._count(initiator, self._requests, self._window)
@@ -72,6 +78,16 @@ class Limits:
             if isinstance(error, TimeoutError):
                 raise _too_many(limit) from None
             raise
+
+    async def _hold_back(self) -> None:
+        """Wait before a refusal: many clients come back at once, and each time it costs more than waiting does."""
+        if self._held_back < self._max_concurrent:
+            self._held_back += 1
+            try:
+                # Not all of them after the same time, or they come back together.
+                await asyncio.sleep(min(HELD_BACK * random.uniform(0.5, 1.5), self._max_wait))  # noqa: S311
+            finally:
+                self._held_back -= 1
 
     def leave(self, initiator: str) -> None:
         """The request is over."""

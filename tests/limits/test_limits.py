@@ -43,13 +43,26 @@ async def test_process_is_full() -> None:
 
 async def test_nobody_gets_more_than_half() -> None:
     """Without a setting, one principal's requests leave half of the room to the others."""
-    one = limits(max_concurrent=6)
+    one = limits(max_concurrent=6, max_wait=0)
     for _ in range(3):
         await one.enter("alice")
     error = await refusal(one)
     assert (error.status, error.code, error.headers) == (429, "too_many_concurrent_requests", {"retry-after": "1"})
     for _ in range(3):
         await one.enter("bob")
+
+
+async def test_refusals_are_no_faster_than_turns() -> None:
+    """Who has half of the room is not refused at once, so that coming back at once gains nothing and costs little."""
+    one = limits(max_concurrent=2, max_wait=0.05)
+    await one.enter("alice")
+    refusals = [asyncio.create_task(refusal(one)) for _ in range(3)]
+    await settled()
+    assert [task.done() for task in refusals] == [False, False, True]  # no more than the process takes requests
+    assert one.inside == 1
+    await one.enter("bob")
+    assert {(await task).status for task in refusals} == {429}
+    assert one._held_back == 0
 
 
 async def test_turns_come_in_order() -> None:
@@ -183,7 +196,7 @@ def test_any_order(data: st.DataObject) -> None:
     """Whatever the order of arrivals, departures and cancellations: never more than the limit run, nothing is lost."""
 
     async def run() -> None:
-        one = limits(max_concurrent=8, max_concurrent_per_principal=2)
+        one = limits(max_concurrent=8, max_concurrent_per_principal=2, max_wait=0.01)
         running: list[str] = []
         tasks: list[asyncio.Task[None]] = []
 
