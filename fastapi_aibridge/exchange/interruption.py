@@ -28,6 +28,7 @@ class Interruption:
         self._reason: Exception | None = None
         self._settled = False
         self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
@@ -44,10 +45,14 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._settled = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        if self._reason is None or self._task is None or self._task.uncancel() > self._cancelling:
+        task = self._task
+        # Whom the watcher and the task hold shall not hold them: a stream would be left to the garbage collector.
+        self._task = self._watcher = self._timer = None
+        if self._reason is None or task is None or task.uncancel() > self._cancelling:
             return
         if kind is None or issubclass(kind, asyncio.CancelledError):
             raise self._reason from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from ..errors import GatewayError, UpstreamUnreachable
 from ..formats import Observer
@@ -46,17 +46,13 @@ async def relay_stream(
     reply.prepare(response.status, answer_headers(response, b"content-length", b"content-encoding"), streaming=True)
 
     async def relay(chunk: bytes) -> None:
-        if inflater is not None and len(chunk) > INFLATED_AT_ONCE:
-            # Compressed zeros grow a thousandfold: so little at a time that no piece comes to more than some megabytes.
-            for start in range(0, len(chunk), INFLATED_AT_ONCE):
-                await relay(chunk[start : start + INFLATED_AT_ONCE])
-            return
-        try:
-            block = framer.feed(inflater.feed(chunk) if inflater else chunk)
-        except ValueError as error:
-            raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from error
-        if block and (kept := observer.stream(block)):
-            await reply.piece(kept)
+        for piece in (chunk,) if inflater is None else _split(chunk):
+            try:
+                block = framer.feed(inflater.feed(piece) if inflater else piece)
+            except ValueError as error:
+                raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from error
+            if block and (kept := observer.stream(block)):
+                await reply.piece(kept)
 
     try:
         while chunk := await read(response):
@@ -74,6 +70,11 @@ async def relay_stream(
             await reply.piece(rest if kept == rest + b"\n\n" else kept)
     if not observer.finished and observer.error is None:
         raise UpstreamUnreachable("the upstream's stream ended before its last event")
+
+
+def _split(chunk: bytes) -> Iterator[bytes]:
+    """Compressed zeros grow a thousandfold: so little at a time that no piece comes to more than some megabytes."""
+    return (chunk[start : start + INFLATED_AT_ONCE] for start in range(0, len(chunk), INFLATED_AT_ONCE))
 
 
 def _inflater(response: UpstreamResponse) -> Inflater | None:
