@@ -21,7 +21,7 @@ from .dependencies import PrincipalResolver
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
-from .garbage import FrozenHeap
+from .garbage import RestrainedCollector
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
 from .observability.instrumentation import instrument
@@ -176,7 +176,7 @@ class AIBridge:
             stack.push_async_callback(pool.shutdown, settings.shutdown_grace)
             stack.enter_context(Termination(self.drain))
             if settings.gc_freeze:
-                stack.enter_context(FrozenHeap())
+                stack.enter_context(RestrainedCollector())
             return _Running(
                 settings=settings,
                 keys=ClientKeys(settings.client_keys),

@@ -175,9 +175,10 @@ class Exchange:
         self, interception: Interception, request: ModelRequest, status: Status, error: str | None, seconds: float
     ) -> None:
         self._engine.metrics.ended(interception, status, seconds)
+        loop, self._loop = self._loop, None  # the two hold each other, and would be left to the garbage collector
         facts = Facts()
         if not self._recorded:
-            facts = self._observer.facts() if self._loop is None else self._loop.facts(self._observer)
+            facts = self._observer.facts() if loop is None else loop.facts(self._observer)
         self._complete(request, facts)
         ending = Ending(
             status=status,

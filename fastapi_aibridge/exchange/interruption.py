@@ -49,13 +49,17 @@ class Interruption:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        task = self._task
-        # Whom the watcher and the task hold shall not hold them: a stream would be left to the garbage collector.
-        self._task = self._watcher = self._timer = None
-        if self._reason is None or task is None or task.uncancel() > self._cancelling:
+        task, reason = self._task, self._reason
+        # What the watcher, the task and the reason's traceback hold shall not hold them: a stream would be left to the
+        # garbage collector.
+        self._task = self._watcher = self._timer = self._reason = None
+        if reason is None or task is None or task.uncancel() > self._cancelling:
             return
         if kind is None or issubclass(kind, asyncio.CancelledError):
-            raise self._reason from None
+            try:
+                raise reason from None
+            finally:
+                del reason
 
     def settle(self) -> None:
         """From here on nothing interrupts: the last bytes are on their way."""

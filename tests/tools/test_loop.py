@@ -11,6 +11,7 @@ import pytest
 from fastapi_aibridge import Status
 from fastapi_aibridge.exchange import tool_loop
 from fastapi_aibridge.testing import Received, Reply, ToolCall, Usage
+from tests.garbage import nothing_left
 from tests.waiting import until
 
 from ..gateway.client import connected
@@ -255,6 +256,14 @@ async def test_images_and_structured_content(kind: Kind, server: ToolServer) -> 
         case _:
             source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
             assert {"type": "image", "source": source} in results["c1"]
+
+
+async def test_a_loop_leaves_nothing_to_the_garbage_collector(kind: Kind, streamed: bool, server: ToolServer) -> None:
+    """A full collection stops all streams, and should find nothing."""
+    async with house([Reply(tool_calls=[tool("echo", "c1")]), Reply(text="x")], {"box": server.url}) as home:
+        with nothing_left():
+            assert (await home.request(kind, streamed=streamed)).status == 200
+            await home.record()
 
 
 async def test_a_huge_result_is_cut(server: ToolServer) -> None:
