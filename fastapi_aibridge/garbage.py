@@ -21,7 +21,7 @@ class RestrainedCollector:
     The modules, models and routes of an app are some hundred thousand objects that never become garbage. Going through
     them takes a full collection a tenth of a second, in which no stream moves.
 
-    Leaves alone what the process has decided itself: frozen objects, and thresholds that are 0 or larger.
+    Leaves alone what the process has decided itself: frozen objects, collections that are switched off or rarer.
     """
 
     def __init__(self) -> None:

@@ -57,7 +57,8 @@ class FairQueue:
             asyncio.get_running_loop().call_soon(self._begin_round)
         self._busy.append(share)
         if share is not self._last:
-            self.quantum = QUANTUM if self._last is not None else ALONE
+            if self._last is not None:
+                self.quantum = QUANTUM
             self._last = share
             self._last_change = self._clock()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.exchange.fair_queue import ALONE, CALM, PIECE, QUANTUM, START, FairQueue, Share
+from fastapi_aibridge.exchange.fair_queue import ALONE, CALM, CROWD, CROWDED, PIECE, QUANTUM, START, FairQueue, Share
 from tests.upstream.clock import MovableClock
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +57,22 @@ async def test_who_is_alone_has_more() -> None:
     clock.now += 2 * CALM
     await a_round()
     assert taken(alice) == ALONE
+
+
+async def test_a_crowd_goes_in_small_steps() -> None:
+    """Who has many waiting keeps rounds short, alone or not, so that the next who comes gets in."""
+    share = FairQueue().share("alice")
+    done: list[str] = []
+    tasks = [asyncio.create_task(work(share, PIECE, done, "alice")) for _ in range(ALONE + 2 * CROWD)]
+    steps: dict[bool, list[int]] = {True: [], False: []}
+    await asyncio.sleep(0)
+    assert len(done) == ALONE
+    while len(done) < len(tasks):
+        before = len(done)
+        await asyncio.sleep(0)
+        steps[len(tasks) - before >= CROWD].append(len(done) - before)
+    assert max(steps[True]) == CROWDED
+    assert max(steps[False]) == ALONE
 
 
 async def test_a_start_counts_for_more() -> None:
@@ -144,7 +160,9 @@ def test_all_is_done_and_nobody_takes_more_than_a_share(works: list[tuple[str, i
     """Whatever comes in whichever order: each round does a share of each initiator's at most, until all is done."""
 
     async def run() -> None:
-        queue = FairQueue()
+        queue = FairQueue(clock=MovableClock())
+        others = queue.share("x"), queue.share("y")
+        assert [one.take(PIECE) for one in others] == [True, True]  # so that nobody is alone
         done: list[tuple[str, int]] = []
 
         async def one(initiator: str, cost: int) -> None:
@@ -159,7 +177,7 @@ def test_all_is_done_and_nobody_takes_more_than_a_share(works: list[tuple[str, i
             await asyncio.sleep(0)
             for initiator in "abc":
                 costs = [cost for name, cost in done[before:] if name == initiator]
-                assert sum(costs[:-1]) < ALONE
+                assert sum(costs[:-1]) < QUANTUM
             before = len(done)
         assert all(task.done() for task in tasks)
         assert sorted(done) == sorted(works)
