@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from ..errors import GatewayError, UpstreamUnreachable
 from ..formats import Observer
-from ..formats.sse import Framer
 from ..providers.headers import client_headers
+from ..sse import Framer
 from ..upstream.response import UpstreamResponse
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
 from .fair_queue import PIECE, Share

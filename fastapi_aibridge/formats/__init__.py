@@ -1,6 +1,7 @@
-"""Wire formats, one file each, without I/O: requests read, answers observed, errors written."""
+"""Wire formats, one folder each, without I/O: requests read, answers observed, errors written."""
 
 from . import chat_completions, messages, responses
-from .format import Format, ModelRequest, Observer
+from .format import Format, Observer
+from .request import ModelRequest
 
 __all__ = ["Format", "ModelRequest", "Observer", "chat_completions", "messages", "responses"]

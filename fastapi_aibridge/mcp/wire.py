@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, ErrorData
 from pydantic import ValidationError
 
-from ..formats.sse import EventTooLarge, Framer, data_of, events
+from ..sse import EventTooLarge, Framer, data_of, events
 from .connections import CLOSE_TIMEOUT, MCPConnections
 from .credentials import Credentials
 from .problems import BrokenOff, MCPProblem, Refused, SessionUnknown, Unreachable

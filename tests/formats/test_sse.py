@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.formats import sse
+from fastapi_aibridge import sse
 
 from .observing import lean
 

@@ -12,8 +12,9 @@ import httpx2
 import openai
 from hypothesis import HealthCheck, settings
 
+from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
-from fastapi_aibridge.formats import Format, chat_completions, messages, responses, sse
+from fastapi_aibridge.formats import Format, chat_completions, messages, responses
 from fastapi_aibridge.formats.rounds import Part, Result, ToolCall
 from fastapi_aibridge.mcp import Tool
 from fastapi_aibridge.testing import Reply

@@ -8,10 +8,23 @@ from typing import Any
 
 import orjson
 
-from .. import sse
-from ..format import load, member, objects, text
+from ... import sse
+from ..lenient import load, member, objects, text
+from ..rounds import (
+    Held,
+    Memory,
+    Result,
+    Rounds,
+    Tool,
+    ToolCall,
+    Turn,
+    extended,
+    offered,
+    parameters,
+    total,
+    with_tools,
+)
 from ..splice import find_member, list_member, set_member
-from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, offered, parameters, total, with_tools
 
 PING = b": ping\n\n"
 _BEGINNINGS = {"response.created", "response.queued", "response.in_progress"}
@@ -32,11 +45,6 @@ def definitions(tools: Iterable[Tool]) -> bytes:
         )
         for tool in tools
     )
-
-
-def fits(request: Mapping[str, Any]) -> bool:
-    """Whether tools can be injected: a response in the background is over here before it has begun."""
-    return request.get("background") is not True
 
 
 def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:  # noqa: ARG001 - every format's signature

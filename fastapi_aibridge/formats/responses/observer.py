@@ -1,4 +1,4 @@
-"""OpenAI Responses (https://platform.openai.com/docs/api-reference/responses and .../responses-streaming)."""
+"""Answers of Responses, observed for the record."""
 
 from __future__ import annotations
 
@@ -6,52 +6,13 @@ from typing import Any
 
 import orjson
 
-from ..errors import GatewayError
-from ..recorder.records import Facts, Thought, ToolUsage
-from . import sse
-from .chat_completions import token_usage
-from .format import (
-    ModelRequest,
-    Observer,
-    arguments_of,
-    count,
-    error_text,
-    last_message,
-    load,
-    load_answer,
-    member,
-    objects,
-    parse_object,
-    text,
-)
-from .rounds import RoundsFormat
-from .rounds import responses as rounds_format
-
-name = "responses"
-rounds: RoundsFormat = rounds_format
-
-
-def parse(body: bytes) -> ModelRequest:
-    value = parse_object(body)
-    request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
-    request.takes_tools = rounds.fits(value)
-    given = value.get("input")
-    if isinstance(given, str):
-        request.prompt = given
-    else:
-        last = last_message(given)
-        if last.get("role") == "user":
-            request.prompt = _prompt(last.get("content"))
-        elif text(last.get("type")).endswith("_call_output"):
-            request.correlating_tool_call_id = text(last.get("call_id")) or None
-    return request
-
-
-def _prompt(content: object) -> str | None:
-    if isinstance(content, str):
-        return content
-    texts = [text(part.get("text")) for part in objects(content) if part.get("type") in ("input_text", "text")]
-    return "\n".join(texts) if texts else None
+from ... import sse
+from ...errors import GatewayError
+from ...recorder.records import Facts, Thought, ToolUsage
+from ..format import Observer
+from ..lenient import arguments_of, count, error_text, load, load_answer, member, objects, text
+from ..request import ModelRequest
+from ..usage import token_usage
 
 
 def observer(request: ModelRequest) -> Observer:  # noqa: ARG001 - every format's signature

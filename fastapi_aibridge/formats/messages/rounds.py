@@ -7,10 +7,23 @@ from typing import Any
 
 import orjson
 
-from .. import sse
-from ..format import count, load, member, objects, text
+from ... import sse
+from ..lenient import count, load, member, objects, text
+from ..rounds import (
+    Held,
+    Memory,
+    Result,
+    Rounds,
+    Tool,
+    ToolCall,
+    Turn,
+    extended,
+    offered,
+    parameters,
+    total,
+    with_tools,
+)
 from ..splice import list_member, set_member
-from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, offered, parameters, total, with_tools
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -21,11 +34,6 @@ def definitions(tools: Iterable[Tool]) -> bytes:
         orjson.dumps({"name": tool.name, "description": tool.description, "input_schema": parameters(tool)})
         for tool in tools
     )
-
-
-def fits(request: Mapping[str, Any]) -> bool:  # noqa: ARG001 - every format's signature
-    """Whether tools can be injected into this request."""
-    return True
 
 
 def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:  # noqa: ARG001 - every format's signature

@@ -7,10 +7,23 @@ from typing import Any
 
 import orjson
 
-from .. import sse
-from ..format import count, load, member, objects, text
+from ... import sse
+from ..lenient import load, member, objects, text
+from ..rounds import (
+    Held,
+    Memory,
+    Result,
+    Rounds,
+    Tool,
+    ToolCall,
+    Turn,
+    extended,
+    offered,
+    parameters,
+    total,
+    with_tools,
+)
 from ..splice import list_member, set_member
-from .rounds import Held, Memory, Result, Rounds, Tool, ToolCall, Turn, extended, offered, parameters, total, with_tools
 
 PING = b": ping\n\n"
 SEPARATOR = "\n\n"
@@ -30,12 +43,6 @@ def definitions(tools: Iterable[Tool]) -> bytes:
         )
         for tool in tools
     )
-
-
-def fits(request: Mapping[str, Any]) -> bool:
-    """Whether tools can be injected: several choices cannot go round together, and the others exclude `tools`."""
-    excluding = ("functions", "prediction", "web_search_options")
-    return count(request.get("n")) <= 1 and not any(request.get(name) for name in excluding)
 
 
 def begin(body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions (https://platform.openai.com/docs/api-reference/chat)."""
+"""Answers of Chat Completions, observed for the record."""
 
 from __future__ import annotations
 
@@ -6,68 +6,18 @@ import re
 
 import orjson
 
-from ..errors import GatewayError
-from ..recorder.records import Facts, TokenUsage, ToolUsage
-from . import sse
-from .format import (
-    ModelRequest,
-    Observer,
-    arguments_of,
-    count,
-    counts,
-    error_text,
-    last_message,
-    load,
-    load_answer,
-    member,
-    objects,
-    parse_object,
-    text,
-)
-from .openai_errors import error_object
-from .rounds import RoundsFormat
-from .rounds import chat_completions as rounds_format
-from .splice import add_member, find_member, set_member
-
-name = "chat_completions"
-rounds: RoundsFormat = rounds_format
-
-
-def parse(body: bytes) -> ModelRequest:
-    value = parse_object(body)
-    streaming = value.get("stream") is True
-    request = ModelRequest(model=value["model"], streaming=streaming, body=body)
-    request.takes_tools = rounds.fits(value)
-    last = last_message(value.get("messages"))
-    if last.get("role") == "user":
-        request.prompt = last_text(last.get("content"), ("text",))
-    elif last.get("role") == "tool":
-        request.correlating_tool_call_id = text(last.get("tool_call_id")) or None
-    if streaming and member(value, "stream_options").get("include_usage") is not True:
-        request.usage_asked = False
-        request.body = _asking_for_usage(body, given="stream_options" in value)
-    return request
+from ... import sse
+from ...errors import GatewayError
+from ...recorder.records import Facts, ToolUsage
+from ..format import Observer
+from ..lenient import arguments_of, count, error_text, load, load_answer, member, objects, text
+from ..openai_errors import error_object
+from ..request import ModelRequest
+from ..usage import token_usage
 
 
 def observer(request: ModelRequest) -> Observer:
     return _ChatObserver(request)
-
-
-def last_text(content: object, kinds: tuple[str, ...]) -> str | None:
-    """The prompt in a message's content: the string itself, or its last text part."""
-    if isinstance(content, str):
-        return content
-    texts = [text(part.get("text")) for part in objects(content) if part.get("type") in kinds]
-    return texts[-1] if texts else None
-
-
-def _asking_for_usage(body: bytes, *, given: bool) -> bytes:
-    options = find_member(body, "stream_options") if given else None
-    if options is None:
-        return add_member(body, "stream_options", b'{"include_usage":true}')
-    old = body[options[0] : options[1]]
-    new = set_member(old, "include_usage", b"true") if old.startswith(b"{") else b'{"include_usage":true}'
-    return body[: options[0]] + new + body[options[1] :]
 
 
 _MARKS = (b'"tool_calls"', b'"error"', b'"function_call"', b"[DONE]")
@@ -217,27 +167,3 @@ class _Call:
     def arguments(self) -> object:
         raw = "".join(self._pieces)
         return raw if self._custom else arguments_of(raw)
-
-
-_DETAILS_OUT = {
-    "reasoning_tokens": "reasoning",
-    "audio_tokens": "audio_output",
-    "accepted_prediction_tokens": "accepted_prediction",
-    "rejected_prediction_tokens": "rejected_prediction",
-}
-_DETAILS_IN = {"audio_tokens": "audio_input"}
-
-
-def token_usage(message_id: str, usage: dict[str, object], start: str, end: str, *, partial: bool) -> TokenUsage:
-    """OpenAI's usage object, of which chat and responses differ in names only; it counts cached tokens in."""
-    details_in, details_out = member(usage, f"{start}_tokens_details"), member(usage, f"{end}_tokens_details")
-    read, written = count(details_in.get("cached_tokens")), count(details_in.get("cache_write_tokens"))
-    return TokenUsage(
-        message_id=message_id,
-        input_tokens=max(0, count(usage.get(f"{start}_tokens")) - read - written),
-        output_tokens=count(usage.get(f"{end}_tokens")),
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        extra=counts(details_out, _DETAILS_OUT) | counts(details_in, _DETAILS_IN),
-        partial=partial,
-    )

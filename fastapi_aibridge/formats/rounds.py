@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from ..format import load, member, objects, text
-from ..splice import add_member, elements, find_member, set_member
+from .lenient import load, member, objects, text
+from .splice import add_member, elements, find_member, set_member
 
 
 class Tool(Protocol):
@@ -161,9 +161,6 @@ class Rounds(Protocol):
 
 class RoundsFormat(Protocol):
     """What a format offers for injected tools; a module."""
-
-    def fits(self, request: Mapping[str, Any]) -> bool:
-        """Whether tools can be injected into this request."""
 
     def definitions(self, tools: Iterable[Tool]) -> bytes:
         """The tools as the format lists them, without the brackets."""

@@ -1,4 +1,4 @@
-"""Anthropic Messages (https://docs.anthropic.com/en/api/messages and .../messages-streaming)."""
+"""Answers of Messages, observed for the record."""
 
 from __future__ import annotations
 
@@ -6,47 +6,13 @@ from typing import Any
 
 import orjson
 
-from ..errors import GatewayError
-from ..recorder.records import Facts, Thought, TokenUsage, ToolUsage
-from . import sse
-from .anthropic_errors import error_body
-from .chat_completions import last_text
-from .format import (
-    ModelRequest,
-    Observer,
-    arguments_of,
-    count,
-    counts,
-    error_text,
-    last_message,
-    load,
-    load_answer,
-    member,
-    objects,
-    parse_object,
-    text,
-)
-from .rounds import RoundsFormat
-from .rounds import messages as rounds_format
-
-name = "messages"
-rounds: RoundsFormat = rounds_format
-
-
-def parse(body: bytes) -> ModelRequest:
-    value = parse_object(body)
-    request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
-    request.takes_tools = rounds.fits(value)
-    request.user_id = text(member(value, "metadata").get("user_id")) or None
-    # Claude Code puts system messages behind what the user said (beta `mid-conversation-system`).
-    last = last_message(value.get("messages"), passed_over=("system",))
-    if last.get("role") == "user":
-        content = last.get("content")
-        request.prompt = last_text(content, ("text",))
-        results = [part for part in objects(content) if part.get("type") == "tool_result"]
-        if results:
-            request.correlating_tool_call_id = text(results[-1].get("tool_use_id")) or None
-    return request
+from ... import sse
+from ...errors import GatewayError
+from ...recorder.records import Facts, Thought, TokenUsage, ToolUsage
+from ..anthropic_errors import error_body
+from ..format import Observer
+from ..lenient import arguments_of, count, counts, error_text, load, load_answer, member, objects, text
+from ..request import ModelRequest
 
 
 def observer(request: ModelRequest) -> Observer:  # noqa: ARG001 - every format's signature

@@ -1,0 +1,13 @@
+"""Anthropic Messages (https://docs.anthropic.com/en/api/messages and .../messages-streaming)."""
+
+from __future__ import annotations
+
+from ..rounds import RoundsFormat
+from . import rounds as _rounds
+from .observer import observer
+from .request import parse
+
+name = "messages"
+rounds: RoundsFormat = _rounds
+
+__all__ = ["name", "observer", "parse", "rounds"]

@@ -1,0 +1,13 @@
+"""OpenAI Responses (https://platform.openai.com/docs/api-reference/responses and .../responses-streaming)."""
+
+from __future__ import annotations
+
+from ..rounds import RoundsFormat
+from . import rounds as _rounds
+from .observer import observer
+from .request import parse
+
+name = "responses"
+rounds: RoundsFormat = _rounds
+
+__all__ = ["name", "observer", "parse", "rounds"]
