@@ -9,7 +9,7 @@ from .errors import (
     RecorderUnavailable,
     SettingsError,
 )
-from .mcp import MCPProxyBuilder, MCPServer, Tool
+from .mcp import MCPProxyBuilder, MCPServer
 from .plugin import AIBridge, get_bridge
 from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
@@ -40,6 +40,7 @@ from .settings import (
     RecorderSettings,
     Settings,
 )
+from .tools import Tool
 
 __version__ = "0.1.0"
 

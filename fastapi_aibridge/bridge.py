@@ -17,11 +17,11 @@ from .exchange.interruption import Interruption
 from .exchange.refusal import send_error
 from .exchange.toolset import Toolset
 from .inprocess import clients
-from .mcp import NoTools, Tool, Tools
 from .observability.tracing import tracer
 from .principal import Principal
 from .providers import Provider
 from .providers.path import raw_tail
+from .tools import NoTools, Tool, Tools
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

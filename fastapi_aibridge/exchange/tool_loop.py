@@ -10,9 +10,9 @@ from typing import TypeVar
 from ..errors import GatewayError
 from ..formats import Observer
 from ..formats.rounds import Part, Result, Rounds, ToolCall
-from ..mcp import Image, Text, ToolResult
 from ..observability import Metrics
 from ..recorder import Facts, ToolUsage
+from ..tools import Image, Text, ToolResult
 from ..upstream.response import UpstreamResponse
 from .fair_queue import Share
 from .interruption import Interruption
@@ -170,7 +170,7 @@ class ToolLoop:
         if arguments is None:
             return Result(call=call, parts=(Part(text="the arguments are not a JSON object"),), is_error=True)
         outcome = await self._toolset.tools.call(call.name, arguments)
-        if tool := self._toolset.by_name.get(call.name):
+        if outcome.duration is not None and (tool := self._toolset.by_name.get(call.name)):
             self._metrics.tool_called(tool.server, tool.tool, outcome.duration, is_error=outcome.is_error)
         return Result(call=call, parts=_parts(outcome), is_error=outcome.is_error, duration=outcome.duration)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..formats import Format
-from ..mcp import Tool, Tools
+from ..tools import Tool, Tools
 
 
 class Toolset:

@@ -22,7 +22,7 @@ import aiohttp
 import orjson
 
 from ..errors import AIBridgeError, ConfigurationError
-from .tool import Tool
+from ..tools import Tool
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from mcp import types
 
-from .result import Audio, Content, Image, Text
+from ..tools import Audio, Content, Image, Text
 
 
 def flatten(result: types.CallToolResult) -> tuple[Content, ...]:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..principal import Principal
+from ..tools import Content, Text, Tool, ToolResult
 from .builder import MCPProxyBuilder
 from .connections import CLOSE_TIMEOUT, MCPConnections, require_mcp
+from .cut import cut
 from .naming import Names
 from .problems import MCPProblem
-from .result import Content, Text, ToolResult, cut
 from .server import MCPServer
-from .tool import Tool
 
 if TYPE_CHECKING:
     from .session import Session

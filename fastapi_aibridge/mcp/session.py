@@ -17,13 +17,13 @@ from mcp_types import HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION
 from pydantic import TypeAdapter, ValidationError
 
 from ..principal import Principal
+from ..tools import Tool
 from .connections import CLOSE_TIMEOUT, MCPConnections
 from .credentials import Credentials
 from .naming import Names
 from .negotiation import negotiate
 from .problems import BrokenOff, MCPProblem, Refused, SessionUnknown, Unreachable
 from .server import MCPServer
-from .tool import Tool
 from .wire import Wire
 
 logger = logging.getLogger(__name__)

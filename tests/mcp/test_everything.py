@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastapi_aibridge.mcp import Image, MCPServer, Text
+from fastapi_aibridge.mcp import MCPServer
+from fastapi_aibridge.tools import Image, Text
 
 from .conftest import Start
 from .everything import everything

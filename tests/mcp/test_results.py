@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from mcp import types
 
-from fastapi_aibridge.mcp import Image, Text
+from fastapi_aibridge.mcp.cut import cut
 from fastapi_aibridge.mcp.flatten import flatten
-from fastapi_aibridge.mcp.result import cut
+from fastapi_aibridge.tools import Image, Text
 
 
 def result(*texts: str, structured: Any = None) -> types.CallToolResult:

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from fastapi_aibridge import Principal
 from fastapi_aibridge.errors import ConfigurationError
-from fastapi_aibridge.mcp import MCPConnections, MCPServer, NoTools, SettingsProxyBuilder
+from fastapi_aibridge.mcp import MCPConnections, MCPServer, SettingsProxyBuilder
 from fastapi_aibridge.settings import MCPServerSettings
+from fastapi_aibridge.tools import NoTools
 
 from .conftest import Start
 from .servers import ToolServer

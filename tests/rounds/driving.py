@@ -16,10 +16,10 @@ from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
 from fastapi_aibridge.formats import Format, chat_completions, messages, responses
 from fastapi_aibridge.formats.rounds import Part, Result, ToolCall
-from fastapi_aibridge.mcp import Tool
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.testing import ToolCall as ScriptedCall
 from fastapi_aibridge.testing.wire_formats import BY_PATH, WireFormat
+from fastapi_aibridge.tools import Tool
 
 lean = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

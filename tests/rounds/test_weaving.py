@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.mcp import Tool
 from fastapi_aibridge.testing import Reply, Usage
+from fastapi_aibridge.tools import Tool
 
 from .driving import CHAT, KINDS, MESSAGES, NAMES, RESPONSES, TOOLS, Kind, Played, call, lean, own_call, play
 
