@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from . import load
-from .stage import RELAY, UPSTREAM, Stage
+from .stage import PRINCIPAL, RELAY, UPSTREAM, Stage
 from .table import Table
 
 COLUMNS = ("streams at once", "server", "CPU µs/event", "beyond the relay", "events/s")
@@ -13,7 +13,7 @@ COLUMNS = ("streams at once", "server", "CPU µs/event", "beyond the relay", "ev
 
 def measure(stage: Stage, *, streams: int, seconds: int, rounds: int) -> Table:
     """Streams of 50 text events, 10 ms apart; the cost of opening a stream is in it, spread over its events."""
-    actors = [actor for actor in stage.actors if actor.name != UPSTREAM]
+    actors = stage.without(UPSTREAM, PRINCIPAL)
     cost: dict[str, list[float]] = {actor.name: [] for actor in actors}
     rate: dict[str, list[float]] = {actor.name: [] for actor in actors}
     weight = {

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from fastapi_aibridge import AIBridge, Settings
+from fastapi_aibridge import AIBridge, Principal, Settings
 
 from .load import CLIENT_KEY
 from .streams import SLOW
 from .upstream import PACED
 
 QUIET_KEY = "k-quiet"
+LONG = "/p2000n60"
+"""The upstream's prefix for streams that stay open for two minutes."""
+
+_bearer = HTTPBearer()
+
+
+async def current_user(credentials: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> str:
+    """Who calls, as apps write it: a security scheme, and a dependency that looks the token up."""
+    if credentials.credentials != CLIENT_KEY:
+        raise HTTPException(401)
+    return "bench"
+
+
+async def current_principal(user: Annotated[str, Depends(current_user)]) -> Principal:
+    return Principal(initiator_id=user)
 
 
 def build() -> FastAPI:
-    """The app for `uvicorn --factory`; `BENCH_UPSTREAM` is the provider, `BENCH_RECORDER` the URL to record to."""
-    upstream, recorder = os.environ["BENCH_UPSTREAM"], os.environ.get("BENCH_RECORDER")
+    """The app for `uvicorn --factory`; `BENCH_UPSTREAM` is the provider, `BENCH_RECORDER` the URL to record to.
+
+    With `BENCH_PRINCIPAL` the app itself tells who calls; `BENCH_MCP` is the URL of an MCP server.
+    """
+    upstream, recorder, mcp = (
+        os.environ["BENCH_UPSTREAM"],
+        os.environ.get("BENCH_RECORDER"),
+        os.environ.get("BENCH_MCP"),
+    )
 
     def provider(type_: str, base_url: str) -> dict[str, Any]:
         return {"type": type_, "base_url": base_url, "api_key": "sk-upstream-0123456789"}
@@ -29,11 +52,14 @@ def build() -> FastAPI:
             "anthropic": provider("anthropic", upstream),
             "paced": provider("openai", f"{upstream}{PACED}/v1"),
             "slow": provider("openai", f"{upstream}{SLOW}/v1"),
+            "long": provider("openai", f"{upstream}{LONG}/v1"),
         },
         "client_keys": {"bench": CLIENT_KEY, "quiet": QUIET_KEY},
         "admin_token": "bench-admin",
         "recorder": {"url": recorder} if recorder else {"enabled": False},
+        "mcp_servers": {"bench": {"url": mcp}} if mcp else {},
     }
+    principal = current_principal if "BENCH_PRINCIPAL" in os.environ else None
     app = FastAPI()
-    app.include_router(AIBridge(settings=Settings(**values)).router, prefix="/ai")
+    app.include_router(AIBridge(settings=Settings(**values), principal=principal).router, prefix="/ai")
     return app

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,20 @@ def ask(url: str, *, stream: bool) -> bytes:
             raise LoadError(f"{url} answered {response.status}")
         answer: bytes = response.read()
         return answer
+
+
+def await_answer(url: str, *, seconds: float = 30) -> None:
+    """Wait until the first answer comes: a port may be open before what is behind it has started."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ask(url, stream=False)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def weigh(url: str, *, stream: bool) -> int:

@@ -8,15 +8,29 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import burst, events, fairness, in_process, load, machine, pool_hits, throughput
+from . import (
+    burst,
+    events,
+    fairness,
+    imports,
+    in_process,
+    load,
+    machine,
+    memory,
+    plot,
+    pool_hits,
+    throughput,
+    workers,
+)
 from .server import ServerError
 from .stage import StageError, set_stage
 from .table import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-ON_STAGE = ("blocking", "streamed", "events", "burst", "fairness")
-ALONE = ("pool_hits", "in_process")
-ONCE = ("burst", "fairness")
+PICTURE = PAGE.with_name("performance.svg")
+ON_STAGE = ("blocking", "streamed", "events", "memory", "burst", "fairness")
+ALONE = ("pool_hits", "in_process", "imports", "workers")
+ONCE = ("memory", "burst", "fairness")
 """Measured in one round, however many are asked for."""
 BUSY = 0.1
 """The share of a core that others may take before a warning is due."""
@@ -39,10 +53,12 @@ def main() -> int:
         return 1
     if options.write:
         for table in tables:
-            length = f" of {options.seconds} s" if table.name in ON_STAGE else ""
+            length = f" of {options.seconds} s" if table.name in (*ON_STAGE, "workers") else ""
             rounds = "one round" if table.name in ONCE else f"medians of {options.rounds} rounds{length}"
             note = f"{conditions}; {rounds}."
             Table(table.name, table.columns, table.rows, note).write(PAGE)
+        if drawn := [table for table in tables if table.name in ("blocking", "streamed")]:
+            plot.draw(drawn, PICTURE)
     return 0
 
 
@@ -58,10 +74,16 @@ def _tables(options: argparse.Namespace) -> Iterator[Table]:
                 yield throughput.measure(stage, stream=True, clients=options.clients, **timing)
             if "events" in options.only:
                 yield events.measure(stage, streams=32, **timing)
+            if "memory" in options.only:
+                yield memory.measure(stage)
             if "burst" in options.only:
                 yield burst.measure(stage, streams=2000)
             if "fairness" in options.only and "on" in options.recorder:
                 yield fairness.measure(stage)
+    if "imports" in options.only:
+        yield imports.measure(rounds=options.rounds)
+    if "workers" in options.only:
+        yield workers.measure(cores, clients=32, seconds=options.seconds, rounds=options.rounds)
     if "pool_hits" in options.only:
         os.sched_setaffinity(0, {cores[0]})
         yield pool_hits.measure(rounds=options.rounds)

@@ -24,7 +24,7 @@ class Server:
     """`python -m <module> <arguments> --port <a free one>`, as a context manager that ends the process."""
 
     def __init__(
-        self, name: str, module: str, *arguments: str, core: int, log: Path, env: dict[str, str] | None = None
+        self, name: str, module: str, *arguments: str, core: int | str, log: Path, env: dict[str, str] | None = None
     ) -> None:
         self.name = name
         self.port = _free_port()
@@ -57,14 +57,14 @@ class Server:
 
     @property
     def rss(self) -> int:
-        """Resident memory in bytes."""
+        """Resident memory in bytes, of the process alone."""
         return int(self._process.memory_info().rss)
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time so far, user and system, all threads, to 10 ms."""
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        """Processor time so far, user and system, all threads and workers, to 10 ms."""
+        processes = [self._process, *self._process.children(recursive=True)]
+        return float(sum(times.user + times.system for times in (one.cpu_times() for one in processes)))
 
     def settle(self, limit: float = 10.0) -> None:
         """Wait until the process is idle, so that what it does late falls on nobody else's account."""

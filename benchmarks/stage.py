@@ -16,6 +16,8 @@ UPSTREAM = "upstream alone"
 RELAY = "bare relay"
 GATEWAY = "gateway"
 RECORDING = "gateway, recording"
+PRINCIPAL = "gateway, the app's own principal"
+TOOLS = "gateway, a tool injected"
 
 
 _ASKED_FOR_USAGE = b',"usage":null'
@@ -42,6 +44,10 @@ class Stage:
     load_core: int
     records: Path
 
+    def without(self, *names: str) -> list[Actor]:
+        """The actors but for these, in their order."""
+        return [actor for actor in self.actors if actor.name not in names]
+
     def check(self, requests_recorded: int) -> None:
         """Raise if a server is gone, or so little is written down that it cannot be `requests_recorded` requests."""
         for actor in self.actors:
@@ -53,7 +59,11 @@ class Stage:
 
 @contextmanager
 def set_stage(cores: tuple[int, int], recorders: Sequence[str]) -> Iterator[Stage]:
-    """Start everything; of the gateways those with the recorder `off` and `on` that are asked for."""
+    """Start everything; of the gateways those with the recorder `off` and `on` that are asked for.
+
+    With `off` come two more that record nothing: one whose principal is the app's own dependency, and one that injects
+    a tool of an MCP server.
+    """
     core, load_core = cores
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aibridge-bench-")))
@@ -77,6 +87,12 @@ def set_stage(cores: tuple[int, int], recorders: Sequence[str]) -> Iterator[Stag
         ]
         if "off" in recorders:
             actors.append(start(GATEWAY, "benchmarks.gateway:build", *ours))
+            actors.append(start(PRINCIPAL, "benchmarks.gateway:build", *ours, BENCH_PRINCIPAL="1"))
+            log = directory / "mcp.log"
+            mcp = stack.enter_context(
+                asgi_server("MCP", "benchmarks.mcp_server:build", core=load_core, log=log, env={})
+            )
+            actors.append(start(TOOLS, "benchmarks.gateway:build", *ours, BENCH_MCP=f"{mcp.url}/mcp"))
         if "on" in recorders:
             url = f"sqlite+aiosqlite:///{records / 'records.db'}"
             actors.append(start(RECORDING, "benchmarks.gateway:build", *ours, BENCH_RECORDER=url))

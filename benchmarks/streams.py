@@ -55,14 +55,14 @@ class Watcher(asyncio.Protocol):
         head += f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
         self._request = head.encode() + body
         self._transport: asyncio.WriteTransport | None = None
-        self._watched = Watched(0)
+        self.watched = Watched(0)
         self._over: asyncio.Future[None] | None = None
         self._rest = b""
 
     async def watch(self) -> Watched:
         """One stream, from the moment that the request goes out or the connection is being made for it."""
         loop = asyncio.get_running_loop()
-        self._watched = watched = Watched(loop.time())
+        self.watched = watched = Watched(loop.time())
         self._over = loop.create_future()
         self._rest = b""
         if self._transport is None:
@@ -81,7 +81,7 @@ class Watcher(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
-        watched = self._watched
+        watched = self.watched
         now = asyncio.get_running_loop().time()
         if not watched.status:
             watched.status = int(data[9:12])

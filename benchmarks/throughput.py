@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import load
-from .stage import RECORDING, RELAY, UPSTREAM, Actor, Stage
+from .stage import RECORDING, RELAY, TOOLS, UPSTREAM, Actor, Stage
 from .table import Table
 
 COLUMNS = ("clients", "server", "requests/s", "of the relay", "p50 ms", "p99 ms", "CPU µs/request", "RSS MB")
@@ -27,17 +27,18 @@ def measure(stage: Stage, *, stream: bool, clients: Sequence[int], seconds: int,
     """Rounds go from server to server, so that a noisy stretch of the machine hits each of them."""
     rows: list[tuple[str, ...]] = []
     recorded = 0
-    for actor in stage.actors:
+    actors = stage.without(TOOLS)
+    for actor in actors:
         load.run(actor.chat, stream=stream, clients=8, seconds=1, core=stage.load_core)
     for number in clients:
-        done: dict[str, list[Round]] = {actor.name: [] for actor in stage.actors}
+        done: dict[str, list[Round]] = {actor.name: [] for actor in actors}
         for turn in range(rounds):
-            shift = turn % len(stage.actors)
-            for actor in [*stage.actors[shift:], *stage.actors[:shift]]:
+            shift = turn % len(actors)
+            for actor in [*actors[shift:], *actors[:shift]]:
                 outcome, one = _round(stage, actor, stream=stream, clients=number, seconds=seconds)
                 done[actor.name].append(one)
                 recorded += outcome.requests if actor.name == RECORDING else 0
-        rows += [_row(number, actor, done[actor.name], done[RELAY]) for actor in stage.actors]
+        rows += [_row(number, actor, done[actor.name], done[RELAY]) for actor in actors]
     stage.check(recorded)
     return Table("streamed" if stream else "blocking", COLUMNS, rows)
 
