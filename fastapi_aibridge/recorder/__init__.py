@@ -3,7 +3,18 @@
 from .jsonform import record_json
 from .memory import MemoryRecorder
 from .recorder import InterceptionQuery, InterceptionStore, InvalidCursor, Page, Recorder
-from .records import Ending, Facts, Interception, InterceptionRecord, Prompt, Status, Thought, TokenUsage, ToolUsage
+from .records import (
+    Ending,
+    Facts,
+    Interception,
+    InterceptionRecord,
+    Prompt,
+    ProviderObject,
+    Status,
+    Thought,
+    TokenUsage,
+    ToolUsage,
+)
 
 __all__ = [
     "Ending",
@@ -16,6 +27,7 @@ __all__ = [
     "MemoryRecorder",
     "Page",
     "Prompt",
+    "ProviderObject",
     "Recorder",
     "Status",
     "Thought",

@@ -14,6 +14,7 @@ def facts_without_content(facts: Facts) -> Facts:
         tool_usages=[
             replace(usage, arguments=None, error=None if usage.error is None else "") for usage in facts.tool_usages
         ],
+        objects=facts.objects,
     )
 
 

@@ -33,6 +33,8 @@ _PLAIN = (
     "client",
     "user_agent",
     "session_id",
+    "agent_id",
+    "parent_agent_id",
     "correlating_tool_call_id",
     "credential_kind",
     "credential_hint",
@@ -41,6 +43,7 @@ _PLAIN = (
     "status",
     "upstream_status",
     "error",
+    "truncated",
 )
 CSV_COLUMNS = (*_PLAIN, *TOKEN_COLUMNS, *_NESTED)
 

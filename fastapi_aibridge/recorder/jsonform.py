@@ -29,6 +29,8 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
         "client": begun.client,
         "user_agent": begun.user_agent,
         "session_id": begun.session_id,
+        "agent_id": begun.agent_id,
+        "parent_agent_id": begun.parent_agent_id,
         "correlating_tool_call_id": begun.correlating_tool_call_id,
         "credential_kind": begun.credential_kind,
         "credential_hint": begun.credential_hint,
@@ -38,6 +40,7 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
         "status": str(ending.status if ending else Status.RUNNING),
         "upstream_status": ending.upstream_status if ending else None,
         "error": ending.error if ending else None,
+        "truncated": begun.truncated,
         "token_usages": [
             {
                 "message_id": usage.message_id,
@@ -50,7 +53,15 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
             }
             for usage in facts.token_usages
         ],
-        "prompts": [{"message_id": prompt.message_id, "text": prompt.text} for prompt in facts.prompts],
+        "prompts": [
+            {
+                "message_id": prompt.message_id,
+                "text": prompt.text,
+                "source": prompt.source,
+                "truncated": prompt.truncated,
+            }
+            for prompt in facts.prompts
+        ],
         "tool_usages": [
             {
                 "message_id": call.message_id,
@@ -61,8 +72,12 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
                 "server": call.server,
                 "error": call.error,
                 "duration": call.duration,
+                "truncated": call.truncated,
             }
             for call in facts.tool_usages
         ],
-        "thoughts": [{"source": thought.source, "text": thought.text} for thought in facts.thoughts],
+        "thoughts": [
+            {"source": thought.source, "text": thought.text, "truncated": thought.truncated}
+            for thought in facts.thoughts
+        ],
     }

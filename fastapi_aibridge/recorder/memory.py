@@ -57,6 +57,7 @@ class MemoryRecorder:
         record.facts.prompts += facts.prompts
         record.facts.tool_usages += facts.tool_usages
         record.facts.thoughts += facts.thoughts
+        record.facts.objects += facts.objects
 
     async def get(self, interception_id: str) -> InterceptionRecord | None:
         record = self._records.get(interception_id)
@@ -124,6 +125,7 @@ def _copy(record: InterceptionRecord) -> InterceptionRecord:
             prompts=facts.prompts[:],
             tool_usages=facts.tool_usages[:],
             thoughts=facts.thoughts[:],
+            objects=facts.objects[:],
         ),
         record.ending,
     )

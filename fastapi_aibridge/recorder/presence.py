@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .database import Database
 from .process import ProcessIdentity
 from .records import Status
-from .rows import NO_TOKENS, add_tokens, load, load_facts
-from .schema import START_COLUMNS, TOKEN_COLUMNS, facts, inbox, interceptions, recorders
+from .rows import NO_TOKENS, add_tokens, inbox_start, load_facts
+from .schema import TOKEN_COLUMNS, facts, inbox, interceptions, recorders
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Presence:
                 ).all()
                 if not rows:
                     return
-                starts = [dict(zip(START_COLUMNS, load(row.body), strict=True)) for row in rows]
+                starts = [inbox_start(row.body) for row in rows]
                 known = set(
                     await connection.scalars(
                         select(interceptions.c.id).where(interceptions.c.id.in_([start["id"] for start in starts]))

@@ -42,6 +42,11 @@ class Interception:
     credential_hint: str | None
     metadata: Mapping[str, Any]
     started_at: datetime
+    agent_id: str | None = None
+    """The agent within the client that sent the request, where the client tells."""
+    parent_agent_id: str | None = None
+    truncated: bool = False
+    """A text of the interception's own was cut, or facts were left out, to keep the record within its bounds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +67,10 @@ class TokenUsage:
 class Prompt:
     message_id: str
     text: str
+    source: str = "user"
+    """`user`, or `agent` where the client added the text by itself."""
+    truncated: bool = False
+    """The text was cut."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +86,8 @@ class ToolUsage:
     error: str | None = None
     duration: float | None = None
     """Seconds that an injected tool took."""
+    truncated: bool = False
+    """The arguments or the error were cut; cut arguments are the beginning of their JSON text."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +95,17 @@ class Thought:
     source: str
     """`thinking`, `reasoning_summary` or `commentary`."""
     text: str
+    truncated: bool = False
+    """The text was cut."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ProviderObject:
+    """Something that the provider made and keeps, which later requests can name."""
+
+    kind: str
+    """`response`, `conversation`, `file`, `batch` and so on."""
+    id: str
 
 
 @dataclass(slots=True)
@@ -94,6 +116,8 @@ class Facts:
     prompts: list[Prompt] = field(default_factory=list)
     tool_usages: list[ToolUsage] = field(default_factory=list)
     thoughts: list[Thought] = field(default_factory=list)
+    objects: list[ProviderObject] = field(default_factory=list)
+    """Made at the provider. Recorders keep who made them, apart from the record (`ObjectOwners`)."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -33,6 +33,7 @@ _RUNNING = ("running", None, None, None, *NO_TOKENS)
 
 _MAX = 2**63 - 1
 _HINT = START_COLUMNS.index("credential_hint")
+_START_DEFAULTS: dict[str, Any] = {"agent_id": None, "parent_agent_id": None, "truncated": False}
 _T = TypeVar("_T")
 
 
@@ -51,11 +52,13 @@ def start_row(begun: Interception, recorder_id: str) -> tuple[Any, ...]:
         begun.correlating_tool_call_id,
         begun.credential_kind,
         begun.credential_hint,
+        begun.agent_id,
+        begun.parent_agent_id,
     )
     together = "".join(filter(None, texts))
     if not together.isascii() or "\0" in together:
         texts = tuple(map(storable, texts))  # type: ignore[assignment]
-    initiator, key, provider, kind, route, model, client, agent, session, call, credential, hint = texts
+    initiator, key, provider, kind, route, model, client, agent, session, call, credential, hint, *agents = texts
     return (
         storable(begun.id),
         recorder_id,
@@ -74,12 +77,19 @@ def start_row(begun: Interception, recorder_id: str) -> tuple[Any, ...]:
         hint,
         dump(begun.metadata) if begun.metadata else "{}",
         to_microseconds(begun.started_at),
+        *agents,
+        begun.truncated,
     )
 
 
 def inbox_row(recorder_id: str, number: int, row: tuple[Any, ...]) -> tuple[str, int, str]:
     """The values of `INBOX_COLUMNS` for those of `START_COLUMNS`."""
     return recorder_id, number, dump(row)
+
+
+def inbox_start(body: str) -> dict[str, Any]:
+    """The values of `START_COLUMNS` by name; an older release wrote fewer of them, a newer one more."""
+    return _START_DEFAULTS | dict(zip(START_COLUMNS, load(body), strict=False))
 
 
 def end_row(interception_id: str, ending: Ending, tokens: Tokens) -> tuple[Any, ...]:
@@ -223,5 +233,8 @@ def record(row: Row[Any], bodies: Sequence[str]) -> InterceptionRecord:
         credential_hint=value["credential_hint"],
         metadata=load(value["metadata"]) or {},
         started_at=from_microseconds(value["started_at"]),
+        agent_id=value["agent_id"],
+        parent_agent_id=value["parent_agent_id"],
+        truncated=value["truncated"],
     )
     return InterceptionRecord(begun, load_facts(bodies), ending)

@@ -7,7 +7,7 @@ came in.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, false, text
 
 metadata = MetaData()
 
@@ -45,6 +45,9 @@ interceptions = Table(
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("cache_read_tokens", BigInteger, nullable=False, server_default="0"),
     Column("cache_write_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("agent_id", Text),
+    Column("parent_agent_id", Text),
+    Column("truncated", Boolean, nullable=False, server_default=false()),
     Index("aibridge_interceptions_id", "id", unique=True),
     Index("aibridge_interceptions_started", "started_at"),
     Index("aibridge_interceptions_initiator", "initiator_id", "started_at"),
@@ -79,6 +82,33 @@ facts = Table(
     Column("part", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
     Index("aibridge_facts_interception", "interception_id", "part", unique=True),
+)
+
+objects = Table(
+    "aibridge_objects",
+    metadata,
+    # What a provider made and keeps, and for whom.
+    Column("provider", Text, primary_key=True),
+    Column("object_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("initiator_id", Text, nullable=False),
+    Column("interception_id", Text),
+    Column("noted_at", BigInteger, nullable=False),
+    Index("aibridge_objects_initiator", "initiator_id"),
+    Index("aibridge_objects_noted", "noted_at"),
+)
+
+set_aside = Table(
+    "aibridge_set_aside",
+    metadata,
+    # Rows that no other table took, as JSON, for a person to look at.
+    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("recorder_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("set_aside_at", BigInteger, nullable=False),
+    Index("aibridge_set_aside_at", "set_aside_at"),
 )
 
 recorders = Table(
@@ -132,8 +162,13 @@ START_COLUMNS = (
     "credential_hint",
     "metadata",
     "started_at",
+    "agent_id",
+    "parent_agent_id",
+    "truncated",
 )
-"""What is known at the start, in the order of the rows that the writer makes."""
+"""What is known at the start, in the order of the rows that the writer makes. New columns come last: the inbox of an
+older release has rows without them.
+"""
 
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 

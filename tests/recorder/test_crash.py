@@ -11,7 +11,8 @@ from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.process import ProcessIdentity
 from fastapi_aibridge.recorder.recorder import InterceptionQuery
 from fastapi_aibridge.recorder.records import Facts, Status
-from fastapi_aibridge.recorder.schema import interceptions, recorders
+from fastapi_aibridge.recorder.rows import dump, start_row
+from fastapi_aibridge.recorder.schema import inbox, interceptions, recorders
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageQuery
 from tests.waiting import until
@@ -111,6 +112,18 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
         assert await status_of(recorder, begun.id) is Status.COMPLETED
         (total,) = await recorder.usage(UsageQuery())
         assert total.input_tokens == 12
+
+
+async def test_the_inbox_of_another_release_is_filed(url: str) -> None:
+    """An older release wrote starts without the newest members, a newer one writes more; both get their place."""
+    older, newer = (start_row(interception(id=name), "dead") for name in ("older", "newer"))
+    async with SQLRecorder(url):
+        pass
+    await execute(url, insert(inbox).values(recorder_id="dead", number=1, body=dump(older[:17])))
+    await execute(url, insert(inbox).values(recorder_id="dead", number=2, body=dump((*newer, "unheard of"))))
+    async with SQLRecorder(url) as recorder:
+        assert await status_of(recorder, "older") is Status.INTERRUPTED
+        assert await status_of(recorder, "newer") is Status.INTERRUPTED
 
 
 async def test_the_dead_are_found_while_the_others_run(url: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from fastapi_aibridge.recorder.jsonform import record_json
 from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.recorder import InterceptionStore, Recorder
-from fastapi_aibridge.recorder.records import Facts, InterceptionRecord, Prompt, Status, ToolUsage
+from fastapi_aibridge.recorder.records import Facts, InterceptionRecord, Prompt, Status, Thought, ToolUsage
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageStore
 from tests.waiting import until
@@ -24,6 +24,21 @@ async def test_a_start_can_be_read_when_start_returns(url: str) -> None:
         begun = interception(metadata={"team": "blue", "n": [1, None]}, session_id="s1", user_agent=None)
         await recorder.start(begun)
         assert await recorder.get(begun.id) == InterceptionRecord(begun)
+
+
+async def test_agents_and_what_was_cut_are_read_back(url: str) -> None:
+    """Who within the client asked, who wrote a prompt, and what is not whole."""
+    begun = interception(agent_id="a2", parent_agent_id="a1", truncated=True)
+    facts = Facts(
+        prompts=[Prompt(message_id="m", text="<system-reminder>", source="agent", truncated=True)],
+        tool_usages=[ToolUsage(message_id="m", call_id="c", tool="t", arguments='{"a', truncated=True)],
+        thoughts=[Thought(source="thinking", text="Hm", truncated=True)],
+    )
+    async with SQLRecorder(url) as recorder:
+        await recorder.start(begun)
+        await recorder.end(begun.id, ended := ending(), facts)
+    async with SQLRecorder(url) as recorder:
+        assert await recorder.get(begun.id) == InterceptionRecord(begun, facts, ended)
 
 
 async def test_an_end_and_its_facts_are_read_back_as_they_were_given(url: str) -> None:
@@ -163,8 +178,8 @@ def test_the_json_form_has_the_documented_members() -> None:
     form = record_json(InterceptionRecord(interception(id="i1", started_at=moment), full_facts(), ending()))
     assert list(form) == [
         *("id", "initiator_id", "api_key_id", "provider", "provider_type", "route", "model", "streaming", "client"),
-        *("user_agent", "session_id", "correlating_tool_call_id", "credential_kind", "credential_hint", "metadata"),
-        *("started_at", "ended_at", "status", "upstream_status", "error"),
+        *("user_agent", "session_id", "agent_id", "parent_agent_id", "correlating_tool_call_id", "credential_kind"),
+        *("credential_hint", "metadata", "started_at", "ended_at", "status", "upstream_status", "error", "truncated"),
         *("token_usages", "prompts", "tool_usages", "thoughts"),
     ]
     assert form["started_at"] == "2026-03-01T12:00:00.500000Z"
@@ -180,7 +195,10 @@ def test_the_json_form_has_the_documented_members() -> None:
         }
     ]
     assert form["tool_usages"][0]["arguments"] == {"path": "the secret path"}
-    assert form["thoughts"] == [{"source": "thinking", "text": "the secret thought"}]
+    assert form["thoughts"] == [{"source": "thinking", "text": "the secret thought", "truncated": False}]
+    assert form["prompts"] == [
+        {"message_id": "m1", "text": "the secret prompt", "source": "user", "truncated": False},
+    ]
 
 
 def test_a_running_interception_has_no_end_in_its_json_form() -> None:
