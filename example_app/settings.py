@@ -37,9 +37,9 @@ class SettingsSource:
             }
         }
         if not settings.mcp_servers:
-            demo["mcp_servers"] = {NAME: MCPServerSettings(url=HttpUrl(self.tools.start()))}
+            demo["mcp_servers"] = {NAME: MCPServerSettings(url=SecretStr(self.tools.start()))}
         if not settings.client_keys:
-            demo["client_keys"] = {user: SecretStr(client_key) for user, client_key in DEMO_CLIENT_KEYS.items()}
+            demo["client_keys"] = {user: (SecretStr(client_key),) for user, client_key in DEMO_CLIENT_KEYS.items()}
         if settings.admin_token is None:
             demo["admin_token"] = SecretStr(DEMO_ADMIN_TOKEN)
         return settings.model_copy(update=demo)

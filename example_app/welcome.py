@@ -70,7 +70,7 @@ An MCP server beside it has one tool, which the gateway injects: try the prompt 
 def text(base: str, settings: Settings, *, offline: bool) -> str:
     """The commands for an app at this base URL. They show no key but those of the demonstration."""
     demo_key = DEMO_CLIENT_KEYS["alice"]
-    keys = {key.get_secret_value() for key in settings.client_keys.values()}
+    keys = {key.get_secret_value() for keys in settings.client_keys.values() for key in keys}
     admin = settings.admin_token.get_secret_value() if settings.admin_token else None
     names = {provider.type: name for name, provider in reversed(settings.providers.items())}
     values = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import SecretStr
 
@@ -39,9 +39,11 @@ def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
 class ClientKeys:
     """The built-in principals: which initiator sends which key. Keys are kept as digests only."""
 
-    def __init__(self, keys: Mapping[str, SecretStr]) -> None:
-        """`keys` is initiator: key, in plain or as `sha256:<hex>`."""
-        self._principals = {digest_of(key.get_secret_value()): Principal(initiator) for initiator, key in keys.items()}
+    def __init__(self, keys: Mapping[str, Iterable[SecretStr]]) -> None:
+        """`keys` is initiator: all their valid keys, in plain or as `sha256:<hex>`."""
+        self._principals = {
+            digest_of(key.get_secret_value()): Principal(initiator) for initiator, all_ in keys.items() for key in all_
+        }
 
     def principal(self, token: bytes | None) -> Principal | None:
         """Whose key this is. Looked up by digest: how long that takes says nothing of the keys."""

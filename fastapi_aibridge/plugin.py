@@ -36,7 +36,7 @@ from .recorder.null import NullRecorder
 from .recorder.sql import SQLRecorder
 from .recorder.usage import UsageStore
 from .routers import Reload, ReloadedProvider, add_admin_routes, add_gateway_route, add_health_routes
-from .settings import Settings, explain
+from .settings import Settings, explain, warn_of_base_urls
 from .termination import Termination
 from .upstream import UpstreamClient
 
@@ -190,6 +190,7 @@ class AIBridge:
             )
 
     def _warn_of_what_is_missing(self, settings: Settings, providers: Sequence[Provider]) -> None:
+        warn_of_base_urls(settings.providers)
         if not any(provider.enabled for provider in providers):
             logger.warning(
                 "no provider is configured, so every request will get 404: set AIBRIDGE_PROVIDERS__OPENAI__API_KEY or "

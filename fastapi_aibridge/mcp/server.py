@@ -33,8 +33,8 @@ class MCPServer:
     def from_settings(cls, name: str, settings: MCPServerSettings) -> MCPServer:
         return cls(
             name=name,
-            url=str(settings.url),
-            headers=settings.headers,
+            url=settings.url.get_secret_value(),
+            headers={name: value.get_secret_value() for name, value in settings.headers.items()},
             tool_allow=settings.tool_allow,
             tool_deny=settings.tool_deny,
         )

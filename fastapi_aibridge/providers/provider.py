@@ -47,7 +47,7 @@ class Provider(ABC):
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
         self._urls = {path: self._url(path) for path in self.intercepted}
-        self._extra_headers = tuple(settings.extra_headers.items())
+        self._extra_headers = tuple((name, value.get_secret_value()) for name, value in settings.extra_headers.items())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, base_url={self.base_url!r})"
@@ -77,7 +77,12 @@ class Provider(ABC):
         """What to pay with; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
         if own is not None:
             if not self.byok:
-                raise GatewayError(403, "byok_disabled", f"provider {self.name!r} takes no key of the caller's own")
+                raise GatewayError(
+                    403,
+                    "byok_disabled",
+                    f"provider {self.name!r} takes no key of the caller's own: "
+                    f"AIBRIDGE_PROVIDERS__{self.name.upper()}__BYOK is not true",
+                )
             return Credential(own, BYOK)
         if not len(self.keys):
             raise GatewayError(

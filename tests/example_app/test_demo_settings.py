@@ -23,7 +23,7 @@ def source() -> Iterator[SettingsSource]:
 
 
 def client_keys(settings: Settings) -> dict[str, str]:
-    return {user: key.get_secret_value() for user, key in settings.client_keys.items()}
+    return {user: keys[0].get_secret_value() for user, keys in settings.client_keys.items()}
 
 
 def admin_token(settings: Settings) -> str | None:

@@ -207,7 +207,7 @@ def test_an_empty_client_key() -> None:
         (f'admin_token = "{VALUE}', "cannot be read as TOML"),
         (f'admin_tokn = "{VALUE}"', "AIBRIDGE_ADMIN_TOKN"),
         (f'[pool]\nttl = "{VALUE}"', "AIBRIDGE_POOL__TTL"),
-        (f'[client_keys]\nalice = ["{VALUE}"]', "AIBRIDGE_CLIENT_KEYS__ALICE"),
+        (f'[client_keys]\nalice = {{ key = "{VALUE}" }}', "AIBRIDGE_CLIENT_KEYS__ALICE"),
     ],
 )
 def test_mistakes_in_the_file(tmp_path: Path, content: str, told: str) -> None:

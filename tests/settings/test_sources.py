@@ -18,10 +18,14 @@ def reached(settings: Settings, path: str) -> Any:
     value: Any = settings
     for part in path.split("."):
         value = value[part] if isinstance(value, dict) else getattr(value, part)
-    return tuple(plain(one) for one in value) if isinstance(value, tuple) else plain(value)
+    return plain(value)
 
 
 def plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(plain(one) for one in value)
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
@@ -76,13 +80,33 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("RECORDER__CAPTURE_CONTENT", "false", "recorder.capture_content", False),
     ("RECORDER__RETENTION", "90d", "recorder.retention", 90 * 86400.0),
     ("RECORDER__RETENTION", "0", "recorder.retention", 0.0),
-    ("CLIENT_KEYS__ALICE", "k-alice", "client_keys.alice", "k-alice"),
-    ("CLIENT_KEYS__ALICE", "12345", "client_keys.alice", "12345"),
-    ("CLIENT_KEYS__ALICE", "null", "client_keys.alice", "null"),
-    ("CLIENT_KEYS", '{"Alice@x": "k"}', "client_keys.Alice@x", "k"),
+    ("CLIENT_KEYS__ALICE", "k-alice", "client_keys.alice", ("k-alice",)),
+    ("CLIENT_KEYS__ALICE", "12345", "client_keys.alice", ("12345",)),
+    ("CLIENT_KEYS__ALICE", "null", "client_keys.alice", ("null",)),
+    ("CLIENT_KEYS__ALICE", '["k-1", "k-2"]', "client_keys.alice", ("k-1", "k-2")),
+    ("CLIENT_KEYS", '{"Alice@x": "k"}', "client_keys.Alice@x", ("k",)),
+    ("CLIENT_KEYS", '{"a": ["k", "l"]}', "client_keys.a", ("k", "l")),
     ("ADMIN_TOKEN", "t", "admin_token", "t"),
     ("ADMIN_TOKEN", "12345", "admin_token", "12345"),
+    ("METRICS_TOKEN", "m", "metrics_token", "m"),
+    ("AUDIT_TOKEN", "a", "audit_token", "a"),
     ("MAX_BODY_SIZE", "1000", "max_body_size", 1000),
+    ("MAX_BODY_SIZE", "2 MiB", "max_body_size", 2 * 2**20),
+    ("MEMORY__BODIES", "1GiB", "memory.bodies", 2**30),
+    ("RECORDER__MAX_TEXT", "64KiB", "recorder.max_text", 2**16),
+    ("FORWARD_HEADERS", '["X-Tenant", "x-b"]', "forward_headers", ("x-tenant", "x-b")),
+    ("FORWARD_HEADERS", '["*"]', "forward_headers", ("*",)),
+    ("FOREIGN_IDS", "refuse", "foreign_ids", "refuse"),
+    ("LOG_FORMAT", "json", "log_format", "json"),
+    ("PROVIDERS__OPENAI__FIRST_BYTE_TIMEOUT", "2m", f"{PROVIDER}.first_byte_timeout", 120.0),
+    (
+        "PROVIDERS__OPENAI__PASS_THROUGH",
+        '["/v1/files", "/v1/files/*"]',
+        f"{PROVIDER}.pass_through",
+        ("/v1/files", "/v1/files/*"),
+    ),
+    ("PROVIDERS__OPENAI__PROXY", "http://u:p@proxy:3128", f"{PROVIDER}.proxy", "http://u:p@proxy:3128"),
+    ("PROVIDERS__OPENAI__PROXY", "env", f"{PROVIDER}.proxy", "env"),
     ("REDIS_URL", "redis://:p@h", "redis_url", "redis://:p@h"),
     ("PRIVATE_HEADERS", '["x-session"]', "private_headers", ("x-session",)),
 ]
@@ -178,7 +202,7 @@ def test_the_toml_file(env: Setter, tmp_path: Path) -> None:
     assert (settings.shutdown_grace, settings.max_body_size, settings.pool.ttl) == (1.0, 100, 600.0)
     assert reached(settings, "providers.openai.keys") == ("sk-1", "sk-2")
     assert not settings.providers["openai"].circuit_breaker.enabled
-    assert str(settings.mcp_servers["files"].url) == "http://h/mcp"
+    assert reached(settings, "mcp_servers.files.url") == "http://h/mcp"
     assert settings.config_file == file
     file.write_text("shutdown_grace = 2")
     assert Settings.load().shutdown_grace == 2.0
@@ -197,7 +221,7 @@ def test_the_secrets_directory(env: Setter, tmp_path: Path) -> None:
     env(SECRETS_DIR=str(tmp_path))
     settings = Settings.load()
     assert reached(settings, "admin_token") == "t"
-    assert reached(settings, "client_keys.alice") == "k-alice"
+    assert reached(settings, "client_keys.alice") == ("k-alice",)
     assert key(settings) == "sk-1"
     assert reached(settings, "providers.anthropic.keys") == ("sk-2", "sk-3")
 

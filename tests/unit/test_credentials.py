@@ -47,8 +47,11 @@ def test_with_a_token_of_ours_the_others_are_the_providers() -> None:
 def test_client_keys() -> None:
     """A key is plain or a digest in the settings, and always plain when it is sent."""
     digest = hashlib.sha256(b"k-bob").hexdigest()
-    keys = ClientKeys({"alice": SecretStr("k-alice"), "bob": SecretStr(f"sha256:{digest.upper()}")})
+    keys = ClientKeys(
+        {"alice": [SecretStr("k-alice"), SecretStr("k-new")], "bob": [SecretStr(f"sha256:{digest.upper()}")]}
+    )
     assert keys.principal(b"k-alice") == Principal("alice")
+    assert keys.principal(b"k-new") == Principal("alice")
     assert keys.principal(b"k-bob") == Principal("bob")
     for wrong in (b"k-carol", b"", None, f"sha256:{digest}".encode(), digest.encode(), b"K-ALICE"):
         assert keys.principal(wrong) is None
@@ -56,7 +59,7 @@ def test_client_keys() -> None:
 
 def test_client_keys_are_not_kept() -> None:
     """Only digests are: no dump of the process's objects gives a key away."""
-    keys = ClientKeys({"alice": SecretStr("k-alice")})
+    keys = ClientKeys({"alice": [SecretStr("k-alice")]})
     assert "k-alice" not in repr(vars(keys))
 
 

@@ -1,0 +1,32 @@
+"""What can be set, from where it is read, and what is said when it does not validate."""
+
+from .diagnostics import warn_of_base_urls
+from .model import DEFAULT_KEYS, RESERVED_NAMES, Settings, explain
+from .sections import (
+    DEFAULT_BASE_URLS,
+    CircuitBreakerSettings,
+    LimitSettings,
+    MCPServerSettings,
+    MemorySettings,
+    PoolSettings,
+    ProviderSettings,
+    RecorderSettings,
+)
+from .sources import PREFIX
+
+__all__ = [
+    "DEFAULT_BASE_URLS",
+    "DEFAULT_KEYS",
+    "PREFIX",
+    "RESERVED_NAMES",
+    "CircuitBreakerSettings",
+    "LimitSettings",
+    "MCPServerSettings",
+    "MemorySettings",
+    "PoolSettings",
+    "ProviderSettings",
+    "RecorderSettings",
+    "Settings",
+    "explain",
+    "warn_of_base_urls",
+]

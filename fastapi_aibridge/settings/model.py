@@ -1,0 +1,196 @@
+"""All settings in one model, and the rules that concern several of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from ..credentials import digest_of
+from ..errors import SettingsError
+from ..masking import masked_secret
+from . import diagnostics
+from .sections import (
+    DEFAULT_BASE_URLS,
+    LimitSettings,
+    MCPServerSettings,
+    MemorySettings,
+    PoolSettings,
+    ProviderSettings,
+    RecorderSettings,
+)
+from .sources import PREFIX, config_file, sources
+from .values import HeaderName, Key, Keys, NonNegativeSeconds, Size
+
+DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+"""Provider type: the variable that its vendor's SDK reads the key from."""
+RESERVED_NAMES = {"admin", "healthz", "readyz"}
+"""Provider names that would hide routes of ours."""
+NEVER_FORWARDED = {"authorization", "cookie", "host", "proxy-authorization", "x-api-key", "x-aibridge-token"}
+"""Request headers that no setting sends to a provider."""
+_SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "recorder", "client_keys")
+
+
+class Settings(BaseSettings):
+    """All settings, from keyword arguments, `AIBRIDGE_*` variables, the secrets directory and the TOML file, the
+    first of them that has a value; providers and other sections may be put together from several of them. A new
+    instance reads all of them again.
+
+    Variables: names in any case, `__` between levels, lists and maps as JSON; an empty one counts as not set. The
+    secrets directory, which `AIBRIDGE_SECRETS_DIR` names, has one file for each value, called as its variable:
+    `aibridge_providers__openai__api_key`. The prefix belongs to it, so that several programs may share a directory;
+    white space around the value does not. The TOML file, which `AIBRIDGE_CONFIG_FILE` names, has the fields below.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        case_sensitive=False,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    mcp_servers: dict[str, MCPServerSettings] = Field(default_factory=dict)
+    pool: PoolSettings = PoolSettings()
+    limits: LimitSettings = LimitSettings()
+    memory: MemorySettings = MemorySettings()
+    shutdown_grace: NonNegativeSeconds = 5.0
+    gc_freeze: bool = True
+    recorder: RecorderSettings = RecorderSettings()
+    client_keys: dict[str, Keys] = Field(default_factory=dict)
+    """Initiator: the keys, in plain or as `sha256:<hex>`, all of which are valid."""
+    admin_token: Key | None = None
+    metrics_token: Key | None = None
+    """For metrics and health only."""
+    audit_token: Key | None = None
+    """For reading only."""
+    max_body_size: Size = 32 * 2**20
+    redis_url: SecretStr | None = None
+    private_headers: tuple[HeaderName, ...] = ()
+    forward_headers: tuple[HeaderName, ...] = ()
+    """Further request headers that go to providers; `*` for all but the forbidden ones."""
+    foreign_ids: Literal["allow", "refuse"] = "allow"
+    """What happens to ids of provider objects that nobody made through this gateway."""
+    log_format: Literal["text", "json"] = "text"
+    config_file: Path | None = None
+    secrets_dir: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return sources(settings_cls, init_settings, file_secret_settings)
+
+    @field_validator("admin_token", "metrics_token", "audit_token", "redis_url", mode="after")
+    @classmethod
+    def _empty_is_unset(cls, secret: SecretStr | None) -> SecretStr | None:
+        return masked_secret(secret) if secret else None
+
+    @field_validator("forward_headers", mode="after")
+    @classmethod
+    def _forwardable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.lower() in NEVER_FORWARDED:
+                raise ValueError(f"the header {name!r} is never sent to a provider")
+        return tuple(name.lower() for name in names)
+
+    @field_validator("providers", mode="after")
+    @classmethod
+    def _named(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        named = {}
+        for name, provider in providers.items():
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+                raise ValueError(f"{name!r} is no provider name: use lower-case letters, digits, '_', '.' and '-'")
+            if name in RESERVED_NAMES:
+                raise ValueError(f"the name {name!r} is taken by a route of the gateway; choose another")
+            type_ = provider.type or name
+            if type_ not in DEFAULT_BASE_URLS:
+                missing = "is not set, and the provider's name is not a type" if not provider.type else "is not one"
+                raise ValueError(
+                    f"{PREFIX}PROVIDERS__{name.upper()}__TYPE {missing}; the types are "
+                    f"{', '.join(sorted(DEFAULT_BASE_URLS))}"
+                )
+            named[name] = provider.model_copy(update={"type": type_, **_defaults(provider, type_)})
+            if provider.enabled and not named[name].keys and not provider.byok:
+                raise ValueError(
+                    f"{PREFIX}PROVIDERS__{name.upper()}__API_KEY: provider {name!r} has no key; "
+                    f"set it, {PREFIX}PROVIDERS__{name.upper()}__API_KEYS or {DEFAULT_KEYS[type_]}, "
+                    "or let callers bring their own with __BYOK=true"
+                )
+        return named
+
+    @model_validator(mode="after")
+    def _distinct_keys(self) -> Self:
+        owners: dict[bytes, str] = {}
+        for initiator, keys in self.client_keys.items():
+            variable = f"{PREFIX}CLIENT_KEYS__{initiator.upper()}"
+            if not all(keys) or not keys:
+                raise ValueError(f"{variable} is empty")
+            for key in keys:
+                secret = key.get_secret_value()
+                if secret.startswith("sha256:") and not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", secret):
+                    raise ValueError(f"{variable}: sha256: wants 64 hexadecimal digits")
+                owner = owners.setdefault(digest_of(secret), initiator)
+                if owner != initiator:
+                    raise ValueError(f"{initiator!r} and {owner!r} have the same client key; give each its own")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct_tokens(self) -> Self:
+        """Whoever has one token or key must not have another's rights."""
+        taken = {digest_of(key.get_secret_value()): f"the client key of {initiator!r}"
+                 for initiator, keys in self.client_keys.items() for key in keys}  # fmt: skip
+        for name in ("admin_token", "metrics_token", "audit_token"):
+            token: SecretStr | None = getattr(self, name)
+            if token is None:
+                continue
+            variable = PREFIX + name.upper()
+            digest = hashlib.sha256(token.get_secret_value().encode()).digest()
+            if digest in taken:
+                raise ValueError(f"{variable} is the same as {taken[digest]}; give each its own")
+            taken[digest] = variable
+        return self
+
+    @classmethod
+    def load(cls, **values: Any) -> Settings:
+        """Read all sources. Raises `SettingsError`, whose text names each variable that is wrong and never a value."""
+        fields = set(cls.model_fields)
+        diagnostics.warn_of_unknown(os.environ, fields, _SECTIONS)
+        try:
+            settings = cls(**values)
+            if settings.secrets_dir is not None:
+                diagnostics.warn_of_unnamed(settings.secrets_dir.expanduser(), fields)
+        except ValidationError as error:
+            raise SettingsError(explain(error, **values)) from None
+        except (SourceError, OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{PREFIX}SECRETS_DIR: {error}") from None
+        return settings
+
+
+def explain(error: ValidationError, **values: Any) -> str:
+    """What is wrong with which variable, without the values: they may be secrets. `values` are those of the code."""
+    return diagnostics.explain(error, Settings, config_file(values))
+
+
+def _defaults(provider: ProviderSettings, type_: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if provider.base_url is None:
+        found["base_url"] = HttpUrl(DEFAULT_BASE_URLS[type_])
+    if not provider.keys and (key := os.environ.get(DEFAULT_KEYS[type_])):
+        found["api_key"] = masked_secret(key)
+    return found

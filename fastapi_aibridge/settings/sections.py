@@ -1,0 +1,134 @@
+"""The sections of the settings: one model for each."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
+
+from ..masking import masked_secret
+from .values import (
+    CAFile,
+    ClientCertificate,
+    DatabaseURL,
+    Headers,
+    Key,
+    NonNegativeSeconds,
+    PositiveSeconds,
+    Proxy,
+    RelayedPath,
+    SecretURL,
+    Size,
+)
+
+DEFAULT_BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+"""Provider type: its public API. The keys are the types that there are."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class CircuitBreakerSettings(_Section):
+    """When a provider's endpoint and model are given a rest. Times are in seconds."""
+
+    enabled: bool = True
+    failure_threshold: int = Field(default=5, ge=1)
+    interval: PositiveSeconds = 10.0
+    timeout: PositiveSeconds = 30.0
+    max_requests: int = Field(default=3, ge=1)
+
+
+class ProviderSettings(_Section):
+    """One provider. `base_url` includes the version path as the vendor's SDK expects it; times are in seconds."""
+
+    type: str = ""
+    base_url: HttpUrl | None = None
+    api_key: Key | None = None
+    api_keys: tuple[Key, ...] = ()
+    enabled: bool = True
+    max_retries: int = Field(default=2, ge=0, le=10)
+    connect_timeout: PositiveSeconds = 10.0
+    first_byte_timeout: PositiveSeconds | None = None
+    """How long an answer may take to begin; None: as long as `read_timeout`."""
+    read_timeout: PositiveSeconds = 600.0
+    extra_headers: Headers = Field(default_factory=dict)
+    send_actor_headers: bool = False
+    byok: bool = False
+    pass_through: tuple[RelayedPath, ...] = ()
+    """Further paths that are relayed without being understood."""
+    ca_file: CAFile | None = None
+    client_cert: ClientCertificate | None = None
+    proxy: Proxy | None = None
+    circuit_breaker: CircuitBreakerSettings = CircuitBreakerSettings()
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_base_url(cls, url: HttpUrl | None) -> HttpUrl | None:
+        if url is not None and (url.query or url.fragment or url.username or url.password):
+            raise ValueError("a base URL has no query, fragment or credentials; the key belongs into API_KEY")
+        return url
+
+    @property
+    def keys(self) -> tuple[SecretStr, ...]:
+        """The centralized credentials, first `api_key`, then `api_keys`."""
+        return tuple(key for key in (self.api_key, *self.api_keys) if key)
+
+
+class MCPServerSettings(_Section):
+    """One MCP server. `{session_key}` in a header value is the principal's."""
+
+    url: SecretURL
+    headers: Headers = Field(default_factory=dict)
+    tool_allow: re.Pattern[str] | None = None
+    tool_deny: re.Pattern[str] | None = None
+
+
+class PoolSettings(_Section):
+    """How many bridges are kept, and for how long (seconds, or with a unit like `15m`)."""
+
+    max_items: int = Field(default=5000, ge=1)
+    ttl: PositiveSeconds = 900.0
+    drain_timeout: PositiveSeconds = 600.0
+
+
+class LimitSettings(_Section):
+    """What one process takes on. Times are in seconds; what is None is not limited, `max_concurrent_per_principal`
+    aside, which is half of `max_concurrent` then.
+    """
+
+    max_concurrent: int = Field(default=4096, ge=1)
+    max_concurrent_per_principal: int | None = Field(default=None, ge=1)
+    max_wait: NonNegativeSeconds = 3.0
+    """How long a request over its principal's limit waits for its turn."""
+    requests: int | None = Field(default=None, ge=1)
+    """Requests of one principal in each `window`."""
+    window: PositiveSeconds = 60.0
+    max_stream_duration: PositiveSeconds | None = None
+
+    @property
+    def share(self) -> int:
+        """What one principal may have at most, requests that wait included."""
+        return -(-self.max_concurrent // 2)
+
+    @property
+    def per_principal(self) -> int:
+        return self.max_concurrent_per_principal or self.share
+
+
+class MemorySettings(_Section):
+    """What one process holds at once, in bytes."""
+
+    bodies: Size | None = None
+    """Request bodies, decompressed; None: a quarter of the memory that the process may use."""
+
+
+class RecorderSettings(_Section):
+    """Where interceptions are written down. `retention` is in seconds (or `60d`-like), 0 keeps them for ever."""
+
+    url: DatabaseURL = masked_secret("sqlite+aiosqlite:///aibridge.db")
+    enabled: bool = True
+    capture_content: bool = True
+    retention: NonNegativeSeconds = 60 * 86400.0
+    max_text: Size = 2**20
+    """Bytes of text that are stored for each member of an interception; what is longer is cut and marked."""

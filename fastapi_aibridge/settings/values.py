@@ -1,0 +1,186 @@
+"""The types of single values: durations, sizes, secrets, headers, URLs, paths, files."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError
+
+from ..masking import masked_secret
+
+_FRAMING = {"connection", "content-length", "transfer-encoding"}
+"""Headers that the HTTP client writes; a second one would make the request ambiguous."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", value):
+        return float(match[1]) * _UNITS[match[2]]
+    try:
+        return float(value)  # such as -1 and nan, which the bounds refuse
+    except ValueError:
+        raise ValueError("a duration is a number of seconds, or has a unit: 90s, 15m, 12h, 60d") from None
+
+
+NonNegativeSeconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+"""Seconds, or a number with a unit: `90s`, `15m`, `12h`, `60d`."""
+PositiveSeconds = Annotated[NonNegativeSeconds, Field(gt=0)]
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+)\s*([KMG]iB)\s*", value, re.IGNORECASE)):
+        return int(match[1]) * _SIZES[match[2].upper()]
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+"""Bytes, or a number with a unit: `512KiB`, `32MiB`, `1GiB`."""
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    key = secret.get_secret_value().strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise ValueError("a key has no spaces, line breaks or characters beyond ASCII")
+    return masked_secret(key)
+
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
+"""A secret that travels in a header. The line break that many a file ends with is not part of it."""
+
+
+def _one_or_more(value: object) -> object:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('this begins like a JSON list and is none; write ["first key", "second key"]') from None
+    return [value] if isinstance(value, str | SecretStr) else value
+
+
+Keys = Annotated[tuple[Key, ...], BeforeValidator(_one_or_more)]
+"""One key, or a list of keys that are all valid at the same time."""
+
+
+def _header_name(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is no header name")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+
+
+def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        _header_name(name)
+        if name.lower() in _FRAMING:
+            raise ValueError(f"the header {name!r} is not for settings: the HTTP client writes it")
+        if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+            raise ValueError(f"the value of header {name!r} has characters that no header may have")
+    return {name: masked_secret(value) for name, value in headers.items()}
+
+
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
+"""Header names and values. Values may be secrets and are not shown."""
+
+_HTTP_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
+
+
+def _is_no_string(value: object) -> object:
+    return str(value) if isinstance(value, HttpUrl) else value
+
+
+def _http_url(url: SecretStr) -> SecretStr:
+    try:
+        return masked_secret(str(_HTTP_URL.validate_python(url.get_secret_value())))
+    except ValidationError as error:
+        raise ValueError(error.errors(include_input=False, include_context=False)[0]["msg"]) from None
+
+
+SecretURL = Annotated[SecretStr, BeforeValidator(_is_no_string), AfterValidator(_http_url)]
+"""An HTTP URL that is not shown: some servers are given their key in it."""
+
+
+def _proxy(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value().strip()
+    if text != "env":
+        parts = urlsplit(text)
+        try:
+            usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("a proxy is http://host:port, with user:password@ before the host if needed, or env")
+    return masked_secret(text)
+
+
+Proxy = Annotated[SecretStr, AfterValidator(_proxy)]
+"""An HTTP proxy's URL, secret because of its password; `env` takes the one that the environment names."""
+
+
+def _database(url: SecretStr) -> SecretStr:
+    if not re.match(r"(sqlite|postgresql)(\+\w+)?://", url.get_secret_value()):
+        raise ValueError("records go to SQLite or PostgreSQL: a URL that begins with sqlite:// or postgresql://")
+    return masked_secret(url)
+
+
+DatabaseURL = Annotated[SecretStr, AfterValidator(_database)]
+"""A SQLAlchemy URL, secret because it may hold the database's password."""
+
+
+def _path(path: str) -> str:
+    plain = path.removesuffix("/*")
+    if not re.fullmatch(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=:@-]+)+", plain):
+        raise ValueError(f"{path!r} is no path: write '/v1/files', or '/v1/files/*' for all that is below it")
+    return path
+
+
+RelayedPath = Annotated[str, AfterValidator(_path)]
+"""A path below a provider's base; one that ends in `/*` stands for all below it, not for itself."""
+
+
+def _loadable(load: Callable[[ssl.SSLContext, str], None], what: str) -> Callable[[Path], Path]:
+    def validate(path: Path) -> Path:
+        try:
+            load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(path.expanduser()))
+        except ssl.SSLError:
+            raise ValueError(f"{str(path)!r} holds no {what} in PEM form") from None
+        except OSError as error:
+            raise ValueError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+        return path.expanduser()
+
+    return validate
+
+
+CAFile = Annotated[
+    Path, AfterValidator(_loadable(lambda context, path: context.load_verify_locations(path), "certificates"))
+]
+"""A PEM file with the certificate authorities that are trusted instead of the system's."""
+
+
+def _no_password() -> str:
+    # Without it OpenSSL would ask at the terminal, and wait.
+    return ""
+
+
+ClientCertificate = Annotated[
+    Path,
+    AfterValidator(
+        _loadable(
+            lambda context, path: context.load_cert_chain(path, password=_no_password),
+            "certificate with its private key, unencrypted,",
+        )
+    ),
+]
+"""A PEM file with a client certificate and its private key."""
