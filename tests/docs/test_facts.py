@@ -78,6 +78,21 @@ def test_every_variable_that_a_page_names_exists() -> None:
             assert name == "AIBRIDGE_KEY" or pattern.fullmatch(name), f"{page.relative_to(ROOT)}: {name}"
 
 
+def test_every_promise_names_tests_that_there_are() -> None:
+    """Each row of the tables on security names the tests that hold it; `::name` alone is in the file named before."""
+    table = [line.split("|") for line in (DOCS / "security.md").read_text().splitlines() if line.startswith("| ")]
+    promises = [cells for cells in table if len(cells) == 5 and cells[1].strip() != "threat"]
+    assert len(promises) > 10
+    for *_, tests, _end in promises:
+        file = ""
+        named = re.findall(r"`([\w/]+\.py)?::(\w+)`", tests)
+        assert named, tests
+        for path, name in named:
+            file = path or file
+            source = (ROOT / "tests" / file).read_text()
+            assert re.search(rf"^(?:async )?def {name}\(", source, re.MULTILINE), f"{file}::{name}"
+
+
 def test_links_lead_somewhere() -> None:
     """Each link within the project names a file that exists, and a heading that is in it."""
     for page in OWN:

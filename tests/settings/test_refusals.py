@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fastapi_aibridge.errors import SettingsError
-from fastapi_aibridge.settings import Settings
+from fastapi_aibridge.settings import Settings, warn_of_base_urls
 
 from .conftest import Setter
 
@@ -87,6 +87,38 @@ def refused(**values: object) -> str:
         ("MAX_BODY_SIZE", "0"),
         ("MAX_BODY_SIZE", VALUE),
         ("PRIVATE_HEADERS", VALUE),
+        ("PRIVATE_HEADERS", f'["{VALUE} x"]'.replace(VALUE, "")),
+        ("CLIENT_KEYS__ALICE", f'["k", "{VALUE} x"]'),
+        ("CLIENT_KEYS__ALICE", f'["k", "{VALUE}"'),
+        ("CLIENT_KEYS__ALICE", "[]"),
+        ("CLIENT_KEYS__ALICE", '["k", ""]'),
+        ("METRICS_TOKEN", f"{VALUE} x"),
+        ("AUDIT_TOKEN", f"{VALUE}\n{VALUE}"),
+        ("FORWARD_HEADERS", VALUE),
+        ("FORWARD_HEADERS", '["no header"]'),
+        ("FORWARD_HEADERS", '["Cookie"]'),
+        ("FORWARD_HEADERS", '["X-AIBridge-Token"]'),
+        ("FOREIGN_IDS", VALUE),
+        ("LOG_FORMAT", VALUE),
+        ("MEMORY__BODIES", VALUE),
+        ("MEMORY__BODIES", "0"),
+        ("RECORDER__MAX_TEXT", "5 MB"),
+        (f"{OPENAI}FIRST_BYTE_TIMEOUT", "0"),
+        (f"{OPENAI}PASS_THROUGH", VALUE),
+        (f"{OPENAI}PASS_THROUGH", '["v1/files"]'),
+        (f"{OPENAI}PASS_THROUGH", '["/v1/../admin"]'),
+        (f"{OPENAI}PASS_THROUGH", '["/v1/*/content"]'),
+        (f"{OPENAI}PASS_THROUGH", '["/v1//files"]'),
+        (f"{OPENAI}PASS_THROUGH", '["/v1/files?limit=1"]'),
+        (f"{OPENAI}PASS_THROUGH", '["/v1/%2e%2e/x"]'),
+        (f"{OPENAI}CA_FILE", "/missing/ca.pem"),
+        (f"{OPENAI}CA_FILE", __file__),
+        (f"{OPENAI}CLIENT_CERT", "/missing/cert.pem"),
+        (f"{OPENAI}CLIENT_CERT", __file__),
+        (f"{OPENAI}PROXY", VALUE),
+        (f"{OPENAI}PROXY", f"socks5://u:{VALUE}@h:1"),
+        (f"{OPENAI}PROXY", f"http://u:{VALUE}@h:99999"),
+        (f"{OPENAI}PROXY", f"http://h:1/{VALUE}"),
     ],
 )
 def test_a_wrong_value_is_named_and_not_shown(env: Setter, name: str, value: str) -> None:
@@ -114,7 +146,85 @@ def test_all_mistakes_are_told_at_once(env: Setter) -> None:
 def test_what_should_be_json_is_said_to_be(env: Setter) -> None:
     """The most usual mistake with lists."""
     env(**{f"{OPENAI}API_KEYS": "sk-1,sk-2"})
-    assert "JSON" in refused()
+    assert 'JSON: ["first", "second"]' in refused()
+    env(**{f"{OPENAI}API_KEYS": '["sk-1"]', f"{OPENAI}EXTRA_HEADERS": "X-A: b"})
+    assert 'JSON: {"name": "value"}' in refused()
+
+
+@pytest.mark.parametrize("value", ["5 weeks", "1h30m", "soon", "PT5S"])
+def test_durations_say_their_form(env: Setter, value: str) -> None:
+    """Units are easier to guess than to find."""
+    env(POOL__TTL=value)
+    assert refused() == ("AIBRIDGE_POOL__TTL: a duration is a number of seconds, or has a unit: 90s, 15m, 12h, 60d")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        (f"{OPENAI}APIKEY", f"{OPENAI}API_KEY"),
+        (f"{OPENAI}BASEURL", f"{OPENAI}BASE_URL"),
+        (f"{OPENAI}CIRCUIT_BREAKER__FAILURE_TRESHOLD", f"{OPENAI}CIRCUIT_BREAKER__FAILURE_THRESHOLD"),
+        ("MCP_SERVERS__FILES__TOOLS_ALLOW", "MCP_SERVERS__FILES__TOOL_ALLOW"),
+        ("RECORDER__RETENTIONS", "RECORDER__RETENTION"),
+    ],
+)
+def test_a_misspelled_member_is_told_the_right_one(env: Setter, name: str, meant: str) -> None:
+    """Also two levels down."""
+    env(**{f"{OPENAI}API_KEY": "sk-1", "MCP_SERVERS__FILES__URL": "http://h", name: VALUE})
+    assert refused() == f"AIBRIDGE_{name}: there is no such setting; did you mean AIBRIDGE_{meant}?"
+
+
+def test_a_member_that_is_like_no_other_is_told_what_there_is(env: Setter) -> None:
+    """Nothing is guessed where nothing is near."""
+    env(MEMORY__XYZ="1")
+    assert refused() == "AIBRIDGE_MEMORY__XYZ: there is no such setting; there are BODIES"
+
+
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [
+        ("ADMIN_TOKEN CLIENT_KEYS__ALICE", "AIBRIDGE_ADMIN_TOKEN is the same as the client key of 'alice'"),
+        ("AUDIT_TOKEN CLIENT_KEYS__ALICE", "AIBRIDGE_AUDIT_TOKEN is the same as the client key of 'alice'"),
+        ("METRICS_TOKEN CLIENT_KEYS__ALICE", "AIBRIDGE_METRICS_TOKEN is the same as the client key of 'alice'"),
+        ("METRICS_TOKEN ADMIN_TOKEN", "AIBRIDGE_METRICS_TOKEN is the same as AIBRIDGE_ADMIN_TOKEN"),
+        ("METRICS_TOKEN AUDIT_TOKEN", "AIBRIDGE_AUDIT_TOKEN is the same as AIBRIDGE_METRICS_TOKEN"),
+    ],
+)
+def test_tokens_that_are_the_same(env: Setter, names: str, same: str) -> None:
+    """A caller would be an administrator, or the lesser role the greater."""
+    env(**dict.fromkeys(names.split(), VALUE))
+    assert same in refused()
+
+
+def test_a_token_whose_digest_is_a_client_key(env: Setter) -> None:
+    """The caller's key is the same though the settings do not show it."""
+    env(ADMIN_TOKEN=VALUE, CLIENT_KEYS__ALICE=f'["k", "sha256:{hashlib.sha256(VALUE.encode()).hexdigest()}"]')
+    assert "the client key of 'alice'" in refused()
+
+
+@pytest.mark.parametrize(
+    ("type_", "url", "problem"),
+    [
+        ("openai", "https://api.openai.com", "has no version path"),
+        ("openai", "https://h/v1/v1/", "has /v1 twice"),
+        ("openai", "https://h/v1/chat/completions", "ends in /chat/completions"),
+        ("anthropic", "https://api.anthropic.com/v1", "ends in /v1"),
+        ("anthropic", "https://h/v1/messages", "ends in /messages"),
+        ("openai", "https://h/v1", None),
+        ("openai", "https://h/v1beta/openai/", None),
+        ("openai", "https://h/api/paas/v4", None),
+        ("anthropic", "https://h/anthropic", None),
+    ],
+)
+def test_base_urls_that_look_wrong_are_pointed_at(
+    caplog: pytest.LogCaptureFixture, type_: str, url: str, problem: str | None
+) -> None:
+    """A warning: some servers are different."""
+    settings = Settings.load(providers={"one": {"type": type_, "base_url": url, "api_key": "k"}})
+    warn_of_base_urls(settings.providers)
+    assert caplog.messages == ([] if problem is None else [caplog.messages[0]])
+    if problem is not None:
+        assert caplog.messages[0].startswith(f"AIBRIDGE_PROVIDERS__ONE__BASE_URL {problem}")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +315,8 @@ def test_an_empty_client_key() -> None:
     ("content", "told"),
     [
         (f'admin_token = "{VALUE}', "cannot be read as TOML"),
-        (f'admin_tokn = "{VALUE}"', "AIBRIDGE_ADMIN_TOKN"),
+        (f"shutdown_grace = 1\nadmin_token = {VALUE}", "(at line 2, column 15), in the value of admin_token"),
+        (f'admin_tokn = "{VALUE}"', "did you mean AIBRIDGE_ADMIN_TOKEN? (in "),
         (f'[pool]\nttl = "{VALUE}"', "AIBRIDGE_POOL__TTL"),
         (f'[client_keys]\nalice = {{ key = "{VALUE}" }}', "AIBRIDGE_CLIENT_KEYS__ALICE"),
     ],
@@ -214,7 +325,19 @@ def test_mistakes_in_the_file(tmp_path: Path, content: str, told: str) -> None:
     """They are named as the variables would be; unknown names are refused at the top too, as the file is ours."""
     file = tmp_path / "aibridge.toml"
     file.write_text(content)
-    assert told in refused(config_file=file)
+    text = refused(config_file=file)
+    assert told in text
+    assert str(file) in text
+
+
+def test_the_file_is_named_where_the_value_is_the_files(env: Setter, tmp_path: Path) -> None:
+    """A variable is stronger, so that its value is the one that is wrong."""
+    file = tmp_path / "aibridge.toml"
+    file.write_text(f'[pool]\nttl = "{VALUE}"')
+    env(CONFIG_FILE=str(file))
+    assert refused().endswith(f"(in {file}: pool.ttl)")
+    env(POOL__TTL=VALUE)
+    assert str(file) not in refused()
 
 
 def test_files_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
+from fastapi_aibridge.errors import SettingsError
 from fastapi_aibridge.settings import ProviderSettings, Settings
 
 from .conftest import Setter
@@ -322,3 +324,17 @@ def test_no_representation_shows_a_secret(env: Setter) -> None:
     settings = Settings.load()
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings)
+
+
+def test_certificates_are_read(env: Setter, tmp_path: Path) -> None:
+    """They are tried at once, so that a wrong file is found at the start and not by the first request."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("gateway").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    env(PROVIDERS__OPENAI__API_KEY="k", PROVIDERS__OPENAI__CA_FILE=str(tmp_path / "ca.pem"))
+    env(PROVIDERS__OPENAI__CLIENT_CERT=str(tmp_path / "client.pem"))
+    provider = Settings.load().providers["openai"]
+    assert (provider.ca_file, provider.client_cert) == (tmp_path / "ca.pem", tmp_path / "client.pem")
+    env(PROVIDERS__OPENAI__CLIENT_CERT=str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingsError, match="private key"):
+        Settings.load()

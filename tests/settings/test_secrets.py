@@ -1,0 +1,75 @@
+"""Secrets among the settings, and all the ways in which an object can show what it holds."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import pprint
+
+import pytest
+
+from fastapi_aibridge.masking import MASK, masked_secret
+from fastapi_aibridge.settings import Settings
+
+S = "s3cret"
+
+
+def settings() -> Settings:
+    """With a secret wherever there can be one."""
+    return Settings(
+        providers={
+            "openai": {
+                "api_key": S,
+                "api_keys": [f"{S}-2"],
+                "extra_headers": {"X-Key": f"a {S}"},
+                "proxy": f"http://u:{S}@proxy:3128",
+            }
+        },
+        mcp_servers={"files": {"url": f"https://h/{S}/mcp", "headers": {"Authorization": f"Bearer {S}"}}},
+        client_keys={"alice": [f"{S}-3", f"{S}-4"]},
+        admin_token=f"{S}-5",
+        metrics_token=f"{S}-6",
+        audit_token=f"{S}-7",
+        redis_url=f"redis://:{S}@h",
+        recorder={"url": f"postgresql+asyncpg://u:{S}@h/d"},
+    )
+
+
+def test_nothing_secret_is_shown() -> None:
+    """Neither by repr nor by any dump, nor in what an error tracker or a worker pool pickles."""
+    one = settings()
+    for shown in (
+        repr(one),
+        str(one),
+        pprint.pformat(one),
+        repr(one.model_dump()),
+        repr(one.model_dump(mode="json")),
+        one.model_dump_json(),
+        repr(dict(one)),
+        repr(one.mcp_servers["files"].model_dump(mode="json")),
+        repr(vars(one)),
+    ):
+        assert S not in shown
+    assert S.encode() not in pickle.dumps(one)
+    assert one.model_dump(mode="json")["mcp_servers"]["files"] == {
+        "url": MASK,
+        "headers": {"Authorization": MASK},
+        "tool_allow": None,
+        "tool_deny": None,
+    }
+
+
+def test_the_vendors_variable_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that came from there is pickled no more than any other."""
+    monkeypatch.setenv("OPENAI_API_KEY", S)
+    assert S.encode() not in pickle.dumps(Settings(providers={"openai": {}}))
+
+
+def test_copies_keep_their_secrets() -> None:
+    """Only what leaves the process is masked."""
+    one = settings()
+    assert copy.deepcopy(one) == copy.copy(one) == one.model_copy(deep=True) == one
+    secret = copy.deepcopy(one).admin_token
+    assert secret is not None
+    assert secret.get_secret_value() == f"{S}-5"
+    assert copy.copy(masked_secret(S)).get_secret_value() == S
