@@ -21,6 +21,7 @@ from .observability.tracing import tracer
 from .principal import Principal
 from .providers import Provider
 from .providers.path import raw_tail
+from .providers.request_headers import check_headers
 from .tools import NoTools, Tool, Tools
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 logger = logging.getLogger(__name__)
-
-MAX_HEADERS = 64 * 1024
-"""Bytes of a request's headers, names and values. HTTP servers may take far more, and providers far less."""
 
 
 class RequestBridge:
@@ -137,8 +135,7 @@ class RequestBridge:
                 raise GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}")
             if not provider.enabled:
                 raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
-            if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADERS:
-                raise GatewayError(431, "headers_too_large", f"the request's headers are over {MAX_HEADERS} bytes")
+            check_headers(scope["headers"])
             limits, initiator = self._engine.limits, self.principal.initiator_id
             await limits.enter(initiator)
             try:

@@ -29,6 +29,7 @@ from .observability.metrics import PoolCollector, ProviderCollector
 from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
 from .providers import Provider, build_providers
+from .providers.request_headers import RequestHeaders
 from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
 from .recorder.fanout import FanoutRecorder, RecorderFactory
@@ -162,7 +163,9 @@ class AIBridge:
                 metrics=self._metrics,
                 limits=limits,
                 max_body_size=settings.max_body_size,
-                private_headers=self._private_headers(settings),
+                request_headers=RequestHeaders(
+                    forwarded=settings.forward_headers, private=self._private_headers(settings)
+                ),
             )
             pool: Pool = CachedBridgePool(
                 partial(self._build_bridge, engine),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..observability import Metrics
+from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
 from ..settings import LimitSettings
 from ..upstream.client import UpstreamClient
@@ -23,13 +24,13 @@ class Engine:
         metrics: Metrics,
         limits: Limits | None = None,
         max_body_size: int,
-        private_headers: frozenset[bytes] = frozenset(),
+        request_headers: RequestHeaders | None = None,
     ) -> None:
         self.caller = Caller(client, metrics)
         self.recorder = recorder
         self.metrics = metrics
         self.limits = limits or Limits(LimitSettings())
         self.max_body_size = max_body_size
-        self.private_headers = private_headers
+        self.request_headers = request_headers or RequestHeaders()
         self.tool_memory = ToolMemory()
         self.queue = FairQueue()

@@ -20,7 +20,6 @@ from ..formats.rounds import Rounds
 from ..observability.tracing import fail
 from ..principal import Principal
 from ..providers import Credential, Provider
-from ..providers.headers import upstream_headers
 from ..recorder import Ending, Facts, Interception, Prompt, Status
 from ..recorder.identifier import new_id
 from ..upstream.response import UpstreamResponse
@@ -31,7 +30,6 @@ from .encoding import accepts_gzip
 from .engine import Engine
 from .fair_queue import Share
 from .interruption import Interruption
-from .masked_facts import mask_facts
 from .relay import relay_answer, relay_stream
 from .reply import Reply
 from .tool_loop import ToolLoop, WovenObserver
@@ -181,7 +179,6 @@ class Exchange:
         if not self._recorded:
             facts = self._observer.facts() if loop is None else loop.facts(self._observer)
         self._complete(request, facts)
-        mask_facts(facts, self._provider.masker(self._credential))
         ending = Ending(
             status=status,
             ended_at=datetime.now(UTC),
@@ -197,7 +194,7 @@ class Exchange:
 
     def _masked(self, text: str) -> str:
         """Some providers repeat the key that they refuse."""
-        return self._provider.masker(self._credential).text(text)
+        return self._provider.keys.masked(text, self._credential)
 
     async def _record_end(self, ending: Ending, facts: Facts) -> None:
         try:
@@ -285,7 +282,6 @@ class Exchange:
         """Write down what a round showed, so that a crash in the next one does not lose it."""
         self._recorded = True
         self._complete(request, facts)
-        mask_facts(facts, self._provider.masker(self._credential))
         try:
             await self._engine.recorder.observe(self._id, facts)
         except Exception:
@@ -301,9 +297,7 @@ class Exchange:
 
     async def _call_upstream(self, request: ModelRequest, credential: Credential, body: bytes) -> UpstreamResponse:
         provider = self._provider
-        headers = upstream_headers(
-            self._scope["headers"], self._engine.private_headers, own_account=credential.kind == "byok"
-        )
+        headers = self._engine.request_headers.going_up(self._scope["headers"], own_account=credential.kind == "byok")
         # A stream comes as it is: whole events can be cut, and an error event added, only where nothing is compressed.
         compressed = not request.streaming and accepts_gzip(self._header("accept-encoding"))
         headers.append(("accept-encoding", "gzip" if compressed else "identity"))

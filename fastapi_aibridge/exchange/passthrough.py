@@ -8,7 +8,6 @@ from ..credentials import own_key
 from ..errors import GatewayError
 from ..principal import Principal
 from ..providers import Provider
-from ..providers.headers import upstream_headers
 from ..upstream.response import UpstreamResponse
 from .body import read_body
 from .calls import Outgoing
@@ -38,7 +37,7 @@ async def pass_through(
     headers = dict(scope["headers"])
     credential = provider.credential(own_key(headers), principal)
     body = await read_body(scope, receive, engine.max_body_size)
-    kept = upstream_headers(scope["headers"], engine.private_headers, own_account=credential.kind == "byok")
+    kept = engine.request_headers.going_up(scope["headers"], own_account=credential.kind == "byok")
     kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
     memory = engine.tool_memory.of((*principal.key, provider.name))
     method, url = scope["method"], provider.url(memory.path(raw_path), scope["query_string"])

@@ -11,6 +11,10 @@ from ..errors import GatewayError
 from ..formats.anthropic_errors import error_body as anthropic_body
 from ..formats.openai_errors import error_object
 from ..providers import Provider
+from ..providers.response_headers import PROTECTION
+
+_FINAL = (401, 403)
+"""Statuses that another try does not change. Claude Code repeats a 401 for minutes if it is not told."""
 
 
 async def send_error(
@@ -25,6 +29,9 @@ async def send_error(
         body = {"error": error_object(error)}
     data = orjson.dumps(body)
     fields = {"content-type": "application/json", "content-length": str(len(data)), **error.headers, **(headers or {})}
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
+    if error.status in _FINAL:
+        fields.setdefault("x-should-retry", "false")
+    raw: list[tuple[bytes, bytes]] = list(PROTECTION)
+    raw += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": raw})
     await send({"type": "http.response.body", "body": data})

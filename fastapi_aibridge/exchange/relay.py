@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from ..errors import GatewayError, UpstreamUnreachable
 from ..formats import Observer
-from ..providers.headers import client_headers
+from ..providers.response_headers import client_headers
 from ..sse import Framer
 from ..upstream.response import UpstreamResponse
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode

@@ -10,11 +10,13 @@ from ..formats.anthropic_errors import error_body
 from .provider import Provider
 
 _OAUTH = "sk-ant-oat"
-"""How the access tokens of Claude subscriptions begin. Anthropic takes those as bearer tokens only."""
+"""How the access tokens of Claude subscriptions begin. Anthropic takes those as bearer tokens only, with this beta."""
+_OAUTH_BETA = ("anthropic-beta", "oauth-2025-04-20")
 
 
 class AnthropicProvider(Provider):
     type = "anthropic"
+    list_headers = frozenset({"anthropic-beta"})
     intercepted: ClassVar = {"/v1/messages": messages}
     passed_through = (
         "/v1/models",
@@ -25,6 +27,10 @@ class AnthropicProvider(Provider):
 
     def authorization(self, key: str) -> tuple[str, str]:
         return ("authorization", f"Bearer {key}") if key.startswith(_OAUTH) else ("x-api-key", key)
+
+    def authorizations(self, key: str) -> list[tuple[str, str]]:
+        own = [self.authorization(key)]
+        return [*own, _OAUTH_BETA] if key.startswith(_OAUTH) else own
 
     def error_body(self, error: GatewayError) -> dict[str, Any]:
         return error_body(error)

@@ -13,6 +13,7 @@ from .provider import Provider
 class OpenAIProvider(Provider):
     type = "openai"
     base_path = "/v1"
+    list_headers = frozenset({"openai-beta"})
     intercepted: ClassVar = {"/v1/chat/completions": chat_completions, "/v1/responses": responses}
     passed_through = (
         "/v1/models",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -13,11 +13,10 @@ from yarl import URL
 
 from ..errors import GatewayError
 from ..formats import Format
-from ..masking import Masker, secrets_in_headers
 from ..principal import Principal
 from ..settings import DEFAULT_BASE_URLS, ProviderSettings
 from ..upstream.breaker import CircuitBreakers
-from ..upstream.keys import BYOK, CENTRALIZED, Credential, KeyPool
+from ..upstream.keys import BYOK, Credential, KeyPool
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 """What is left in a query as it came: every visible character but `#`, which would end it."""
@@ -35,6 +34,8 @@ class Provider(ABC):
     """Paths that are relayed and not recorded; one that ends in `/*` covers all below it, not itself."""
     base_path: ClassVar[str] = ""
     """The part of our paths that the base URL already has."""
+    list_headers: ClassVar[frozenset[str]] = frozenset()
+    """Headers whose value is a list, in lower case: what the gateway adds to one leaves what the caller sent in it."""
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         self.name = name
@@ -48,10 +49,6 @@ class Provider(ABC):
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
         self._urls = {path: self._url(path) for path in self.intercepted}
-        self._masker = Masker(
-            [key.get_secret_value() for key in settings.keys]
-            + secrets_in_headers(value.get_secret_value() for value in settings.extra_headers.values())
-        )
         self._extra_headers = tuple((name, value.get_secret_value()) for name, value in settings.extra_headers.items())
 
     def __repr__(self) -> str:
@@ -95,10 +92,6 @@ class Provider(ABC):
             )
         return self.keys.choose(principal.initiator_id)
 
-    def masker(self, credential: Credential) -> Masker:
-        """Masks what this provider may quote and nobody else must see: its keys, its headers' secrets, and who pays."""
-        return self._masker if credential.kind == CENTRALIZED else self._masker.including(credential.key)
-
     def take_over(self, other: Provider) -> None:
         """Go on with the state of the provider that this one replaces, if it is set up the same."""
         if type(other) is type(self) and other.settings == self.settings:
@@ -107,16 +100,22 @@ class Provider(ABC):
     def with_own_headers(
         self, headers: list[tuple[str, str]], credential: Credential, principal: Principal
     ) -> list[tuple[str, str]]:
-        """A request's headers with the gateway's own, which replace those of the same name."""
+        """A request's headers with the gateway's own, which replace those of the same name.
+
+        Of `list_headers` both stay, the caller's first, each value once, in one header.
+        """
         own = self.own_headers(credential, principal)
-        if len(own) > 1:
-            names = {name.lower() for name, _ in own}
-            headers = [pair for pair in headers if pair[0] not in names]
-        return headers + own
+        names = {_plain(name) for name, _ in own}
+        lists = self.list_headers & names
+        if lists:
+            every = headers + own
+            own = [pair for pair in own if _plain(pair[0]) not in lists]
+            own += [(name, _joined(value for key, value in every if _plain(key) == name)) for name in sorted(lists)]
+        return [pair for pair in headers if _plain(pair[0]) not in names] + own
 
     def own_headers(self, credential: Credential, principal: Principal) -> list[tuple[str, str]]:
         """What the gateway adds to a request: credential, configured headers, and who calls where that is wanted."""
-        headers = [self.authorization(credential.key), *self._extra_headers]
+        headers = [*self.authorizations(credential.key), *self._extra_headers]
         if self.settings.send_actor_headers:
             headers.append(("x-aibridge-actor-id", _header_value(principal.initiator_id)))
             headers += [
@@ -129,9 +128,24 @@ class Provider(ABC):
     def authorization(self, key: str) -> tuple[str, str]:
         """The header that carries a key."""
 
+    def authorizations(self, key: str) -> list[tuple[str, str]]:
+        """That header, and others without which the provider does not take such a key."""
+        return [self.authorization(key)]
+
     @abstractmethod
     def error_body(self, error: GatewayError) -> dict[str, Any]:
         """The body of an error response in the provider's shape."""
+
+
+def _plain(name: str) -> str:
+    """By which names are the same: some servers take `x_a` for `x-a`."""
+    return name.lower().replace("_", "-")
+
+
+def _joined(values: Iterable[str]) -> str:
+    """Lists as they stand in headers, made one without repetitions."""
+    items = (item.strip() for value in values for item in value.split(","))
+    return ",".join(dict.fromkeys(item for item in items if item))
 
 
 def _header_value(value: str) -> str:

@@ -379,16 +379,19 @@ async def test_headers_that_cross_and_headers_that_do_not(*, intercepted: bool) 
         "Anthropic-Version": "2023-06-01",
         "Anthropic-Beta": "tools-2024",
         "User-Agent": "me/1",
-        "X-Custom": "kept",
+        "X-App": "kept",
+        "X-Custom": "unknown",
+        "X-Team": "kept",
     }
-    async with gateway() as gate:
+    async with gateway(forward_headers=["X-Team"]) as gate:
         method, path, body = (
             ("POST", MESSAGES.target, MESSAGES.ask()) if intercepted else ("GET", "/ai/anthropic/v1/models", b"")
         )
         asked = asyncio.create_task(gate.request(method, path, body, headers))
         call = await gate.upstream.call()
         assert call.header("x-api-key") == ANTHROPIC_KEY
-        assert call.header("x-custom") == "kept"
+        assert call.header("x-app") == "kept"
+        assert call.header("x-team") == "kept"
         assert call.header("anthropic-version") == "2023-06-01"
         assert call.header("anthropic-beta") == "tools-2024"
         assert call.header("user-agent") == "me/1"
@@ -396,6 +399,7 @@ async def test_headers_that_cross_and_headers_that_do_not(*, intercepted: bool) 
         assert not call.header_names & {
             "authorization",
             "cookie",
+            "x-custom",
             "x-hop",
             "te",
             "keep-alive",

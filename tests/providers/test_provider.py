@@ -137,7 +137,39 @@ def test_what_the_gateway_adds() -> None:
 def test_an_access_token_of_a_claude_subscription_is_a_bearer_token() -> None:
     """Anthropic refuses it in `X-Api-Key`; Claude Code sends it, with `X-AIBridge-Token`, as the caller's own key."""
     token = "sk-ant-oat01-0123456789"
-    assert anthropic().own_headers(Credential(token, "byok"), ALICE) == [("authorization", f"Bearer {token}")]
+    assert anthropic().own_headers(Credential(token, "byok"), ALICE) == [
+        ("authorization", f"Bearer {token}"),
+        ("anthropic-beta", "oauth-2025-04-20"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["centralized", "byok"])
+def test_lists_of_the_gateway_and_the_caller_are_one(kind: str) -> None:
+    """What the settings and the credential add leaves the caller's betas: each once, the caller's first, one header."""
+    provider = anthropic(extra_headers={"Anthropic-Beta": "house-1, files-2"})
+    sent = [("anthropic-beta", "context-1m, files-2"), ("x-app", "cli"), ("anthropic-beta", "interleaved")]
+    headers = provider.with_own_headers(sent, Credential("sk-ant-oat01-0123456789", kind), ALICE)
+    assert [value for name, value in headers if name.lower() == "anthropic-beta"] == [
+        "context-1m,files-2,interleaved,oauth-2025-04-20,house-1"
+    ]
+    assert ("x-app", "cli") in headers
+    assert openai(extra_headers={"openai-beta": "a"}).with_own_headers([("openai-beta", "b")], CENTRAL, ALICE)[1:] == [
+        ("openai-beta", "b,a")
+    ]
+
+
+def test_the_gateways_headers_replace_the_callers() -> None:
+    """Also where the provider has one header only, in any case and in the spelling with underscores."""
+
+    class House(OpenAIProvider):
+        def authorization(self, key: str) -> tuple[str, str]:
+            return ("X-House-Key", key)
+
+    house = House("house", ProviderSettings(api_key=SecretStr(KEY)))
+    sent = [("x-house-key", "callers"), ("x_house_key", "callers"), ("x-app", "1")]
+    assert house.with_own_headers(sent, CENTRAL, ALICE) == [("x-app", "1"), ("X-House-Key", KEY)]
+    extra = openai(extra_headers={"X-Title": "ours"})
+    assert extra.with_own_headers([("x-title", "theirs")], CENTRAL, ALICE)[1:] == [("X-Title", "ours")]
 
 
 def test_actor_headers_are_safe() -> None:

@@ -46,6 +46,19 @@ async def test_an_error_has_the_providers_shape(provider: Provider) -> None:
     assert headers[b"x-aibridge-interception-id"] == b"i"
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
+async def test_what_another_try_does_not_change_is_not_tried_again(status: int) -> None:
+    """A wrong key stays wrong: Claude Code would repeat the request for minutes, in silence."""
+    start, _ = await sent(None, GatewayError(status, "code", "message"))
+    assert dict(start["headers"]).get(b"x-should-retry") == (b"false" if status in (401, 403) else None)
+
+
+async def test_an_error_is_not_sniffed() -> None:
+    """It repeats what the caller wrote, and a browser is not to take that for a page."""
+    start, _ = await sent(None)
+    assert dict(start["headers"])[b"x-content-type-options"] == b"nosniff"
+
+
 @pytest.mark.parametrize(
     ("path", "anthropic"),
     [

@@ -1,0 +1,173 @@
+"""Which headers of a request go up to a provider: those that the vendors' SDKs and the known agents send.
+
+It is a list of what goes, not of what stays, because each proxy in front of a gateway has headers of its own in which
+it says who the user is.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable
+from functools import lru_cache, partial
+from itertools import chain
+
+from ..errors import GatewayError
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+logger = logging.getLogger(__name__)
+
+MAX_HEADERS = 64 * 1024
+"""Bytes of a request's headers, names and values. HTTP servers may take far more, and providers far less."""
+_CONTROLS = bytes([*range(9), *range(10, 32), 127])
+"""Characters that no header may have (RFC 9110, section 5.5); a tab it may."""
+
+_SENT = frozenset(
+    b"""accept accept-charset accept-language cache-control content-encoding content-language content-type
+    idempotency-key if-match if-modified-since if-none-match pragma prefer range user-agent
+    client-request-id request-id x-client-request-id x-correlation-id x-ms-client-request-id x-request-id traceparent
+    conversation_id conversation-id session_id session-id thread_id thread-id
+    x-conversation-id x-session-affinity x-session-id x-thread-id
+    chatgpt-account-id editor-device-id editor-plugin-version editor-version http-referer originator version
+    vscode-machineid vscode-sessionid x-agent-task-id x-app x-client-name x-client-session-id x-client-version
+    x-github-api-version x-goog-api-client x-initiator x-onbehalf-extension-id x-parent-session-id x-title""".split()
+)
+"""What is sent beside the vendors' and agents' own families. `http-referer` and `x-title` are how programs name
+themselves to OpenRouter; no browser sends them."""
+
+_FAMILIES = tuple(
+    b"""anthropic- copilot- openai- x-anthropic- x-claude- x-cline- x-codex- x-copilot- x-crush- x-cursor- x-dashscope-
+    x-factory- x-grok- x-interaction- x-kilocode- x-msh- x-mux- x-oai- x-openai- x-opencode- x-openrouter-
+    x-responsesapi- x-roo- x-stainless- x-vscode- x-xai- x-zed-""".split()
+)
+"""How the names of the vendors' and the agents' headers begin: a new beta passes without a new release of ours."""
+
+_ACCOUNT = frozenset({b"openai-organization", b"openai-project", b"chatgpt-account-id"})
+"""These choose whose account pays: with our credential that is not the caller's to say."""
+
+_SECRET = re.compile(
+    rb"(?:^|-)(?:authorization|tokens?|secret|password|jwt|cookie|assertion|credentials?|api-?key)(?:-|$)"
+)
+"""Names that say that a secret is in them. With our credential none goes up that the settings do not name."""
+
+_NEVER = frozenset(
+    b"""connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer
+    transfer-encoding upgrade accept-encoding content-length expect host http2-settings max-forwards via
+    api-key authorization cookie cookie2 x-api-key x-goog-api-key
+    x-http-method x-http-method-override x-method-override x-original-host x-original-method x-original-uri
+    x-original-url x-rewrite-url x-host
+    origin referer dnt baggage from forwarded client-ip true-client-ip fastly-client-ip x-client-ip
+    x-cluster-client-ip x-real-ip x-remote-addr x-remote-ip x-azure-clientip x-azure-socketip
+    x-appengine-user-ip x-envoy-external-address x-envoy-original-path
+    remote-user x-remote-user x-remote-group x-remote-groups x-user x-user-id x-user-email x-user-name x-username
+    x-email x-groups x-userinfo x-id-token x-access-token x-end-user x-client-cert x-client-dn x-client-verify
+    x-anonymous-consumer x-credential-identifier x-csrf-token x-xsrf-token x-csrftoken""".split()
+)
+"""What stays here whatever the settings say: hop-by-hop headers (RFC 9110, section 7.6.1), what the gateway writes
+itself, credentials, what would have some server take the request for another than the one that was judged here, and
+what browsers and proxies say of the caller."""
+
+_NEVER_BEGINS = tuple(
+    b"""x-aibridge- x-forwarded- sec- access-control-
+    cf- x-goog-iap- x-goog-authenticated-user- x-amzn-oidc- x-amzn-mtls- x-amz-security- x-appengine- x-auth-
+    x-authenticated- x-authentik- x-authelia- x-ms-client-principal x-ms-token- x-client-cert- x-ssl- ssl-client-
+    x-consumer- x-jwt- x-oauth- x-oidc- oidc- x-okta- x-pomerium- x-tailscale- tailscale- x-vouch- x-webauth-
+    x-saml- x-shib- shib-""".split()
+)
+"""The same, of families: Cloudflare Access, Google IAP, AWS load balancers, Azure App Service, oauth2-proxy, Authelia,
+Authentik, Envoy, Kong, Pomerium, Tailscale, mod_auth_openidc, Shibboleth, and headers of ours."""
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+"""A header's name (RFC 9110, section 5.6.2), of a length that any of them has."""
+_REMEMBERED, _REMEMBERED_LENGTH = 512, 64
+"""Names whose answer is kept, and the bytes of each; callers may invent more."""
+
+
+def check_headers(headers: Collection[tuple[bytes, bytes]]) -> None:
+    """Refuse headers that nobody could write into a request. Raises `GatewayError`, 400 or 431."""
+    joined = b"".join(chain.from_iterable(headers))
+    if len(joined) > MAX_HEADERS:
+        raise GatewayError(431, "headers_too_large", f"the request's headers are over {MAX_HEADERS} bytes")
+    if len(joined.translate(None, _CONTROLS)) == len(joined):
+        return
+    broken = next(name for name, value in headers if set(name + value) & set(_CONTROLS))
+    name = broken.translate(None, _CONTROLS)[:64].decode("ascii", "replace")
+    raise GatewayError(400, "invalid_header", f"the header {name!r} has a control character in it")
+
+
+class RequestHeaders:
+    """The rule of one app. `forwarded` names what goes up beside the usual, `private` what stays beside the usual; both
+    in any case, and `*` at the end of a forwarded name stands for any end.
+    """
+
+    __slots__ = ("_central", "_families", "_names", "_own", "_private")
+
+    def __init__(self, *, forwarded: Iterable[str] = (), private: Iterable[bytes] = ()) -> None:
+        named = [name.strip().lower().encode("latin-1", "replace") for name in forwarded]
+        self._names = frozenset(name for name in named if not name.endswith(b"*"))
+        self._families = tuple(name[:-1] for name in named if name.endswith(b"*"))
+        self._private = frozenset(_plain(name) for name in private)
+        for name in sorted(self._names):
+            if _is_forbidden(_plain(name)):
+                logger.warning("FORWARD_HEADERS: %s never goes to a provider", name.decode("latin-1"))
+        # Asked for each header of each request, and few names are ever seen.
+        self._central = lru_cache(_REMEMBERED)(partial(self._judged, own_account=False))
+        self._own = lru_cache(_REMEMBERED)(partial(self._judged, own_account=True))
+
+    def going_up(self, headers: RawHeaders, *, own_account: bool) -> list[tuple[str, str]]:
+        """The caller's headers that go upstream, in their order; credentials of the provider are not yet among them.
+
+        Names are in lower case, as ASGI has them. `own_account` says that the caller pays with their own key.
+        """
+        remembered = self._own if own_account else self._central
+        named = b""
+        kept: list[tuple[str, str]] = []
+        for name, value in headers:
+            up = remembered(name) if len(name) <= _REMEMBERED_LENGTH else self._judged(name, own_account=own_account)
+            if up:
+                kept.append((up, value.decode("ascii") if value.isascii() else _text(value)))
+            elif name == b"connection":
+                named += b"," + value.lower()
+        return _without(kept, named.decode("latin-1")) if named else kept
+
+    def _judged(self, name: bytes, *, own_account: bool) -> str:
+        """The name as text, empty for a header that stays here."""
+        goes = _TOKEN.fullmatch(name) is not None and self._goes(name.lower(), own_account=own_account)
+        return name.decode("ascii") if goes else ""
+
+    def _goes(self, name: bytes, *, own_account: bool) -> bool:
+        # Servers that hand headers to programs as variables take `x_a` for `x-a`.
+        plain = _plain(name)
+        if _is_forbidden(plain) or plain in self._private:
+            return False
+        if name in self._names:
+            return True
+        if not own_account and (plain in _ACCOUNT or _SECRET.search(plain)):
+            return False
+        if name in _SENT or name.startswith(_FAMILIES):
+            return True
+        is_second_spelling = plain in _SENT or plain.startswith(_FAMILIES)
+        return name.startswith(self._families) and not is_second_spelling and not _SECRET.search(plain)
+
+
+def _plain(name: bytes) -> bytes:
+    return name.lower().replace(b"_", b"-")
+
+
+def _is_forbidden(plain: bytes) -> bool:
+    return plain in _NEVER or plain.startswith(_NEVER_BEGINS)
+
+
+def _text(value: bytes) -> str:
+    """The value, which the upstream client writes in UTF-8 again. What is not UTF-8 is taken for Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _without(kept: list[tuple[str, str]], named: str) -> list[tuple[str, str]]:
+    """What is left without the headers that a `Connection` header named (RFC 9110, section 7.6.1)."""
+    names = {name.strip() for name in named.split(",")}
+    return [pair for pair in kept if pair[0] not in names]

@@ -1,0 +1,90 @@
+"""Which headers of a provider's answer go down to the client, and what each answer of the gateway says to browsers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+_STAYS = frozenset(
+    b"""connection keep-alive proxy-authenticate proxy-authentication-info proxy-authorization proxy-connection te
+    trailer transfer-encoding upgrade
+    date server
+    set-cookie set-cookie2 set-login www-authenticate authentication-info
+    accept-ch alt-svc alt-used clear-site-data content-security-policy content-security-policy-report-only critical-ch
+    delegate-ch document-policy early-data expect-ct feature-policy integrity-policy nel origin-agent-cluster
+    origin-trial permissions-policy refresh referrer-policy report-to reporting-endpoints service-worker-allowed
+    sourcemap speculation-rules strict-transport-security supports-loading-mode use-as-dictionary
+    x-content-security-policy x-content-type-options x-dns-prefetch-control x-download-options x-frame-options
+    x-permitted-cross-domain-policies x-sourcemap x-ua-compatible x-webkit-csp x-xss-protection
+    x-cascade x-lighttpd-send-file x-litespeed-location x-reproxy-url x-send-file x-sendfile
+    x-sendfile-type""".split()
+)
+_STAYS_BEGINS = (
+    b"access-control-",
+    b"cross-origin-",
+    b"public-key-pins",
+    b"timing-allow-",
+    b"x-accel-",
+    b"x-aibridge-",
+    b"x-litespeed-",
+    b"x-reproxy-",
+)
+"""Hop-by-hop headers; what the server in front of us writes itself; and what would speak for our host although the
+provider said it of its own: cookies, logins, policies of browsers, and orders to the proxy in front of us, which would
+fetch a file of ours for it."""
+
+_API_TYPES = {b"application/json", b"application/jsonl", b"application/x-ndjson", b"text/event-stream"}
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_SANDBOX = (b"content-security-policy", b"sandbox")
+PROTECTION: tuple[tuple[bytes, bytes], ...] = (_NO_SNIFFING,)
+"""Of each answer whose content type is one of an API."""
+_PAGE_PROTECTION = (_NO_SNIFFING, _SANDBOX)
+"""Of any other: a browser that is led to it runs nothing of it in the name of our host."""
+
+_REMEMBERED, _REMEMBERED_LENGTH = 512, 64
+"""Names and content types whose answer is kept, and the bytes of each; providers may invent more."""
+
+
+def client_headers(headers: RawHeaders, *dropped: bytes) -> list[tuple[bytes, bytes]]:
+    """The upstream's headers that the client gets, names in lower case, and what the gateway says to browsers.
+
+    `dropped` names more that the client does not get.
+    """
+    named: set[bytes] = set(dropped)
+    kept = []
+    api_types = 0
+    other_types = 0
+    for name, value in headers:
+        down = _remembered_down(name) if len(name) <= _REMEMBERED_LENGTH else _down(name)
+        if down:
+            kept.append((down, value))
+            if down == b"content-type":
+                if _is_remembered_type(value) if len(value) <= _REMEMBERED_LENGTH else _is_api_type(value):
+                    api_types += 1
+                else:
+                    other_types += 1
+        elif name.lower() == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+    if named:
+        kept = [pair for pair in kept if pair[0] not in named]
+    kept += PROTECTION if api_types == 1 and not other_types else _PAGE_PROTECTION
+    return kept
+
+
+def _down(name: bytes) -> bytes:
+    """The name in lower case, empty for a header that is not relayed."""
+    lower = name.lower()
+    return b"" if lower in _STAYS or lower.replace(b"_", b"-").startswith(_STAYS_BEGINS) else lower
+
+
+def _is_api_type(value: bytes) -> bool:
+    kind = value.lower().partition(b";")[0].strip()
+    known = kind in _API_TYPES or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+    # With a comma it is several types, and nobody can tell which one counts.
+    return known and b"," not in value
+
+
+_remembered_down = lru_cache(_REMEMBERED)(_down)
+_is_remembered_type = lru_cache(_REMEMBERED)(_is_api_type)
