@@ -30,6 +30,7 @@ from .encoding import accepts_gzip
 from .engine import Engine
 from .fair_queue import Share
 from .interruption import Interruption
+from .masked_facts import mask_facts
 from .relay import relay_answer, relay_stream
 from .reply import Reply
 from .tool_loop import ToolLoop, WovenObserver
@@ -179,6 +180,7 @@ class Exchange:
         if not self._recorded:
             facts = self._observer.facts() if loop is None else loop.facts(self._observer)
         self._complete(request, facts)
+        mask_facts(facts, self._provider.masker(self._credential))
         ending = Ending(
             status=status,
             ended_at=datetime.now(UTC),
@@ -194,7 +196,7 @@ class Exchange:
 
     def _masked(self, text: str) -> str:
         """Some providers repeat the key that they refuse."""
-        return self._provider.keys.masked(text, self._credential)
+        return self._provider.masker(self._credential).text(text)
 
     async def _record_end(self, ending: Ending, facts: Facts) -> None:
         try:
@@ -282,6 +284,7 @@ class Exchange:
         """Write down what a round showed, so that a crash in the next one does not lose it."""
         self._recorded = True
         self._complete(request, facts)
+        mask_facts(facts, self._provider.masker(self._credential))
         try:
             await self._engine.recorder.observe(self._id, facts)
         except Exception:

@@ -13,10 +13,11 @@ from yarl import URL
 
 from ..errors import GatewayError
 from ..formats import Format
+from ..masking import Masker, secrets_in_headers
 from ..principal import Principal
 from ..settings import DEFAULT_BASE_URLS, ProviderSettings
 from ..upstream.breaker import CircuitBreakers
-from ..upstream.keys import BYOK, Credential, KeyPool
+from ..upstream.keys import BYOK, CENTRALIZED, Credential, KeyPool
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 """What is left in a query as it came: every visible character but `#`, which would end it."""
@@ -49,6 +50,10 @@ class Provider(ABC):
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
         self._urls = {path: self._url(path) for path in self.intercepted}
+        self._masker = Masker(
+            [key.get_secret_value() for key in settings.keys]
+            + secrets_in_headers(value.get_secret_value() for value in settings.extra_headers.values())
+        )
         self._extra_headers = tuple((name, value.get_secret_value()) for name, value in settings.extra_headers.items())
 
     def __repr__(self) -> str:
@@ -91,6 +96,10 @@ class Provider(ABC):
                 401, "key_required", f"provider {self.name!r} needs your own key beside X-AIBridge-Token"
             )
         return self.keys.choose(principal.initiator_id)
+
+    def masker(self, credential: Credential) -> Masker:
+        """Masks what this provider may quote and nobody else must see: its keys, its headers' secrets, and who pays."""
+        return self._masker if credential.kind == CENTRALIZED else self._masker.including(credential.key)
 
     def take_over(self, other: Provider) -> None:
         """Go on with the state of the provider that this one replaces, if it is set up the same."""

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.anyio
 PROMPT = "the-private-prompt"
 OWN_KEY = "sk-of-the-callers-own-account"
 WRONG_KEY = "k-of-nobody"
+HEADER = "secret-of-a-header"
 SECRETS = (KEY, ADMIN, OPENAI_KEY, ANTHROPIC_KEY, OWN_KEY, WRONG_KEY)
 
 
@@ -153,6 +154,70 @@ async def test_captured_records_hold_no_key(tmp_path: Path) -> None:
     written = b"".join(file.read_bytes() for file in tmp_path.iterdir()).decode("latin-1")  # noqa: ASYNC240
     assert "no such key" in written
     assert OPENAI_KEY not in written
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])
+async def test_headers_of_the_settings_are_masked_like_keys(wire: Wire, tmp_path: Path) -> None:
+    """A secret that `EXTRA_HEADERS` sends, repeated in an error, in a stream's error event, or by a model in the
+    arguments of a tool call, is no more in the record than a key is.
+    """
+    recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
+    async with gateway(recorder=recorder, providers={"extra_headers": {"X-Gate": f"Bearer {HEADER}"}}) as gate:
+        key = OPENAI_KEY if wire.provider == "openai" else ANTHROPIC_KEY
+        said = f"refused {HEADER} {key}"
+        error = {"type": "error", "error": {"message": said, "type": "api_error", "code": None}}
+        asked = asyncio.create_task(gate.request("POST", wire.target, private(wire)))
+        await (await gate.upstream.call()).answer(json.dumps(error).encode(), status=400)
+        await asked
+        asked = asyncio.create_task(gate.request("POST", wire.target, private(wire, stream=True)))
+        call = await gate.upstream.call()
+        await call.stream(wire.events[0], f"event: error\ndata: {json.dumps(error)}\n\n".encode())
+        await call.end()
+        await asked
+        asked = asyncio.create_task(gate.request("POST", wire.target, private(wire)))
+        await (await gate.upstream.call()).answer(json.dumps(calling(said)[wire.target]).encode())
+        assert HEADER.encode() in (await asked).body
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir()).decode("latin-1")  # noqa: ASYNC240
+    assert written.count("refused ") >= 3
+    assert HEADER not in written
+    assert key not in written
+
+
+def calling(said: str) -> dict[str, dict[str, object]]:
+    """For each route, an answer whose tool call has this text among its arguments, names included."""
+    arguments = {"said": [{said: said}]}
+    text = json.dumps(arguments)
+    return {
+        "/ai/openai/v1/chat/completions": {
+            "id": "c",
+            "object": "chat.completion",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "tool_calls",
+                    "message": {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": text}}],
+                    },
+                }
+            ],
+        },
+        "/ai/openai/v1/responses": {
+            "id": "r",
+            "object": "response",
+            "status": "completed",
+            "output": [{"type": "function_call", "id": "i", "call_id": "t", "name": "f", "arguments": text}],
+        },
+        "/ai/anthropic/v1/messages": {
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t", "name": "f", "input": arguments}],
+            "stop_reason": "tool_use",
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        },
+    }
 
 
 async def test_database_errors_hide_what_was_written(tmp_path: Path) -> None:
