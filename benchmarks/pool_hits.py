@@ -28,7 +28,12 @@ class IdleBridge:
         self.principal = principal
         self.providers = providers
 
+    def seen_by(self, principal: Principal) -> IdleBridge:
+        return self
+
     async def start(self) -> None: ...
+
+    def retire(self) -> None: ...
 
     async def aclose(self) -> None: ...
 

@@ -3,9 +3,11 @@
 from .bridge import RequestBridge
 from .errors import (
     AIBridgeError,
+    BuildTimeout,
     ConfigurationError,
     GatewayError,
     PoolShutdown,
+    PrincipalError,
     RecorderUnavailable,
     SettingsError,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "AIBridge",
     "AIBridgeError",
     "AnthropicProvider",
+    "BuildTimeout",
     "CachedBridgePool",
     "CircuitBreakerSettings",
     "ConfigurationError",
@@ -71,6 +74,7 @@ __all__ = [
     "PoolSettings",
     "PoolShutdown",
     "Principal",
+    "PrincipalError",
     "Prompt",
     "Provider",
     "ProviderSettings",

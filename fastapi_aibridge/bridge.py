@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
+from .bridge_state import Acquire, BridgeState, closing
 from .errors import ConfigurationError, GatewayError
 from .exchange import Engine, Exchange, pass_through
 from .exchange.body import ClientGone
 from .exchange.fair_queue import START
 from .exchange.interruption import Interruption
 from .exchange.refusal import send_error
-from .exchange.toolset import Toolset
 from .inprocess import clients
-from .observability.tracing import tracer
 from .principal import Principal
 from .providers import Provider
 from .providers.path import raw_tail
 from .providers.request_headers import check_headers
-from .tools import NoTools, Tool, Tools
+from .tools import Tool, Tools
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -35,49 +34,26 @@ logger = logging.getLogger(__name__)
 class RequestBridge:
     """Relays the calls of one principal to the providers that were configured when it was built.
 
+    `principal` is that of the request that leased it, and so is the metadata in the records.
+
     Paths are `/{provider}/v1/...`, below the scope's `root_path`. Safe for concurrent use.
     """
 
-    __slots__ = (
-        "_closed",
-        "_engine",
-        "_idle",
-        "_providers",
-        "_running",
-        "_share",
-        "_tools",
-        "_toolset",
-        "_tracer",
-        "principal",
-    )
+    __slots__ = ("_goes_on", "_state", "principal")
 
-    def __init__(
-        self, principal: Principal, providers: Iterable[Provider], engine: Engine, tools: Tools | None = None
-    ) -> None:
+    def __init__(self, principal: Principal, state: BridgeState) -> None:
         self.principal = principal
-        self._providers = {provider.name: provider for provider in providers}
-        self._engine = engine
-        self._share = engine.queue.share(principal.initiator_id)
-        self._tools: Tools = tools or NoTools()
-        self._toolset: Toolset | None = None
-        self._running: set[Interruption] = set()
-        self._idle: asyncio.Event | None = None
-        self._closed = False
-        self._tracer = tracer()
+        self._state = state
+        self._goes_on = state.retired  # leased in the moment that it was retired: it may serve until it is closed
 
     @property
     def providers(self) -> tuple[Provider, ...]:
-        return tuple(self._providers.values())
-
-    @property
-    def degraded(self) -> bool:
-        """Whether an MCP server failed to start: the bridge works without its tools."""
-        return self._tools.degraded
+        return tuple(self._state.providers.values())
 
     @property
     def tools(self) -> tuple[Tool, ...]:
         """The tools that are injected into the principal's requests, in the order in which models see them."""
-        return self._tools.tools
+        return self._state.tools.tools
 
     def openai(self, provider: str = "openai", *, api_key: str | None = None) -> AsyncOpenAI:
         """The official SDK's client of one provider, with this bridge in the place of its API: no socket, no key.
@@ -103,54 +79,60 @@ class RequestBridge:
         return clients.http_client(self, self._provider(provider), api_key)
 
     def _provider(self, name: str) -> Provider:
-        if (provider := self._providers.get(name)) is not None:
+        if (provider := self._state.providers.get(name)) is not None:
             return provider
         raise ConfigurationError(
-            f"there is no provider {name!r}; there are: {', '.join(sorted(self._providers)) or 'none'}"
+            f"there is no provider {name!r}; there are: {', '.join(sorted(self._state.providers)) or 'none'}"
         )
 
-    async def start(self) -> None:
-        """Connect to the MCP servers."""
-        await self._tools.start()
-
-    async def aclose(self) -> None:
-        """End what still runs on this bridge, with an error to its clients, and then its MCP sessions."""
-        self._closed = True
-        try:
-            if self._running:
-                self._idle = asyncio.Event()
-                for interruption in tuple(self._running):
-                    interruption.interrupt(_closing())
-                await self._idle.wait()
-        finally:
-            await self._tools.aclose()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
+        """Answer one HTTP request.
+
+        A bridge may be held for longer than it lives, by a WebSocket above all. Once it has been retired, requests go
+        to the one that has taken its place, as long as there is one.
+        """
+        state = self._state
+        if state.retired and state.acquire is not None and (state.closed or not self._goes_on):
+            try:
+                lease = state.acquire(self.principal)
+                successor: RequestBridge = await lease.__aenter__()
+            except Exception as error:  # noqa: BLE001 - whatever a build raises: this bridge is still there, or says so
+                logger.debug("a retired bridge has no successor: %s", type(error).__name__)
+            else:
+                try:
+                    await successor._answer(scope, receive, send)
+                finally:
+                    await lease.__aexit__(None, None, None)
+                return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = self._state
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         name, _, tail = path[1:].partition("/")
-        provider = self._providers.get(name)
+        provider = state.providers.get(name)
         try:
             if provider is None:
                 raise GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}")
             if not provider.enabled:
                 raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
             check_headers(scope["headers"])
-            limits, initiator = self._engine.limits, self.principal.initiator_id
+            limits, initiator = state.engine.limits, self.principal.initiator_id
             await limits.enter(initiator)
             try:
-                if not self._share.take(START):
-                    await self._share.turn(START)
+                if not state.share.take(START):
+                    await state.share.turn(START)
                 await self._dispatch(provider, tail, scope, receive, send)
             finally:
                 limits.leave(initiator)
         except GatewayError as error:
-            self._engine.metrics.refused(error.code)
+            state.engine.metrics.refused(error.code)
             await send_error(send, provider, error, path=path)
         except ClientGone:
             pass
 
     async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
+        state = self._state
         route = f"/{tail}"
         written: bytes | None = scope.get("raw_path")
         if route in provider.intercepted and written and written.endswith(route.encode()) and b"%" not in written:
@@ -160,13 +142,13 @@ class RequestBridge:
             if raw is None:
                 raise _not_found(provider, "that path")
             raw_path = f"/{raw}"
-        if self._closed:
-            raise _closing()
+        if state.closed:
+            raise closing()
         if route in provider.intercepted and scope["method"] == "POST":
-            if self._tracer is None:
+            if state.tracer is None:
                 await self._intercept(provider, route, raw_path, scope, receive, send)
                 return
-            with self._tracer.start_as_current_span(
+            with state.tracer.start_as_current_span(
                 "Intercept",
                 attributes={
                     "aibridge.initiator_id": self.principal.initiator_id,
@@ -178,57 +160,71 @@ class RequestBridge:
                 await self._intercept(provider, route, raw_path, scope, receive, send)
         elif provider.passes_through(route):
             interruption = Interruption(receive)
-            self._running.add(interruption)
+            state.begin(interruption)
             try:
-                await pass_through(self._engine, self.principal, provider, raw_path, scope, receive, send, interruption)
+                await pass_through(state.engine, self.principal, provider, raw_path, scope, receive, send, interruption)
             finally:
-                self._done(interruption)
+                state.end(interruption)
         else:
             raise _not_found(provider, f"{scope['method']} {route[:64]}")
 
     async def _intercept(
         self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        state = self._state
         exchange = Exchange(
-            self._engine,
+            state.engine,
             self.principal,
-            self._share,
+            state.share,
             provider,
             route,
             raw_path,
             scope,
             send,
-            self._tracer,
-            self._current_toolset(),
+            state.tracer,
+            state.toolset(),
         )
-        request, credential = await exchange.admit(receive)
-        if self._closed:
-            raise _closing()
+        arrival = Interruption()
+        state.begin(arrival)
+        try:
+            with arrival:
+                request, credential = await exchange.admit(receive)
+        finally:
+            state.end(arrival)
         interruption = Interruption(receive)
-        self._running.add(interruption)
-        cap = self._engine.limits.max_stream_duration if request.streaming else None
+        state.begin(interruption)
+        cap = state.engine.limits.max_stream_duration if request.streaming else None
         if cap is not None:
             timer = asyncio.get_running_loop().call_later(cap, interruption.interrupt, _too_long(cap))
         try:
             await exchange.run(request, credential, interruption)
         finally:
-            self._done(interruption)
+            state.end(interruption)
             if cap is not None:
                 timer.cancel()
 
-    def _current_toolset(self) -> Toolset | None:
-        """The tools as they are now: a server may tell that its list has changed."""
-        tools = self._tools.tools
-        if not tools:
-            return None
-        if self._toolset is None or self._toolset.listed is not tools:
-            self._toolset = Toolset(self._tools)
-        return self._toolset
 
-    def _done(self, interruption: Interruption) -> None:
-        self._running.discard(interruption)
-        if self._idle is not None and not self._running:
-            self._idle.set()
+class SharedBridge(BridgeState):
+    """What the pool keeps for a principal; implements `PooledBridge`."""
+
+    __slots__ = ("_own",)
+
+    def __init__(
+        self,
+        principal: Principal,
+        providers: Iterable[Provider],
+        engine: Engine,
+        tools: Tools | None = None,
+        acquire: Acquire | None = None,
+    ) -> None:
+        super().__init__(principal.initiator_id, providers, engine, tools, acquire)
+        self._own = RequestBridge(principal, self)
+
+    def seen_by(self, principal: Principal) -> RequestBridge:
+        """The bridge for one lease: with the principal of that request, whose metadata may be others."""
+        own = self._own
+        same = own.principal is principal or own.principal == principal
+        return own if same and not self.retired else RequestBridge(principal, self)
 
 
 def _not_found(provider: Provider, what: str) -> GatewayError:
@@ -237,9 +233,3 @@ def _not_found(provider: Provider, what: str) -> GatewayError:
 
 def _too_long(seconds: float) -> GatewayError:
     return GatewayError(504, "stream_too_long", f"the stream took longer than the gateway's limit of {seconds:g} s")
-
-
-def _closing() -> GatewayError:
-    return GatewayError(
-        503, "shutting_down", "the gateway is closing this session; try again", headers={"retry-after": "1"}
-    )

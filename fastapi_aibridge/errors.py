@@ -2,7 +2,9 @@
 
 AIBridgeError
 ├── ConfigurationError        the app is put together wrongly; the text names the cure
-│   └── SettingsError         a setting does not validate; the text names its variable
+│   ├── SettingsError         a setting does not validate; the text names its variable
+│   └── PrincipalError        a principal that no record could name; also a ValueError
+├── BuildTimeout              a bridge took too long to connect; the next acquire tries again
 ├── PoolShutdown              the pool hands out no more bridges
 ├── RecorderUnavailable       a record could not be made durable
 └── GatewayError              an answer to the client, in the provider's error shape
@@ -25,6 +27,19 @@ class ConfigurationError(AIBridgeError):
 
 class SettingsError(ConfigurationError):
     pass
+
+
+class PrincipalError(ConfigurationError, ValueError):
+    """`by_caller` says that the caller may have chosen the value; otherwise it is the app's code that is wrong."""
+
+    def __init__(self, message: str, *, by_caller: bool = False) -> None:
+        super().__init__(message)
+        self.by_caller = by_caller
+
+
+class BuildTimeout(AIBridgeError):
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the bridge was not ready within {seconds:g} s; the next request tries again")
 
 
 class PoolShutdown(AIBridgeError):

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
-from .bridge import RequestBridge
+from .bridge import RequestBridge, SharedBridge
 from .credentials import ClientKeys, caller_token, same_token
 from .dependencies import PrincipalResolver
-from .errors import ConfigurationError, PoolShutdown, SettingsError
+from .errors import BuildTimeout, ConfigurationError, GatewayError, PoolShutdown, PrincipalError, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
 from .garbage import RestrainedCollector
@@ -210,10 +210,10 @@ class AIBridge:
             return None
         return await stack.enter_async_context(MCPConnections())
 
-    def _build_bridge(self, engine: Engine, principal: Principal, providers: tuple[Provider, ...]) -> RequestBridge:
+    def _build_bridge(self, engine: Engine, principal: Principal, providers: tuple[Provider, ...]) -> SharedBridge:
         running = self._now()
         tools = None if running.connections is None else MCPTools(running.builder, principal, running.connections)
-        return RequestBridge(principal, providers, engine, tools)
+        return SharedBridge(principal, providers, engine, tools, running.pool.acquire)
 
     def _private_headers(self, settings: Settings) -> frozenset[bytes]:
         named = (name.lower().encode("latin-1") for name in settings.private_headers)
@@ -414,14 +414,23 @@ async def get_bridge(
             "that the server runs; a sub-app that is mounted has no lifespan of its own, so give the outer app "
             "lifespan=aibridge.lifespan, or yield what that yields from your own. In tests use 'with TestClient(app)'."
         )
-    principal = await aibridge.resolve_principal(connection, response, background_tasks)
-    lease = aibridge.pool.acquire(principal)
     try:
+        lease = aibridge.pool.acquire(await aibridge.resolve_principal(connection, response, background_tasks))
         bridge = await lease.__aenter__()
-    except PoolShutdown as error:
+    except PrincipalError as error:
+        if not error.by_caller:
+            raise
+        if isinstance(connection, Request):
+            raise HTTPException(400, str(error)) from None
+        raise WebSocketException(status.WS_1008_POLICY_VIOLATION, str(error)) from None
+    except (PoolShutdown, BuildTimeout) as error:
         if isinstance(connection, Request):
             raise HTTPException(503, str(error), headers={"Retry-After": "5", "Connection": "close"}) from None
         raise WebSocketException(status.WS_1012_SERVICE_RESTART, str(error)) from None
+    except GatewayError as error:
+        if isinstance(connection, Request):
+            raise HTTPException(error.status, error.message, headers=error.headers) from None
+        raise WebSocketException(status.WS_1013_TRY_AGAIN_LATER, error.message) from None
     try:
         yield bridge
     finally:

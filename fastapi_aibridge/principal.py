@@ -1,12 +1,27 @@
-"""Who calls."""
+"""Who calls, and the one place that checks what an app says about its callers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import SecretStr
+
+from .errors import PrincipalError
+
+MAX_ID = 512
+"""Characters of an id. Databases index it, and PostgreSQL's index rows end at 2704 bytes."""
+MAX_SESSION_KEY = 16 * 1024
+"""Characters: some identity providers' tokens have several thousand."""
+MAX_METADATA = 16 * 1024
+"""Characters of all keys and values together, a number or a constant counted as eight. Each record has a copy."""
+MAX_DEPTH = 16
+"""Levels of lists and objects in metadata."""
+
+_CONSTANT_SIZE = 8
+_INT64 = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +29,11 @@ class Principal:
     """The authenticated caller that a bridge works for.
 
     `initiator_id` is the user or service, `api_key_id` the key that they used: together they are the pool's key.
-    `session_key` is secret; it authenticates the principal to MCP servers. `metadata` is written into each record.
+    `session_key` is secret; it authenticates the principal to MCP servers, and a bridge serves one session key only.
+    `metadata`, a mapping of JSON values, is written into the record of each request that comes with it.
+
+    Raises `PrincipalError` for ids that are no `str`, and for anything that could not be written into a record:
+    lone surrogates, NUL characters, ids over 512 characters, metadata over 16 KiB or deeper than 16 levels.
     """
 
     initiator_id: str
@@ -22,7 +41,139 @@ class Principal:
     session_key: SecretStr | str | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        initiator, key = self.initiator_id, self.api_key_id
+        # The quick way for what nearly all ids are.
+        if not (
+            type(initiator) is str
+            and type(key) is str
+            and initiator.isascii()
+            and key.isascii()
+            and len(initiator) <= MAX_ID >= len(key)
+            and "\0" not in initiator
+            and "\0" not in key
+        ):
+            object.__setattr__(self, "initiator_id", _checked_id("initiator_id", initiator))
+            object.__setattr__(self, "api_key_id", _checked_id("api_key_id", key))
+        if self.session_key is not None:
+            _check_session_key(self.session_key)
+        if self.metadata or type(self.metadata) is not dict:
+            _check_metadata(self.metadata)
+
     @property
     def key(self) -> tuple[str, str]:
         """The pool's key. A tuple: a joined string would let ("a|b", "") meet ("a", "b")."""
         return (self.initiator_id, self.api_key_id)
+
+    @property
+    def session(self) -> SecretStr | None:
+        """The session key in the one form that can be compared and shows nothing; None where there is none."""
+        key = self.session_key
+        return SecretStr(key) if isinstance(key, str) else key
+
+    def has_session_of(self, other: Principal) -> bool:
+        """Whether both have the same session key, or both none."""
+        return self.session_key is other.session_key or self.session == other.session
+
+
+def _checked_id(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise PrincipalError(f"{name} of a Principal must be a str, not {type(value).__name__}; convert it with str()")
+    if len(value) > MAX_ID:
+        raise PrincipalError(f"{name} of a Principal has {len(value)} characters, more than {MAX_ID}", by_caller=True)
+    _check_text(name, value)
+    return str.__str__(value)  # of a subclass, such as an enum's member, the plain text
+
+
+def _check_session_key(value: object) -> None:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str):
+        raise PrincipalError(f"session_key of a Principal must be a str, a SecretStr or None, not {_kind(value)}")
+    if len(value) > MAX_SESSION_KEY:
+        raise PrincipalError(f"session_key of a Principal has more than {MAX_SESSION_KEY} characters", by_caller=True)
+
+
+def _check_text(name: str, value: str) -> None:
+    if "\0" in value:
+        raise PrincipalError(f"{name} of a Principal contains a NUL character, which no database takes", by_caller=True)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            message = f"{name} of a Principal contains a lone surrogate, which is no text in UTF-8"
+            raise PrincipalError(message, by_caller=True) from None
+
+
+def _check_metadata(value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise PrincipalError(f"metadata of a Principal must be a mapping of JSON values, not {_kind(value)}")
+    if _is_plain(value):
+        return
+    size = 0
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    while waiting:
+        one, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise PrincipalError(f"metadata of a Principal has more than {MAX_DEPTH} levels", by_caller=True)
+        inner: Iterable[object] = ()
+        if isinstance(one, str):
+            size += len(one)
+            _check_text("metadata", one)
+        elif isinstance(one, dict) or (depth == 0 and isinstance(one, Mapping)):
+            size += len(one)
+            inner = (part for pair in one.items() for part in (_Key(pair[0]), pair[1]))
+        elif isinstance(one, list | tuple):
+            size += len(one)
+            inner = one
+        elif isinstance(one, _Key):
+            size += len(one.checked())
+        else:
+            size += _CONSTANT_SIZE
+            _check_constant(one)
+        if size > MAX_METADATA:
+            raise PrincipalError(
+                f"metadata of a Principal has more than {MAX_METADATA} characters; every record gets a copy of it",
+                by_caller=True,
+            )
+        waiting.extend((part, depth + 1) for part in inner)
+
+
+def _is_plain(metadata: Mapping[object, object]) -> bool:
+    """Whether these are a few short texts, as nearly all metadata are: found out ten times as fast."""
+    return len(metadata) <= 16 and all(
+        type(text) is str and len(text) <= 256 and text.isascii() and "\0" not in text
+        for pair in metadata.items()
+        for text in pair
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of an object, which must be text where a value need not."""
+
+    key: object
+
+    def checked(self) -> str:
+        if not isinstance(self.key, str):
+            raise PrincipalError(f"keys in metadata of a Principal must be str, not {_kind(self.key)}")
+        _check_text("metadata", self.key)
+        return self.key
+
+
+def _check_constant(value: object) -> None:
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return
+        raise PrincipalError("metadata of a Principal contains a number that JSON does not have: inf or nan")
+    if isinstance(value, int):
+        if -_INT64 <= value < _INT64:
+            return
+        raise PrincipalError("metadata of a Principal contains an integer of more than 64 bits")
+    raise PrincipalError(f"metadata of a Principal must hold JSON values only, but it holds {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -18,12 +18,13 @@ is to come has been written by then."""
 class Interruption:
     """A block that `interrupt` ends by raising the reason inside it, as `asyncio.timeout` does with `TimeoutError`.
 
-    It interrupts itself with `ClientGone` when the client disconnects.
+    It interrupts itself with `ClientGone` when the client disconnects, which `receive` tells; without it, it does not
+    look. `receive` must not be read by anybody else while the block runs.
     """
 
     __slots__ = ("_cancelling", "_reason", "_receive", "_settled", "_task", "_timer", "_watcher")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive | None = None) -> None:
         self._receive = receive
         self._reason: Exception | None = None
         self._settled = False
@@ -38,7 +39,8 @@ class Interruption:
         assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start_watching)
+        if self._receive is not None:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start_watching, self._receive)
         return self
 
     def __exit__(
@@ -72,10 +74,10 @@ class Interruption:
             if self._task is not None:
                 self._task.cancel()
 
-    def _start_watching(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+    def _start_watching(self, receive: Receive) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(receive))
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
         self.interrupt(ClientGone())

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..bridge import RequestBridge
 from ..credentials import caller_token
 from ..dependencies import Declared, checked, declared
-from ..errors import GatewayError, PoolShutdown
+from ..errors import BuildTimeout, GatewayError, PoolShutdown, PrincipalError
 from ..exchange.refusal import send_error
 from ..pool import CachedBridgePool
 from ..principal import Principal
@@ -101,6 +101,8 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
                     return _Refusal(gateway, _told(error))
                 except RequestValidationError as error:
                     return _Refusal(gateway, GatewayError(422, "invalid_request", _where(error)))
+                except PrincipalError as error:
+                    return _Refusal(gateway, _no_principal(error))
                 if isinstance(response, _BridgeResponse):
                     dependant = getattr(_context(request.scope), "dependant", None) or self.dependant
                     response.prepare(rereadable.read_again, hidden_by(dependant))
@@ -173,6 +175,12 @@ async def _serve(gateway: Gateway, principal: Principal, scope: Scope, receive: 
         bridge = await lease.__aenter__()
     except PoolShutdown as error:
         await _refuse(gateway, _unavailable(str(error), {"connection": "close"}), scope, send)
+        return
+    except BuildTimeout as error:
+        await _refuse(gateway, _unavailable(str(error)), scope, send)
+        return
+    except GatewayError as error:
+        await _refuse(gateway, error, scope, send)
         return
     except Exception:
         logger.exception("a bridge could not be built")
@@ -267,6 +275,13 @@ def _told(error: HTTPException) -> GatewayError:
     """What the app's own dependency raised, as an error that the provider's SDKs can read."""
     code = _CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "server_error")
     return GatewayError(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+def _no_principal(error: PrincipalError) -> GatewayError:
+    if error.by_caller:
+        return GatewayError(400, "invalid_principal", str(error))
+    logger.error("the principal dependency is wrong: %s", error)
+    return GatewayError(500, "invalid_principal", f"the app's principal dependency is wrong: {error}")
 
 
 def _where(error: RequestValidationError) -> str:

@@ -183,7 +183,7 @@ async def test_a_bridge_that_closes_tells_its_callers() -> None:
     """Streams that still run when their bridge must close end with its error, and later calls hear the same."""
     async with held_bridge() as held:
         stream, _ = await begun(held)
-        closing = asyncio.create_task(held.bridge.aclose())
+        closing = asyncio.create_task(held.aibridge.pool.shutdown())
         with pytest.raises(openai.APIError, match="closing this session"):
             await asyncio.wait_for(anext(stream), LIMIT)
         await closing

@@ -3,6 +3,7 @@
 import contextvars
 import hashlib
 import hmac
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 
-from fastapi_aibridge import AIBridge, ConfigurationError, Principal, Settings, get_bridge
+from fastapi_aibridge import AIBridge, ConfigurationError, Principal, RequestBridge, Settings, get_bridge
 
 from .apps import ADMIN, ALICE, ASK, CHAT, Model, bearer, by, initiators, is_openai_error
 
@@ -476,3 +477,64 @@ def test_no_settings_no_key_no_entry() -> None:
     with TestClient(app) as client:
         for headers in ({}, bearer(""), bearer("None"), {"X-Api-Key": ""}, {"X-AIBridge-Token": ""}):
             assert client.get("/ai/openai/v1/models", headers=headers).status_code == 401
+
+
+# Whose principal it is
+
+
+async def from_headers(x_user_token: Annotated[str, Header()], x_shift: Annotated[str, Header()] = "") -> Principal:
+    return Principal(x_user_token, metadata={"shift": x_shift} if x_shift else {})
+
+
+def test_metadata_is_each_requests_own(model: Model) -> None:
+    """One initiator's requests are recorded with the metadata that came with them, and handlers see it."""
+    app = model.app(from_headers)
+
+    @app.get("/shift")
+    async def shift(bridge: Annotated[RequestBridge, Depends(get_bridge)]) -> dict[str, Any]:
+        return dict(bridge.principal.metadata)
+
+    with TestClient(app) as client:
+        for name in ("day", "night", ""):
+            headers = {"X-User-Token": "ann", "X-Shift": name}
+            assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+            assert client.get("/shift", headers=headers).json() == ({"shift": name} if name else {})
+        items = client.get("/ai/admin/interceptions", headers=ADMIN).json()["items"]
+        assert [item["metadata"] for item in items] == [{}, {"shift": "night"}, {"shift": "day"}]
+        assert app.state.aibridge.pool.metrics().misses == 1
+
+
+WRONG_PRINCIPALS: dict[str, Any] = {"None": None, "int": 5, "UUID": uuid.UUID(int=7), "bytes": b"x", "tuple": ("a",)}
+
+
+@pytest.mark.parametrize("kind", WRONG_PRINCIPALS)
+def test_an_id_that_is_no_text_is_refused_before_the_provider(model: Model, kind: str) -> None:
+    """The client gets an error in the provider's shape that says so, and nothing has been called or recorded."""
+
+    async def wrong() -> Principal:
+        return Principal(WRONG_PRINCIPALS[kind])
+
+    app = model.app(wrong)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post(CHAT, json=ASK)
+        assert answer.status_code == 500
+        assert is_openai_error(answer.content)
+        assert f"initiator_id of a Principal must be a str, not {kind.replace('None', 'NoneType')}" in answer.text
+        assert client.get("/me").status_code == 500
+        assert initiators(client) == []
+    assert model.received == []
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\0", "x" * 600])
+def test_an_id_that_the_caller_made_impossible_is_a_400(model: Model, value: str) -> None:
+    """What a caller can put into an id, through a token for instance, is no error of the server."""
+
+    async def odd() -> Principal:
+        return Principal(value)
+
+    with TestClient(model.app(odd)) as client:
+        answer = client.post(CHAT, json=ASK)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_principal")
+        assert client.get("/me").status_code == 400
+        assert initiators(client) == []
+    assert model.received == []

@@ -19,12 +19,20 @@ class FakeBridge:
         self.close_error: Exception | None = None
         self.closing: asyncio.Future[None] | None = None
         self.closes = 0
+        self.retires = 0
         self.gone = asyncio.Event()
         self.on_start: Callable[[], None] = lambda: None
 
     @property
     def closed(self) -> bool:
         return self.closes > 0
+
+    def seen_by(self, principal: Principal) -> "FakeBridge":
+        assert (principal.key, principal.session) == (self.principal.key, self.principal.session)
+        return self
+
+    def retire(self) -> None:
+        self.retires += 1
 
     async def start(self) -> None:
         self.starting = True

@@ -456,7 +456,9 @@ async def test_late_timer_and_reload(pool: Pool, bridges: Bridges, clock: Manual
     assert pool.replace_providers([]) == 1
     await settled()
     assert bridges.closes == [1, 1]
-    assert pool.metrics().evictions == {"capacity": 0, "expired": 1, "reloaded": 1, "shutdown": 0}
+    assert pool.metrics().evictions == {
+        "capacity": 0, "expired": 1, "reloaded": 1, "session": 0, "shutdown": 0
+    }  # fmt: skip
 
 
 async def test_early_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
@@ -668,7 +670,7 @@ async def test_metrics(bridges: Bridges, clock: ManualClock) -> None:
     await touch(pool)
     await pool.shutdown()
     end = pool.metrics()
-    assert end.evictions == {"capacity": 1, "expired": 1, "reloaded": 1, "shutdown": 1}
+    assert end.evictions == {"capacity": 1, "expired": 1, "reloaded": 1, "session": 0, "shutdown": 1}
     assert (end.keys_evicted, end.keys_added, end.size, end.leases, end.draining) == (2, 4, 0, 0, 0)
 
 
@@ -703,19 +705,36 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 async def test_spans(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
-    """Each acquire is a span, without the time that the lease is held, which says hit or miss and who."""
+    """Each acquire is a span, without the time that the lease is held, which says hit or miss and who; a build is one
+    below it, which says for whom.
+    """
     pool = make_pool(bridges, clock)
     async with pool.acquire(ALICE):
         assert not trace.get_current_span().is_recording()
-        assert len(spans.get_finished_spans()) == 1
+        assert len(spans.get_finished_spans()) == 2
     await touch(pool)
-    assert [s.name for s in spans.get_finished_spans()] == ["CachedBridgePool.Acquire"] * 2
-    assert [[e.name for e in s.events] for s in spans.get_finished_spans()] == [["cache_miss"], ["cache_hit"]]
-    assert dict(spans.get_finished_spans()[0].attributes or {}) == {
-        "aibridge.initiator_id": "alice",
-        "aibridge.api_key_id": "key-1",
-    }
+    build, first, second = spans.get_finished_spans()
+    assert [one.name for one in (first, second)] == ["CachedBridgePool.Acquire"] * 2
+    assert [[event.name for event in one.events] for one in (first, second)] == [["cache_miss"], ["cache_hit"]]
+    assert build.name == "CachedBridgePool.Build"
+    assert build.parent is not None
+    assert build.parent.span_id == first.context.span_id
+    for span in (build, first, second):
+        assert dict(span.attributes or {}) == {"aibridge.initiator_id": "alice", "aibridge.api_key_id": "key-1"}
     assert (pool.metrics().hits, pool.metrics().misses) == (1, 1)
+
+
+async def test_build_span_hides_errors(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
+    """A build that fails shows its error's class in its span, never the text, which may hold secrets."""
+    pool = make_pool(bridges, clock)
+    bridges.prepare = slow
+    users = await arrive(pool)
+    finish(bridges.last, OSError("https://user:hunter2@mcp.example"))
+    with pytest.raises(OSError, match="hunter2"):
+        await users[0].task
+    (build,) = [span for span in spans.get_finished_spans() if span.name == "CachedBridgePool.Build"]
+    assert (build.status.status_code, build.status.description) == (trace.StatusCode.ERROR, "OSError")
+    assert build.events == ()
 
 
 async def test_span_records_errors(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
