@@ -30,7 +30,7 @@ async def test_a_message(doors: Doors) -> None:
     assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
     assert blocks[0]["signature"]
     assert cached == 2
-    assert doors.records[0]["facts"]["thoughts"] == [{"source": "thinking", "text": "A file."}]
+    assert doors.records[0]["facts"]["thoughts"] == [{"source": "thinking", "text": "A file.", "truncated": False}]
 
 
 async def test_more_tokens_than_ten_minutes_give(doors: Doors) -> None:

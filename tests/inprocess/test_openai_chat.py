@@ -27,7 +27,7 @@ async def test_a_completion(doors: Doors) -> None:
         return answer.choices[0].message.content, answer.choices[0].finish_reason, answer.usage.total_tokens
 
     assert await doors.openai(ANSWER, use) == ("Hello, Alice.", "stop", 13)
-    assert doors.records[0]["facts"]["prompts"] == [{"text": "Hello"}]
+    assert doors.records[0]["facts"]["prompts"] == [{"text": "Hello", "source": "user", "truncated": False}]
     assert doors.records[0]["ending"]["status"] == "completed"
 
 

@@ -24,7 +24,9 @@ async def test_a_response(doors: Doors) -> None:
         return response.output_text, [item.type for item in response.output], response.usage.output_tokens
 
     assert await doors.openai(ANSWER, use) == ("Hello, Alice.", ["reasoning", "message"], 9)
-    assert doors.records[0]["facts"]["thoughts"] == [{"source": "reasoning_summary", "text": "She says hello."}]
+    assert doors.records[0]["facts"]["thoughts"] == [
+        {"source": "reasoning_summary", "text": "She says hello.", "truncated": False}
+    ]
 
 
 async def test_a_stream(doors: Doors) -> None:

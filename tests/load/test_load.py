@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from fastapi_aibridge import AIBridge, MemoryRecorder, RequestBridge, plugin
+from fastapi_aibridge import AIBridge, MemoryRecorder, plugin
+from fastapi_aibridge.bridge import SharedBridge
 from tests.gateway import client
 from tests.gateway.server import served_in_thread
 from tests.waiting import until
@@ -109,14 +110,14 @@ class Watched:
     """What happened to the bridges: built, closed, and closed under a request that ran."""
 
     def __init__(self) -> None:
-        self.built: list[RequestBridge] = []
-        self.closed: list[RequestBridge] = []
-        self.cut: list[RequestBridge] = []
+        self.built: list[SharedBridge] = []
+        self.closed: list[SharedBridge] = []
+        self.cut: list[SharedBridge] = []
 
-    def bridge_class(self) -> type[RequestBridge]:
+    def bridge_class(self) -> type[SharedBridge]:
         watched = self
 
-        class WatchedBridge(RequestBridge):
+        class WatchedBridge(SharedBridge):
             async def start(self) -> None:
                 watched.built.append(self)
                 await super().start()
@@ -138,7 +139,7 @@ async def test_evictions_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "aibridge.toml"
     monkeypatch.setenv("AIBRIDGE_CONFIG_FILE", str(file))
     watched = Watched()
-    monkeypatch.setattr(plugin, "RequestBridge", watched.bridge_class())
+    monkeypatch.setattr(plugin, "SharedBridge", watched.bridge_class())
 
     async def use(port: int, user: int) -> None:
         long = asyncio.create_task(stream(port, user, "3s"))

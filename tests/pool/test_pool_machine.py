@@ -3,22 +3,30 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from cachetools import Cache
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pydantic import SecretStr
 
-from fastapi_aibridge.errors import PoolShutdown
+from fastapi_aibridge.errors import BuildTimeout, PoolShutdown
 from fastapi_aibridge.pool import CachedBridgePool
 from fastapi_aibridge.principal import Principal
 
 from .bridges import FakeBridge
 from .clock import ManualClock
 
-TTL, DEGRADED_TTL, DRAIN_TIMEOUT, TICK = 12.0, 5.0, 11.0, 4.0
-PRINCIPALS = [Principal("a|b", ""), Principal("a", "b"), Principal("a", ""), Principal("c", "d")]
+TTL, DEGRADED_TTL, DRAIN_TIMEOUT, BUILD_TIMEOUT, TICK = 12.0, 5.0, 11.0, 9.0, 4.0
+PRINCIPALS = [
+    Principal("a|b", ""),
+    Principal("a", "b"),
+    Principal("a", "b", "s-1"),
+    Principal("a", "b", SecretStr("s-2"), {"shift": "night"}),
+    Principal("a", ""),
+    Principal("c", "d", "s-1"),
+]
 
 pick = st.integers(0, 1000)
 some_turns = st.integers(0, 4)
@@ -59,6 +67,7 @@ class PoolMachine(RuleBasedStateMachine):
             ttl=TTL,
             degraded_ttl=DEGRADED_TTL,
             drain_timeout=DRAIN_TIMEOUT,
+            build_timeout=BUILD_TIMEOUT,
             clock=self.clock,
         )
         self.users: list[User] = []
@@ -68,8 +77,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.metrics = self.pool.metrics()
 
     def build(self, principal: Principal, providers: tuple[str, ...]) -> FakeBridge:
+        asked = (principal.key, principal.session, providers)
         in_flight = [b for b in self.built if b.started and not b.started.done()]
-        assert (principal, providers) not in [(b.principal, b.providers) for b in in_flight], "two builds at once"
+        assert asked not in [(b.principal.key, b.principal.session, b.providers) for b in in_flight], "two builds"
         bridge = FakeBridge(principal, providers)
         if not self.quick:
             bridge.started = self.loop.create_future()
@@ -87,15 +97,21 @@ class PoolMachine(RuleBasedStateMachine):
             self.loop.run_forever()
             self.look()
 
+    def cached(self) -> list[FakeBridge]:
+        slots = [Cache.__getitem__(self.pool._cache, key) for key in Cache.__iter__(self.pool._cache)]
+        return [cast("FakeBridge", slot.bridge) for slot in slots]
+
     def look(self) -> None:
         """What holds at every moment."""
-        for key in Cache.__iter__(self.pool._cache):
-            bridge = Cache.__getitem__(self.pool._cache, key).bridge
+        cached = self.cached()
+        assert len({bridge.principal.key for bridge in cached}) == len(cached)
+        for bridge in cached:
             self.in_cache_at[bridge] = self.clock.now
             self.cached_at.setdefault(bridge, self.clock.now)
             assert bridge.providers == self.pool.providers
         for bridge in self.built:
             assert bridge.closes <= 1
+            assert bridge.retires <= 1
             if bridge.started and not bridge.started.done():
                 self.in_cache_at[bridge] = self.clock.now
         for user in self.users:
@@ -120,12 +136,14 @@ class PoolMachine(RuleBasedStateMachine):
         here = [user for user in self.users if user.task is not None and not user.task.done()]
         leases = sum(user.bridge is None or not user.bridge.closed for user in here)
         assert self.pool.metrics().leases == leases, "a lease was lost or kept"
-        cached = [Cache.__getitem__(self.pool._cache, key).bridge for key in Cache.__iter__(self.pool._cache)]
+        for slot in self.pool._builds.values():
+            assert now - slot.began < BUILD_TIMEOUT, "a build without end"
+        cached = self.cached()
         for bridge in cached:
             ttl = DEGRADED_TTL if bridge.degraded else TTL
             assert now - self.cached_at[bridge] < ttl, "cached beyond its time"
         for bridge in self.built:
-            building = bridge.started is not None and not bridge.started.done()
+            building = bridge.starting
             held = any(user.bridge is bridge for user in self.users)
             assert bridge.closed or building or held or bridge in cached, "nobody's, and not closed"
             if held and not bridge.closed:
@@ -139,7 +157,7 @@ class PoolMachine(RuleBasedStateMachine):
         version = self.pool.provider_version
         try:
             async with self.pool.acquire(user.principal) as bridge:
-                assert bridge.principal == user.principal
+                assert (bridge.principal.key, bridge.principal.session) == (user.principal.key, user.principal.session)
                 assert bridge.providers >= (f"v{version:04}",), "old providers after a reload"
                 assert not user.after_shutdown
                 user.bridge = bridge
@@ -149,7 +167,7 @@ class PoolMachine(RuleBasedStateMachine):
                 finally:
                     self.check_held(bridge)
                     user.bridge = None
-        except StartError:
+        except (StartError, BuildTimeout):
             pass
         except PoolShutdown:
             assert self.shutdowns
@@ -197,6 +215,12 @@ class PoolMachine(RuleBasedStateMachine):
                 bridge.started.set_result(None)
 
         self.do(finish, turns)
+
+    @precondition(lambda self: any(b.started and not b.started.done() for b in self.built))
+    @rule(which=pick)
+    def spoil_start(self, which: int) -> None:
+        waiting = [b for b in self.built if b.started and not b.started.done()]
+        waiting[which % len(waiting)].hang_when_cancelled = self.loop.create_future()
 
     @precondition(lambda self: self.built)
     @rule(which=pick, how=st.sampled_from(["fail", "hang"]))

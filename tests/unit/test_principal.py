@@ -24,7 +24,7 @@ NO_TEXT = [None, 5, True, 1.5, uuid.UUID(int=1), b"alice", ("a", "b"), ["a"], {"
 @pytest.mark.parametrize("value", NO_TEXT, ids=lambda one: type(one).__name__)
 def test_ids_are_text(field: str, value: Any) -> None:
     """An id that is no `str` is refused by an error that names the field, the type and the cure."""
-    ids = {"initiator_id": "alice", field: value}
+    ids: dict[str, Any] = {"initiator_id": "alice", field: value}
     with pytest.raises(
         PrincipalError, match=rf"^{field} of a Principal must be a str, not {type(value).__name__}"
     ) as e:
@@ -40,7 +40,7 @@ def test_ids_are_text(field: str, value: Any) -> None:
 def test_ids_that_no_database_takes(field: str, value: str) -> None:
     """NUL, lone surrogates and what is too long for an index are refused as the caller's doing."""
     with pytest.raises(PrincipalError, match=f"^{field} of a Principal ") as e:
-        Principal(**{"initiator_id": "alice", field: value})
+        Principal(**{"initiator_id": "alice", field: value})  # type: ignore[arg-type]
     assert e.value.by_caller
     str(e.value).encode()
 
@@ -89,7 +89,7 @@ def circular() -> dict[str, Any]:
     return value
 
 
-WRONG_METADATA = {
+WRONG_METADATA: dict[str, Any] = {
     "no mapping": [("a", 1)],
     "none": None,
     "text": "a",
