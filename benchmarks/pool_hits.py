@@ -28,7 +28,7 @@ class IdleBridge:
         self.principal = principal
         self.providers = providers
 
-    def seen_by(self, principal: Principal) -> IdleBridge:
+    def seen_by(self, principal: Principal) -> IdleBridge:  # noqa: ARG002 - as the pool calls it
         return self
 
     async def start(self) -> None: ...
