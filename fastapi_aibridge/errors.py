@@ -62,6 +62,8 @@ class GatewayError(AIBridgeError):
         self.headers = dict(headers or {})
         self.upstream_status: int | None = None
         """What the upstream had answered, where its answer then broke off."""
+        self.cause = ""
+        """More for log and record, where there is more to say than the client may know: names of hosts above all."""
 
 
 class UpstreamUnreachable(GatewayError):

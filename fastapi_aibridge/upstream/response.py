@@ -1,30 +1,124 @@
-"""An upstream's response: how its body is read, and what the gateway has to say of how it was got."""
+"""An upstream's answer: how its body is read, and what the gateway has to say of how it was got."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-import aiohttp
+from .failures import Failure
 
-from ..errors import GatewayError
-from .failures import FAILURES, meaning_of
-from .protocol import Protocol
+if TYPE_CHECKING:
+    from .connection import Connection
 
 AHEAD = 4 * 2**20
 """Bytes of an answer that is no stream which are waited for before its relay begins."""
 
+HIGH_WATER = 256 * 1024
+"""Bytes of a body that wait for their reader; beyond that the rest is left in the socket."""
+
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
-class UpstreamResponse(aiohttp.ClientResponse):
-    notes: RawHeaders = ()
-    """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
-    streams: bool = False
-    """Whether the body is a stream of events; known once it has been read ahead."""
-    _ahead: bytes = b""
-    """What has been read of the body and not been handed out."""
-    _broken: GatewayError | None = None
-    """What comes after that, where the body broke off."""
+class ResponseHeaders(Mapping[str, str]):
+    """Headers by name in lower case; of several with one name the first."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._fields = dict(raw) if len(raw) < 2 else dict(reversed(raw))
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.encode()].decode("latin-1")
+
+    def raw(self, name: bytes) -> bytes | None:
+        return self._fields.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+class UpstreamResponse:
+    """Filled by its connection, and read by one reader."""
+
+    __slots__ = (
+        "_connection",
+        "_failure",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "headers",
+        "heard",
+        "limit",
+        "notes",
+        "raw_headers",
+        "size",
+        "status",
+        "streams",
+        "wanted",
+    )
+
+    headers: ResponseHeaders
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection  # until the answer has come whole, or failed
+        self._pieces: list[bytes] = []  # of the body, as they came
+        self._failure: Failure | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.status = 0
+        """0 until the head has come."""
+        self.raw_headers: list[tuple[bytes, bytes]] = []
+        """As they came, in order, but for names in lower case."""
+        self.notes: RawHeaders = ()
+        """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
+        self.streams = False
+        """Whether the body is a stream of events; known once it has been read ahead."""
+        self.heard = False
+        """Whether a byte of the answer has come."""
+        self.complete = False
+        self.size = 0
+        """Bytes of the body that wait for their reader."""
+        self.limit = HIGH_WATER
+        """How many may wait."""
+        self.wanted = 1
+        """With how many the reader is called."""
+
+    # The connection's side
+
+    def begin(self, status: int, raw_headers: list[tuple[bytes, bytes]], headers: ResponseHeaders) -> None:
+        self.status = status
+        self.raw_headers = raw_headers
+        self.headers = headers
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def end(self, failure: Failure | None = None) -> None:
+        """The connection has nothing to do with the answer any more."""
+        self._connection = None
+        self.complete = failure is None
+        self._failure = failure
+        self.wake()
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # The reader's side
+
+    async def until_head(self) -> None:
+        """Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
+        while not self.status:
+            if self._failure is not None:
+                raise self._failure.error()
+            await self._more()
 
     async def read_ahead(self, *, stream_asked: bool) -> None:
         """Wait for the first bytes of a stream, or for the whole of another answer, up to `AHEAD` bytes of it.
@@ -33,53 +127,77 @@ class UpstreamResponse(aiohttp.ClientResponse):
 
         `read_some` begins with these bytes; what breaks off here can still be asked for again. Raises as it does.
         """
-        kind = self.headers.get("content-type")
-        is_stream = stream_asked if kind is None else kind[:17].lower() == "text/event-stream"
+        kind = self.headers.raw(b"content-type")
+        is_stream = stream_asked if kind is None else kind[:17].lower() == b"text/event-stream"
         self.streams = is_stream and self.status == 200
-        pieces: list[bytes] = []
-        room = AHEAD
-        try:
-            while room > 0 and (piece := await self.content.readany()):
-                pieces.append(piece)
-                room = 0 if self.streams else room - len(piece)
-        except FAILURES as error:
-            self._broken = meaning_of(error)
-            self._broken.upstream_status = self.status
-            rest = self.leftovers() if self.streams else b""
-            if not rest:
+        if self._connection is not None:
+            try:
+                await self._fill(1 if self.streams else AHEAD)
+            except BaseException:
                 self.close()
-                raise self._broken from error
-            pieces = [rest]
-        except BaseException:
+                raise
+        if self._failure is not None and not (self.streams and self._pieces):
+            error = self._failure.error()
+            error.upstream_status = self.status
             self.close()
-            raise
-        self._ahead = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            raise error
 
     async def read_some(self) -> bytes:
         """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
-        if self._ahead:
-            ahead, self._ahead = self._ahead, b""
-            return ahead
-        if self._broken is not None:
-            raise self._broken
-        try:
-            return await self.content.readany()
-        except FAILURES as error:
-            raise meaning_of(error) from error
+        while not self._pieces:
+            if self._failure is not None:
+                raise self._failure.error()
+            if self.complete:
+                return b""
+            await self._more()
+        return self.leftovers()
 
     def leftovers(self) -> bytes:
-        """What had arrived when the connection broke: aiohttp raises before it hands that out."""
-        self.content.set_exception(None)  # type: ignore[arg-type]
-        return self.content.read_nowait()
+        """What has come and has not been read; also of an answer that has failed."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        if self._connection is not None:
+            self._connection.has_room()
+        return data
 
     async def hold(self, until: Awaitable[None]) -> None:
         """Wait, and leave what comes of the body in the socket meanwhile, at no cost but the sender's."""
-        protocol = self.connection.protocol if self.connection is not None else None
-        if not isinstance(protocol, Protocol):  # all of the body has come
+        connection = self._connection
+        if connection is None:  # all of the body has come
             await until
             return
-        protocol.hold()
+        connection.hold()
         try:
             await until
         finally:
-            protocol.go_on()
+            if self._connection is connection:
+                connection.go_on()
+
+    def release(self) -> None:
+        """Let go of an answer that nobody will read; the connection is kept where it has been read to the end."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the answer, and of the connection where there is more to come on it."""
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+        self._pieces.clear()
+
+    async def _fill(self, size: int) -> None:
+        """Until so many bytes wait, or all there are."""
+        if size > 1:
+            self.limit = self.wanted = size
+        while self._connection is not None and self.size < size:
+            await self._more()
+        self.limit, self.wanted = HIGH_WATER, 1
+
+    async def _more(self) -> None:
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - for the type checker: an answer that has ended needs no more
+        self._waiter = connection.loop.create_future()
+        await self._waiter

@@ -1,0 +1,48 @@
+"""A request as bytes, and what an answer's head must look like: HTTP/1.1 without I/O (RFC 9112)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..errors import GatewayError
+from .secret import Secret
+
+HEAD_LIMIT = 256 * 1024
+"""Bytes of an answer's head, interim answers included."""
+LINE_LIMIT = 8 * 1024
+"""Bytes of its first line."""
+
+HeaderValue = bytes | Secret
+RequestHeaders = Sequence[tuple[bytes, HeaderValue]]
+
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+_CONTROLS = bytes(byte for byte in range(32) if byte != 9) + b"\x7f"
+_BEGINNINGS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
+_WITHOUT_LENGTH = {"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"}
+"""A request of these says nothing of its length where it has no body (RFC 9110, section 8.6)."""
+
+
+def request_head(method: str, target: bytes, authority: bytes, headers: RequestHeaders, length: int) -> bytes:
+    """The head of a request, with the headers of framing: `headers` has neither `host` nor `content-length`.
+
+    Raises `GatewayError`, 400, for a control character: it might end the header and begin another. The error's
+    traceback has no frame that knows a credential.
+    """
+    lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Host: " + authority]
+    if length or method not in _WITHOUT_LENGTH:
+        lines.append(b"Content-Length: %d" % length)
+    lines += [b"%b: %b" % pair for pair in headers]
+    head = b"\r\n".join(lines)
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if controls != 2 * (len(lines) - 1):
+        del lines, head
+        raise GatewayError(400, "invalid_header", "a header of the request has a control character")
+    return head + b"\r\n\r\n"
+
+
+def may_become_head(start: bytes | bytearray) -> bool:
+    """Whether an answer that begins so, and whose first line has not ended, can be HTTP at all."""
+    return len(start) < LINE_LIMIT and any(
+        start.startswith(one) if len(start) >= len(one) else one.startswith(start) for one in _BEGINNINGS
+    )
