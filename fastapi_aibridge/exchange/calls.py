@@ -11,8 +11,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from yarl import URL
-
 from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from ..observability import Metrics
 from ..principal import Principal
@@ -33,14 +31,15 @@ _LAST_WORD = "x-should-retry"
 
 
 @dataclass(slots=True)
-class Outgoing:
+class UpstreamRequest:
     """A request as it goes upstream, but for what the provider adds to it.
 
     Made for each request: not frozen, because that costs more than all the rest of a call.
     """
 
     method: str
-    url: URL
+    target: bytes
+    """Path and query, below the provider's origin."""
     headers: list[tuple[str, str]]
     body: bytes
     credential: Credential
@@ -54,7 +53,7 @@ class Outgoing:
     """Whether it may be sent again when the upstream may have carried it out. Making text again harms nobody."""
 
 
-class Caller:
+class UpstreamCaller:
     """Calls providers, for all bridges of an app.
 
     A request goes up once more with the next key where one is limited or rejected; and again after a pause where the
@@ -76,7 +75,7 @@ class Caller:
         self._sleep = sleep
         self._chance = chance
 
-    async def call(self, provider: Provider, principal: Principal, outgoing: Outgoing) -> UpstreamResponse:
+    async def call(self, provider: Provider, principal: Principal, request: UpstreamRequest) -> UpstreamResponse:
         """The response once its headers are there, whatever its status. Raises `GatewayError`.
 
         Where a breaker watches it, the first bytes of a stream are there, too, and all of another answer.
@@ -84,43 +83,50 @@ class Caller:
         Where there was more than one attempt, the response or the error says so in its headers.
         """
         started = self._clock()
-        generation = provider.breakers.admit(outgoing.route, outgoing.model) if outgoing.route else 0
-        outcome = await self._attempt(provider, principal, outgoing, generation, 1)
+        generation = provider.breakers.admit(request.route, request.model) if request.route else 0
+        outcome = await self._attempt(provider, principal, request, generation, 1)
         if isinstance(outcome, UpstreamResponse) and outcome.status < 400:
             return outcome
-        repetition = _Repetition(provider, principal, outgoing, outcome, started + RETRY_WINDOW)
+        state = RetryState(provider, principal, request, outcome, started + RETRY_WINDOW)
         try:
-            while (pause := self._plan(repetition)) is not None:
+            while (pause := self._plan(state)) is not None:
                 if pause:
                     await self._sleep(pause)
                 try:
-                    generation = provider.breakers.admit(outgoing.route, outgoing.model) if outgoing.route else 0
+                    generation = provider.breakers.admit(request.route, request.model) if request.route else 0
                 except CircuitOpen:
                     break
-                repetition.forget()
-                repetition.attempts += 1
-                repetition.outcome = await self._attempt(provider, principal, outgoing, generation, repetition.attempts)
+                state.forget()
+                state.attempts += 1
+                state.outcome = await self._attempt(provider, principal, request, generation, state.attempts)
         except BaseException:
-            repetition.forget()
+            state.forget()
             raise
-        return repetition.result()
+        return state.result()
 
     async def _attempt(
         self,
         provider: Provider,
         principal: Principal,
-        outgoing: Outgoing,
+        request: UpstreamRequest,
         generation: int,
         number: int,
     ) -> UpstreamResponse | GatewayError:
-        headers = provider.with_own_headers(outgoing.headers, outgoing.credential, principal)
+        headers = provider.with_own_headers(request.headers, request.credential, principal)
         if number > 1:
             headers.append((_UP, str(number - 1)))
-        breakers, route, model = provider.breakers, outgoing.route, outgoing.model
+        breakers, route, model = provider.breakers, request.route, request.model
         try:
-            response = await self._client.send(outgoing.method, outgoing.url, headers, outgoing.body, provider.timeout)
+            response = await self._client.send(
+                provider.origin,
+                request.method,
+                request.target,
+                [(name.encode(), value.encode()) for name, value in headers],
+                request.body,
+                provider.limits,
+            )
             if route and response.status < 400:
-                await response.read_ahead(stream_asked=outgoing.streaming)
+                await response.read_ahead(stream_asked=request.streaming)
         except GatewayError as error:
             if route:
                 breakers.failed(route, model, generation)
@@ -136,20 +142,20 @@ class Caller:
                 breakers.succeeded(route, model, generation)
         return response
 
-    def _plan(self, repetition: _Repetition) -> float | None:
+    def _plan(self, state: RetryState) -> float | None:
         """Seconds until the next attempt, whose key is chosen; None where there shall be none."""
-        if repetition.change_key():
-            self._metrics.retried(repetition.provider.name, "key")
+        if state.change_key():
+            self._metrics.retried(state.provider.name, "key")
             return 0.0
-        pause = repetition.pause(self._chance)
-        if pause is None or self._clock() + pause > repetition.deadline:
+        pause = state.pause(self._chance)
+        if pause is None or self._clock() + pause > state.deadline:
             return None
-        self._metrics.retried(repetition.provider.name, repetition.reason)
-        repetition.retry()
+        self._metrics.retried(state.provider.name, state.reason)
+        state.retry()
         return pause
 
 
-class _Repetition:
+class RetryState:
     """A call whose first attempt has failed."""
 
     __slots__ = (
@@ -157,9 +163,9 @@ class _Repetition:
         "attempts",
         "deadline",
         "outcome",
-        "outgoing",
         "principal",
         "provider",
+        "request",
         "retries",
     )
 
@@ -167,18 +173,18 @@ class _Repetition:
         self,
         provider: Provider,
         principal: Principal,
-        outgoing: Outgoing,
+        request: UpstreamRequest,
         outcome: UpstreamResponse | GatewayError,
         deadline: float,
     ) -> None:
         self.provider = provider
         self.principal = principal
-        self.outgoing = outgoing
+        self.request = request
         self.outcome = outcome
         self.deadline = deadline
         self.attempts = 1
         self.retries = 0
-        self._tried = [outgoing.credential]
+        self._tried = [request.credential]
 
     @property
     def reason(self) -> str:
@@ -191,7 +197,7 @@ class _Repetition:
 
     def change_key(self) -> bool:
         """Whether the next key can be tried at once; the one that was tried is sent to rest."""
-        answer, credential = self.outcome, self.outgoing.credential
+        answer, credential = self.outcome, self.request.credential
         if isinstance(answer, GatewayError) or answer.status not in (401, 429) or credential.kind != CENTRALIZED:
             return False
         keys = self.provider.keys
@@ -199,7 +205,7 @@ class _Repetition:
         other = keys.another(self.principal.initiator_id, self._tried)
         if other is None:
             return False
-        self.outgoing.credential = other
+        self.request.credential = other
         self._tried.append(other)
         return True
 
@@ -212,16 +218,16 @@ class _Repetition:
 
     def retry(self) -> None:
         self.retries += 1
-        if self.outgoing.credential.kind == CENTRALIZED:
-            self.outgoing.credential = self.provider.keys.choose(self.principal.initiator_id)
-            self._tried = [self.outgoing.credential]
+        if self.request.credential.kind == CENTRALIZED:
+            self.request.credential = self.provider.keys.choose(self.principal.initiator_id)
+            self._tried = [self.request.credential]
 
     def _is_retryable(self) -> bool:
         outcome = self.outcome
         if isinstance(outcome, GatewayError):
             sent = not isinstance(outcome, UpstreamUnreachable) or outcome.sent
-            return self.outgoing.repeatable or not sent
-        return is_retryable(outcome.status, outcome.headers) and (self.outgoing.repeatable or outcome.status == 429)
+            return self.request.repeatable or not sent
+        return is_retryable(outcome.status, outcome.headers) and (self.request.repeatable or outcome.status == 429)
 
     def forget(self) -> None:
         """Let go of an answer that the client will not get; its connection is kept where it has been read."""

@@ -7,7 +7,7 @@ from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
 from ..settings import LimitSettings
 from ..upstream.client import UpstreamClient
-from .calls import Caller
+from .calls import UpstreamCaller
 from .fair_queue import FairQueue
 from .limits import Limits
 from .tool_memory import ToolMemory
@@ -26,7 +26,7 @@ class Engine:
         max_body_size: int,
         request_headers: RequestHeaders | None = None,
     ) -> None:
-        self.caller = Caller(client, metrics)
+        self.caller = UpstreamCaller(client, metrics)
         self.recorder = recorder
         self.metrics = metrics
         self.limits = limits or Limits(LimitSettings())

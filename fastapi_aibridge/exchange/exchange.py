@@ -24,7 +24,7 @@ from ..recorder import Ending, Facts, Interception, Prompt, Status
 from ..recorder.identifier import new_id
 from ..upstream.response import UpstreamResponse
 from .body import ClientGone, decode_body, read_body
-from .calls import Outgoing
+from .calls import UpstreamRequest
 from .client import guess_client, guess_session
 from .encoding import accepts_gzip
 from .engine import Engine
@@ -306,9 +306,9 @@ class Exchange:
         headers.append(("accept-encoding", "gzip" if compressed else "identity"))
         if b"content-encoding" in self._headers:
             headers = [pair for pair in headers if pair[0] != "content-encoding"]
-        url = provider.url(self._raw_path, self._scope["query_string"])
-        outgoing = Outgoing(
-            "POST", url, headers, body, credential, self._route, request.model, streaming=request.streaming
+        target = provider.target(self._raw_path, self._scope["query_string"])
+        outgoing = UpstreamRequest(
+            "POST", target, headers, body, credential, self._route, request.model, streaming=request.streaming
         )
         if self._tracer is None:
             return await self._call(outgoing)
@@ -326,7 +326,7 @@ class Exchange:
             span.set_attribute("http.response.status_code", response.status)
             return response
 
-    async def _call(self, outgoing: Outgoing) -> UpstreamResponse:
+    async def _call(self, outgoing: UpstreamRequest) -> UpstreamResponse:
         try:
             response = await self._engine.caller.call(self._provider, self._principal, outgoing)
         except GatewayError as error:

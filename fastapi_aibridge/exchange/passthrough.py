@@ -10,7 +10,7 @@ from ..principal import Principal
 from ..providers import Provider
 from ..upstream.response import UpstreamResponse
 from .body import read_body
-from .calls import Outgoing
+from .calls import UpstreamRequest
 from .engine import Engine
 from .interruption import Interruption
 from .relay import answer_headers
@@ -40,8 +40,8 @@ async def pass_through(
     kept = engine.request_headers.going_up(scope["headers"], own_account=credential.kind == "byok")
     kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
     memory = engine.tool_memory.of((*principal.key, provider.name))
-    method, url = scope["method"], provider.url(memory.path(raw_path), scope["query_string"])
-    outgoing = Outgoing(method, url, kept, body, credential, repeatable=method in SAFE_METHODS)
+    method, target = scope["method"], provider.target(memory.path(raw_path), scope["query_string"])
+    request = UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)
     begun = False
 
     async def answer(message: Message) -> None:
@@ -51,7 +51,7 @@ async def pass_through(
 
     try:
         with interruption:
-            response = await engine.caller.call(provider, principal, outgoing)
+            response = await engine.caller.call(provider, principal, request)
             engine.metrics.passed_through(provider.name, response.status)
             try:
                 await _relay(response, answer, interruption)

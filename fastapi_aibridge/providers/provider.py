@@ -8,9 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from aiohttp import ClientTimeout
-from yarl import URL
-
 from ..errors import GatewayError
 from ..formats import Format
 from ..masking import Masker, secrets_in_headers
@@ -18,6 +15,8 @@ from ..principal import Principal
 from ..settings import DEFAULT_BASE_URLS, ProviderSettings
 from ..upstream.breaker import CircuitBreakers
 from ..upstream.keys import BYOK, CENTRALIZED, Credential, KeyPool
+from ..upstream.origin import TimeLimits, origin_of
+from ..upstream.proxy import proxy_for
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 """What is left in a query as it came: every visible character but `#`, which would end it."""
@@ -44,17 +43,26 @@ class Provider(ABC):
         self.enabled = settings.enabled
         self.byok = settings.byok
         self.base_url = str(settings.base_url or DEFAULT_BASE_URLS[self.type]).rstrip("/")
-        self.timeout = ClientTimeout(
-            total=None, sock_connect=settings.connect_timeout, connect=None, sock_read=settings.read_timeout
+        extra = {name: value.get_secret_value() for name, value in settings.extra_headers.items()}
+        host = next((name for name in extra if name.lower() == "host"), "")
+        self.origin, self._path = origin_of(
+            self.base_url,
+            ca_file=str(settings.ca_file) if settings.ca_file else None,
+            client_cert=str(settings.client_cert) if settings.client_cert else None,
+            proxy=proxy_for(settings.proxy.get_secret_value() if settings.proxy else None, self.base_url),
+            authority=extra.pop(host, None),
+        )
+        self._extra_headers = tuple(extra.items())
+        self.limits = TimeLimits(
+            settings.connect_timeout, settings.first_byte_timeout or settings.read_timeout, settings.read_timeout
         )
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
-        self._urls = {path: self._url(path) for path in self.intercepted}
+        self._targets = {path: self._target(path) for path in self.intercepted}
         self._masker = Masker(
             [key.get_secret_value() for key in settings.keys]
             + secrets_in_headers(value.get_secret_value() for value in settings.extra_headers.values())
         )
-        self._extra_headers = tuple((name, value.get_secret_value()) for name, value in settings.extra_headers.items())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, base_url={self.base_url!r})"
@@ -70,15 +78,15 @@ class Provider(ABC):
             for listed in self.passed_through
         )
 
-    def url(self, raw_path: str, query: bytes) -> URL:
-        """Where a path, as the client wrote it, is found upstream. The query goes along untouched."""
-        if not query and (known := self._urls.get(raw_path)):
+    def target(self, raw_path: str, query: bytes) -> bytes:
+        """Path and query upstream of a path as the client wrote it. The query goes along untouched."""
+        if not query and (known := self._targets.get(raw_path)):
             return known
-        return self._url(raw_path, query)
+        return self._target(raw_path, query)
 
-    def _url(self, raw_path: str, query: bytes = b"") -> URL:
-        url = self.base_url + raw_path.removeprefix(self.base_path)
-        return URL(f"{url}?{quote(query, safe=_IN_QUERY)}" if query else url, encoded=True)
+    def _target(self, raw_path: str, query: bytes = b"") -> bytes:
+        path = self._path + raw_path.removeprefix(self.base_path)
+        return (f"{path}?{quote(query, safe=_IN_QUERY)}" if query else path).encode("ascii")
 
     def credential(self, own: str | None, principal: Principal) -> Credential:
         """What to pay with; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""

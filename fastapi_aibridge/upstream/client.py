@@ -16,6 +16,7 @@ from .message import RequestHeaders
 from .origin import Origin, TimeLimits
 from .response import UpstreamResponse
 
+
 class UpstreamClient:
     """Sends requests upstream. No cookies, no redirects, no content codings: what is given and what comes is bytes.
 

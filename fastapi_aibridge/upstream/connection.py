@@ -186,8 +186,7 @@ class Connection(asyncio.Protocol):
                 self._partial.clear()
             head, data = (data[:end], data[end:]) if end < len(data) else (data, b"")
             self._head_size += end
-            line = STATUS_LINE.match(head)
-            if line is None or line.end() > LINE_LIMIT:
+            if not STATUS_LINE.match(head, 0, LINE_LIMIT):
                 raise ValueError("it does not begin as HTTP does")
             if self._head_size > HEAD_LIMIT:
                 raise ValueError("its head is too large")
@@ -205,7 +204,7 @@ class Connection(asyncio.Protocol):
         partial = self._partial
         if not partial:
             partial += data
-        if partial.find(b"\r\n", 0, LINE_LIMIT) < 0 and not may_become_head(partial):
+        if not may_become_head(partial):
             raise ValueError("it does not begin as HTTP does")
         if self._head_size + len(partial) > HEAD_LIMIT:
             raise ValueError("its head is too large")

@@ -36,11 +36,7 @@ class Failure:
     """Whether the upstream may have got the request."""
 
     def error(self) -> GatewayError:
-        error: GatewayError
-        if self.timed_out:
-            error = UpstreamTimeout(self.text)
-        else:
-            error = UpstreamUnreachable(self.text, sent=self.sent)
+        error = UpstreamTimeout(self.text) if self.timed_out else UpstreamUnreachable(self.text, sent=self.sent)
         error.cause = self.cause
         return error
 

@@ -32,7 +32,7 @@ def request_head(method: str, target: bytes, authority: bytes, headers: RequestH
     lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Host: " + authority]
     if length or method not in _WITHOUT_LENGTH:
         lines.append(b"Content-Length: %d" % length)
-    lines += [b"%b: %b" % pair for pair in headers]
+    lines += [b"%b: %b" % pair for pair in headers]  # type: ignore[str-format] # a Secret, too: by its `__bytes__`
     head = b"\r\n".join(lines)
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if controls != 2 * (len(lines) - 1):
@@ -42,7 +42,7 @@ def request_head(method: str, target: bytes, authority: bytes, headers: RequestH
 
 
 def may_become_head(start: bytes | bytearray) -> bool:
-    """Whether an answer that begins so, and whose first line has not ended, can be HTTP at all."""
-    return len(start) < LINE_LIMIT and any(
-        start.startswith(one) if len(start) >= len(one) else one.startswith(start) for one in _BEGINNINGS
-    )
+    """Whether an answer that begins so can be HTTP at all."""
+    if start.find(b"\n", 0, LINE_LIMIT) >= 0:
+        return STATUS_LINE.match(start, 0, LINE_LIMIT) is not None
+    return len(start) < LINE_LIMIT and any(one.startswith(start[: len(one)]) for one in _BEGINNINGS)

@@ -34,10 +34,14 @@ class Origin(NamedTuple):
     client_cert: str | None = None
     """PEM file of a certificate and its key."""
     proxy: Proxy | None = None
+    named: str | None = None
+    """What `Host` says in place of host and port."""
 
     @property
     def authority(self) -> str:
         """Host and port, as `Host` has them: without a port that goes without saying."""
+        if self.named is not None:
+            return self.named
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -46,11 +50,17 @@ class Origin(NamedTuple):
         return self.scheme == "https"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def origin_of(
-    url: str, *, ca_file: str | None = None, client_cert: str | None = None, proxy: Proxy | None = None
+    url: str,
+    *,
+    ca_file: str | None = None,
+    client_cert: str | None = None,
+    proxy: Proxy | None = None,
+    authority: str | None = None,
 ) -> tuple[Origin, str]:
     """The origin of an http or https URL, and its path without a slash at the end. Raises `ConfigurationError`."""
     parts = urlsplit(url)
@@ -61,5 +71,5 @@ def origin_of(
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname or port == -1:
         raise ConfigurationError(f"{parts.scheme}://{parts.hostname or ''} is no URL of http or https")
     host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
-    origin = Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], ca_file, client_cert, proxy)
+    origin = Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], ca_file, client_cert, proxy, authority)
     return origin, parts.path.rstrip("/")

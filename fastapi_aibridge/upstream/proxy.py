@@ -6,7 +6,7 @@ import asyncio
 from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from ..errors import ConfigurationError
 from .secret import Secret
@@ -30,17 +30,20 @@ class TunnelRefused(Exception):
     """The proxy answered CONNECT with something that is no tunnel; the text says with what."""
 
 
-def proxy_for(setting: str | None, scheme: str, host: str) -> Proxy | None:
-    """The proxy for an origin; `setting` is a URL, `env`, or None for no proxy. Raises `ConfigurationError`."""
+def proxy_for(setting: str | None, url: str) -> Proxy | None:
+    """The proxy on the way to a URL; `setting` is its own URL, `env`, or None for no proxy. Raises
+    `ConfigurationError`.
+    """
     if setting is None:
         return None
     if setting != FROM_ENVIRONMENT:
         return _parse(setting)
     known = getproxies_environment()
-    url = known.get(scheme) or known.get("all")
-    if not url or proxy_bypass_environment(host, known):
+    parts = urlsplit(url)
+    proxy = known.get(parts.scheme) or known.get("all")
+    if not proxy or proxy_bypass_environment(parts.netloc, known):
         return None
-    return _parse(url if "://" in url else f"http://{url}")
+    return _parse(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _parse(url: str) -> Proxy:
@@ -60,7 +63,7 @@ def _parse(url: str) -> Proxy:
 
 def _connect_request(authority: str, authorization: Secret | None) -> bytes:
     start = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (authority.encode("ascii"), authority.encode("ascii"))
-    credentials = b"Proxy-Authorization: %b\r\n" % authorization if authorization is not None else b""
+    credentials = b"Proxy-Authorization: " + bytes(authorization) + b"\r\n" if authorization is not None else b""
     return start + credentials + b"\r\n"
 
 
@@ -80,7 +83,7 @@ class Tunnel(asyncio.Protocol):
         if b"\r\n\r\n" in self._received or len(self._received) > MAX_ANSWER:
             self._end()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self._end()
 
     def _end(self) -> None:

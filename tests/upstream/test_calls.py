@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
-from yarl import URL
 
 from fastapi_aibridge import GatewayError, OpenAIProvider, Principal, ProviderSettings
-from fastapi_aibridge.exchange.calls import Caller, Outgoing
+from fastapi_aibridge.exchange.calls import UpstreamCaller, UpstreamRequest
 from fastapi_aibridge.exchange.relay import answer_headers
 from fastapi_aibridge.observability import Metrics
 from fastapi_aibridge.upstream import UpstreamClient
@@ -38,7 +37,7 @@ class Desk:
         self.now = 1000.0
         self.pauses: list[float] = []
         self.metrics = Metrics()
-        self.caller = Caller(client, self.metrics, clock=lambda: self.now, sleep=self.sleep, chance=lambda: 1.0)
+        self.caller = UpstreamCaller(client, self.metrics, clock=lambda: self.now, sleep=self.sleep, chance=lambda: 1.0)
         self.upstream = upstream
         values = {"type": "openai", "base_url": upstream.base_url, "api_key": KEYS[0], **settings}
         self.provider = OpenAIProvider("openai", ProviderSettings(**values))
@@ -48,9 +47,10 @@ class Desk:
         self.now += seconds
 
     async def call(self, *, own: str | None = None, method: str = "POST", **more: Any) -> UpstreamResponse:
-        url = URL(f"{self.upstream.base_url}/x")
         credential = self.provider.credential(own, ALICE)
-        self.outgoing = Outgoing(method, url, [], b"{}", credential, **{"route": CHAT, "model": "m", **more})
+        self.outgoing = UpstreamRequest(
+            method, b"/v1/x", [], b"{}", credential, **{"route": CHAT, "model": "m", **more}
+        )
         return await self.caller.call(self.provider, ALICE, self.outgoing)
 
     async def answer(self, **more: Any) -> tuple[int, bytes, dict[str, str]]:
@@ -350,7 +350,7 @@ async def test_cancelled_in_a_pause() -> None:
             paused.set()
             await asyncio.Event().wait()
 
-        one.caller = Caller(one.caller._client, one.metrics, sleep=pause)
+        one.caller = UpstreamCaller(one.caller._client, one.metrics, sleep=pause)
         task = asyncio.create_task(one.call())
         await paused.wait()
         task.cancel()

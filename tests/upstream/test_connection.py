@@ -8,10 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from fastapi_aibridge.upstream.protocol import Protocol
+from fastapi_aibridge.upstream import connection as upstream
+from fastapi_aibridge.upstream.failures import SILENT
+from fastapi_aibridge.upstream.origin import TimeLimits
+from fastapi_aibridge.upstream.response import HIGH_WATER
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 SILENCE = 10.0
+LIMITS = TimeLimits(None, SILENCE, SILENCE)
 
 
 class Loop:
@@ -29,9 +33,9 @@ class Loop:
     def create_future(self) -> asyncio.Future[None]:
         return self._real.create_future()
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(self.now + seconds, callback, (), cast("Any", self._real))
-        self.timers.append((self.now + seconds, callback, handle))
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, (), cast("Any", self._real))
+        self.timers.append((when, callback, handle))
         self.set += 1
         return handle
 
@@ -51,6 +55,7 @@ class Transport:
     def __init__(self) -> None:
         self.paused = False
         self.resumed = 0
+        self.written = b""
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -59,26 +64,37 @@ class Transport:
         self.paused = False
         self.resumed += 1
 
-    def get_extra_info(self, name: str) -> None: ...
-
     def is_closing(self) -> bool:
         return False
 
-    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: bytes) -> None:
+        self.written += data
 
 
 class Connection:
-    def __init__(self) -> None:
+    """A connection in the middle of an exchange."""
+
+    def __init__(self, limits: TimeLimits = LIMITS) -> None:
         self.loop = Loop()
         self.transport = Transport()
-        self.protocol = Protocol(cast("Any", self.loop))
+        self.limits = limits
+        self.protocol = upstream.Connection(cast("Any", self.loop))
         self.protocol.connection_made(cast("Any", self.transport))
-        self.protocol.set_response_params(read_timeout=SILENCE, auto_decompress=False)
-        self.protocol.start_timeout()
+        self.ask()
+
+    def ask(self) -> None:
+        self.response = self.protocol.send("POST", b"/", b"h", [], b"{}", self.limits)
 
     @property
     def timed_out(self) -> bool:
-        return isinstance(self.protocol.exception(), asyncio.TimeoutError)
+        return self.response._failure is SILENT
 
 
 @pytest.fixture
@@ -126,20 +142,69 @@ def test_no_time_out_while_held(connection: Connection) -> None:
     assert connection.timed_out
 
 
+def test_the_first_byte_has_a_time_of_its_own() -> None:
+    """One limit until the answer begins, and the other between its pieces."""
+    for first_byte, silence in ((5.0, 50.0), (50.0, 5.0)):
+        one = Connection(TimeLimits(None, first_byte, silence))
+        one.loop.move(first_byte - 1)
+        assert not one.timed_out
+        one.protocol.data_received(HEAD)
+        one.loop.move(silence - 1)
+        assert not one.timed_out
+        one.loop.move(2)
+        assert one.timed_out
+        waits = Connection(TimeLimits(None, first_byte, silence))
+        waits.loop.move(first_byte + 1)
+        assert waits.timed_out
+        one.loop.close()
+        waits.loop.close()
+
+
+def test_requests_in_a_row_set_one_timer(connection: Connection) -> None:
+    """A busy connection does not pay for a timer with each request."""
+    for _ in range(50):
+        connection.protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert connection.response.complete
+        connection.loop.move(0.1)
+        connection.ask()
+    assert connection.loop.set == 1
+
+
 def test_reading_resumes_only_where_it_was_paused(connection: Connection) -> None:
     """A read from the buffer of a connection that was not paused leaves the transport alone."""
-    connection.protocol.data_received(HEAD)
-    connection.protocol.resume_reading()
+    connection.protocol.data_received(HEAD + b"x")
+    connection.response.leftovers()
     assert connection.transport.resumed == 0
-    connection.protocol.pause_reading()
-    connection.protocol.resume_reading()
+    fill(connection)
+    assert connection.transport.paused
+    connection.response.leftovers()
     assert connection.transport.resumed == 1
 
 
 def test_a_full_buffer_stays_paused(connection: Connection) -> None:
     """Where the reader is slow, the end of a hold does not open the socket."""
-    connection.protocol.data_received(HEAD)
+    connection.protocol.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
     connection.protocol.hold()
-    connection.protocol.pause_reading()
+    fill(connection)
     connection.protocol.go_on()
     assert connection.transport.paused
+    connection.response.leftovers()
+    assert not connection.transport.paused
+
+
+def test_what_is_in_the_buffer_is_no_silence(connection: Connection) -> None:
+    """A slow reader does not make its upstream time out."""
+    connection.protocol.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
+    fill(connection)
+    connection.loop.move(100)
+    assert not connection.timed_out
+    connection.response.leftovers()
+    connection.loop.move(SILENCE - 1)
+    assert not connection.timed_out
+    connection.loop.move(2)
+    assert connection.timed_out
+
+
+def fill(connection: Connection) -> None:
+    while not connection.transport.paused or connection.response.size <= HIGH_WATER:
+        connection.protocol.data_received(b"x" * 10_000)
