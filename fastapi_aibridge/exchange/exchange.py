@@ -291,10 +291,13 @@ class Exchange:
             logger.exception("a round of interception %s could not be recorded", self._id)
 
     def _complete(self, request: ModelRequest, facts: Facts) -> None:
-        """Add the prompt, once, and count the tokens."""
-        if not self._prompted and request.prompt is not None:
+        """Add the prompts, once, and count the tokens."""
+        if not self._prompted:
             self._prompted = True
-            facts.prompts.append(Prompt(message_id=self._observer.message_id, text=request.prompt))
+            message_id = self._observer.message_id
+            for text, source, truncated in request.prompts:
+                prompt = Prompt(message_id=message_id, text=text, source=source, truncated=truncated)
+                facts.prompts.append(prompt)
         for usage in facts.token_usages:
             self._engine.metrics.tokens(self._provider.name, usage)
 

@@ -11,6 +11,7 @@ from ..errors import GatewayError
 from ..recorder.records import Facts
 from .request import ModelRequest
 from .rounds import RoundsFormat
+from .scanner import Steps
 
 
 class Observer(Protocol):
@@ -47,8 +48,11 @@ class Observer(Protocol):
 class Format(Protocol):
     name: str
 
+    def read(self, body: bytes, max_text: int) -> Steps[ModelRequest]:
+        """Read a request, keeping at most `max_text` bytes of what was said. Raises `GatewayError` with status 400."""
+
     def parse(self, body: bytes) -> ModelRequest:
-        """Read a request. Raises `GatewayError` with status 400."""
+        """`read`, all at once."""
 
     def observer(self, request: ModelRequest) -> Observer: ...
 

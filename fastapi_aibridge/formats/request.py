@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import orjson
+from dataclasses import dataclass, field
 
 from ..errors import GatewayError
-from .lenient import objects, text
+from .members import Members, Value, check, read_members, string
+from .prompts import Said
+from .scanner import Steps
+
+MAX_MODEL = 256
+"""Characters of a model's name. Records, metrics and circuit breakers go by it."""
+MAX_TEXT = 1024 * 1024
+"""Bytes of what the user said that are kept, unless the caller says otherwise."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,45 +20,54 @@ class ModelRequest:
     """What is read of a request before it goes upstream."""
 
     model: str
+    """Empty where the provider knows the model from what the request names instead."""
     streaming: bool
     body: bytes
     """What goes upstream: the client's bytes, edited only where the format needs it."""
-    prompt: str | None = None
+    prompts: list[Said] = field(default_factory=list)
+    """What the user said since the last answer, and what the client put beside it."""
     correlating_tool_call_id: str | None = None
     user_id: str | None = None
     """`metadata.user_id`, where clients hide their session."""
     takes_tools: bool = True
     """Whether tools can be injected into it."""
+    brings_tools: bool = False
+    """Whether the client offers tools of its own."""
     usage_asked: bool = True
     """Whether the client itself asked a streamed chat for its usage."""
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The request's JSON object, with a model and the stream flag checked. Raises `GatewayError`, 400."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise GatewayError(400, "invalid_json", f"the request body is not valid JSON: {error.msg}") from None
-    if not isinstance(value, dict):
-        raise GatewayError(400, "invalid_request", "the request body is not a JSON object")
-    model = value.get("model")
-    if not isinstance(model, str) or not model:
+def read_body(body: bytes, wanted: frozenset[str]) -> Steps[Members]:
+    """The wanted members of a request's body, the stream flag and the model among them.
+
+    Raises `GatewayError`, 400: the body is no JSON object, or names a member twice that is wanted.
+    """
+    yield from check(body)
+    begin = 3 if body.startswith(b"\xef\xbb\xbf") else 0
+    return (yield from read_members(Value(body, begin, len(body)), wanted))
+
+
+def model_of(members: Members) -> str:
+    """The model that the request names. Raises `GatewayError`, 400."""
+    value = members.get("model")
+    if value is not None and value.size > 6 * MAX_MODEL + 2:
+        raise _long_model()
+    model, _ = string(value, 4 * MAX_MODEL) or ("", False)
+    if not model:
         raise GatewayError(400, "missing_model", "the request body names no model: 'model' must be a non-empty string")
-    return value
+    if len(model) > MAX_MODEL:
+        raise _long_model()
+    return model
 
 
-def last_message(messages: object, *, passed_over: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Who spoke last, and what; empty if nobody did. Roles that are `passed_over` do not count."""
-    if not isinstance(messages, list):
-        return {}
-    spoken = (one for one in reversed(messages) if not (isinstance(one, dict) and one.get("role") in passed_over))
-    last = next(spoken, None)
-    return last if isinstance(last, dict) else {}
+def is_true(value: Value | None) -> bool:
+    return value is not None and value.size == 4 and value.raw == b"true"
 
 
-def last_text(content: object, kinds: tuple[str, ...]) -> str | None:
-    """The prompt in a message's content: the string itself, or its last text part."""
-    if isinstance(content, str):
-        return content
-    texts = [text(part.get("text")) for part in objects(content) if part.get("type") in kinds]
-    return texts[-1] if texts else None
+def is_list_of_some(value: Value | None) -> bool:
+    """Whether a value is a list with something in it."""
+    return value is not None and value.begins_with(b"[") and (value.size > 64 or value.raw[1:-1].strip() != b"")
+
+
+def _long_model() -> GatewayError:
+    return GatewayError(400, "invalid_model", f"the model's name is longer than {MAX_MODEL} characters")

@@ -2,46 +2,27 @@
 
 Parsing and writing a body anew would lose what no parser keeps: numbers beyond 64 bits, the order and spelling of
 members, white space that a signature may cover.
+
+All functions take time in proportion to the text. They do not check what they pass over, so that a text that is JSON
+only nearly (`NaN`, half a surrogate pair) can be edited too; where the text's own punctuation is broken they raise
+`ValueError`.
 """
 
 from __future__ import annotations
 
-import re
-
 import orjson
 
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+from .scanner import Scanner
 
 
 def find_member(text: bytes, name: str) -> tuple[int, int] | None:
-    """Where the value of a member of this object begins and ends, the last one of that name; None if there is none.
-
-    `text` must be a valid JSON object.
-    """
-    found: tuple[int, int] | None = None
-    depth = 0
-    key: bytes | None = None
-    begin = -1
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token[0] == 0x22:
-            if depth == 1 and begin < 0:
-                key = token
-        elif token in b"{[":
-            depth += 1
-        elif token == b":":
-            if depth == 1 and begin < 0:
-                begin = match.end()
-        else:
-            if depth == 1 and begin >= 0 and key is not None:
-                if _names(key, name):
-                    value = text[begin : match.start()]
-                    begin += len(value) - len(value.lstrip())
-                    found = (begin, begin + len(value.strip()))
-                begin, key = -1, None
-            if token != b",":
-                depth -= 1
-    return found
+    """Where the value of a member of this object begins and ends, the last one of that name; None if there is none."""
+    found: slice | None = None
+    plain = orjson.dumps(name)
+    for member in Scanner(text).members():
+        if member is not None and names(text[member.name], plain, name):
+            found = member.value
+    return (found.start, found.stop) if found else None
 
 
 def set_member(text: bytes, name: str, value: bytes) -> bytes:
@@ -55,35 +36,33 @@ def set_member(text: bytes, name: str, value: bytes) -> bytes:
 def add_member(text: bytes, name: str, value: bytes) -> bytes:
     """The object with this member added at its end; it must not have one of that name."""
     end = text.rindex(b"}")
-    comma = b"" if text[:end].rstrip().endswith(b"{") else b","
-    return b"".join((text[:end], comma, orjson.dumps(name), b":", value, text[end:]))
+    comma = b"" if _ends_with(text, end, b"{") else b","
+    return b"".join((memoryview(text)[:end], comma, orjson.dumps(name), b":", value, memoryview(text)[end:]))
 
 
 def elements(text: bytes) -> list[bytes]:
-    """The elements of a JSON list, each as it is written. `text` must be a valid JSON list."""
-    found: list[bytes] = []
-    depth = begin = 0
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token in b"{[":
-            depth += 1
-            if depth == 1:
-                begin = match.end()
-        elif token in b"}],":
-            if depth == 1:
-                if element := text[begin : match.start()].strip():
-                    found.append(element)
-                begin = match.end()
-            if token != b",":
-                depth -= 1
-    return found
+    """The elements of a JSON list, each as it is written."""
+    return [text[place] for place in Scanner(text).elements() if place is not None]
 
 
 def list_member(text: bytes, name: str) -> list[bytes]:
     """The elements of the list that is this member, each as it is written; empty where it is no list."""
     span = find_member(text, name)
-    return elements(text[span[0] : span[1]]) if span and text[span[0] : span[1]].startswith(b"[") else []
+    return elements(text[span[0] : span[1]]) if span and text.startswith(b"[", span[0]) else []
 
 
-def _names(key: bytes, name: str) -> bool:
-    return bool(key[1:-1] == name.encode() if b"\\" not in key else orjson.loads(key) == name)
+def names(written: bytes, plain: bytes, name: str) -> bool:
+    """Whether a member's name, as it is written in quotes, is this one; `plain` is how it is usually written."""
+    if b"\\" not in written:
+        return written == plain or (b"\\" in plain and written[1:-1] == name.encode(errors="surrogatepass"))
+    try:
+        return bool(orjson.loads(written) == name)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _ends_with(text: bytes, end: int, byte: bytes) -> bool:
+    """Whether the last byte before `end` that is no white space is this one."""
+    while end and text[end - 1] in b" \t\r\n":
+        end -= 1
+    return text.endswith(byte, 0, end)

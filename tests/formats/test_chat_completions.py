@@ -16,8 +16,9 @@ from .observing import answered, observer, streamed, tools
 USAGE = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
 
 
-def prompt(*messages: Any) -> str | None:
-    return chat_completions.parse(json.dumps({"model": "m", "messages": messages}).encode()).prompt
+def prompts(*messages: Any) -> list[str]:
+    said = chat_completions.parse(json.dumps({"model": "m", "messages": messages}).encode()).prompts
+    return [one.text for one in said]
 
 
 def chunk(delta: dict[str, Any] | None = None, *, choice: int = 0, **members: Any) -> dict[str, Any]:
@@ -30,30 +31,31 @@ def call(**members: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "text"),
+    ("content", "texts"),
     [
-        ("Hi", "Hi"),
-        ("", ""),
-        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "b"),
-        ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}], "a"),
-        ([{"type": "image_url", "image_url": {"url": "data:"}}], None),
-        ([], None),
-        (None, None),
-        (7, None),
+        ("Hi", ["Hi"]),
+        ("", []),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], ["a", "b"]),
+        ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}], ["a"]),
+        ([{"type": "image_url", "image_url": {"url": "data:"}}], []),
+        ([], []),
+        (None, []),
+        (7, []),
     ],
 )
-def test_the_prompt_is_the_last_text_of_the_last_message(content: Any, text: str | None) -> None:
-    """A string, or the last text part."""
-    assert prompt({"role": "system", "content": "s"}, {"role": "user", "content": content}) == text
+def test_the_prompts_are_all_texts_of_the_last_message(content: Any, texts: list[str]) -> None:
+    """A string, or the text parts."""
+    assert prompts({"role": "system", "content": "s"}, {"role": "user", "content": content}) == texts
 
 
 def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
     """Rounds of an agent's loop are not the user's words."""
     user = {"role": "user", "content": "Hi"}
-    assert prompt(user, {"role": "assistant", "content": "Yes?"}) is None
-    assert prompt(user, {"role": "tool", "tool_call_id": "call_1", "content": "4"}) is None
-    assert prompt() is None
-    assert prompt("user") is None
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1"}]}
+    assert prompts(user, {"role": "assistant", "content": "Yes?"}) == []
+    assert prompts(user, call, {"role": "tool", "tool_call_id": "call_1", "content": "4"}) == []
+    assert prompts() == []
+    assert prompts("user") == []
 
 
 def test_a_tool_result_names_its_call() -> None:

@@ -20,6 +20,10 @@ def parsed(*given: Any, **members: Any) -> ModelRequest:
     return messages.parse(json.dumps({"model": "m", "messages": given, **members}).encode())
 
 
+def said(request: ModelRequest) -> list[str]:
+    return [one.text for one in request.prompts]
+
+
 def start(**usage: Any) -> dict[str, Any]:
     return {"type": "message_start", "message": {"id": "msg_1", "type": "message", "usage": usage}}
 
@@ -37,30 +41,31 @@ def usage(**members: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "text"),
+    ("content", "texts"),
     [
-        ("Hi", "Hi"),
-        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "b"),
-        ([{"type": "text", "text": "a"}, {"type": "image", "source": {}}], "a"),
-        ([{"type": "tool_result", "tool_use_id": "toolu_1", "content": "4"}], None),
-        ([{"type": "tool_result", "tool_use_id": "toolu_1"}, {"type": "text", "text": "b"}], "b"),
-        ([], None),
+        ("Hi", ["Hi"]),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], ["a", "b"]),
+        ([{"type": "text", "text": "a"}, {"type": "image", "source": {}}], ["a"]),
+        ([{"type": "tool_result", "tool_use_id": "toolu_1", "content": "4"}], []),
+        ([{"type": "tool_result", "tool_use_id": "toolu_1"}, {"type": "text", "text": "b"}], ["b"]),
+        ([], []),
     ],
 )
-def test_the_prompt_is_the_last_text_of_the_last_message(content: Any, text: str | None) -> None:
-    """A string, or the last text part; tool results are none."""
-    assert parsed({"role": "user", "content": content}).prompt == text
+def test_the_prompts_are_all_texts_of_the_last_message(content: Any, texts: list[str]) -> None:
+    """A string, or the text parts; tool results are none."""
+    assert said(parsed({"role": "user", "content": content})) == texts
 
 
 def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
     """A prefilled answer is not the user's."""
-    assert parsed({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}).prompt is None
-    assert parsed().prompt is None
+    assert parsed({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}).prompts == []
+    assert parsed().prompts == []
 
 
 def test_instructions_behind_the_users_words_leave_them_the_prompt() -> None:
     """Coding agents put system messages behind what the user said last."""
-    assert parsed({"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."}).prompt == "Hi"
+    request = parsed({"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."})
+    assert said(request) == ["Hi"]
 
 
 def test_a_tool_result_names_its_call() -> None:

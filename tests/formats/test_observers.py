@@ -209,7 +209,7 @@ def test_a_request_with_a_model_is_read(format_: Format, members: dict[str, Any]
     body = json.dumps({"model": "gpt-5", **members}).encode()
     request = format_.parse(body)
     assert request.model == "gpt-5"
-    assert request.prompt is None or isinstance(request.prompt, str)
+    assert all(one.text for one in request.prompts)
     if not request.streaming or format_ is not chat_completions:
         assert request.body == body
 

@@ -30,11 +30,11 @@ def item(**members: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("given", "texts"),
     [
-        ("Hi", "Hi"),
-        ([{"role": "user", "content": "Hi"}], "Hi"),
-        ([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "Hi"),
+        ("Hi", ["Hi"]),
+        ([{"role": "user", "content": "Hi"}], ["Hi"]),
+        ([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], ["Hi"]),
         (
             [
                 {
@@ -46,19 +46,26 @@ def item(**members: Any) -> dict[str, Any]:
                     ],
                 }
             ],
-            "a\nb",
+            ["a", "b"],
         ),
-        ([{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}], None),
-        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}], None),
-        ([{"role": "user", "content": "Hi"}, {"type": "function_call_output", "call_id": "c", "output": ""}], None),
-        ([], None),
-        (None, None),
-        (["Hi"], None),
+        ([{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}], []),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}], []),
+        (
+            [
+                {"role": "user", "content": "Hi"},
+                {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": ""},
+            ],
+            [],
+        ),
+        ([], []),
+        (None, []),
+        (["Hi"], []),
     ],
 )
-def test_the_prompt_is_all_text_of_the_last_item(given: Any, text: str | None) -> None:
-    """The input itself, or the text parts of the user's message where that comes last, a line each."""
-    assert parsed(given).prompt == text
+def test_the_prompts_are_all_texts_since_the_last_answer(given: Any, texts: list[str]) -> None:
+    """The input itself, or the text parts of the user's messages."""
+    assert [one.text for one in parsed(given).prompts] == texts
 
 
 @pytest.mark.parametrize("kind", ["function_call_output", "custom_tool_call_output", "local_shell_call_output"])

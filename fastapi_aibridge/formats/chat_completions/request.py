@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from ..lenient import count
+from ..members import Value, read_members, small
+from ..prompts import Conversation
+from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body
+from ..scanner import Steps, finish
+from ..splice import add_member, set_member
 
-from ..lenient import count, member, text
-from ..request import ModelRequest, last_message, last_text, parse_object
-from ..splice import add_member, find_member, set_member
+_EXCLUDING = ("functions", "prediction", "web_search_options")
+"""Members that exclude `tools`."""
+_READ = frozenset({"model", "stream", "stream_options", "messages", "tools", "tool_choice", "n", *_EXCLUDING})
 
 
 def parse(body: bytes) -> ModelRequest:
-    value = parse_object(body)
-    streaming = value.get("stream") is True
-    request = ModelRequest(model=value["model"], streaming=streaming, body=body)
-    request.takes_tools = fits(value)
-    last = last_message(value.get("messages"))
-    if last.get("role") == "user":
-        request.prompt = last_text(last.get("content"), ("text",))
-    elif last.get("role") == "tool":
-        request.correlating_tool_call_id = text(last.get("tool_call_id")) or None
-    if streaming and member(value, "stream_options").get("include_usage") is not True:
-        request.usage_asked = False
-        request.body = _asking_for_usage(body, given="stream_options" in value)
+    """`read`, all at once."""
+    return finish(read(body))
+
+
+def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+    members = yield from read_body(body, _READ)
+    streaming = is_true(members.get("stream"))
+    request = ModelRequest(model=model_of(members), streaming=streaming, body=body)
+    # Several choices cannot go round together.
+    request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
+        small(members.get(name)) for name in _EXCLUDING
+    )
+    request.brings_tools = is_list_of_some(members.get("tools"))
+    conversation = Conversation(max_text)
+    yield from conversation.read(members.get("messages"))
+    request.prompts = conversation.prompts
+    request.correlating_tool_call_id = conversation.answered
+    if streaming:
+        options = members.get("stream_options")
+        written = options is not None and options.begins_with(b"{")
+        asked = (yield from read_members(options, {"include_usage"})) if options and written else {}
+        if not is_true(asked.get("include_usage")):
+            request.usage_asked = False
+            request.body = _asking_for_usage(body, options)
     return request
 
 
-def fits(request: Mapping[str, Any]) -> bool:
-    """Whether tools can be injected: several choices cannot go round together, and the others exclude `tools`."""
-    excluding = ("functions", "prediction", "web_search_options")
-    return count(request.get("n")) <= 1 and not any(request.get(name) for name in excluding)
-
-
-def _asking_for_usage(body: bytes, *, given: bool) -> bytes:
-    options = find_member(body, "stream_options") if given else None
+def _asking_for_usage(body: bytes, options: Value | None) -> bytes:
     if options is None:
         return add_member(body, "stream_options", b'{"include_usage":true}')
-    old = body[options[0] : options[1]]
-    new = set_member(old, "include_usage", b"true") if old.startswith(b"{") else b'{"include_usage":true}'
-    return body[: options[0]] + new + body[options[1] :]
+    new = b'{"include_usage":true}'
+    if options.begins_with(b"{"):
+        new = set_member(options.raw, "include_usage", b"true")
+    if options.text is body:
+        return body[: options.begin] + new + body[options.end :]
+    return set_member(body, "stream_options", new)

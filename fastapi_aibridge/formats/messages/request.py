@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from ..members import read_members, string
+from ..prompts import Conversation
+from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body
+from ..scanner import Steps, finish
 
-from ..lenient import member, objects, text
-from ..request import ModelRequest, last_message, last_text, parse_object
+_READ = frozenset({"model", "stream", "messages", "metadata", "tools", "tool_choice", "container"})
+_MAX_USER_ID = 16 * 1024
 
 
 def parse(body: bytes) -> ModelRequest:
-    value = parse_object(body)
-    request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
-    request.takes_tools = fits(value)
-    request.user_id = text(member(value, "metadata").get("user_id")) or None
-    # Claude Code puts system messages behind what the user said (beta `mid-conversation-system`).
-    last = last_message(value.get("messages"), passed_over=("system",))
-    if last.get("role") == "user":
-        content = last.get("content")
-        request.prompt = last_text(content, ("text",))
-        results = [part for part in objects(content) if part.get("type") == "tool_result"]
-        if results:
-            request.correlating_tool_call_id = text(results[-1].get("tool_use_id")) or None
+    """`read`, all at once."""
+    return finish(read(body))
+
+
+def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+    members = yield from read_body(body, _READ)
+    request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
+    request.brings_tools = is_list_of_some(members.get("tools"))
+    metadata = members.get("metadata")
+    if metadata is not None and metadata.begins_with(b"{"):
+        user = (yield from read_members(metadata, {"user_id"})).get("user_id")
+        found = string(user, _MAX_USER_ID)
+        request.user_id = found[0] if found and found[0] and not found[1] else None
+    conversation = Conversation(max_text)
+    yield from conversation.read(members.get("messages"))
+    request.prompts = conversation.prompts
+    request.correlating_tool_call_id = conversation.answered
     return request
-
-
-def fits(request: Mapping[str, Any]) -> bool:  # noqa: ARG001 - every format's signature
-    """Whether tools can be injected into this request."""
-    return True

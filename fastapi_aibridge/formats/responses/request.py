@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from ..prompts import Conversation
+from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body
+from ..scanner import Steps, finish
 
-from ..lenient import objects, text
-from ..request import ModelRequest, last_message, parse_object
+_READ = frozenset(
+    {
+        "model",
+        "stream",
+        "input",
+        "background",
+        "prompt",
+        "tools",
+        "tool_choice",
+        "previous_response_id",
+        "conversation",
+        "store",
+    }
+)
 
 
 def parse(body: bytes) -> ModelRequest:
-    value = parse_object(body)
-    request = ModelRequest(model=value["model"], streaming=value.get("stream") is True, body=body)
-    request.takes_tools = fits(value)
-    given = value.get("input")
-    if isinstance(given, str):
-        request.prompt = given
+    """`read`, all at once."""
+    return finish(read(body))
+
+
+def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+    members = yield from read_body(body, _READ)
+    stored = members.get("prompt")
+    # A prompt that is stored at the provider names its model itself.
+    optional = "model" not in members and stored is not None and stored.begins_with(b"{")
+    request = ModelRequest(
+        model="" if optional else model_of(members), streaming=is_true(members.get("stream")), body=body
+    )
+    # A response in the background is over here before it has begun.
+    request.takes_tools = not is_true(members.get("background"))
+    request.brings_tools = is_list_of_some(members.get("tools"))
+    conversation = Conversation(max_text)
+    given = members.get("input")
+    if given is not None and given.begins_with(b'"'):
+        conversation.say(given)
     else:
-        last = last_message(given)
-        if last.get("role") == "user":
-            request.prompt = _prompt(last.get("content"))
-        elif text(last.get("type")).endswith("_call_output"):
-            request.correlating_tool_call_id = text(last.get("call_id")) or None
+        yield from conversation.read(given)
+    request.prompts = conversation.prompts
+    request.correlating_tool_call_id = conversation.answered
     return request
-
-
-def _prompt(content: object) -> str | None:
-    if isinstance(content, str):
-        return content
-    texts = [text(part.get("text")) for part in objects(content) if part.get("type") in ("input_text", "text")]
-    return "\n".join(texts) if texts else None
-
-
-def fits(request: Mapping[str, Any]) -> bool:
-    """Whether tools can be injected: a response in the background is over here before it has begun."""
-    return request.get("background") is not True

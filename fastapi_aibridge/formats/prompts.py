@@ -1,0 +1,198 @@
+"""What a user said since the model's last answer, and what agents put beside it.
+
+All of it is kept: words that are left out of the record because of their place or the tag around them would be a way
+around the record.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..errors import GatewayError
+from .members import Value, read_elements, read_members, string, word
+from .scanner import Steps
+
+USER, AGENT = "user", "agent"
+_MAX_PARTS = 64
+"""Prompts of one request; the texts of further parts are joined to the last one of their source."""
+_MAX_READ = 20_000
+"""Parts and messages that a request may have behind the model's last answer. All of them are looked at."""
+
+_ADDED = (
+    "environment_details",
+    "environment_context",
+    "system-reminder",
+    "system_reminder",
+    "user_instructions",
+    "INSTRUCTIONS",
+    "permissions instructions",
+    "ide_opened_file",
+    "ide_selection",
+    "ide_diagnostics",
+    "command-name",
+    "command-message",
+    "command-args",
+    "local-command-stdout",
+    "local-command-stderr",
+    "local-command-caveat",
+    "bash-stdout",
+    "bash-stderr",
+    "editor_context",
+    "editorContext",
+    "attachments",
+    "reminderInstructions",
+    "workspace_info",
+    "environment_info",
+    "open_and_recently_viewed_files",
+    "user_info",
+    "project_layout",
+    "git_status",
+    "feedback",
+    "turn_aborted",
+    "user_shell_command",
+    "subagent_notification",
+)
+"""The tags that coding agents put around what they add to the user's words, as seen in their requests: Claude Code,
+Codex, Cline, Roo Code and Kilo Code, Cursor, GitHub Copilot."""
+_TAG = re.compile(
+    r"(?:# AGENTS\.md instructions for [^\n<#]{0,1024}+\s{1,4}+)?<(" + "|".join(map(re.escape, _ADDED)) + ")>"
+)
+_MAX_TAGS = 1000
+"""Tags of one text; what stands behind them counts as the user's."""
+
+_MESSAGE = frozenset({"role", "content", "type", "tool_call_id", "call_id"})
+_PART = frozenset({"type", "text", "tool_use_id"})
+_INSTRUCTIONS = ("system", "developer")
+"""Roles whose messages may stand behind what the user said, as those of Claude Code do, without being the last word."""
+_MAX_ID = 1024
+
+
+class Said(NamedTuple):
+    """A text in a request; `source` is `user` or `agent`."""
+
+    text: str
+    source: str = USER
+    truncated: bool = False
+
+
+class Conversation:
+    """The end of a request's conversation: what came after the model's last answer.
+
+    `most` is how many bytes of text are kept, those of all parts together.
+    """
+
+    __slots__ = ("_cut", "_joined", "_left", "_prompts", "_seen", "answered")
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._cut = False
+        self._seen = 0
+        self._prompts: list[Said] = []
+        self._joined: dict[str, list[str]] = {}
+        self.answered: str | None = None
+        """The tool call whose result is the last word of the conversation."""
+
+    @property
+    def prompts(self) -> list[Said]:
+        """What was said, in its order; where that is in very many parts, the last ones of each source in one."""
+        prompts = [*self._prompts, *(Said("\n".join(texts), source) for source, texts in self._joined.items())]
+        if self._cut and prompts:
+            prompts[-1] = prompts[-1]._replace(truncated=True)
+        return prompts
+
+    def read(self, messages: Value | None) -> Steps[None]:
+        """Take in a list of messages, or of items. Raises `GatewayError`, 400."""
+        elements = (yield from read_elements(messages)) if messages is not None else []
+        texts: list[list[Value]] = []
+        last = True
+        for element in reversed(elements):
+            yield
+            self._count()
+            message = (yield from read_members(element, _MESSAGE)) if element.begins_with(b"{") else {}
+            role, kind = word(message.get("role")), word(message.get("type"))
+            if role == "assistant" or (not role and (kind.endswith("_call") or kind == "reasoning")):
+                break
+            answered: str | None = None
+            if role == "user":
+                found, answered = yield from self._parts(message.get("content"))
+                texts.append(found)
+            elif role == "tool" or kind.endswith("_call_output"):
+                answered = word(message.get("tool_call_id") or message.get("call_id"), _MAX_ID) or None
+            if last and role not in _INSTRUCTIONS:
+                self.answered, last = answered, False
+        for found in reversed(texts):
+            for value in found:
+                self.say(value)
+                yield
+
+    def say(self, value: Value) -> None:
+        """Take in a text."""
+        found = string(value, self._left) if self._left else None
+        if found is None or not found[0]:
+            if not self._left and value.size > 2:
+                self._cut = True
+            return
+        text, cut = found
+        self._cut = self._cut or cut
+        self._left = max(0, self._left - (len(text) if text.isascii() else len(text.encode())))
+        for words, source in split(text):
+            self._keep(Said(words, source))
+
+    def _parts(self, content: Value | None) -> Steps[tuple[list[Value], str | None]]:
+        """The texts of a user's message; and the last tool call that it answers, where results are parts of it."""
+        if content is None or content.begins_with(b'"'):
+            return [content] if content is not None else [], None
+        found: list[Value] = []
+        answered: str | None = None
+        for element in (yield from read_elements(content)):
+            yield
+            self._count()
+            if element.begins_with(b'"'):
+                found.append(element)
+            elif element.begins_with(b"{"):
+                part = yield from read_members(element, _PART)
+                if (said := part.get("text")) and said.begins_with(b'"'):
+                    found.append(said)
+                elif word(part.get("type")) == "tool_result":
+                    answered = word(part.get("tool_use_id"), _MAX_ID) or answered
+        return found, answered
+
+    def _count(self) -> None:
+        self._seen += 1
+        if self._seen > _MAX_READ:
+            message = f"the request has more than {_MAX_READ} messages and parts behind the model's last answer"
+            raise GatewayError(400, "invalid_request", message)
+
+    def _keep(self, said: Said) -> None:
+        if len(self._prompts) < _MAX_PARTS:
+            self._prompts.append(said)
+        else:
+            self._joined.setdefault(said.source, []).append(said.text)
+
+
+def split(text: str) -> list[tuple[str, str]]:
+    """A text's words and who they are from, those within an agent's tags apart from the others."""
+    if "<" not in text:
+        return [(text, USER)]
+    own: list[str] = []
+    added: list[str] = []
+    unclosed: set[str] = set()
+    at = begin = 0
+    for _ in range(_MAX_TAGS):
+        tag = _TAG.search(text, at)
+        if tag is None:
+            break
+        name, at = tag[1], tag.end()
+        end = -1 if name in unclosed else text.find(f"</{name}>", at)
+        if end < 0:
+            unclosed.add(name)  # nor is it closed further on
+            continue
+        own.append(text[begin : tag.start()])
+        begin = at = end + len(name) + 3
+        added.append(text[tag.start() : begin])
+    if not added:
+        return [(text, USER)]
+    own.append(text[begin:])
+    words = "\n".join(piece.strip() for piece in own if piece.strip())
+    return [*([(words, USER)] if words else []), ("\n".join(added), AGENT)]

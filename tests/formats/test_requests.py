@@ -1,0 +1,229 @@
+"""What is read of requests: models, prompts and the members that decide what is recorded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses
+from fastapi_aibridge.formats.prompts import Said, split
+from fastapi_aibridge.formats.scanner import finish
+
+FORMATS: list[Format] = [chat_completions, messages, responses]
+each_format = pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.name)
+REMINDER = "<system-reminder>Be kind.</system-reminder>"
+
+
+def said_in(format_: Format, *said: Any, **members: Any) -> ModelRequest:
+    name = "input" if format_ is responses else "messages"
+    return format_.parse(json.dumps({"model": "m", name: said, **members}).encode())
+
+
+def refusal(format_: Format, body: bytes) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        format_.parse(body)
+    return caught.value
+
+
+def part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+@each_format
+def test_nothing_hides_behind_other_parts(format_: Format) -> None:
+    """Neither behind a full stop, nor in an earlier message of the same turn, nor before instructions."""
+    request = said_in(
+        format_,
+        {"role": "user", "content": "long ago"},
+        {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": [part("real words"), part(".")]},
+        {"role": "user", "content": "more"},
+        {"role": "system", "content": "brief"},
+    )
+    assert [one.text for one in request.prompts] == ["real words", ".", "more"]
+    assert {one.source for one in request.prompts} == {"user"}
+
+
+@each_format
+def test_what_agents_add_is_told_apart(format_: Format) -> None:
+    """By the tags that they use; the words in a tag are recorded too, and so are those around it."""
+    details = "<environment_details>\n# Files\na.py\n</environment_details>"
+    request = said_in(
+        format_, {"role": "user", "content": [part(REMINDER), part("Mend it."), part(f"Now.\n{details}")]}
+    )
+    assert request.prompts == [
+        Said(REMINDER, "agent"),
+        Said("Mend it."),
+        Said("Now."),
+        Said(details, "agent"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("plain", [("plain", "user")]),
+        ("a < b", [("a < b", "user")]),
+        ("<b>bold</b>", [("<b>bold</b>", "user")]),
+        ("<system-reminder>never closed", [("<system-reminder>never closed", "user")]),
+        (f"{REMINDER} do {REMINDER}", [("do", "user"), (f"{REMINDER}\n{REMINDER}", "agent")]),
+        (f"a{REMINDER}b", [("a\nb", "user"), (REMINDER, "agent")]),
+        (" untouched ", [(" untouched ", "user")]),
+        (
+            "# AGENTS.md instructions for /work\n\n<INSTRUCTIONS>x</INSTRUCTIONS>",
+            [("# AGENTS.md instructions for /work\n\n<INSTRUCTIONS>x</INSTRUCTIONS>", "agent")],
+        ),
+    ],
+)
+def test_splitting(text: str, found: list[tuple[str, str]]) -> None:
+    """A text without such a tag stays as it is."""
+    assert split(text) == found
+
+
+@each_format
+def test_very_many_parts_are_all_kept(format_: Format) -> None:
+    """The later ones together, so that the number of rows has a bound."""
+    request = said_in(format_, {"role": "user", "content": [part(f"word {number}") for number in range(1000)]})
+    assert len(request.prompts) <= 66
+    assert "\n".join(one.text for one in request.prompts) == "\n".join(f"word {number}" for number in range(1000))
+
+
+@each_format
+def test_more_parts_than_anybody_writes_are_refused(format_: Format) -> None:
+    """Rather than passed over."""
+    parts = [part(".")] * 25_000
+    body = {"model": "m", "input" if format_ is responses else "messages": [{"role": "user", "content": parts}]}
+    assert refusal(format_, json.dumps(body).encode()).status == 400
+
+
+@each_format
+@pytest.mark.parametrize("letter", ["a", "\u00e4", "\U0001f600", "\n"])
+def test_long_texts_are_cut_where_they_are_read(format_: Format, letter: str) -> None:
+    """To the bytes that are to be kept, and marked."""
+    for ascii_only in (True, False):
+        name = "input" if format_ is responses else "messages"
+        message = {"role": "user", "content": letter * 40_000}
+        body = json.dumps({"model": "m", name: [message]}, ensure_ascii=ascii_only).encode()
+        [prompt] = finish(format_.read(body, 1001)).prompts
+        assert prompt.truncated
+        assert prompt.text == letter * len(prompt.text)
+        assert 1001 - 4 < len(prompt.text.encode()) <= 1001
+        [prompt] = finish(format_.read(body, 200_000)).prompts
+        assert (prompt.text, prompt.truncated) == (letter * 40_000, False)
+
+
+@each_format
+def test_all_texts_together_have_a_bound(format_: Format) -> None:
+    """The first ones are kept, and the last that is kept says that others are missing."""
+    name = "input" if format_ is responses else "messages"
+    body = json.dumps({"model": "m", name: [{"role": "user", "content": [part("x" * 600)] * 5}]}).encode()
+    prompts = finish(format_.read(body, 1000)).prompts
+    assert [len(one.text) for one in prompts] == [600, 400]
+    assert [one.truncated for one in prompts] == [False, True]
+
+
+@each_format
+def test_models_have_a_length(format_: Format) -> None:
+    """256 characters, however they are written."""
+    for letter in ("m", "\u00e4"):
+        assert format_.parse(json.dumps({"model": letter * 256}).encode()).model == letter * 256
+        error = refusal(format_, json.dumps({"model": letter * 257}).encode())
+        assert (error.status, error.code) == (400, "invalid_model")
+    assert refusal(format_, b'{"model":"' + b"m" * 1_000_000 + b'"}').code == "invalid_model"
+
+
+@each_format
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","mod\\u0065l":"b"}',
+        b'{"model":"a","Model":"b"}',
+        b'{"model":"a","stream":true,"stream":false}',
+        b'{"model":"a","tools":[],"tools":[1]}',
+        b'{"model":"a","x":"' + b"x" * 600_000 + b'","model":"b"}',
+    ],
+)
+def test_members_that_are_read_stand_once(format_: Format, twice: bytes) -> None:
+    """Else the record might name one model and the provider run another."""
+    error = refusal(format_, twice)
+    assert (error.status, error.code) == (400, "duplicate_member")
+
+
+@each_format
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"role":"user","content":"a","content":"b"}',
+        b'{"role":"user","role":"assistant","content":"b"}',
+        b'{"role":"user","content":[{"type":"text","text":"a","text":"b"}]}',
+    ],
+)
+def test_so_do_those_of_the_messages_that_are_read(format_: Format, message: bytes) -> None:
+    """Nested as deep as the words are."""
+    name = b"input" if format_ is responses else b"messages"
+    assert refusal(format_, b'{"model":"a","%b":[%b]}' % (name, message)).code == "duplicate_member"
+
+
+@each_format
+def test_other_members_may_stand_twice(format_: Format) -> None:
+    """They are the provider's business."""
+    body = b'{"model":"a","seed":1,"seed":2}'
+    assert format_.parse(body).body == body
+
+
+@each_format
+@pytest.mark.parametrize("size", [0, 700_000])
+def test_deep_nesting_is_refused(format_: Format, size: int) -> None:
+    """With an error that says so, whatever the body's size."""
+    deep = b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b',"y":"' + b"y" * size + b'"}'
+    error = refusal(format_, deep)
+    assert (error.status, error.code) == (400, "invalid_json")
+    assert "nested" in error.message
+
+
+@each_format
+@pytest.mark.parametrize("size", [10, 100_000, 700_000])
+def test_bytes_that_are_no_utf8_are_refused(format_: Format, size: int) -> None:
+    """Anywhere in the body, of any size."""
+    assert refusal(format_, b'{"model":"m","x":["' + b"y" * size + b'\xff"]}').code == "invalid_json"
+
+
+@each_format
+def test_a_byte_order_mark_is_passed_on(format_: Format) -> None:
+    """Some servers take it and some do not; the body goes up as it came."""
+    body = b'\xef\xbb\xbf{"model":"m"}'
+    request = format_.parse(body)
+    assert (request.model, request.body) == ("m", body)
+
+
+@each_format
+def test_large_bodies_are_read_like_small_ones(format_: Format) -> None:
+    """Text, structure and the order of members make no difference."""
+    filling = {"role": "assistant", "content": [part('He said, "x", {and} [so] on\\') for _ in range(20_000)]}
+    name = "input" if format_ is responses else "messages"
+    body = {name: [filling, {"role": "user", "content": [part("Hi"), part("there")]}], "model": "m", "stream": True}
+    request = format_.parse(json.dumps(body).encode())
+    assert (request.model, request.streaming) == ("m", True)
+    assert [one.text for one in request.prompts] == ["Hi", "there"]
+
+
+def test_a_stored_prompt_names_its_model() -> None:
+    """A response of a stored prompt needs no model of its own."""
+    request = responses.parse(b'{"prompt":{"id":"pmpt_1","version":"2"},"input":"x"}')
+    assert (request.model, [one.text for one in request.prompts]) == ("", ["x"])
+    assert refusal(responses, b'{"prompt":"pmpt_1"}').code == "missing_model"
+    assert refusal(responses, b'{"prompt":{"id":"pmpt_1"},"model":5}').code == "missing_model"
+    assert refusal(messages, b'{"prompt":{"id":"pmpt_1"}}').code == "missing_model"
+
+
+@each_format
+@pytest.mark.parametrize(
+    ("tools", "brought"), [(b"[]", False), (b"[ ]", False), (b"null", False), (b'[{"type":"x"}]', True)]
+)
+def test_whether_the_client_brings_tools(format_: Format, tools: bytes, brought: bool) -> None:
+    """An empty list is none."""
+    assert format_.parse(b'{"model":"m","tools":%b}' % tools).brings_tools is brought
