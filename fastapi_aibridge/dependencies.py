@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.types import Scope
 
 from .errors import ConfigurationError
 from .principal import Principal
@@ -103,6 +104,23 @@ def declared(dependant: Dependant, secret: Callable[..., Any] | None = None) -> 
                 for name in _names(field.field_info.annotation, field.alias)
             )
     return Declared(frozenset(name.lower().encode("latin-1") for name in headers) - _SAYS_NOTHING, frozenset(query))
+
+
+def query_names(scope: Scope) -> frozenset[str]:
+    """The query parameters that a request's route declares, those of its dependencies and of the app's included."""
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    names: set[str] = set()
+    for one in _all(getattr(context, "dependant", None) or scope["route"].dependant):
+        for field in one.query_params:
+            model = field.field_info.annotation
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                names.update(member.alias or name for name, member in model.model_fields.items())
+            else:
+                names.add(field.alias)
+        scheme = getattr(one.call, "model", None)
+        if getattr(getattr(scheme, "in_", None), "value", None) == "query":
+            names.add(cast("Any", scheme).name)
+    return frozenset(names)
 
 
 _SAYS_NOTHING = frozenset(

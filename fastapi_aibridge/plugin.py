@@ -14,14 +14,16 @@ from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request,
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from .bridge import RequestBridge, SharedBridge
-from .credentials import ClientKeys, caller_token, same_token
+from .credentials import ClientKeys, caller_token
 from .dependencies import PrincipalResolver
 from .errors import BuildTimeout, ConfigurationError, GatewayError, PoolShutdown, PrincipalError, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
 from .garbage import RestrainedCollector
+from .guessing import WrongKeys
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import Metrics
 from .observability.instrumentation import instrument
@@ -36,7 +38,7 @@ from .recorder.fanout import FanoutRecorder, RecorderFactory
 from .recorder.null import NullRecorder
 from .recorder.sql import SQLRecorder
 from .recorder.usage import UsageStore
-from .routers import Reload, ReloadedProvider, add_admin_routes, add_gateway_route, add_health_routes
+from .routers import AdminAccess, Reload, ReloadedProvider, add_admin_routes, add_gateway_route, add_health_routes
 from .settings import Settings, explain, warn_of_base_urls
 from .termination import Termination
 from .upstream import UpstreamClient
@@ -75,6 +77,7 @@ class AIBridge:
         self._mcp = mcp
         self._source = providers
         self._metrics = Metrics(registry)
+        self._wrong_keys = WrongKeys(self._metrics)
         self._metrics.registry.register(PoolCollector(self._counts))
         self._metrics.registry.register(ProviderCollector(self.providers))
         self.principal: Callable[..., Any] = principal or self._client_key_principal
@@ -92,8 +95,9 @@ class AIBridge:
             # The busiest first: FastAPI asks one after the other, twice for each request.
             add_gateway_route(router, self, self.principal, built_in=self._is_built_in)
             add_health_routes(router, self)
+        access = AdminAccess(admin, lambda: self.settings, self._wrong_keys)
         for router in (self.router, self.admin_router):
-            add_admin_routes(router, self, admin or self._admin_token)
+            add_admin_routes(router, self, access)
 
     # The lifespan
 
@@ -374,6 +378,11 @@ class AIBridge:
     def known_principal(self, token: bytes | None) -> Principal | None:
         return self._now().keys.principal(token)
 
+    async def unknown_key(self, scope: Scope, token: bytes | None) -> None:
+        """Count a client key that nobody has; returns when the request may be refused."""
+        if token:
+            await self._wrong_keys.note(scope, "client")
+
     async def resolve_principal(
         self,
         connection: HTTPConnection,
@@ -384,20 +393,14 @@ class AIBridge:
         return await self._resolver(connection, response, background_tasks)
 
     async def _client_key_principal(self, connection: HTTPConnection) -> Principal:
-        principal = self.known_principal(caller_token(dict(connection.scope["headers"])))
+        token = caller_token(dict(connection.scope["headers"]))
+        principal = self.known_principal(token)
         if principal is not None:
             return principal
+        await self.unknown_key(connection.scope, token)
         if isinstance(connection, Request):
             raise HTTPException(401, "no valid key was given", headers={"WWW-Authenticate": "Bearer"})
         raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no valid key was given")
-
-    async def _admin_token(self, connection: HTTPConnection) -> None:
-        token = self._now().settings.admin_token
-        if token is None:
-            raise HTTPException(403, "the admin routes are closed: AIBRIDGE_ADMIN_TOKEN is not set")
-        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not same_token(given.strip().encode("latin-1"), token):
-            raise HTTPException(401, "not the admin token", headers={"WWW-Authenticate": "Bearer"})
 
 
 async def get_bridge(

@@ -50,6 +50,15 @@ class Metrics:
         self._refused = Counter(
             "aibridge_refused", "Requests that the gateway itself refused.", ("code",), registry=self.registry
         )
+        self._wrong_keys = Counter(
+            "aibridge_wrong_keys", "Client keys and admin tokens that nobody has.", ("kind",), registry=self.registry
+        )
+        self._guessing = Counter(
+            "aibridge_key_guessing",
+            "How often one address sent ten wrong keys within a minute.",
+            ("kind",),
+            registry=self.registry,
+        )
         self._reloads = Counter("aibridge_reloads", "Reloads of the providers.", ("outcome",), registry=self.registry)
         self._tools = Histogram(
             "aibridge_tool_duration_seconds",
@@ -109,6 +118,12 @@ class Metrics:
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()
+
+    def wrong_key(self, kind: str, *, many: bool) -> None:
+        """`kind` is `client` or `admin`; `many` says that an address has just sent as many as are told."""
+        self._wrong_keys.labels(kind).inc()
+        if many:
+            self._guessing.labels(kind).inc()
 
     def reloaded(self, outcome: str) -> None:
         """`outcome` is `applied` or `refused`."""

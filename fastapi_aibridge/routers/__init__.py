@@ -1,7 +1,9 @@
 """The routes that the plugin brings."""
 
-from .admin import Reload, ReloadedProvider, add_admin_routes
+from .access import AdminAccess
+from .admin import add_admin_routes
+from .answers import Reload, ReloadedProvider
 from .gateway import add_gateway_route
 from .health import add_health_routes
 
-__all__ = ["Reload", "ReloadedProvider", "add_admin_routes", "add_gateway_route", "add_health_routes"]
+__all__ = ["AdminAccess", "Reload", "ReloadedProvider", "add_admin_routes", "add_gateway_route", "add_health_routes"]

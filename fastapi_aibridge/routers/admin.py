@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import BaseModel, Field, model_validator
+from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import SettingsError
 from ..pool import PoolMetrics
 from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
 from ..recorder.export import ExportFormat, export
-from ..recorder.usage import UsageBy, UsageQuery, UsageStore, usage_json
+from ..recorder.usage import UsageQuery, UsageStore, usage_json
+from .access import AdminAccess, Need
+from .answers import InterceptionItem, InterceptionPage, Invalid, Problem, ProviderStates, Reload, UsageItems
+from .queries import Export, Listing, Summary, refuse_unknown_parameters
 
 logger = logging.getLogger(__name__)
-
-
-class ReloadedProvider(BaseModel):
-    name: str
-    type: str
-    status: str
-    """`enabled` or `disabled`."""
-
-
-class Reload(BaseModel):
-    """What a reload did."""
-
-    provider_version: int
-    providers: list[ReloadedProvider]
-    retired_bridges: int
-
-
-class Filters(BaseModel):
-    """Which interceptions are meant. The bounds in time are half open; a parameter without a value is not set."""
-
-    initiator_id: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    session_id: str | None = None
-    started_after: datetime | None = None
-    started_before: datetime | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_unset(cls, values: Any) -> Any:
-        # Many HTTP clients write `cursor=` for a cursor that is None.
-        return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values
-
-
-# One model for all of a route's query: older FastAPI takes a model beside other parameters for one named `chosen`.
-
-
-class Listing(Filters):
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: str | None = None
-
-
-class Export(Filters):
-    format: ExportFormat = ExportFormat.JSONL
-
-
-class Summary(Filters):
-    by: list[UsageBy] = []
 
 
 _NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
@@ -99,12 +55,57 @@ class Administration(Protocol):
         """The recorder that can add up what it holds, if there is one."""
 
 
-def add_admin_routes(router: APIRouter, administration: Administration, guard: Callable[..., Any]) -> None:
-    """Add the routes; nobody whom `guard` does not let through gets an answer."""
-    get = partial(router.get, dependencies=[Depends(guard)], tags=["aibridge"])
-    post = partial(router.post, dependencies=[Depends(guard)], tags=["aibridge"])
+class _AdminRoute(APIRoute):
+    """No answer of these routes, a refusal included, may stay in a cache or be taken for another type."""
 
-    @post("/admin/reload", responses={422: {"description": "The settings do not validate; nothing was changed."}})
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *_GUARDS]}
+            await send(message)
+
+        await super().handle(scope, receive, guarded)
+
+
+_GUARDS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "No valid credential was given."},
+    403: {"model": Problem, "description": "The credential does not open this route."},
+    422: {"model": Invalid, "description": "A parameter is unknown or has no valid value."},
+}
+_UNREADABLE: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such record, or there are no records to read."},
+    503: {"model": Problem, "description": "The records cannot be read now."},
+}
+
+
+def add_admin_routes(router: APIRouter, administration: Administration, access: AdminAccess) -> None:
+    """Add the routes; nobody whom `access` does not let through gets an answer."""
+
+    def route(
+        method: str,
+        path: str,
+        need: Need,
+        model: Any,
+        responses: Mapping[int | str, dict[str, Any]] = MappingProxyType({}),
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=[method],
+                response_model=model,
+                dependencies=[*access.dependencies(need), Depends(refuse_unknown_parameters)],
+                responses={**_REFUSALS, **responses},
+                tags=["aibridge"],
+                route_class_override=_AdminRoute,
+            )
+            return endpoint
+
+        return add
+
+    @route("POST", "/admin/reload", Need.CHANGE, Reload,
+           {422: {"model": Invalid, "description": "The settings do not validate; nothing was changed."}})  # fmt: skip
     async def reload() -> Reload:
         """Read the settings' sources again and swap the providers; running requests are not touched."""
         try:
@@ -112,19 +113,19 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
 
-    @get("/admin/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
+    @route("GET", "/admin/metrics", Need.METRICS, None, {200: {"content": {CONTENT_TYPE_LATEST: {}}}})
     async def metrics() -> Response:
         """Prometheus exposition."""
         return Response(generate_latest(administration.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @get("/admin/pool")
-    async def pool() -> dict[str, Any]:
+    @route("GET", "/admin/pool", Need.READ, PoolMetrics)
+    async def pool() -> Response:
         """The pool's counters."""
         metrics = administration.pool_metrics()
         counts = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
-        return counts | {"evictions": dict(metrics.evictions)}
+        return _json(counts | {"evictions": dict(metrics.evictions)})
 
-    @get("/admin/providers", response_class=Response)
+    @route("GET", "/admin/providers", Need.READ, ProviderStates)
     async def providers() -> Response:
         """The providers, with the state of their keys and of the circuit breakers that are not at rest."""
         return _json({"items": [_provider_json(provider) for provider in administration.providers()]})
@@ -143,14 +144,15 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
             raise HTTPException(404, f"there are no records to add up: {_NO_STORE}")
         return found
 
-    @get("/admin/interceptions", response_class=Response)
+    @route("GET", "/admin/interceptions", Need.READ, InterceptionPage, _UNREADABLE)
     async def interceptions(chosen: Annotated[Listing, Query()], store: InterceptionStore = Depends(store)) -> Response:
         """Interceptions, newest first, a page at a time."""
         with _reading():
             page = await store.list(InterceptionQuery(**chosen.model_dump()))
         return _json({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
 
-    @get("/admin/interceptions/export", response_class=StreamingResponse)
+    @route("GET", "/admin/interceptions/export", Need.READ, None,
+           {**_UNREADABLE, 200: {"content": {name: {} for name in _MEDIA_TYPES.values()}}})  # fmt: skip
     async def exported(
         chosen: Annotated[Export, Query()], store: InterceptionStore = Depends(store)
     ) -> StreamingResponse:
@@ -161,7 +163,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
             first = await anext(chunks)
         return StreamingResponse(_together(first, chunks), media_type=_MEDIA_TYPES[chosen.format])
 
-    @get("/admin/usage", response_class=Response)
+    @route("GET", "/admin/usage", Need.READ, UsageItems, _UNREADABLE)
     async def usage(chosen: Annotated[Summary, Query()], store: UsageStore = Depends(usage_store)) -> Response:
         """Calls and tokens, added up by day, initiator, provider, model or client; `by` may come several times."""
         query = UsageQuery(by=tuple(chosen.by), **chosen.model_dump(exclude={"by"}))
@@ -169,7 +171,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, guard: C
             rows = await store.usage(query)
         return _json({"items": [usage_json(query, row) for row in rows]})
 
-    @get("/admin/interceptions/{interception_id}", response_class=Response)
+    @route("GET", "/admin/interceptions/{interception_id}", Need.READ, InterceptionItem, _UNREADABLE)
     async def interception(interception_id: str, store: InterceptionStore = Depends(store)) -> Response:
         """One interception."""
         with _reading():

@@ -43,6 +43,9 @@ class Gateway(Protocol):
     def known_principal(self, token: bytes | None) -> Principal | None:
         """Whose built-in client key this is."""
 
+    async def unknown_key(self, scope: Scope, token: bytes | None) -> None:
+        """Count a client key that nobody has; returns when the request may be refused."""
+
     def refused(self, code: str) -> None:
         """Count a request that no bridge has seen."""
 
@@ -82,8 +85,10 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
             if scope["method"] not in METHODS:
                 await _refuse(gateway, _not_allowed(scope["method"]), scope, send)
             elif built_in and _unadorned(scope):
-                caller = gateway.known_principal(caller_token(dict(scope["headers"])))
+                token = caller_token(dict(scope["headers"]))
+                caller = gateway.known_principal(token)
                 if caller is None:
+                    await gateway.unknown_key(scope, token)
                     await _refuse(gateway, unauthorized(), scope, send)
                 else:
                     await _serve(gateway, caller, _below_prefix(scope), receive, send)

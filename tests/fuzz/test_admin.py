@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
-from fastapi_aibridge import AIBridge
+from fastapi_aibridge import AIBridge, guessing
 from tests.gateway.gateway import ADMIN, settings_for
 from tests.gateway.server import served_in_thread
 
@@ -31,6 +31,12 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module", name="url")
 def _url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guessing, "DELAY", 0)  # wrong tokens are tried hundreds of times
+        yield from _served(tmp_path_factory)
+
+
+def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     recorder = {"url": f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('records') / 'records.db'}"}
     app = FastAPI()
     app.include_router(AIBridge(lambda: settings_for("http://127.0.0.1:9", recorder=recorder)).router, prefix="/ai")

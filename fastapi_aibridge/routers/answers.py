@@ -1,0 +1,124 @@
+"""The shapes of the admin routes' answers, for OpenAPI: most routes write JSON themselves, which is faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ..recorder import Interception, Prompt, Status, Thought, TokenUsage, ToolUsage
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ReloadedProvider(_Answer):
+    name: str
+    type: str
+    status: str
+    """`enabled` or `disabled`."""
+
+
+class Reload(_Answer):
+    """What a reload did."""
+
+    provider_version: int
+    """How often the providers have been replaced since the start."""
+    providers: list[ReloadedProvider]
+    retired_bridges: int
+    """Bridges that take no new requests from now on."""
+
+
+class ProviderKey(_Answer):
+    hint: str
+    """Enough to tell keys apart: `sk-...1234`."""
+    state: Literal["ready", "resting"]
+    until: datetime | None
+    """When the rest ends."""
+
+
+class Breaker(_Answer):
+    """A circuit breaker that is not at rest."""
+
+    route: str
+    model: str
+    state: Literal["closed", "open", "half_open"]
+    failures: int
+    until: datetime | None
+    """When requests may be tried again."""
+
+
+class ProviderState(_Answer):
+    name: str
+    type: str
+    status: Literal["enabled", "disabled"]
+    base_url: str
+    keys: list[ProviderKey]
+    breakers: list[Breaker]
+
+
+class ProviderStates(_Answer):
+    items: list[ProviderState]
+
+
+@dataclass(slots=True, kw_only=True)
+class InterceptionItem(Interception):
+    """One request to a model, as it was recorded."""
+
+    ended_at: datetime | None
+    status: Status
+    upstream_status: int | None
+    error: str | None
+    token_usages: list[TokenUsage]
+    prompts: list[Prompt]
+    tool_usages: list[ToolUsage]
+    thoughts: list[Thought]
+
+
+class InterceptionPage(_Answer):
+    items: list[InterceptionItem]
+    next_cursor: str | None
+    """For the next page; null on the last one."""
+
+
+class UsageItem(_Answer):
+    """One group. Of the first five members it has those that `by` named."""
+
+    day: date | None = None
+    initiator_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    client: str | None = None
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+
+
+class UsageItems(_Answer):
+    items: list[UsageItem]
+
+
+class Problem(_Answer):
+    """Why a request was refused."""
+
+    detail: str
+
+
+class InvalidParameter(_Answer):
+    type: str
+    loc: list[str | int]
+    """Where it is: `["query", "limit"]`."""
+    msg: str
+    input: Any = None
+    ctx: dict[str, Any] = {}
+
+
+class Invalid(_Answer):
+    """Which parameters are unknown or have no valid value; or, as text, what is wrong with the settings."""
+
+    detail: list[InvalidParameter] | str

@@ -1,0 +1,254 @@
+"""Who may use which admin route: tokens and their roles, the app's own dependency, pages of other sites, guesses."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import pytest
+from fastapi import Cookie, Depends, FastAPI, HTTPException, Query, Security
+from fastapi.security import APIKeyQuery
+from fastapi.testclient import TestClient
+
+from fastapi_aibridge import guessing
+from fastapi_aibridge.guessing import MANY
+
+from .apps import ADMIN, ALICE, ASK, CHAT, Model, add_me, bearer
+
+METRICS, AUDIT = bearer("t-metrics"), bearer("t-audit")
+READ = ["pool", "providers", "interceptions", "interceptions/some-id", "interceptions/export", "usage"]
+ROUTES = [("POST", "reload"), ("GET", "metrics"), *(("GET", path) for path in READ)]
+each = pytest.mark.parametrize(("method", "path"), ROUTES)
+
+
+def app_with(model: Model, **settings: object) -> FastAPI:
+    app = FastAPI()
+    app.include_router(model.bridge(settings=model.settings(**settings)).router, prefix="/ai")
+    return app
+
+
+@each
+def test_roles(model: Model, method: str, path: str) -> None:
+    """The metrics token opens the metrics, the audit token all that is read, the admin token everything."""
+    with TestClient(app_with(model, metrics_token="t-metrics", audit_token="t-audit")) as client:
+
+        def status(headers: dict[str, str]) -> int:
+            return client.request(method, f"/ai/admin/{path}", headers=headers).status_code
+
+        assert status(ADMIN) in (200, 404)
+        assert status(AUDIT) == (403 if method == "POST" else status(ADMIN))
+        assert status(METRICS) == (200 if path == "metrics" else 403)
+        assert status(bearer("t-metric")) == 401
+        assert status({}) == 401
+
+
+def test_a_role_says_what_it_is_for(model: Model) -> None:
+    """Whoever put the wrong token into a scraper or a dashboard learns which one it was."""
+    with TestClient(app_with(model, metrics_token="t-metrics", audit_token="t-audit")) as client:
+        assert "metrics only" in client.get("/ai/admin/usage", headers=METRICS).text
+        assert "reading only" in client.post("/ai/admin/reload", headers=AUDIT).text
+
+
+@each
+def test_a_lesser_token_alone_opens_no_more(model: Model, method: str, path: str) -> None:
+    """Without an admin token the routes beyond a role stay closed for everybody."""
+    with TestClient(app_with(model, admin_token=None, metrics_token="t-metrics")) as client:
+        wanted = 200 if path == "metrics" else 403
+        assert client.request(method, f"/ai/admin/{path}", headers=METRICS).status_code == wanted
+        assert client.request(method, f"/ai/admin/{path}", headers=ADMIN).status_code in (401, 403)
+
+
+@each
+def test_no_answer_may_be_stored(model: Model, method: str, path: str) -> None:
+    """Neither by a browser nor by a proxy, refusals included."""
+    with TestClient(app_with(model)) as client:
+        for headers in (ADMIN, {}):
+            for query in ("", "?nonsense=1"):
+                answer = client.request(method, f"/ai/admin/{path}{query}", headers=headers)
+                assert answer.headers["cache-control"] == "no-store"
+                assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+# Pages of other sites
+
+
+async def signed_in(session: Annotated[str, Cookie()] = "") -> None:
+    if session != "s":
+        raise HTTPException(401)
+
+
+FOREIGN: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://testserver.evil.example"},
+    {"Origin": "http://testserver:8080"},
+    {"Origin": "http://[bad"},
+    {"Origin": "https://evil.example", "Authorization": "Bearer anything"},
+    {"Origin": "https://evil.example", "Authorization": "Basic YTpi"},
+]
+OWN: list[dict[str, str]] = [
+    {},
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind-a-proxy.example"},
+    {"Origin": "http://testserver"},
+    {"Origin": "https://testserver"},
+    {"Origin": "https://testserver:443"},
+    {"Origin": "HTTP://TESTSERVER"},
+]
+
+
+def cookie_app(model: Model) -> FastAPI:
+    app = FastAPI()
+    app.include_router(model.bridge(admin=signed_in).router, prefix="/ai")
+    return app
+
+
+@each
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_pages_of_other_sites_are_refused(model: Model, method: str, path: str, headers: dict[str, str]) -> None:
+    """The browser sends the administrator's cookie along, whoever made it ask."""
+    with TestClient(cookie_app(model), cookies={"session": "s"}) as client:
+        answer = client.request(method, f"/ai/admin/{path}", headers=headers)
+        assert (answer.status_code, "other sites" in answer.text) == (403, True)
+
+
+@pytest.mark.parametrize("headers", OWN, ids=str)
+def test_the_apps_own_pages_are_not(model: Model, headers: dict[str, str]) -> None:
+    """Nor what is no browser, nor an address that was typed."""
+    with TestClient(cookie_app(model), cookies={"session": "s"}) as client:
+        assert client.post("/ai/admin/reload", headers=headers).status_code == 200
+
+
+def test_a_bearer_token_does_not_go_along_by_itself(model: Model) -> None:
+    """So a single-page app on another host may use the routes with one; with built-in tokens too."""
+
+    async def anybody() -> None: ...
+
+    app = FastAPI()
+    app.include_router(model.bridge(admin=anybody).router, prefix="/ai")
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://admin.example"}
+    with TestClient(app) as client:
+        assert client.get("/ai/admin/pool", headers={**foreign, **ADMIN}).status_code == 200
+        assert client.get("/ai/admin/pool", headers=foreign).status_code == 403
+    with TestClient(app_with(model)) as client:
+        assert client.get("/ai/admin/pool", headers={**foreign, **ADMIN}).status_code == 200
+
+
+# Guesses
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(guessing, "DELAY", 0.3)
+    return 0.3
+
+
+def test_guessing_the_admin_token_is_told_and_slowed(
+    model: Model, caplog: pytest.LogCaptureFixture, quick: float
+) -> None:
+    """After ten wrong ones a further one waits; the right one does not, and no token at all is no guess."""
+    with TestClient(app_with(model)) as client:
+        for _ in range(2 * MANY):
+            client.get("/ai/admin/pool")
+        for number in range(MANY):
+            assert client.get("/ai/admin/pool", headers=bearer(f"guess-{number}")).status_code == 401
+        assert f"{MANY} wrong admin keys or tokens" in caplog.text
+        assert "guess-" not in caplog.text
+        begun = time.monotonic()
+        assert client.get("/ai/admin/pool", headers=bearer("guess-11")).status_code == 401
+        assert time.monotonic() - begun >= quick
+        begun = time.monotonic()
+        exposition = client.get("/ai/admin/metrics", headers=ADMIN).text
+        assert time.monotonic() - begun < quick
+    assert 'aibridge_wrong_keys_total{kind="admin"} 11.0' in exposition
+    assert 'aibridge_key_guessing_total{kind="admin"} 1.0' in exposition
+
+
+@pytest.mark.parametrize("way", ["gateway", "handler", "overridden"])
+def test_guessing_client_keys_is_told_and_slowed(
+    model: Model, caplog: pytest.LogCaptureFixture, quick: float, way: str
+) -> None:
+    """On the gateway's routes, through FastAPI's machinery too, and in handlers that use the bridge."""
+    app = app_with(model)
+    add_me(app)
+    if way == "overridden":  # any override sends gateway requests through FastAPI
+        app.dependency_overrides[signed_in] = signed_in
+    path = "/me" if way == "handler" else "/ai/openai/v1/models"
+    with TestClient(app) as client:
+        for number in range(MANY):
+            assert client.get(path, headers=bearer(f"guess-{number}")).status_code == 401
+        assert f"{MANY} wrong client keys or tokens" in caplog.text
+        begun = time.monotonic()
+        assert client.get(path, headers=bearer("guess")).status_code == 401
+        assert time.monotonic() - begun >= quick
+        begun = time.monotonic()
+        assert client.post(CHAT, json=ASK, headers=ALICE).status_code == 200
+        assert time.monotonic() - begun < quick
+
+
+# Queries
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("usage?initiator=alice", "did you mean initiator_id?"),
+        ("usage?Initiator_id=alice", "did you mean initiator_id?"),
+        ("usage?initiator-id=alice", "did you mean initiator_id?"),
+        ("usage?initiator_id=alice&initiator_id=bob", "once only"),
+        ("usage?group=alice", "no such parameter"),
+        ("usage?limit=3", "no such parameter"),
+        ("usage?x=", "no such parameter"),
+        ("interceptions?user=alice", "no such parameter"),
+        ("interceptions?limit=1&limit=2", "once only"),
+        ("interceptions?by=day", "no such parameter"),
+        ("interceptions/export?initator_id=alice", "did you mean initiator_id?"),
+        ("interceptions/some-id?initiator_id=alice", "no such parameter"),
+        ("pool?x", "no such parameter"),
+        ("providers?name=openai", "no such parameter"),
+        ("metrics?name[]=x", "no such parameter"),
+    ],
+)
+def test_a_parameter_that_there_is_not_is_refused(model: Model, query: str, told: str) -> None:
+    """A misspelled filter would answer for everybody."""
+    with TestClient(app_with(model)) as client:
+        answer = client.get(f"/ai/admin/{query}", headers=ADMIN)
+        assert answer.status_code == 422
+        assert told in answer.text
+        assert client.get(f"/ai/admin/{query}").status_code == 401
+
+
+def test_a_reload_takes_no_parameters(model: Model) -> None:
+    """`dry_run=1`, say, would be believed."""
+    with TestClient(app_with(model)) as client:
+        assert client.post("/ai/admin/reload?dry_run=1", headers=ADMIN).status_code == 422
+
+
+def test_parameters_of_the_apps_own_dependencies_are_known(model: Model) -> None:
+    """Whether the admin dependency declares them, a security scheme, or the inclusion of the router."""
+
+    async def operator(key: Annotated[str, Query(alias="operator-key")]) -> None:
+        if key != "k":
+            raise HTTPException(401)
+
+    async def tenant(tenant: str = "") -> None: ...
+
+    app = FastAPI()
+    scheme = APIKeyQuery(name="token", auto_error=False)
+    dependencies = [Depends(tenant), Security(scheme)]
+    app.include_router(model.bridge(admin=operator).router, prefix="/ai", dependencies=dependencies)
+    with TestClient(app) as client:
+        assert client.get("/ai/admin/usage?operator-key=k&tenant=t&token=x&by=day&by=model").status_code == 200
+        assert client.get("/ai/admin/usage?operator-key=k&tenants=t").status_code == 422
+
+
+def test_a_flood_of_parameters_is_answered_briefly(model: Model) -> None:
+    """Ten problems are enough."""
+    with TestClient(app_with(model)) as client:
+        query = "&".join(f"initiator{number}=x" for number in range(3000))
+        answer = client.get(f"/ai/admin/usage?{query}", headers=ADMIN)
+        assert (answer.status_code, len(answer.json()["detail"])) == (422, 10)
