@@ -22,6 +22,10 @@ class Tool:
     tool: str
     description: str
     input_schema: Mapping[str, Any] = field(repr=False)
+    repeatable: bool = False
+    """Whether running it once more does no harm, so that a call that broke off may be repeated."""
+    own_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The tool's own names of properties that the schema has under another one, which all providers take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ class MCPProxyBuilder(Protocol):
     """What an app supplies to give each principal servers of their own. Asked once for each bridge."""
 
     def build(self, principal: Principal) -> Sequence[MCPServer] | Awaitable[Sequence[MCPServer]]:
-        """The principal's servers, each name once. An error here costs the bridge its tools, not its start."""
+        """The principal's servers, each name once, within 10 seconds. An error here costs the bridge its tools, not its
+        start. One that is not async runs on the event loop: it must not wait for anything.
+        """
         ...
 
 

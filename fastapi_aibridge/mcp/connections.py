@@ -1,33 +1,30 @@
-"""What the MCP sessions of all bridges share: one HTTP connection pool and what is known of the servers.
+"""What the MCP sessions of all bridges share: one HTTP client, and what is known of servers and their tools.
 
 Never a session, a credential or a cookie.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import hashlib
 import importlib
 import importlib.util
-import logging
-from collections import Counter
 from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import aiohttp
-import orjson
+from cachetools import LRUCache
 
 from ..errors import AIBridgeError, ConfigurationError
-from ..tools import Tool
+from .background import BackgroundTasks
+from .health import MAX_SERVERS, ServerHealth
+from .http import HTTPClient
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from asyncio import Task
 
-CONNECTIONS_PER_HOST = 512
-"""Calls to one server that run at the same time in this process; more of them wait."""
+    from .catalogue import ToolCatalogue
+
 LISTENERS = 100
 """Standing streams for news of changed tool lists, in all: each costs a socket. Sessions beyond look for themselves."""
 CLOSE_TIMEOUT = 2.0
@@ -52,46 +49,49 @@ class MCPConnections:
     """Entered once for each app, and outlives the bridges. Raises `ConfigurationError` where mcp is not installed."""
 
     def __init__(self, *, listeners: int = LISTENERS) -> None:
+        self.http = HTTPClient()
+        self.health = ServerHealth()
         self._max_listeners = listeners
         # All that changes; sessions change the counters through the methods.
-        self._http: aiohttp.ClientSession | None = None  # __aenter__, __aexit__
-        self._context = contextvars.copy_context()  # of __aenter__, not of whoever happens to need a session first
-        self._tasks: set[asyncio.Task[Any]] = set()  # spawn
-        self._known: WeakValueDictionary[bytes, Tool] = WeakValueDictionary()  # intern
-        self._handshake: set[str] = set()  # URLs of servers of the earlier protocol era
-        self._failing: dict[str, str] = {}  # server: why it failed last, for one line in the log, not thousands
-        self._failures: Counter[str] = Counter()
+        self._entered = AsyncExitStack()
+        self._background: BackgroundTasks | None = None  # __aenter__
+        self._catalogue: ToolCatalogue | None = None  # __aenter__
+        self._handshake: LRUCache[str, None] = LRUCache(MAX_SERVERS)  # URLs of servers of the earlier protocol era
         self._opened = self._closed = self._renewed = self._listeners = 0
 
     async def __aenter__(self) -> Self:
         require_mcp()
-        importlib.import_module(".session", __package__)  # takes long: here rather than in somebody's first request
-        self._context = contextvars.copy_context()
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, ttl_dns_cache=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "fastapi-aibridge", "Accept-Encoding": "identity"},
-            trust_env=False,
-        )
+        # Takes long: here rather than in somebody's first request.
+        self._catalogue = importlib.import_module(".catalogue", __package__).ToolCatalogue(self.health)
+        importlib.import_module(".session", __package__)
+        self._background = BackgroundTasks()
+        await self._entered.enter_async_context(self.http)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._http is not None:
-            await self._http.close()
+        if self._background is not None:
+            await self._background.aclose(CLOSE_TIMEOUT)
+        await self._entered.aclose()
 
     @property
-    def http(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise AIBridgeError("the MCP connections are not open: they live as long as the app's lifespan")
-        return self._http
+    def catalogue(self) -> ToolCatalogue:
+        if self._catalogue is None:
+            raise _not_open()
+        return self._catalogue
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Task[T]:
+        """Run `work` beside whoever asked for it, and beyond: it ends by itself, or with the app."""
+        if self._background is None:
+            work.close()
+            raise _not_open()
+        return self._background.spawn(work)
+
+    @property
+    def working(self) -> int:
+        """Tasks in the background; none while all sessions are idle."""
+        return len(self._background or ())
 
     def stats(self) -> MCPStats:
         return MCPStats(
@@ -99,34 +99,18 @@ class MCPConnections:
             sessions_opened=self._opened,
             sessions_renewed=self._renewed,
             listeners=self._listeners,
-            failures=dict(self._failures),
+            failures=self.health.failures,
         )
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run `work` beside whoever asked for it, and beyond: it ends by itself, or with the app."""
-        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._forget, context=self._context)
-        return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, also if nobody waits
-
-    def intern(self, tool: Tool) -> Tool:
-        """The one object for all tools that are equal to this one: a thousand principals see the same schemas."""
-        key = hashlib.sha256(
-            orjson.dumps([tool.name, tool.server, tool.tool, tool.description, tool.input_schema])
-        ).digest()
-        return self._known.setdefault(key, tool)
 
     def speaks_handshake(self, url: str) -> bool:
         """Whether a server was last seen to know the `initialize` handshake only, so that probing it is no use."""
         return url in self._handshake
 
     def note_era(self, url: str, *, handshake: bool) -> None:
-        (self._handshake.add if handshake else self._handshake.discard)(url)
+        if handshake:
+            self._handshake[url] = None
+        else:
+            self._handshake.pop(url, None)
 
     def take_listener(self) -> bool:
         """Whether one more standing stream may be opened; `drop_listener` gives it back."""
@@ -147,16 +131,9 @@ class MCPConnections:
     def session_closed(self) -> None:
         self._closed += 1
 
-    def failed(self, server: str, reason: str) -> None:
-        """Count a server that did not start, and log it unless the log says so already."""
-        self._failures[server] += 1
-        if self._failing.get(server) != reason:
-            self._failing[server] = reason
-            logger.warning("MCP server %r is left out: %s", server, reason)
 
-    def works(self, server: str) -> None:
-        if self._failing and self._failing.pop(server, None) is not None:
-            logger.info("MCP server %r works again", server)
+def _not_open() -> AIBridgeError:
+    return AIBridgeError("the MCP connections are not open: they live as long as the app's lifespan")
 
 
 def require_mcp() -> None:

@@ -12,43 +12,64 @@ from .problems import MCPProblem
 from .server import MCPServer
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_SESSION_KEY = "{session_key}"
+
+TOKEN_TIMEOUT = 10.0
+"""Seconds that a token provider may take."""
 
 
 class Credentials:
     """The headers of every request. What changes: `_token`, while `_asking` is held."""
 
-    __slots__ = ("_asking", "_headers", "_provider", "_token")
+    __slots__ = ("_asking", "_headers", "_provider", "_token", "left_out")
 
     def __init__(self, server: MCPServer, principal: Principal) -> None:
         key = _plain(principal.session_key or "")
-        self._headers = {name: value.replace("{session_key}", key) for name, value in server.headers.items()}
+        self.left_out = () if key else tuple(name for name, value in server.headers.items() if _SESSION_KEY in value)
+        """Headers that want a session key where the principal has none: an empty one would be a wrong one."""
+        self._headers = {
+            name: value.replace(_SESSION_KEY, key)
+            for name, value in server.headers.items()
+            if name not in self.left_out
+        }
         self._provider = server.token_provider
         self._token: str | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Lock | None = None
+
+    @property
+    def renewable(self) -> bool:
+        """Whether another token may be had for one that was refused."""
+        return self._provider is not None
 
     async def headers(self) -> dict[str, str]:
         """Raises `MCPProblem` where there is no token, or a value that no header may have."""
         headers = dict(self._headers)
         if self._provider is not None:
+            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             headers["Authorization"] = f"Bearer {self._token or await self._ask(None)}"
         if not all(_HEADER_VALUE.fullmatch(value) for value in headers.values()):
             raise MCPProblem("its headers have characters that no header may have")
         return headers
 
     async def renew(self, refused: dict[str, str]) -> bool:
-        """Whether other headers than those that were refused with 401 are worth a try."""
+        """Whether other headers than those that were refused with 401 are worth a try. Raises `MCPProblem`."""
         if self._provider is None:
             return False
         return f"Bearer {await self._ask(refused['Authorization'])}" != refused["Authorization"]
 
     async def _ask(self, refused: str | None) -> str:
         assert self._provider is not None  # noqa: S101 - for the type checker
+        self._asking = self._asking or asyncio.Lock()
         async with self._asking:
             if self._token is None or f"Bearer {self._token}" == refused:
                 try:
-                    self._token = _plain(await self._provider())
+                    async with asyncio.timeout(TOKEN_TIMEOUT):
+                        token = _plain(await self._provider())
                 except Exception as error:  # noqa: BLE001 - the app's code: whatever it raises costs this server only
                     raise MCPProblem(f"its token provider failed with {type(error).__name__}") from None
+                if not token:
+                    raise MCPProblem("its token provider gave no token")
+                self._token = token
             return self._token
 
 

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..principal import Principal
+from ..tool_schemas import restored
 from ..tools import Content, Text, Tool, ToolResult
+from ..visible_text import clean, shown
 from .builder import MCPProxyBuilder
 from .connections import CLOSE_TIMEOUT, MCPConnections, require_mcp
-from .cut import cut
+from .limits import MAX_RESULT, cut
 from .naming import Names
-from .problems import MCPProblem
+from .problems import MCPProblem, ServerError, TooLarge, Unusable
+from .results import content_of
 from .server import MCPServer
 
 if TYPE_CHECKING:
@@ -23,12 +26,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BUILD_TIMEOUT = 10.0
+"""Seconds that an app has to say which servers a principal has."""
 CONNECT_TIMEOUT = 10.0
 """Seconds that each server has to connect and to list its tools."""
 CALL_TIMEOUT = 60.0
 """Seconds that a tool may run."""
-MAX_RESULT = 1024 * 1024
-"""Bytes of text in one result; images and sounds are bounded by the size of a message alone."""
+MAX_SERVERS = 100
+"""Servers of one principal."""
 MAX_ERROR = 2000
 """Characters of a server's own error message."""
 
@@ -42,6 +47,7 @@ class MCPTools:
         principal: Principal,
         connections: MCPConnections,
         *,
+        build_timeout: float = BUILD_TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         call_timeout: float = CALL_TIMEOUT,
         max_result: int = MAX_RESULT,
@@ -49,6 +55,7 @@ class MCPTools:
         self._servers = servers
         self._principal = principal
         self._connections = connections
+        self._build_timeout = build_timeout
         self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._max_result = max_result
@@ -92,11 +99,11 @@ class MCPTools:
         for session, opening in zip(self._opening, openings, strict=True):
             reason = _reason(opening)
             if reason is None:
-                self._connections.works(session.server.name)
+                self._connections.health.works(session.server.name)
                 working.append(session)
             else:
                 self._degraded = True
-                self._connections.failed(session.server.name, reason)
+                self._connections.health.failed(session.server.name, reason)
         self._sessions = tuple(working)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
@@ -106,14 +113,19 @@ class MCPTools:
         content: tuple[Content, ...]
         try:
             content, is_error = await self._call(name, arguments)
+        except ServerError as error:
+            said = clean(error.said, MAX_ERROR) or f"error {error.code}"
+            content = (Text(f"The server refused the call: {said}"),)
+        except (TooLarge, Unusable) as problem:
+            content = (Text(f"The tool may have been run, but what it answered cannot be shown: {problem}."),)
         except MCPProblem as problem:
             content = (Text(f"The tool could not be called: {problem}."),)
         except TimeoutError:
             content = (Text(f"The tool did not answer within {self._call_timeout:g} seconds."),)
         except Exception as error:  # noqa: BLE001 - the model hears of it
-            # Its text may hold what the server sent; that goes to the model, if at all, and never into a log.
-            logger.warning("MCP tool %r failed with %s", name, type(error).__qualname__)
-            content = (Text(_said(error)),)
+            # Its text may hold what the server sent, which must not go into a log.
+            logger.warning("MCP tool %s failed with %s", shown(name), type(error).__qualname__)
+            content = (Text("The tool's answer could not be understood."),)
         return ToolResult(content=cut(content, self._max_result), is_error=is_error, duration=time.monotonic() - began)
 
     async def aclose(self) -> None:
@@ -126,18 +138,32 @@ class MCPTools:
     async def _list_servers(self) -> Sequence[MCPServer]:
         if isinstance(self._servers, Sequence):
             return self._servers
+        # A task of its own: code of the app's that does not even end when it is cancelled is left behind.
+        building = self._connections.spawn(_built(self._servers, self._principal))
         try:
-            built = self._servers.build(self._principal)
-            servers = await built if inspect.isawaitable(built) else built
+            await asyncio.wait((building,), timeout=self._build_timeout)
+            if not building.done():
+                return self._without_servers(f"took longer than {self._build_timeout:g} s")
+            if building.cancelled():
+                return self._without_servers("was cancelled")
+            servers = building.result()
         except Exception as error:  # noqa: BLE001 - the app's code
-            self._degraded = True
-            logger.warning("The app's list of MCP servers failed with %s", type(error).__qualname__)
-            return ()
-        if len({server.name for server in servers}) < len(servers):
+            return self._without_servers(f"failed with {type(error).__qualname__}")
+        finally:
+            building.cancel()
+        unique = {server.name: server for server in reversed(servers)}
+        if len(unique) < len(servers):
             self._degraded = True
             logger.warning("The app's list of MCP servers names one twice; it is left out")
-            return tuple({server.name: server for server in reversed(servers)}.values())
-        return servers
+        if len(unique) > MAX_SERVERS:
+            self._degraded = True
+            logger.warning("The app's list of MCP servers is cut after %d servers", MAX_SERVERS)
+        return sorted(unique.values(), key=lambda server: server.name)[:MAX_SERVERS]
+
+    def _without_servers(self, why: str) -> Sequence[MCPServer]:
+        self._degraded = True
+        logger.warning("The app's list of MCP servers %s: the bridge has no tools", why)
+        return ()
 
     async def _call(self, name: str, arguments: Mapping[str, Any]) -> tuple[tuple[Content, ...], bool]:
         found = next(
@@ -145,12 +171,10 @@ class MCPTools:
         )
         if found is None:
             return (Text(f"There is no tool named {name[:64]!r}."),), True
-        from .flatten import flatten
-
         session, tool = found
         async with asyncio.timeout(self._call_timeout):
-            result = await session.call(tool.tool, arguments)
-        return flatten(result), result.is_error
+            result = await session.call(tool, restored(arguments, tool.own_names))
+        return content_of(result), bool(result.get("isError"))
 
     def _current(self) -> tuple[Tool, ...]:
         parts = tuple(session.tools for session in self._sessions)
@@ -162,6 +186,14 @@ class MCPTools:
         return self._tools
 
 
+async def _built(builder: MCPProxyBuilder, principal: Principal) -> Sequence[MCPServer]:
+    built = builder.build(principal)
+    servers = list(await built if inspect.isawaitable(built) else built)
+    if not all(isinstance(server, MCPServer) for server in servers):
+        raise TypeError("the list holds something that is no MCPServer")
+    return servers
+
+
 def _reason(opening: asyncio.Task[None]) -> str | None:
     """Why a server did not start, None where it did; free of anything that the server or an app said."""
     if opening.cancelled():
@@ -170,11 +202,3 @@ def _reason(opening: asyncio.Task[None]) -> str | None:
     if error is None:
         return None
     return str(error) if isinstance(error, MCPProblem) else f"it failed with {type(error).__qualname__}"
-
-
-def _said(error: Exception) -> str:
-    from mcp.shared.exceptions import MCPError
-
-    if isinstance(error, MCPError):
-        return f"The server refused the call: {error.message[:MAX_ERROR]}"
-    return "The tool answered with something that is no tool result."

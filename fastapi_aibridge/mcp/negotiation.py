@@ -3,79 +3,96 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from mcp import ClientSession, types
-from mcp.shared.exceptions import MCPError
 from mcp_types import UNSUPPORTED_PROTOCOL_VERSION
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
-from pydantic import ValidationError
+from mcp_types.version import (
+    HANDSHAKE_PROTOCOL_VERSIONS,
+    LATEST_HANDSHAKE_VERSION,
+    LATEST_MODERN_VERSION,
+    MODERN_PROTOCOL_VERSIONS,
+)
 
-from .connections import MCPConnections
-from .problems import BrokenOff, MCPProblem, Refused
-from .wire import Wire
+from .dispatcher import HTTPDispatcher
+from .problems import Refused, ServerError, Unusable
+from .protocol import CLIENT_INFO, Protocol, agreed, envelope
 
 PROBE_TIMEOUT = 3.0
 """Seconds that a server has to answer the probe; one that does not know it may well not answer."""
 
-CLIENT_INFO = types.Implementation(name="fastapi-aibridge", version="1")
 
+async def negotiate(dispatcher: HTTPDispatcher, *, handshake_first: bool) -> Protocol:
+    """What the server and we speak. Raises `MCPProblem`.
 
-async def negotiate(url: str, wire: Wire, connections: MCPConnections) -> ClientSession:
-    """A session over `wire` that is ready for requests.
-
-    The server is asked with `server/discover`; whatever shows no later protocol falls back to the handshake. A server
-    that is known to need that is not asked again. Raises `MCPError` and `MCPProblem`.
+    The server is asked with `server/discover`; whatever shows no later protocol falls back to the handshake. One that
+    refuses the handshake by naming later versions is asked once more: it may have been too slow to answer at first.
     """
-    client = ClientSession(dispatcher=wire, client_info=CLIENT_INFO)
+    if not handshake_first and (found := await _discover(dispatcher, LATEST_MODERN_VERSION, PROBE_TIMEOUT)):
+        return found
     try:
-        if connections.speaks_handshake(url):
-            try:
-                await client.initialize()
-            except (MCPError, MCPProblem):
-                connections.note_era(url, handshake=False)
-                raise
-        elif not await _discover(client):
-            await client.initialize()
-            connections.note_era(url, handshake=True)
-    except (ValidationError, RuntimeError):
-        raise BrokenOff("its answer to the handshake is not valid") from None
-    wire.version = client.protocol_version
-    return client
+        return await _initialize(dispatcher)
+    except ServerError as error:
+        version = _shared_version(error)
+        if version is None or (found := await _discover(dispatcher, version, None)) is None:
+            raise
+        return found
 
 
-async def _discover(client: ClientSession) -> bool:
-    version = LATEST_MODERN_VERSION
+async def _initialize(dispatcher: HTTPDispatcher) -> Protocol:
+    params = {"protocolVersion": LATEST_HANDSHAKE_VERSION, "capabilities": {}, "clientInfo": CLIENT_INFO}
+    result = await dispatcher.request("initialize", params, {})
+    version = result.get("protocolVersion")
+    if not isinstance(version, str) or version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        raise Unusable("its answer to the handshake names no version that is known here")
+    protocol = agreed(version, later=False, capabilities=result.get("capabilities"))
+    await dispatcher.notify("notifications/initialized", {}, protocol.stamp("notifications/initialized", {})[1])
+    return protocol
+
+
+async def _discover(dispatcher: HTTPDispatcher, version: str, within: float | None) -> Protocol | None:
+    """None where the server shows nothing of the later protocol."""
     for attempt in range(2):
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                raw = await client.send_discover(version)
-            result = types.DiscoverResult.model_validate(raw)
-        except MCPError as error:
-            if error.code != UNSUPPORTED_PROTOCOL_VERSION:
-                return False
-            supported = _supported(error)
-            shared = [one for one in MODERN_PROTOCOL_VERSIONS if one in supported]
-            if shared and not attempt:
-                version = shared[-1]
-                continue
-            if supported and not any(one in HANDSHAKE_PROTOCOL_VERSIONS for one in supported):
-                raise
-            return False
+            async with asyncio.timeout(within):
+                result = await dispatcher.request("server/discover", *envelope(version, "server/discover", {}))
+        except ServerError as error:
+            shared = _shared_version(error)
+            if shared is None:
+                if error.code == UNSUPPORTED_PROTOCOL_VERSION and _speaks_only_unknown_versions(error):
+                    raise
+                return None
+            if attempt:
+                return None
+            version = shared
+            continue
         except Refused as refused:
             if refused.status in (401, 403):
                 raise
-            return False
-        except (ValidationError, TimeoutError):
-            return False
-        if not any(one in result.supported_versions for one in MODERN_PROTOCOL_VERSIONS):
-            return False
-        client.adopt(result)
-        return True
-    return False
+            return None
+        except TimeoutError:
+            return None
+        supported = _strings(result.get("supportedVersions"))
+        known = [one for one in MODERN_PROTOCOL_VERSIONS if one in supported]
+        return agreed(known[-1], later=True, capabilities=result.get("capabilities")) if known else None
+    return None
 
 
-def _supported(error: MCPError) -> list[str]:
-    try:
-        return types.UnsupportedProtocolVersionErrorData.model_validate(error.data).supported
-    except ValidationError:
-        return []
+def _shared_version(error: ServerError) -> str | None:
+    """The newest version of the later protocol that both sides know, by what a refusal says."""
+    if error.code != UNSUPPORTED_PROTOCOL_VERSION:
+        return None
+    supported = _supported(error)
+    return next((one for one in reversed(MODERN_PROTOCOL_VERSIONS) if one in supported), None)
+
+
+def _speaks_only_unknown_versions(error: ServerError) -> bool:
+    supported = _supported(error)
+    return bool(supported) and not any(one in HANDSHAKE_PROTOCOL_VERSIONS for one in supported)
+
+
+def _supported(error: ServerError) -> list[str]:
+    return _strings(error.data.get("supported")) if isinstance(error.data, dict) else []
+
+
+def _strings(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

@@ -2,9 +2,11 @@
 
 MCPProblem
 ├── Unreachable       no connection could be made: nothing has been sent
-├── SessionUnknown    the server has dropped the session: nothing has been executed
-├── Refused           an HTTP status instead of an answer
-└── BrokenOff         the connection or the answer broke: nobody knows what has been executed
+├── ConnectionBroken  the connection or the answer broke: nobody knows what has been executed
+└── Refused           a whole answer that is not the result
+    ├── ServerError   an error of JSON-RPC; what the server says about it is in `said`
+    ├── Unusable      something that is not the protocol's
+    └── TooLarge      more than we read
 """
 
 from __future__ import annotations
@@ -19,17 +21,41 @@ class Unreachable(MCPProblem):
         super().__init__("it cannot be reached")
 
 
-class SessionUnknown(MCPProblem):
-    def __init__(self) -> None:
-        super().__init__("it has ended the session")
+class ConnectionBroken(MCPProblem):
+    def __init__(self, what: str = "the connection broke off") -> None:
+        super().__init__(what)
 
 
 class Refused(MCPProblem):
-    def __init__(self, status: int) -> None:
-        super().__init__(f"it answered with HTTP status {status}")
+    """`status` is that of HTTP."""
+
+    def __init__(self, status: int, what: str | None = None) -> None:
+        super().__init__(what or f"it answered with HTTP status {status}")
         self.status = status
 
+    def alike(self, other: Refused) -> bool:
+        """Whether two requests were refused in the same way."""
+        return type(self) is type(other) and self.status == other.status
 
-class BrokenOff(MCPProblem):
-    def __init__(self, what: str = "the connection broke off") -> None:
-        super().__init__(what)
+
+class ServerError(Refused):
+    """`said` is the server's own text: for the model that called a tool, never for a log."""
+
+    def __init__(self, status: int, code: int, said: str, data: object = None) -> None:
+        super().__init__(status, f"it answered with error {code}")
+        self.code = code
+        self.said = said
+        self.data = data
+
+    def alike(self, other: Refused) -> bool:
+        return super().alike(other) and isinstance(other, ServerError) and self.code == other.code
+
+
+class Unusable(Refused):
+    def __init__(self, what: str) -> None:
+        super().__init__(200, what)
+
+
+class TooLarge(Refused):
+    def __init__(self, limit: int) -> None:
+        super().__init__(200, f"its answer is larger than {limit} bytes")

@@ -1,4 +1,4 @@
-"""One principal's session with one MCP server: opened, renewed when the server has dropped it, ended.
+"""One principal's session with one MCP server: opened, renewed when the server has lost it, ended.
 
 While it is idle it is a few objects: no task and no socket, but for the stream of a listener.
 """
@@ -11,51 +11,57 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from mcp import ClientSession, types
-from mcp.shared.exceptions import MCPError
-from mcp_types import HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION
-from pydantic import TypeAdapter, ValidationError
+from mcp_types import HEADER_MISMATCH
 
 from ..principal import Principal
 from ..tools import Tool
+from .connection import Connection
 from .connections import CLOSE_TIMEOUT, MCPConnections
 from .credentials import Credentials
+from .dispatcher import HTTPDispatcher
+from .listener import listen
 from .naming import Names
 from .negotiation import negotiate
-from .problems import BrokenOff, MCPProblem, Refused, SessionUnknown, Unreachable
+from .problems import ConnectionBroken, MCPProblem, Refused, ServerError, Unreachable
 from .server import MCPServer
-from .wire import Wire
+from .tool_list import ToolList
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds from the first byte to the list of tools."""
-MAX_PAGES = 100
-"""Pages of one list of tools: a server that never comes to an end is cut off."""
 STALE_AFTER = 60.0
 """Seconds after which a list that may have changed unheard is read again, once somebody uses it."""
+REFRESHES = 5
+"""Readings of a changing list that follow each other at once; later ones wait, each twice as long as the one before."""
+REFRESH_PAUSES = (1.0, 60.0)
+"""Seconds of such a wait, at first and at most."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the attempts to connect for a call: as long as a server may take to restart."""
-LISTEN_PAUSES = (1.0, 60.0)
-"""Seconds before a listener comes back, at first and at most."""
-
-_CALL_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
-    types.CallToolResult | types.InputRequiredResult
-)
-
-
-class Link:
-    """A session as the server knows it: immutable, and replaced when the server forgets it."""
-
-    __slots__ = ("client", "wire")
-
-    def __init__(self, client: ClientSession, wire: Wire) -> None:
-        self.client = client
-        self.wire = wire
+_LET_OTHERS_RUN = 16
+"""Tools that are made at a stretch."""
 
 
 class Session:
-    """Raises `MCPProblem` and `MCPError` where a method does not say otherwise."""
+    """Raises `MCPProblem` where a method does not say otherwise."""
+
+    __slots__ = (
+        "_changed",
+        "_closed",
+        "_connect_timeout",
+        "_connecting",
+        "_connection",
+        "_connections",
+        "_credentials",
+        "_headers",
+        "_listed_at",
+        "_listening",
+        "_names",
+        "_refreshes",
+        "_refreshing",
+        "server",
+        "tools",
+    )
 
     def __init__(
         self,
@@ -73,71 +79,71 @@ class Session:
         self._connect_timeout = connect_timeout
 
         # All that changes.
-        self.tools: tuple[Tool, ...] = ()  # with `_repeatable` and `_listed_at`: _take
-        self._repeatable: frozenset[str] = frozenset()
+        self.tools: tuple[Tool, ...] = ()  # with `_headers` and `_listed_at`: _take
+        self._headers: Mapping[str, Mapping[tuple[str, ...], str]] = _NONE  # by tool: arguments that go into headers
         self._listed_at = 0.0
-        self._link: Link | None = None  # _connect
-        self._connecting: asyncio.Task[Link] | None = None  # _linked
+        self._connection: Connection | None = None  # _connect, _forget
+        self._connecting: asyncio.Task[Connection] | None = None  # _connected
         self._refreshing: asyncio.Task[None] | None = None  # note_change
+        self._refreshes = 0  # note_change: in short succession
         self._changed = False  # a change was announced: note_change, _refresh
         self._listening: asyncio.Task[None] | None = None  # _start_listening
         self._closed = False  # aclose
 
     async def open(self) -> None:
         """Connect and list the tools."""
-        await self._linked(None)
+        for name in self._credentials.left_out:
+            self._connections.health.remark(
+                self.server.name, f"its header {name} is left out for principals that have no session key"
+            )
+        await self._connected(None)
 
-    async def call(self, tool: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+    async def call(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Run a tool. It is run again only where it surely has not been executed, or where the server says that
         repeating it does no harm.
         """
-        request = types.CallToolRequest(params=types.CallToolRequestParams(name=tool, arguments=dict(arguments)))
-        stale: Link | None = None
+        lost: Connection | None = None
         pauses = iter(PAUSES)
-        again = False  # a second attempt was made that is not about reaching the server
+        listed_again = repeated = False
         while True:
-            link: Link | None = None
+            connection: Connection | None = None
             try:
-                link = await self._linked(stale)
-                result = await link.client.send_request(request, _CALL_RESULT)
+                connection = await self._connected(lost)
+                result = await connection.call(tool.tool, arguments, self._headers.get(tool.tool, {}))
                 break
-            except (Unreachable, Refused, BrokenOff) as problem:
-                if not _surely_not_executed(problem, link):
-                    if again or tool not in self._repeatable:
-                        raise
-                    again = True
-                elif (pause := next(pauses, None)) is not None:
+            except MCPProblem as problem:
+                if _has_not_begun(problem, connection) and (pause := next(pauses, None)) is not None:
                     await asyncio.sleep(pause)
-                else:
+                    continue
+                if connection is None:
                     raise
-            except SessionUnknown:
-                if stale is not None or link is None:
-                    raise
-                stale = link
-            except MCPError as error:
-                if again or link is None:
-                    raise
-                again = True
-                if error.code == UNSUPPORTED_PROTOCOL_VERSION:
-                    stale = link
-                elif error.code == HEADER_MISMATCH:
-                    self._take(await self._list(link))  # what has to go into headers is learnt from the list
-                else:
-                    raise
-        if self._refreshing is not None:
+                if _code(problem) == HEADER_MISMATCH and not listed_again:
+                    listed_again = True  # what has to go into headers is learnt from the list
+                    await self._take(await connection.list_tools(self.server.offers))
+                    continue
+                if lost is None and isinstance(problem, Refused):
+                    alike = await self._has_lost(connection, problem)
+                    if alike is not None:
+                        lost = connection
+                        if alike or tool.repeatable:
+                            continue
+                        self._forget(connection)
+                elif isinstance(problem, ConnectionBroken) and not repeated and tool.repeatable:
+                    repeated = True
+                    continue
+                raise
+        if self._refreshing is not None and self._refreshes <= REFRESHES:
             # The tool changed the list of tools: whoever reads it next, after this answer, sees the new one.
             await asyncio.wait((self._refreshing,), timeout=self._connect_timeout)
-        if isinstance(result, types.InputRequiredResult):
-            raise MCPProblem("the tool asks for input, which nobody here can give")
         return result
 
     def used(self) -> None:
         """Somebody reads the tools: see whether they are still the right ones, where no listener tells."""
-        link = self._link
+        connection = self._connection
         if (
-            link is not None
+            connection is not None
             and self._listening is None
-            and _announces_changes(link)
+            and connection.announces_changes
             and time.monotonic() - self._listed_at > STALE_AFTER
         ):
             self.note_change()
@@ -148,7 +154,11 @@ class Session:
             return
         self._changed = True
         if self._refreshing is None:
-            self._refreshing = self._connections.spawn(self._refresh())
+            shortest, longest = REFRESH_PAUSES
+            self._refreshes = self._refreshes + 1 if time.monotonic() - self._listed_at < longest else 1
+            doublings = min(self._refreshes - REFRESHES - 1, 10)
+            pause = min(shortest * 2**doublings, longest) if doublings >= 0 else 0.0
+            self._refreshing = self._connections.spawn(self._refresh(pause))
 
     async def aclose(self) -> None:
         """End the session on the server, within `CLOSE_TIMEOUT`. Raises nothing."""
@@ -161,164 +171,150 @@ class Session:
             # The server may have opened a session that we do not know of yet.
             await asyncio.wait((connecting,), timeout=CLOSE_TIMEOUT / 2)
             connecting.cancel()
-        link, self._link = self._link, None
-        if link is not None:
-            await self._end(link)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._connections.session_closed()
+            await connection.end()
 
     # Connecting
 
-    async def _linked(self, stale: Link | None) -> Link:
-        """The session, another one than `stale`. One task connects, whoever waits or stops waiting."""
+    async def _connected(self, lost: Connection | None) -> Connection:
+        """The session, another one than `lost`. One task connects, whoever waits or stops waiting."""
         if self._closed:
             raise MCPProblem("its session has been closed")
-        if self._link is not None and self._link is not stale:
-            return self._link
+        if self._connection is not None and self._connection is not lost:
+            return self._connection
         if self._connecting is None:
-            self._connecting = self._connections.spawn(self._connect(renewal=stale is not None))
+            self._connecting = self._connections.spawn(self._connect(renewal=lost is not None))
         connecting = self._connecting
         await asyncio.wait((connecting,))
         if connecting.cancelled():
             raise MCPProblem("its session has been closed")
         return connecting.result()
 
-    async def _connect(self, *, renewal: bool) -> Link:
-        wire = Wire(self.server.url, self._credentials, self._connections, self.note_change)
+    async def _connect(self, *, renewal: bool) -> Connection:
+        url = self.server.url
+        dispatcher = HTTPDispatcher(url, self._credentials, self._connections, self.note_change)
+        known = self._connections.speaks_handshake(url)
         try:
             async with asyncio.timeout(self._connect_timeout):
-                client = await negotiate(self.server.url, wire, self._connections)
-                link = Link(client, wire)
-                listed = await self._list(link)
+                protocol = await negotiate(dispatcher, handshake_first=known)
+                connection = Connection(dispatcher, protocol)
+                listed = await connection.list_tools(self.server.offers)
+            await self._take(listed)
             if self._closed:
                 raise MCPProblem("its session has been closed")
         except BaseException as error:
-            await wire.end()
+            if known:
+                self._connections.note_era(url, handshake=False)
+            await dispatcher.end({})
             if isinstance(error, TimeoutError):
                 raise MCPProblem(f"it did not connect within {self._connect_timeout:g} s") from None
             raise
         finally:
             self._connecting = None
-        if self._link is not None:
+        self._connections.note_era(url, handshake=not protocol.later)
+        if self._connection is not None:
             self._connections.session_closed()
         self._connections.session_opened()
         if renewal:
             self._connections.session_renewed()
-        self._link = link
-        self._take(listed)
-        self._start_listening(link)
-        return link
+        self._connection = connection
+        self._start_listening(connection)
+        return connection
 
-    async def _end(self, link: Link) -> None:
-        self._connections.session_closed()
-        await link.wire.end()
+    async def _has_lost(self, connection: Connection, refused: Refused) -> bool | None:
+        """Whether the server has lost the session of a request that it refused, None where it has not.
+
+        There are many ways to say so. If the server refuses what it has answered before, it has lost it. True: it
+        refuses that in the same way, so that what was asked for has not been begun.
+        """
+        if connection is not self._connection:
+            return refused.status not in _SPOKEN_FOR_ANOTHER  # somebody else has found out that it is lost
+        if refused.status in (404, 410) and connection.has_session:
+            return True
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await connection.probe()
+        except Refused as other:
+            return refused.alike(other) and refused.status not in _SPOKEN_FOR_ANOTHER
+        except (MCPProblem, TimeoutError):
+            pass
+        return None
+
+    def _forget(self, connection: Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self._connections.session_closed()
 
     # The list of tools
 
-    async def _list(self, link: Link) -> list[types.Tool]:
-        """All pages."""
-        tools: list[types.Tool] = []
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            params = types.PaginatedRequestParams(cursor=cursor) if cursor is not None else None
-            try:
-                if link.wire.session_id is None:
-                    # Also notes which arguments have to be repeated in headers, which the later protocol may ask for.
-                    page = await link.client.list_tools(params=params)
-                else:
-                    page = await link.client.send_request(types.ListToolsRequest(params=params), types.ListToolsResult)
-            except ValidationError:
-                raise BrokenOff("its list of tools is not valid") from None
-            tools += page.tools
-            if page.next_cursor is None or page.next_cursor == cursor:
-                break
-            cursor = page.next_cursor
-        return tools
-
-    def _take(self, listed: list[types.Tool]) -> None:
-        tools: dict[str, Tool] = {}
-        repeatable = set()
-        for one in listed:
-            if one.name in tools or not self.server.offers(one.name):
-                continue
-            tools[one.name] = self._connections.intern(
-                Tool(
-                    name=self._names.name(self.server.name, one.name),
-                    server=self.server.name,
-                    tool=one.name,
-                    description=one.description or one.title or "",
-                    input_schema=one.input_schema,
-                )
-            )
-            hints = one.annotations
-            if hints is not None and (hints.read_only_hint or hints.idempotent_hint):
-                repeatable.add(one.name)
-        ordered = tuple(tools[name] for name in sorted(tools))
+    async def _take(self, listed: ToolList) -> None:
+        catalogue = self._connections.catalogue
+        tools = []
+        made = 0
+        for name in sorted(listed.tools):
+            tool, new = catalogue.tool(self.server.name, self._names.name(self.server.name, name), listed.tools[name])
+            tools.append(tool)
+            made += new
+            if new and made % _LET_OTHERS_RUN == 0:
+                await asyncio.sleep(0)
+        ordered = tuple(tools)
         if ordered != self.tools:
             self.tools = ordered
-        self._repeatable = frozenset(repeatable)
+        self._headers = {name: one.headers for name, one in listed.tools.items() if one.headers} or _NONE
         self._listed_at = time.monotonic()
+        self._connections.health.remark(self.server.name, *listed.remarks)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, pause: float) -> None:
         try:
-            while self._changed:
-                self._changed = False
-                self._listed_at = time.monotonic()  # tried: not again at once
-                async with asyncio.timeout(self._connect_timeout):
-                    link = await self._linked(None)
-                    try:
-                        self._take(await self._list(link))
-                    except SessionUnknown:
-                        await self._linked(link)
-        except (MCPProblem, MCPError, TimeoutError) as error:
+            await asyncio.sleep(pause)
+            self._changed = False
+            self._listed_at = time.monotonic()  # tried: not again at once
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await self._connected(None)
+                try:
+                    await self._take(await connection.list_tools(self.server.offers))
+                except Refused:
+                    await self._connected(connection)
+        except (MCPProblem, TimeoutError) as error:
             logger.debug("MCP server %r: its tools stay as they were: %s", self.server.name, type(error).__name__)
         finally:
             self._refreshing = None
+        if self._changed:
+            self.note_change()
 
     # Listening
 
-    def _start_listening(self, link: Link) -> None:
-        if self._listening is None and _announces_changes(link) and self._connections.take_listener():
+    def _start_listening(self, connection: Connection) -> None:
+        if self._listening is None and connection.announces_changes and self._connections.take_listener():
             self._listening = self._connections.spawn(self._listen())
 
     async def _listen(self) -> None:
-        """Keep a stream open on which the server announces changes, as long as it lets us."""
-        pause, longest = LISTEN_PAUSES
         try:
-            while True:
-                began = time.monotonic()
-                try:
-                    await self._listen_once(await self._linked(None))
-                except (Refused, MCPError):
-                    return  # it announces changes, but nobody may listen
-                except MCPProblem:
-                    pass
-                if time.monotonic() - began > longest:
-                    pause = LISTEN_PAUSES[0]
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
-                self.note_change()  # who knows what was missed; it also renews a session that has ended
-                if self._refreshing is not None:
-                    await asyncio.wait((self._refreshing,))
+            await listen(lambda: self._connected(None), self._refreshed)
         finally:
             self._listening = None
             self._connections.drop_listener()
 
-    async def _listen_once(self, link: Link) -> None:
-        if link.wire.session_id is not None:
-            await link.wire.listen()
-            return
-        params = types.SubscriptionsListenRequestParams(notifications=types.SubscriptionFilter(tools_list_changed=True))
-        await link.client.send_request(types.SubscriptionsListenRequest(params=params), types.EmptyResult)
+    async def _refreshed(self) -> None:
+        """The list is read again; a session that has been lost is renewed by that."""
+        self.note_change()
+        if self._refreshing is not None:
+            await asyncio.wait((self._refreshing,))
 
 
-def _surely_not_executed(problem: MCPProblem, link: Link | None) -> bool:
-    """Whether the tool has not begun: there was no session yet, no connection, or the server has no time (503)."""
+_NONE: Mapping[str, Any] = {}
+_SPOKEN_FOR_ANOTHER = (502, 504)
+"""Statuses of somebody in between, who does not know what has been executed."""
+
+
+def _has_not_begun(problem: MCPProblem, connection: Connection | None) -> bool:
+    """Whether the tool surely has not begun and may yet: no session or connection so far, or no time (503)."""
     if isinstance(problem, Refused):
-        return problem.status == 503
-    return link is None or isinstance(problem, Unreachable)
+        return problem.status == 503 or (connection is None and problem.status >= 500)
+    return isinstance(problem, Unreachable) or (connection is None and isinstance(problem, ConnectionBroken))
 
 
-def _announces_changes(link: Link) -> bool:
-    capabilities = link.client.server_capabilities
-    if capabilities is None or capabilities.tools is None or not capabilities.tools.list_changed:
-        return False
-    return link.wire.session_id is not None or link.client.discover_result is not None
+def _code(problem: MCPProblem) -> int | None:
+    return problem.code if isinstance(problem, ServerError) else None

@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.gateway.server import served_in_thread
 
 PIXEL = base64.b64encode(b"\x89PNG not really").decode()
+ARCHIVE = base64.b64encode(b"PK\x03\x04 not really").decode()
+BEEP = base64.b64encode(b"RIFF\x04\x00\x00\x00WAVE").decode()
 
 
 class _Announcing(Server[Any]):
@@ -237,7 +239,7 @@ class ToolServer:
                     content=[
                         text(text="Look:"),
                         types.ImageContent(data=PIXEL, mime_type="image/png"),
-                        types.AudioContent(data=PIXEL, mime_type="audio/wav"),
+                        types.AudioContent(data=BEEP, mime_type="audio/wav"),
                     ]
                 )
             case "structured":
@@ -245,7 +247,7 @@ class ToolServer:
             case "resources":
                 contents = types.TextResourceContents(uri="file:///a.txt", text="embedded")
                 image = types.BlobResourceContents(uri="file:///a.png", blob=PIXEL, mime_type="image/png")
-                archive = types.BlobResourceContents(uri="file:///a.zip", blob=PIXEL, mime_type="application/zip")
+                archive = types.BlobResourceContents(uri="file:///a.zip", blob=ARCHIVE, mime_type="application/zip")
                 return types.CallToolResult(
                     content=[
                         types.EmbeddedResource(resource=contents),

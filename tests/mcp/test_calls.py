@@ -13,7 +13,7 @@ from fastapi_aibridge.tools import Audio, Image, Text
 from tests.waiting import until
 
 from .conftest import Start
-from .servers import PIXEL, ToolServer
+from .servers import BEEP, PIXEL, ToolServer
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ async def test_every_kind_of_content_arrives(server: ToolServer, start: Start) -
     """Images and sounds stay what they are; structured content, resources and links become text."""
     tools = await start(server)
     picture = await tools.call("bmcp_box_picture", {})
-    assert picture.content == (Text("Look:"), Image(PIXEL, "image/png"), Audio(PIXEL, "audio/wav"))
+    assert picture.content == (Text("Look:"), Image(PIXEL, "image/png"), Audio(BEEP, "audio/wav"))
     assert (await tools.call("bmcp_box_structured", {})).content == (Text('{"degrees":22}'),)
     assert (await tools.call("bmcp_box_resources", {})).content == (
         Text("embedded"),

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
+from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools, listener
 from fastapi_aibridge.mcp import session as sessions
 from tests.waiting import until
 
@@ -58,7 +58,7 @@ async def test_tools_that_go_away_are_gone(start: Start) -> None:
 @pytest.mark.parametrize("handshake", [True, False])
 async def test_a_listener_comes_back(start: Start, monkeypatch: pytest.MonkeyPatch, handshake: bool) -> None:
     """After a restart the list is read again, on a new session, and announcements are heard again."""
-    monkeypatch.setattr(sessions, "LISTEN_PAUSES", (0.05, 0.2))
+    monkeypatch.setattr(listener, "PAUSES", (0.05, 0.2))
     with ToolServer(handshake=handshake, announcing=True) as server:
         tools = await start(server)
         await until(lambda: server.listeners == 1)

@@ -73,8 +73,8 @@ async def test_a_forgotten_session_is_renewed(start: Start) -> None:
     with everything() as url:
         tools = await start(MCPServer(name="everything", url=url))
         session = tools._sessions[0]
-        link = session._link
-        assert link is not None
-        await link.wire.end()
+        connection = session._connection
+        assert connection is not None
+        await connection.end()
         assert (await tools.call("bmcp_everything_echo", {"message": "hi"})).text == "Echo: hi"
-        assert session._link is not link
+        assert session._connection is not connection

@@ -65,4 +65,4 @@ async def test_many_bridges_leave_nothing_behind(connections: MCPConnections) ->
         await asyncio.gather(*(tools.aclose() for tools in bridges))
         assert not server.open_sessions
         assert server.opened == 200
-        await until(lambda: not connections._tasks)
+        await until(lambda: not connections.working)

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 from mcp import types
 
-from fastapi_aibridge.mcp.cut import cut
-from fastapi_aibridge.mcp.flatten import flatten
+from fastapi_aibridge.mcp.limits import cut
+from fastapi_aibridge.mcp.results import content_of
 from fastapi_aibridge.tools import Image, Text
 
 
 def result(*texts: str, structured: Any = None) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(text=text) for text in texts], structured_content=structured)
+
+
+def dumped(result: types.CallToolResult) -> dict[str, Any]:
+    return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 @pytest.mark.parametrize(
@@ -30,15 +34,15 @@ def result(*texts: str, structured: Any = None) -> types.CallToolResult:
 )
 def test_structured_content_is_told_once(texts: list[str], structured: Any, expected: list[str]) -> None:
     """Structured content becomes JSON text unless the server sent a text that says the same."""
-    assert flatten(result(*texts, structured=structured)) == tuple(map(Text, expected))
+    assert content_of(dumped(result(*texts, structured=structured))) == tuple(map(Text, expected))
 
 
 def test_text_blobs_are_decoded() -> None:
     """A resource that is text in base64 is shown as text; one that is not is described."""
-    for blob, text in (("aGk=", "hi"), ("/w==", "[Resource file:///x, text/plain, 3 bytes, is not shown.]")):
+    for blob, text in (("aGk=", "hi"), ("/w==", "[Resource file:///x, text/plain, 1 bytes, is not shown.]")):
         resource = types.BlobResourceContents(uri="file:///x", blob=blob, mime_type="text/plain")
         content = types.CallToolResult(content=[types.EmbeddedResource(resource=resource)])
-        assert flatten(content) == (Text(text),)
+        assert content_of(dumped(content)) == (Text(text),)
 
 
 def test_long_text_is_cut_with_a_note() -> None:

@@ -83,7 +83,7 @@ async def test_an_answer_in_two_streams_is_read_to_its_end(start: Start) -> None
 
 async def breaking(tools: MCPTools) -> None:
     """Reset every connection that is in use."""
-    connector = tools._connections.http.connector
+    connector = tools._connections.http._session.connector  # type: ignore[union-attr]
     assert connector is not None
     for connection in tuple(connector._acquired):
         assert connection.transport is not None
@@ -120,7 +120,7 @@ async def test_closing_from_another_task_while_starting(connections: MCPConnecti
         await MCPTools(servers, Principal("alice"), connections).aclose()
         assert not server.open_sessions
         assert connections.stats().sessions_open == 0
-        await until(lambda: not connections._tasks)
+        await until(lambda: not connections.working)
 
 
 async def test_idle_sessions_hold_no_task(
@@ -129,8 +129,8 @@ async def test_idle_sessions_hold_no_task(
     """A session that nobody uses is no task, and connections are shared."""
     for _ in range(5):
         await start(handshake_server)
-    await until(lambda: not connections._tasks)
-    assert len(connections.http.connector._conns) == 1  # type: ignore[union-attr]
+    await until(lambda: not connections.working)
+    assert len(connections.http._session.connector._conns) == 1  # type: ignore[union-attr]
     assert handshake_server.methods.count("GET") == 0
 
 

@@ -1,0 +1,239 @@
+"""Messages to and from one MCP server over HTTP, without tasks or sockets while idle.
+
+Streamable HTTP is one POST for each message, so nothing has to run beside a session to hold one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from mcp_types import METHOD_NOT_FOUND
+
+from .connections import CLOSE_TIMEOUT, MCPConnections
+from .cookies import Cookies
+from .credentials import Credentials
+from .http import HTTPResponse
+from .incoming import MAX_MESSAGE, Incoming
+from .problems import ConnectionBroken, MCPProblem, Refused, ServerError, Unusable
+
+MAX_ERROR_BODY = 64 * 1024
+"""Bytes of an error's body that are read."""
+MAX_SESSION_ID = 1024
+RESUMPTIONS = 3
+"""How often an answer that broke off is asked for again."""
+MAX_ANSWERING = 8
+"""Requests of a server that are being answered at once; more are not."""
+
+_SESSION_ID = "Mcp-Session-Id"
+_NOT_CANCELLED = ("initialize", "server/discover")
+"""Which the protocol forbids to cancel."""
+
+
+class HTTPDispatcher:
+    """One session's messages. What changes: `session_id` with the answer to `initialize`, the cookies with any."""
+
+    __slots__ = ("_answering", "_changed", "_connections", "_cookies", "_credentials", "_ids", "_url", "session_id")
+
+    def __init__(
+        self, url: str, credentials: Credentials, connections: MCPConnections, changed: Callable[[], None]
+    ) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._connections = connections
+        self._changed = changed
+        self._ids = itertools.count(1)
+        self._answering = 0
+        self._cookies: Cookies | None = None  # made with the first one
+        self.session_id: str | None = None
+
+    async def request(self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        """The result of one request. Raises `MCPProblem`."""
+        number = next(self._ids)
+        message: dict[str, Any] = {"jsonrpc": "2.0", "id": number, "method": method}
+        if params:
+            message["params"] = params
+        try:
+            reply = await self._ask(message, number, headers)
+        except asyncio.CancelledError:
+            # With a session, hanging up is no cancellation. Without one (the later protocol) it is.
+            if self.session_id is not None and method not in _NOT_CANCELLED:
+                params = {"requestId": number}
+                self._connections.spawn(self._briefly(self.notify("notifications/cancelled", params, headers)))
+            raise
+        if reply.get("error") is not None:
+            raise _error_of(200, reply["error"])
+        result = reply.get("result")
+        if not isinstance(result, dict):
+            raise Unusable("its answer has no result")
+        return result
+
+    async def notify(self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        """Raises `MCPProblem`."""
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+        if params:
+            message["params"] = params
+        async with self._send("POST", headers, message):
+            pass
+
+    async def listen(self, headers: Mapping[str, str]) -> None:
+        """Read what a server with a session has to say of its own accord, until it ends that. Raises `MCPProblem`."""
+        async with self._send("GET", headers) as response:
+            await self._read_events(response, self._incoming(None))
+
+    async def end(self, headers: Mapping[str, str]) -> None:
+        """End the session on the server, as far as it lets us, in a bounded time."""
+        if self.session_id is not None:
+            await self._briefly(self._delete(headers))
+
+    async def _delete(self, headers: Mapping[str, str]) -> None:
+        async with self._send("DELETE", headers):
+            pass
+
+    async def _briefly(self, work: Any) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await work
+        except (MCPProblem, TimeoutError):
+            pass
+
+    # Requests of the server
+
+    def _incoming(self, number: int | None) -> Incoming:
+        return Incoming(number, self._asked, self._changed)
+
+    def _asked(self, number: object, method: object) -> None:
+        if self._answering < MAX_ANSWERING:
+            self._answering += 1
+            self._connections.spawn(self._answer(number, method))
+
+    async def _answer(self, number: object, method: object) -> None:
+        """We are there, and that is all that we offer."""
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
+        if method == "ping":
+            answer["result"] = {}
+        else:
+            answer["error"] = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
+        try:
+            await self._briefly(self._post(answer))
+        finally:
+            self._answering -= 1
+
+    async def _post(self, message: Mapping[str, Any]) -> None:
+        async with self._send("POST", {}, message):
+            pass
+
+    # HTTP
+
+    async def _ask(self, message: dict[str, Any], number: int, headers: Mapping[str, str]) -> dict[str, Any]:
+        incoming = self._incoming(number)
+        async with self._send("POST", headers, message) as response:
+            if message["method"] == "initialize":
+                self.session_id = _session_id(response)
+            if response.content_type != "text/event-stream":
+                # Some servers answer in JSON and label it otherwise, or not at all.
+                reply = incoming.message(await response.body(MAX_MESSAGE))
+                if reply is None:
+                    raise Unusable("its answer belongs to another request")
+                return reply
+            reply = await self._read_reply(response, incoming)
+        for _ in range(RESUMPTIONS):
+            if reply is not None:
+                return reply
+            # Servers may end a stream early and hand out the rest later; so they number their events.
+            if incoming.last_id is None:
+                break
+            await asyncio.sleep(incoming.retry)
+            async with self._send("GET", {**headers, "Last-Event-ID": incoming.last_id}) as response:
+                reply = await self._read_reply(response, incoming)
+        if reply is None:
+            raise ConnectionBroken("its answer broke off")
+        return reply
+
+    async def _read_reply(self, response: HTTPResponse, incoming: Incoming) -> dict[str, Any] | None:
+        try:
+            return await self._read_events(response, incoming)
+        except ConnectionBroken:
+            if incoming.last_id is None:
+                raise
+            return None
+
+    async def _read_events(self, response: HTTPResponse, incoming: Incoming) -> dict[str, Any] | None:
+        if response.content_type != "text/event-stream":
+            raise Unusable("it answered with something that is not an event stream")
+        return await incoming.stream(response.read_some)
+
+    @asynccontextmanager
+    async def _send(
+        self, method: str, headers: Mapping[str, str], message: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[HTTPResponse]:
+        """One HTTP request with the credentials and the session's headers; its response has a good status."""
+        own = {"Accept": "text/event-stream" if method == "GET" else "application/json, text/event-stream"}
+        if self.session_id is not None:
+            own[_SESSION_ID] = self.session_id
+        body = None
+        if message is not None:
+            own["Content-Type"] = "application/json"
+            try:
+                body = orjson.dumps(message)
+            except TypeError:
+                raise MCPProblem("the arguments cannot be written as JSON") from None
+        response = await self._request(method, {**own, **headers}, body)
+        try:
+            if not 200 <= response.status < 300:
+                raise await _refusal(response)
+            yield response
+        except BaseException:
+            response.close()  # to a server of the later protocol this cancels the request
+            raise
+        response.release(self._connections.spawn)
+
+    async def _request(self, method: str, headers: dict[str, str], body: bytes | None) -> HTTPResponse:
+        for attempt in range(2):
+            credentials = await self._credentials.headers()
+            all_headers = {**credentials, **headers}
+            if self._cookies is not None:
+                all_headers["Cookie"] = "; ".join(filter(None, (credentials.get("Cookie"), self._cookies.header)))
+            response = await self._connections.http.request(method, self._url, all_headers, body)
+            if set_cookies := response.headers("Set-Cookie"):
+                self._cookies = self._cookies or Cookies()
+                self._cookies.read(set_cookies)
+            if response.status != 401 or attempt or not self._credentials.renewable:
+                break
+            response.close()
+            if not await self._credentials.renew(credentials):
+                raise Refused(401)
+        return response
+
+
+def _session_id(response: HTTPResponse) -> str | None:
+    value = response.header(_SESSION_ID)
+    if value is not None and (len(value) > MAX_SESSION_ID or not value.isascii() or not value.isprintable()):
+        raise Unusable("its session id is none that a header may have")
+    return value
+
+
+async def _refusal(response: HTTPResponse) -> Refused:
+    """Why a request was refused, as far as the server says so in the protocol's own words."""
+    try:
+        answer = orjson.loads(await response.body(MAX_ERROR_BODY))
+    except (MCPProblem, ValueError):
+        return Refused(response.status)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return _error_of(response.status, error) if isinstance(error, dict) else Refused(response.status)
+
+
+def _error_of(status: int, error: object) -> ServerError:
+    if not isinstance(error, dict):
+        return ServerError(status, 0, error if isinstance(error, str) else "")
+    code, said = error.get("code"), error.get("message")
+    return ServerError(
+        status,
+        code if isinstance(code, int) and abs(code) < 2**31 else 0,
+        said if isinstance(said, str) else "",
+        error.get("data"),
+    )

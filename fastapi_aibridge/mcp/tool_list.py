@@ -1,0 +1,105 @@
+"""A server's list of tools: read leniently, one by one, and within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
+
+from ..visible_text import clean, shown
+
+MAX_TOOLS = 512
+MAX_SIZE = 1024 * 1024
+"""Bytes of all definitions together."""
+MAX_NAME = 128
+"""Characters; what the specification allows. The patterns of the settings are searched for in it."""
+MAX_DESCRIPTION = 16 * 1024
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTool:
+    """One tool as its server lists it."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    encoded_schema: bytes
+    repeatable: bool
+    """The server says that running it once more does no harm."""
+    headers: Mapping[tuple[str, ...], str]
+    """Arguments that the later protocol wants in headers, too: the path of each, and its header."""
+
+
+class ToolList:
+    """What the pages of a list come to. A tool that is not usable costs itself alone."""
+
+    def __init__(self, offers: Callable[[str], bool], *, later: bool) -> None:
+        self._offers = offers
+        self._later = later
+        self._size = 0
+        self.full = False
+        self.tools: dict[str, ListedTool] = {}
+        self.remarks: list[str] = []
+
+    def add(self, page: Mapping[str, Any]) -> None:
+        """The tools of one page, those aside that the patterns of the settings do not let through."""
+        listed = page.get("tools")
+        if not isinstance(listed, list):
+            self.remarks.append("a page of its tools has none")
+            return
+        for number, one in enumerate(listed):
+            if self.full:
+                return
+            name = one.get("name") if isinstance(one, dict) else None
+            if not isinstance(name, str) or not name:
+                self.remarks.append(f"the tool at place {number} has no name and is left out")
+            elif len(name) > MAX_NAME:
+                self.remarks.append(f"its tool {shown(name)} is left out: a name has at most {MAX_NAME} characters")
+            elif name not in self.tools and self._offers(name):
+                self._add(name, one)
+
+    def _add(self, name: str, one: Mapping[str, Any]) -> None:
+        schema = one.get("inputSchema")
+        if schema is None:
+            schema = {"type": "object", "properties": {}}
+            self.remarks.append(f"its tool {shown(name)} has no schema: it is offered without parameters")
+        problem = "its schema is no object" if not isinstance(schema, dict) else None
+        if problem is None and self._later and find_invalid_x_mcp_header(schema) is not None:
+            problem = "its x-mcp-header are not valid, and the protocol says to drop it then"
+        try:
+            encoded = orjson.dumps(schema)
+        except TypeError:
+            encoded, problem = b"", "its schema is nested too deeply"
+        if problem is not None:
+            self.remarks.append(f"its tool {shown(name)} is left out: {problem}")
+            return
+        description = clean(one.get("description") or _title(one), MAX_DESCRIPTION)
+        self._size += len(encoded) + len(description) + len(name)
+        if len(self.tools) == MAX_TOOLS or self._size > MAX_SIZE:
+            self.full = True
+            limit = f"{MAX_TOOLS} tools and {MAX_SIZE} bytes"
+            self.remarks.append(f"its tool {shown(name)} and all behind it are left out: {limit} are read at most")
+            return
+        self.tools[name] = ListedTool(
+            name=name,
+            description=description,
+            schema=schema,
+            encoded_schema=encoded,
+            repeatable=_repeatable(one.get("annotations")),
+            headers=x_mcp_header_map(schema) if self._later else {},
+        )
+
+
+def _title(tool: Mapping[str, Any]) -> object:
+    annotations = tool.get("annotations")
+    return tool.get("title") or (annotations.get("title") if isinstance(annotations, dict) else None)
+
+
+def _repeatable(annotations: object) -> bool:
+    return isinstance(annotations, dict) and (
+        annotations.get("readOnlyHint") is True or annotations.get("idempotentHint") is True
+    )
