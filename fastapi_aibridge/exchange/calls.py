@@ -23,7 +23,7 @@ from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
 
 _UNAVAILABLE = {503, 504, 529}
 """What a breaker counts. 429 is no failure: it says how long to wait."""
-_UP = "x-aibridge-retry-count"
+_UP = b"x-aibridge-retry-count"
 """Tells the upstream that the gateway has tried before. `X-Stainless-Retry-Count` stays what the client's SDK says."""
 _ATTEMPTS = "x-aibridge-attempts"
 _LAST_WORD = "x-should-retry"
@@ -40,7 +40,7 @@ class UpstreamRequest:
     method: str
     target: bytes
     """Path and query, below the provider's origin."""
-    headers: list[tuple[str, str]]
+    headers: list[tuple[bytes, bytes]]
     body: bytes
     credential: Credential
     """Who pays: the next key takes the place of one that is limited or rejected."""
@@ -114,14 +114,14 @@ class UpstreamCaller:
     ) -> UpstreamResponse | GatewayError:
         headers = provider.with_own_headers(request.headers, request.credential, principal)
         if number > 1:
-            headers.append((_UP, str(number - 1)))
+            headers.append((_UP, b"%d" % (number - 1)))
         breakers, route, model = provider.breakers, request.route, request.model
         try:
             response = await self._client.send(
                 provider.origin,
                 request.method,
                 request.target,
-                [(name.encode(), value.encode()) for name, value in headers],
+                headers,
                 request.body,
                 provider.limits,
             )

@@ -306,9 +306,9 @@ class Exchange:
         headers = self._engine.request_headers.going_up(self._scope["headers"], own_account=credential.kind == "byok")
         # A stream comes as it is: whole events can be cut, and an error event added, only where nothing is compressed.
         compressed = not request.streaming and accepts_gzip(self._header("accept-encoding"))
-        headers.append(("accept-encoding", "gzip" if compressed else "identity"))
+        headers.append((b"accept-encoding", b"gzip" if compressed else b"identity"))
         if b"content-encoding" in self._headers:
-            headers = [pair for pair in headers if pair[0] != "content-encoding"]
+            headers = [pair for pair in headers if pair[0] != b"content-encoding"]
         target = provider.target(self._raw_path, self._scope["query_string"])
         outgoing = UpstreamRequest(
             "POST", target, headers, body, credential, self._route, request.model, streaming=request.streaming

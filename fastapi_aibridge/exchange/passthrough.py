@@ -38,7 +38,7 @@ async def pass_through(
     credential = provider.credential(own_key(headers), principal)
     body = await read_body(scope, receive, engine.max_body_size)
     kept = engine.request_headers.going_up(scope["headers"], own_account=credential.kind == "byok")
-    kept.append(("accept-encoding", headers.get(b"accept-encoding", b"identity").decode("latin-1")))
+    kept.append((b"accept-encoding", headers.get(b"accept-encoding", b"identity")))
     memory = engine.tool_memory.of((*principal.key, provider.name))
     method, target = scope["method"], provider.target(memory.path(raw_path), scope["query_string"])
     request = UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -15,8 +14,10 @@ from ..principal import Principal
 from ..settings import DEFAULT_BASE_URLS, ProviderSettings
 from ..upstream.breaker import CircuitBreakers
 from ..upstream.keys import BYOK, CENTRALIZED, Credential, KeyPool
+from ..upstream.message import HeaderValue
 from ..upstream.origin import TimeLimits, origin_of
 from ..upstream.proxy import proxy_for
+from .own_headers import OwnHeaders, actor_headers
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 """What is left in a query as it came: every visible character but `#`, which would end it."""
@@ -59,6 +60,7 @@ class Provider(ABC):
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
         self._targets = {path: self._target(path) for path in self.intercepted}
+        self._own_headers: dict[Credential, OwnHeaders] = {}  # of central keys
         self._masker = Masker(
             [key.get_secret_value() for key in settings.keys]
             + secrets_in_headers(value.get_secret_value() for value in settings.extra_headers.values())
@@ -115,31 +117,22 @@ class Provider(ABC):
             self.keys, self.breakers = other.keys, other.breakers
 
     def with_own_headers(
-        self, headers: list[tuple[str, str]], credential: Credential, principal: Principal
-    ) -> list[tuple[str, str]]:
-        """A request's headers with the gateway's own, which replace those of the same name.
-
-        Of `list_headers` both stay, the caller's first, each value once, in one header.
-        """
-        own = self.own_headers(credential, principal)
-        names = {_plain(name) for name, _ in own}
-        lists = self.list_headers & names
-        if lists:
-            every = headers + own
-            own = [pair for pair in own if _plain(pair[0]) not in lists]
-            own += [(name, _joined(value for key, value in every if _plain(key) == name)) for name in sorted(lists)]
-        return [pair for pair in headers if _plain(pair[0]) not in names] + own
-
-    def own_headers(self, credential: Credential, principal: Principal) -> list[tuple[str, str]]:
-        """What the gateway adds to a request: credential, configured headers, and who calls where that is wanted."""
-        headers = [*self.authorizations(credential.key), *self._extra_headers]
+        self, headers: list[tuple[bytes, bytes]], credential: Credential, principal: Principal
+    ) -> list[tuple[bytes, HeaderValue]]:
+        """A request's headers with the gateway's own, which replace those of the same name; see `list_headers`."""
+        own = self._own_headers.get(credential)
+        if own is None:
+            own = OwnHeaders(self.own_headers(credential), self.list_headers)
+            if credential.kind == CENTRALIZED:
+                self._own_headers[credential] = own
+        added = own.added_to(headers)
         if self.settings.send_actor_headers:
-            headers.append(("x-aibridge-actor-id", _header_value(principal.initiator_id)))
-            headers += [
-                (f"x-aibridge-actor-metadata-{_header_name(str(key))}", _header_value(str(value)))
-                for key, value in principal.metadata.items()
-            ]
-        return headers
+            added += actor_headers(principal)
+        return added
+
+    def own_headers(self, credential: Credential) -> list[tuple[str, str]]:
+        """What the gateway adds to each request: credential and configured headers."""
+        return [*self.authorizations(credential.key), *self._extra_headers]
 
     @abstractmethod
     def authorization(self, key: str) -> tuple[str, str]:
@@ -152,24 +145,3 @@ class Provider(ABC):
     @abstractmethod
     def error_body(self, error: GatewayError) -> dict[str, Any]:
         """The body of an error response in the provider's shape."""
-
-
-def _plain(name: str) -> str:
-    """By which names are the same: some servers take `x_a` for `x-a`."""
-    return name.lower().replace("_", "-")
-
-
-def _joined(values: Iterable[str]) -> str:
-    """Lists as they stand in headers, made one without repetitions."""
-    items = (item.strip() for value in values for item in value.split(","))
-    return ",".join(dict.fromkeys(item for item in items if item))
-
-
-def _header_value(value: str) -> str:
-    """Safe in a header: no line break, nothing beyond ASCII; percent-encoded where it was."""
-    return quote(value, safe=" !#$&'()*+,/:;=?@[]-._~", errors="replace")
-
-
-def _header_name(name: str) -> str:
-    """Safe in a header's name: what is no letter, digit or mark that a name may have becomes a hyphen."""
-    return re.sub(r"[^a-z0-9_.-]", "-", name.lower())

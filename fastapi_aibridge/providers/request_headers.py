@@ -115,26 +115,23 @@ class RequestHeaders:
         self._central = lru_cache(_REMEMBERED)(partial(self._judged, own_account=False))
         self._own = lru_cache(_REMEMBERED)(partial(self._judged, own_account=True))
 
-    def going_up(self, headers: RawHeaders, *, own_account: bool) -> list[tuple[str, str]]:
+    def going_up(self, headers: RawHeaders, *, own_account: bool) -> list[tuple[bytes, bytes]]:
         """The caller's headers that go upstream, in their order; credentials of the provider are not yet among them.
 
         Names are in lower case, as ASGI has them. `own_account` says that the caller pays with their own key.
         """
         remembered = self._own if own_account else self._central
         named = b""
-        kept: list[tuple[str, str]] = []
+        kept: list[tuple[bytes, bytes]] = []
         for name, value in headers:
-            up = remembered(name) if len(name) <= _REMEMBERED_LENGTH else self._judged(name, own_account=own_account)
-            if up:
-                kept.append((up, value.decode("ascii") if value.isascii() else _text(value)))
+            if remembered(name) if len(name) <= _REMEMBERED_LENGTH else self._judged(name, own_account=own_account):
+                kept.append((name, value))
             elif name == b"connection":
                 named += b"," + value.lower()
-        return _without(kept, named.decode("latin-1")) if named else kept
+        return _without(kept, named) if named else kept
 
-    def _judged(self, name: bytes, *, own_account: bool) -> str:
-        """The name as text, empty for a header that stays here."""
-        goes = _TOKEN.fullmatch(name) is not None and self._goes(name.lower(), own_account=own_account)
-        return name.decode("ascii") if goes else ""
+    def _judged(self, name: bytes, *, own_account: bool) -> bool:
+        return _TOKEN.fullmatch(name) is not None and self._goes(name.lower(), own_account=own_account)
 
     def _goes(self, name: bytes, *, own_account: bool) -> bool:
         # Servers that hand headers to programs as variables take `x_a` for `x-a`.
@@ -159,15 +156,7 @@ def _is_forbidden(plain: bytes) -> bool:
     return plain in _NEVER or plain.startswith(_NEVER_BEGINS)
 
 
-def _text(value: bytes) -> str:
-    """The value, which the upstream client writes in UTF-8 again. What is not UTF-8 is taken for Latin-1."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _without(kept: list[tuple[str, str]], named: str) -> list[tuple[str, str]]:
+def _without(kept: list[tuple[bytes, bytes]], named: bytes) -> list[tuple[bytes, bytes]]:
     """What is left without the headers that a `Connection` header named (RFC 9110, section 7.6.1)."""
-    names = {name.strip() for name in named.split(",")}
+    names = {name.strip() for name in named.split(b",")}
     return [pair for pair in kept if pair[0] not in names]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -122,23 +124,32 @@ def test_no_representation_shows_a_key() -> None:
     assert "s3cret" not in repr(ProviderSettings(extra_headers={"x-auth": "s3cret"}))
 
 
+def written(
+    provider: Provider,
+    headers: list[tuple[bytes, bytes]],
+    credential: Credential = CENTRAL,
+    principal: Principal = ALICE,
+) -> list[tuple[bytes, bytes]]:
+    """The headers as they go on the wire."""
+    return [(name, bytes(value)) for name, value in provider.with_own_headers(headers, credential, principal)]
+
+
 def test_what_the_gateway_adds() -> None:
     """The credential in the vendor's header, and the configured headers; nothing of the caller unless wanted."""
     alice = Principal("alice", metadata={"team": "x"})
-    extra = {"X-Team": "blue"}
-    assert openai(extra_headers=extra).own_headers(CENTRAL, alice) == [
-        ("authorization", f"Bearer {KEY}"),
-        ("X-Team", "blue"),
+    assert written(openai(extra_headers={"X-Team": "blue"}), [], CENTRAL, alice) == [
+        (b"authorization", b"Bearer " + KEY.encode()),
+        (b"X-Team", b"blue"),
     ]
-    assert anthropic().own_headers(CENTRAL, alice) == [("x-api-key", KEY)]
+    assert written(anthropic(), [], CENTRAL, alice) == [(b"x-api-key", KEY.encode())]
 
 
 def test_an_access_token_of_a_claude_subscription_is_a_bearer_token() -> None:
     """Anthropic refuses it in `X-Api-Key`; Claude Code sends it, with `X-AIBridge-Token`, as the caller's own key."""
     token = "sk-ant-oat01-0123456789"
-    assert anthropic().own_headers(Credential(token, "byok"), ALICE) == [
-        ("authorization", f"Bearer {token}"),
-        ("anthropic-beta", "oauth-2025-04-20"),
+    assert written(anthropic(), [], Credential(token, "byok")) == [
+        (b"authorization", b"Bearer " + token.encode()),
+        (b"anthropic-beta", b"oauth-2025-04-20"),
     ]
 
 
@@ -146,15 +157,14 @@ def test_an_access_token_of_a_claude_subscription_is_a_bearer_token() -> None:
 def test_lists_of_the_gateway_and_the_caller_are_one(kind: str) -> None:
     """What the settings and the credential add leaves the caller's betas: each once, the caller's first, one header."""
     provider = anthropic(extra_headers={"Anthropic-Beta": "house-1, files-2"})
-    sent = [("anthropic-beta", "context-1m, files-2"), ("x-app", "cli"), ("anthropic-beta", "interleaved")]
-    headers = provider.with_own_headers(sent, Credential("sk-ant-oat01-0123456789", kind), ALICE)
-    assert [value for name, value in headers if name.lower() == "anthropic-beta"] == [
-        "context-1m,files-2,interleaved,oauth-2025-04-20,house-1"
+    sent = [(b"anthropic-beta", b"context-1m, files-2"), (b"x-app", b"cli"), (b"anthropic-beta", b"interleaved")]
+    headers = written(provider, sent, Credential("sk-ant-oat01-0123456789", kind))
+    assert [value for name, value in headers if name.lower() == b"anthropic-beta"] == [
+        b"context-1m,files-2,interleaved,oauth-2025-04-20,house-1"
     ]
-    assert ("x-app", "cli") in headers
-    assert openai(extra_headers={"openai-beta": "a"}).with_own_headers([("openai-beta", "b")], CENTRAL, ALICE)[1:] == [
-        ("openai-beta", "b,a")
-    ]
+    assert (b"x-app", b"cli") in headers
+    merged = written(openai(extra_headers={"openai-beta": "a"}), [(b"openai-beta", b"b")])
+    assert merged[1:] == [(b"openai-beta", b"b,a")]
 
 
 def test_the_gateways_headers_replace_the_callers() -> None:
@@ -165,26 +175,35 @@ def test_the_gateways_headers_replace_the_callers() -> None:
             return ("X-House-Key", key)
 
     house = House("house", ProviderSettings(api_key=SecretStr(KEY)))
-    sent = [("x-house-key", "callers"), ("x_house_key", "callers"), ("x-app", "1")]
-    assert house.with_own_headers(sent, CENTRAL, ALICE) == [("x-app", "1"), ("X-House-Key", KEY)]
+    sent = [(b"x-house-key", b"callers"), (b"x_house_key", b"callers"), (b"x-app", b"1")]
+    assert written(house, sent) == [(b"x-app", b"1"), (b"X-House-Key", KEY.encode())]
     extra = openai(extra_headers={"X-Title": "ours"})
-    assert extra.with_own_headers([("x-title", "theirs")], CENTRAL, ALICE)[1:] == [("X-Title", "ours")]
+    assert written(extra, [(b"x-title", b"theirs")])[1:] == [(b"X-Title", b"ours")]
+
+
+def test_what_the_gateway_adds_does_not_show() -> None:
+    """Lists of headers are local variables of much that may fail, and reports of failures show those."""
+    headers = openai(extra_headers={"X-Team": "s3cret"}).with_own_headers([], CENTRAL, ALICE)
+    for shown in (repr(headers), str(pickle.loads(pickle.dumps(headers))), repr(copy.deepcopy(headers))):
+        assert KEY not in shown
+        assert "s3cret" not in shown
+    assert KEY.encode() not in pickle.dumps(headers)
 
 
 def test_actor_headers_are_safe() -> None:
     """Names and values come from the app's users: none breaks a line, ends a name or leaves ASCII."""
     hostile = Principal(
         "al ice\r\nX-Evil: 1",
-        metadata={"user name": "Zoë", "a: b\r\nx": "c\nd", "ü": "\ud800", "N": 5, "pct": "100%", "ok_1.x-y": ""},
+        metadata={"user name": "Zoë", "a: b\r\nx": "c\nd", "ü": "?", "N": 5, "pct": "100%", "ok_1.x-y": ""},
     )
-    assert openai(send_actor_headers=True).own_headers(CENTRAL, hostile)[1:] == [
-        ("x-aibridge-actor-id", "al ice%0D%0AX-Evil: 1"),
-        ("x-aibridge-actor-metadata-user-name", "Zo%C3%AB"),
-        ("x-aibridge-actor-metadata-a--b--x", "c%0Ad"),
-        ("x-aibridge-actor-metadata--", "?"),
-        ("x-aibridge-actor-metadata-n", "5"),
-        ("x-aibridge-actor-metadata-pct", "100%25"),
-        ("x-aibridge-actor-metadata-ok_1.x-y", ""),
+    assert written(openai(send_actor_headers=True), [], CENTRAL, hostile)[1:] == [
+        (b"x-aibridge-actor-id", b"al ice%0D%0AX-Evil: 1"),
+        (b"x-aibridge-actor-metadata-user-name", b"Zo%C3%AB"),
+        (b"x-aibridge-actor-metadata-a--b--x", b"c%0Ad"),
+        (b"x-aibridge-actor-metadata--", b"?"),
+        (b"x-aibridge-actor-metadata-n", b"5"),
+        (b"x-aibridge-actor-metadata-pct", b"100%25"),
+        (b"x-aibridge-actor-metadata-ok_1.x-y", b""),
     ]
 
 

@@ -54,7 +54,7 @@ def up(
     forwarded: Iterable[str] = (),
 ) -> list[str]:
     rule = RequestHeaders(forwarded=forwarded, private=private)
-    return [name for name, _ in rule.going_up(headers, own_account=own_account)]
+    return [name.decode("latin-1") for name, _ in rule.going_up(headers, own_account=own_account)]
 
 
 def goes(name: str, *, own_account: bool = False, forwarded: Iterable[str] = ()) -> bool:
@@ -63,8 +63,7 @@ def goes(name: str, *, own_account: bool = False, forwarded: Iterable[str] = ())
 
 def test_the_callers_headers_go_up() -> None:
     """In order, repeated ones as often as they came."""
-    expected = [(name.decode(), value.decode()) for name, value in PLAIN]
-    assert RequestHeaders().going_up(PLAIN, own_account=False) == expected
+    assert RequestHeaders().going_up(PLAIN, own_account=False) == list(PLAIN)
 
 
 @pytest.mark.parametrize("client", SENT_BY_CLIENTS)
@@ -165,12 +164,10 @@ def test_whose_account_pays_is_the_payers_choice() -> None:
     assert len(up(*headers, (b"openai-beta", b"b"), own_account=True)) == 4
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(b"na\xc3\xafve", "naïve"), (b"na\xefve", "naïve"), (b"", ""), (b"\xe2\x82\xac", "€")]
-)
-def test_values_beyond_ascii_are_the_same_bytes_upstream(value: bytes, text: str) -> None:
-    """The upstream client writes UTF-8: so what came as UTF-8 leaves as the bytes that came."""
-    assert RequestHeaders().going_up([(b"x-app", value)], own_account=False) == [("x-app", text)]
+@pytest.mark.parametrize("value", [b"na\xc3\xafve", b"na\xefve", b"", b"\xe2\x82\xac"])
+def test_values_beyond_ascii_are_the_same_bytes_upstream(value: bytes) -> None:
+    """Whether they are UTF-8 or not."""
+    assert RequestHeaders().going_up([(b"x-app", value)], own_account=False) == [(b"x-app", value)]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +185,7 @@ def test_invented_names_fill_no_memory() -> None:
         rule.going_up([(b"x-codex-%d-" % number + b"a" * (number % 200), b"x")], own_account=bool(number % 2))
     for judged in (rule._central, rule._own):
         assert judged.cache_info().currsize <= 512
-    assert rule.going_up([(b"x-app", b"x")], own_account=False) == [("x-app", "x")]
+    assert rule.going_up([(b"x-app", b"x")], own_account=False) == [(b"x-app", b"x")]
 
 
 @pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
