@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
 from .bridge_state import Acquire, BridgeState, closing
 from .errors import ConfigurationError, GatewayError
-from .exchange import Engine, Exchange, pass_through
+from .exchange import Engine, Exchange, PassThrough
 from .exchange.body import ClientGone
 from .exchange.fair_queue import START
 from .exchange.interruption import Interruption
@@ -19,8 +19,8 @@ from .exchange.refusal import send_error
 from .inprocess import clients
 from .principal import Principal
 from .providers import Provider
-from .providers.path import raw_tail
 from .providers.request_headers import check_headers
+from .providers.routes import Route, Target
 from .tools import Tool, Tools
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 logger = logging.getLogger(__name__)
+
+Admitted = TypeVar("Admitted")
 
 
 class RequestBridge:
@@ -133,20 +135,12 @@ class RequestBridge:
 
     async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._state
-        route = f"/{tail}"
-        written: bytes | None = scope.get("raw_path")
-        if route in provider.intercepted and written and written.endswith(route.encode()) and b"%" not in written:
-            raw_path = route  # the common case: written as it is meant
-        else:
-            raw = raw_tail(tail, written)
-            if raw is None:
-                raise _not_found(provider, "that path")
-            raw_path = f"/{raw}"
+        target = provider.routes.find(scope["method"], tail, scope.get("raw_path"), scope["headers"])
         if state.closed:
             raise closing()
-        if route in provider.intercepted and scope["method"] == "POST":
+        if target.route is None:
             if state.tracer is None:
-                await self._intercept(provider, route, raw_path, scope, receive, send)
+                await self._intercept(provider, target, scope, receive, send)
                 return
             with state.tracer.start_as_current_span(
                 "Intercept",
@@ -154,43 +148,28 @@ class RequestBridge:
                     "aibridge.initiator_id": self.principal.initiator_id,
                     "aibridge.api_key_id": self.principal.api_key_id,
                     "aibridge.provider": provider.name,
-                    "aibridge.route": route,
+                    "aibridge.route": target.path,
                 },
             ):
-                await self._intercept(provider, route, raw_path, scope, receive, send)
-        elif provider.passes_through(route):
-            interruption = Interruption(receive)
-            state.begin(interruption)
-            try:
-                await pass_through(state.engine, self.principal, provider, raw_path, scope, receive, send, interruption)
-            finally:
-                state.end(interruption)
+                await self._intercept(provider, target, scope, receive, send)
         else:
-            raise _not_found(provider, f"{scope['method']} {route[:64]}")
+            await self._pass_through(provider, target, target.route, scope, receive, send)
 
-    async def _intercept(
-        self, provider: Provider, route: str, raw_path: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _intercept(self, provider: Provider, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._state
         exchange = Exchange(
             state.engine,
             self.principal,
             state.share,
             provider,
-            route,
-            raw_path,
+            target.path,
+            target.raw_path,
             scope,
             send,
             state.tracer,
             state.toolset(),
         )
-        arrival = Interruption()
-        state.begin(arrival)
-        try:
-            with arrival:
-                request, credential = await exchange.admit(receive)
-        finally:
-            state.end(arrival)
+        request, credential = await self._arrival(exchange.admit(receive))
         interruption = Interruption(receive)
         state.begin(interruption)
         cap = state.engine.limits.max_stream_duration if request.streaming else None
@@ -202,6 +181,33 @@ class RequestBridge:
             state.end(interruption)
             if cap is not None:
                 timer.cancel()
+
+    async def _pass_through(
+        self, provider: Provider, target: Target, route: Route, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        state = self._state
+        passage = PassThrough(state.engine, self.principal, provider, target, route, scope, send)
+        request = await self._arrival(passage.admit(receive))
+        interruption = Interruption(receive)
+        state.begin(interruption)
+        try:
+            await passage.run(request, interruption)
+        finally:
+            state.end(interruption)
+
+    async def _arrival(self, admitted: Coroutine[Any, Any, Admitted]) -> Admitted:
+        """What comes of a request that arrives; a bridge that closes ends the wait for its body."""
+        arrival = Interruption()
+        try:
+            self._state.begin(arrival)
+        except BaseException:
+            admitted.close()
+            raise
+        try:
+            with arrival:
+                return await admitted
+        finally:
+            self._state.end(arrival)
 
 
 class SharedBridge(BridgeState):
@@ -225,10 +231,6 @@ class SharedBridge(BridgeState):
         own = self._own
         same = own.principal is principal or own.principal == principal
         return own if same and not self.retired else RequestBridge(principal, self)
-
-
-def _not_found(provider: Provider, what: str) -> GatewayError:
-    return GatewayError(404, "not_found", f"the gateway does not relay {what} to provider {provider.name!r}")
 
 
 def _too_long(seconds: float) -> GatewayError:

@@ -2,6 +2,6 @@
 
 from .engine import Engine
 from .exchange import Exchange
-from .passthrough import pass_through
+from .passthrough import PassThrough
 
-__all__ = ["Engine", "Exchange", "pass_through"]
+__all__ = ["Engine", "Exchange", "PassThrough"]

@@ -44,7 +44,7 @@ class Metrics:
         self._passed = Counter(
             "aibridge_passed_through",
             "Requests that were passed through.",
-            ("provider", "code"),
+            ("provider", "route", "code"),
             registry=self.registry,
         )
         self._refused = Counter(
@@ -109,8 +109,9 @@ class Metrics:
     def tool_called(self, server: str, tool: str, seconds: float, *, is_error: bool) -> None:
         self._tools.labels(server, tool, "error" if is_error else "ok").observe(seconds)
 
-    def passed_through(self, provider: str, status: int) -> None:
-        self._passed.labels(provider, str(status)).inc()
+    def passed_through(self, provider: str, route: str, status: int) -> None:
+        """`route` is how the path is listed."""
+        self._passed.labels(provider, route, str(status)).inc()
 
     def retried(self, provider: str, reason: str) -> None:
         """`reason` is a status, `timeout` or `unreachable`; `key` where another key was tried at once."""

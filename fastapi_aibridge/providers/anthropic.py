@@ -8,6 +8,7 @@ from ..errors import GatewayError
 from ..formats import messages
 from ..formats.anthropic_errors import error_body
 from .provider import Provider
+from .routes import Route
 
 _OAUTH = "sk-ant-oat"
 """How the access tokens of Claude subscriptions begin. Anthropic takes those as bearer tokens only, with this beta."""
@@ -19,10 +20,10 @@ class AnthropicProvider(Provider):
     list_headers = frozenset({"anthropic-beta"})
     intercepted: ClassVar = {"/v1/messages": messages}
     passed_through = (
-        "/v1/models",
-        "/v1/models/*",
-        "/v1/messages/count_tokens",
-        "/api/event_logging/*",
+        Route(path="/v1/models", methods=("GET",)),
+        Route(path="/v1/models/*", methods=("GET",)),
+        Route(path="/v1/messages/count_tokens", methods=("POST",), reads_by_post=True),
+        Route(path="/api/event_logging/*", methods=("GET", "POST"), reads_by_post=True),
     )
 
     def authorization(self, key: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from ..errors import GatewayError
 from ..formats import chat_completions, responses
 from ..formats.openai_errors import error_object
 from .provider import Provider
+from .routes import Route
 
 
 class OpenAIProvider(Provider):
@@ -16,12 +17,22 @@ class OpenAIProvider(Provider):
     list_headers = frozenset({"openai-beta"})
     intercepted: ClassVar = {"/v1/chat/completions": chat_completions, "/v1/responses": responses}
     passed_through = (
-        "/v1/models",
-        "/v1/models/*",
-        "/v1/conversations",
-        "/v1/conversations/*",
-        "/v1/responses/*",
+        Route(path="/v1/models", methods=("GET",)),
+        Route(path="/v1/models/*", methods=("GET", "DELETE"), organisation=("DELETE",)),
+        Route(path="/v1/conversations", methods=("POST",), makes="conversation", names_objects=True),
+        Route(
+            path="/v1/conversations/*/items",
+            methods=("GET", "POST"),
+            kind="conversation",
+            makes="item",
+            names_objects=True,
+        ),
+        Route(path="/v1/conversations/*", methods=("GET", "POST", "DELETE"), kind="conversation"),
+        Route(path="/v1/responses/input_tokens", methods=("POST",), reads_by_post=True, names_objects=True),
+        Route(path="/v1/responses/*/cancel", methods=("POST",), kind="response"),
+        Route(path="/v1/responses/*", methods=("GET", "POST", "DELETE"), kind="response"),
     )
+    websockets = frozenset({"/v1/responses"})
 
     def authorization(self, key: str) -> tuple[str, str]:
         return ("authorization", f"Bearer {key}")

@@ -18,6 +18,7 @@ from ..upstream.message import HeaderValue
 from ..upstream.origin import TimeLimits, origin_of
 from ..upstream.proxy import proxy_for
 from .own_headers import OwnHeaders, actor_headers
+from .routes import Route, Routes
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
 """What is left in a query as it came: every visible character but `#`, which would end it."""
@@ -31,8 +32,12 @@ class Provider(ABC):
     type: ClassVar[str]
     intercepted: ClassVar[Mapping[str, Format]]
     """Path below the provider's name: its wire format."""
-    passed_through: ClassVar[tuple[str, ...]]
-    """Paths that are relayed and not recorded; one that ends in `/*` covers all below it, not itself."""
+    passed_through: ClassVar[tuple[Route, ...]]
+    """What is relayed without being understood; what is listed first counts."""
+    slashes_below: ClassVar[tuple[str, ...]] = ("v1/models/",)
+    """Paths below which names may have encoded slashes."""
+    websockets: ClassVar[frozenset[str]] = frozenset()
+    """Paths that the vendor offers as WebSockets."""
     base_path: ClassVar[str] = ""
     """The part of our paths that the base URL already has."""
     list_headers: ClassVar[frozenset[str]] = frozenset()
@@ -59,6 +64,14 @@ class Provider(ABC):
         )
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
+        further = (Route(path=path) for path in settings.pass_through)
+        self.routes = Routes(
+            name,
+            self.intercepted,
+            (*self.passed_through, *further),
+            slashes_below=self.slashes_below,
+            websockets=self.websockets,
+        )
         self._targets = {path: self._target(path) for path in self.intercepted}
         self._own_headers: dict[Credential, OwnHeaders] = {}  # of central keys
         self._masker = Masker(
@@ -72,13 +85,6 @@ class Provider(ABC):
     @property
     def status(self) -> str:
         return "enabled" if self.enabled else "disabled"
-
-    def passes_through(self, path: str) -> bool:
-        """Whether this path, decoded and free of dot segments, is relayed without a record."""
-        return any(
-            path.startswith(listed[:-1]) and len(path) >= len(listed) if listed.endswith("/*") else path == listed
-            for listed in self.passed_through
-        )
 
     def target(self, raw_path: str, query: bytes) -> bytes:
         """Path and query upstream of a path as the client wrote it. The query goes along untouched."""

@@ -55,6 +55,8 @@ class ProviderSettings(_Section):
     extra_headers: Headers = Field(default_factory=dict)
     send_actor_headers: bool = False
     byok: bool = False
+    allow_organisation_changes: bool = False
+    """Whether callers may change with our key what concerns all its users: delete a fine-tuned model."""
     pass_through: tuple[RelayedPath, ...] = ()
     """Further paths that are relayed without being understood."""
     ca_file: CAFile | None = None

@@ -155,11 +155,25 @@ def test_every_route_is_in_the_http_api() -> None:
         f"{method.upper()} {path}" for path, operations in app.openapi()["paths"].items() for method in operations
     }
     wanted |= {"GET /healthz", "GET /readyz"}
-    for provider in (OpenAIProvider, AnthropicProvider):
-        wanted |= {f"POST /{{provider}}{path}" for path in provider.intercepted}
-        wanted |= {f"/{{provider}}{path}" for path in provider.passed_through}
-    rows = [line for line in HTTP_API.splitlines() if re.match(r"\| `(?:[A-Z]+ )?/", line)]
+    rows = [line for line in HTTP_API.splitlines() if re.match(r"\| `(?:[A-Z]+ )?/(?!{provider})", line)]
     assert {route for row in rows for route in re.findall(r"`([^`]+)`", row.split("|")[1])} == wanted
+
+
+def test_every_route_of_a_provider_is_in_the_http_api() -> None:
+    """The page lists each path with the methods and provider types that it is listed with in the code."""
+    wanted = set()
+    for provider in (OpenAIProvider, AnthropicProvider):
+        wanted |= {(provider.type, f"/{{provider}}{path}", "POST") for path in provider.intercepted}
+        for route in provider.passed_through:
+            wanted |= {(provider.type, f"/{{provider}}{route.path}", method) for method in route.methods}
+    documented = set()
+    for line in HTTP_API.splitlines():
+        if not line.startswith("| `/{provider}/"):
+            continue
+        path, methods, types = (re.findall(r"[^` ,]+", cell) for cell in line.split("|")[1:4])
+        for type_ in types if types != ["both"] else ["openai", "anthropic"]:
+            documented |= {(type_, path[0], method) for method in methods}
+    assert documented == wanted
 
 
 def test_every_error_code_is_explained() -> None:

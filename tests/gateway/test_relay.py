@@ -304,12 +304,12 @@ async def test_bodies_over_the_limit_are_refused() -> None:
         assert gate.upstream.untouched
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "POST", "PUT", "PATCH", "OPTIONS"])
-async def test_listed_routes_pass_with_any_method(method: str) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"])
+async def test_listed_routes_pass(method: str) -> None:
     """Method, path as it was written, query and body reach the upstream; the answer comes back as it is."""
-    async with gateway() as gate:
+    async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
         body = b"not even json" if method in ("POST", "PUT", "PATCH") else b""
-        path = "/v1/models/gpt%205;a=b?limit=2&after=%C3%A4"
+        path = "/v1/files/gpt%205;a=b?limit=2&after=%C3%A4"
         asked = asyncio.create_task(gate.request(method, f"/ai/openai{path}", body))
         call = await gate.upstream.call()
         assert (call.method, call.path, call.body) == (method, path, body)

@@ -289,7 +289,10 @@ def test_metrics_are_a_prometheus_exposition(model: Model) -> None:
     }
     assert metrics["aibridge_interceptions_total", tuple(sorted(labels.items()))] == 3
     assert metrics["aibridge_tokens_total", (("kind", "output"), ("provider", "openai"))] == 18
-    assert metrics["aibridge_passed_through_total", (("code", "200"), ("provider", "openai"))] == 1
+    assert (
+        metrics["aibridge_passed_through_total", (("code", "200"), ("provider", "openai"), ("route", "/v1/models"))]
+        == 1
+    )
     assert metrics["aibridge_refused_total", (("code", "not_found"),)] == 1
     assert metrics["aibridge_refused_total", (("code", "invalid_api_key"),)] == 1
     assert metrics["aibridge_reloads_total", (("outcome", "applied"),)] == 1

@@ -1,0 +1,150 @@
+"""What of a provider's API can be called: which paths, with which methods, and what a call does there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import GatewayError
+from ..formats import Format
+from .path import raw_tail
+from .request_headers import RawHeaders
+
+ANY_METHOD = ("GET", "POST", "PUT", "PATCH", "DELETE")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Others may change something at the provider (RFC 9110, section 9.2.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A path that is relayed without being understood, and what the gateway has to know of it all the same."""
+
+    path: str
+    """`*` stands for one segment, at the end for one or more."""
+    methods: tuple[str, ...] = ANY_METHOD
+    """`GET` is `HEAD`, too."""
+    reads_by_post: bool = False
+    """Whether a `POST` changes nothing at the provider and is not recorded: counting tokens, for instance."""
+    organisation: tuple[str, ...] = ()
+    """Methods that change something for everybody who shares the credential; refused unless the settings allow it."""
+    kind: str = ""
+    """What the first segment in the place of a `*` names, for example `response`; it may have one owner."""
+    makes: str = ""
+    """What a `POST` makes, for example `conversation`: the id in its answer gets an owner."""
+    names_objects: bool = False
+    """Whether a `POST` body may name responses, conversations or their items."""
+
+    def matches(self, segments: list[str]) -> bool:
+        """Whether it stands for a path, given in segments without the leading empty one."""
+        pattern = self.path[1:].split("/")
+        if len(segments) < len(pattern) or (len(segments) > len(pattern) and pattern[-1] != "*"):
+            return False
+        return all(one in ("*", segment) for one, segment in zip(pattern, segments, strict=False))
+
+    def allows(self, method: str) -> bool:
+        return method in self.methods or (method == "HEAD" and "GET" in self.methods)
+
+    def changes(self, method: str) -> bool:
+        """Whether a call changes something at the provider, and is recorded for that."""
+        return method not in SAFE_METHODS and not (method == "POST" and self.reads_by_post)
+
+    def object_id(self, path: str) -> str:
+        """The id that stands in a path; empty where this route has none."""
+        if not self.kind:
+            return ""
+        place = self.path[1:].split("/").index("*")
+        return path[1:].split("/")[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one request is for."""
+
+    path: str
+    """Below the provider's name, decoded."""
+    raw_path: str
+    """The same as the client wrote it, as it goes upstream."""
+    format: Format | None
+    """How it is spoken; None for what is relayed without being understood."""
+    route: Route | None
+    """How it is relayed; None for what is intercepted."""
+
+
+def no_websockets() -> GatewayError:
+    """What clients such as Codex understand: they go on with HTTP at once."""
+    return GatewayError(426, "websockets_unsupported", "the gateway does not speak WebSocket yet; use HTTP")
+
+
+def _ends_in(written: bytes, path: str) -> bool:
+    """Whether nothing of a path is encoded, as is common."""
+    return b"%" not in written and written.endswith(path.encode())
+
+
+def _lowered(headers: RawHeaders) -> set[tuple[bytes, bytes]]:
+    return {(name, value.strip().lower()) for name, value in headers}
+
+
+class Routes:
+    """All that can be called of one provider. What is listed first counts."""
+
+    def __init__(
+        self,
+        provider: str,
+        intercepted: Mapping[str, Format],
+        relayed: Iterable[Route],
+        *,
+        slashes_below: tuple[str, ...] = (),
+        websockets: frozenset[str] = frozenset(),
+    ) -> None:
+        """`slashes_below` are paths with a slash at their end below which a name may have encoded slashes."""
+        self._provider = provider
+        self._relayed = tuple(relayed)
+        self._slashes_below = slashes_below
+        self._websockets = websockets
+        # The common case, for which nothing has to be made.
+        self._intercepted = {path: Target(path, path, format_, None) for path, format_ in intercepted.items()}
+
+    def find(self, method: str, tail: str, written: bytes | None, headers: RawHeaders = ()) -> Target:
+        """What a request for the end of a path, decoded and as it was written, is for.
+
+        Raises `GatewayError`, 404, and 426 for a request that asks to go on with WebSockets.
+        """
+        path = f"/{tail}"
+        known = self._intercepted.get(path)
+        if known is not None and method == "POST" and written and _ends_in(written, path):
+            return known
+        raw = raw_tail(tail, written, slashes_below=self._slashes_below)
+        if raw is None:
+            raise self._not_found("that path")
+        if path in self._websockets and method == "GET" and (b"upgrade", b"websocket") in _lowered(headers):
+            raise no_websockets()
+        if known is not None and method == "POST":
+            return Target(path, f"/{raw}", known.format, None)
+        segments = tail.split("/")
+        route = next((one for one in self._relayed if one.matches(segments)), None)
+        if route is None or not route.allows(method):
+            raise self._not_found(f"{method} {path[:64]}", self._hint(method, path, route))
+        return Target(path, f"/{raw}", None, route)
+
+    def _hint(self, method: str, path: str, route: Route | None) -> str:
+        """What the caller may have meant."""
+        methods = set(route.methods) if route else set()
+        if path in self._intercepted:
+            methods.add("POST")
+        if methods:
+            return f"; it relays {', '.join(sorted(methods))} there"
+        if self._is_listed(method, f"/v1{path}"):
+            return f"; did you mean /v1{path[:64]}? Then the client's base URL has to end in /{self._provider}/v1"
+        if path.startswith("/v1/") and self._is_listed(method, path[3:]):
+            return f"; did you mean {path[3:67]}? Then the client's base URL has to end in /{self._provider}"
+        return ""
+
+    def _is_listed(self, method: str, path: str) -> bool:
+        segments = path[1:].split("/")
+        return (method == "POST" and path in self._intercepted) or any(
+            one.matches(segments) and one.allows(method) for one in self._relayed
+        )
+
+    def _not_found(self, what: str, hint: str = "") -> GatewayError:
+        message = f"the gateway does not relay {what} to provider {self._provider!r}{hint}"
+        return GatewayError(404, "not_found", message)
