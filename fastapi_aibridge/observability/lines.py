@@ -1,0 +1,85 @@
+"""One log line for each interception that has ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..recorder.records import Ending, Interception, TokenUsage
+from .console import LOGGER, Console, LogFormat, timestamp
+
+logger = logging.getLogger("fastapi_aibridge.interceptions")
+
+_PLAIN = re.compile(r"[\w.@:/+*-]+", re.ASCII)
+_LONGEST = 256
+"""Characters of one value."""
+
+
+class InterceptionLines:
+    """Writes the lines: `key=value` in text, one object in JSON. Prompts, keys and errors' texts are in neither."""
+
+    def __init__(self, format_: LogFormat = "text", console: Console | None = None) -> None:
+        self._format = format_
+        self._console = console
+
+    def ended(self, interception: Interception, ending: Ending, seconds: float, usages: Iterable[TokenUsage]) -> None:
+        """`usages` are those of all messages of the interception, `seconds` how long it took."""
+        console = self._console
+        direct = console is not None and console.alone
+        if not (_is_wanted() if direct else logger.isEnabledFor(logging.INFO)):
+            return
+        told = _told(interception, ending, seconds, usages)
+        if console is not None and direct:
+            # Past the logging module, whose record for each line costs more than the line.
+            console.write(_json(told, time.time()) if console.format_ == "json" else f"INFO:     {_text(told)}")
+        else:
+            line = _json(told, time.time()) if self._format == "json" else _text(told)
+            logger.info("%s", line, extra={"aibridge": told})
+
+
+def _is_wanted() -> bool:
+    """Whether nobody has silenced the lines, where no level of the root's is meant for them."""
+    return not logger.disabled and max(logger.level, LOGGER.level) <= logging.INFO
+
+
+def _told(interception: Interception, ending: Ending, seconds: float, usages: Iterable[TokenUsage]) -> dict[str, Any]:
+    input_tokens = output_tokens = cache_read_tokens = cache_write_tokens = 0
+    for usage in usages:
+        input_tokens += usage.input_tokens
+        output_tokens += usage.output_tokens
+        cache_read_tokens += usage.cache_read_tokens
+        cache_write_tokens += usage.cache_write_tokens
+    return {
+        "id": interception.id,
+        "initiator": interception.initiator_id[:_LONGEST],
+        "client": interception.client,
+        "provider": interception.provider,
+        "route": interception.route,
+        "model": interception.model[:_LONGEST],
+        "status": str(ending.status),
+        "upstream_status": ending.upstream_status,
+        "seconds": round(seconds, 3),
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cache_read_tokens": cache_read_tokens,
+        "cache_write_tokens": cache_write_tokens,
+    }
+
+
+def _text(told: dict[str, Any]) -> str:
+    return "interception " + " ".join(f"{name}={_value(value)}" for name, value in told.items() if value is not None)
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    # Quoted as JSON, in ASCII, where it is no plain word: callers choose some of them, line breaks included.
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _json(told: dict[str, Any], moment: float) -> str:
+    head = {"time": timestamp(moment), "level": "INFO", "logger": logger.name}
+    return json.dumps({**head, **told})
