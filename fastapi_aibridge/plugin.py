@@ -25,7 +25,8 @@ from .exchange.limits import Limits
 from .garbage import RestrainedCollector
 from .guessing import WrongKeys
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
-from .observability import Metrics
+from .observability import InterceptionLines, Metrics
+from .observability.console import console
 from .observability.instrumentation import instrument
 from .observability.metrics import PoolCollector, ProviderCollector
 from .pool import CachedBridgePool, PoolMetrics
@@ -156,6 +157,8 @@ class AIBridge:
     async def _start(self) -> _Running:
         settings = self._read_settings()
         async with AsyncExitStack() as stack:
+            # A script that only borrows a bridge has a terminal of its own.
+            shown = stack.enter_context(console(settings.log_format)) if self._hosts else None
             client = await stack.enter_async_context(UpstreamClient())
             recorder = _recorder(settings) if self._recorder is None else _given_recorder(settings, self._recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
@@ -167,6 +170,7 @@ class AIBridge:
                 metrics=self._metrics,
                 limits=limits,
                 max_body_size=settings.max_body_size,
+                lines=InterceptionLines(settings.log_format, shown),
                 request_headers=RequestHeaders(
                     forwarded=settings.forward_headers, private=self._private_headers(settings)
                 ),

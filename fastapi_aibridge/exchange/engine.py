@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..observability import Metrics
+from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
 from ..settings import LimitSettings
@@ -24,11 +24,13 @@ class Engine:
         metrics: Metrics,
         limits: Limits | None = None,
         max_body_size: int,
+        lines: InterceptionLines | None = None,
         request_headers: RequestHeaders | None = None,
     ) -> None:
         self.caller = UpstreamCaller(client, metrics)
         self.recorder = recorder
         self.metrics = metrics
+        self.lines = lines or InterceptionLines()
         self.limits = limits or Limits(LimitSettings())
         self.max_body_size = max_body_size
         self.request_headers = request_headers or RequestHeaders()

@@ -20,7 +20,7 @@ from ..formats.rounds import Rounds
 from ..observability.tracing import fail
 from ..principal import Principal
 from ..providers import Credential, Provider
-from ..recorder import Ending, Facts, Interception, Prompt, Status
+from ..recorder import Ending, Facts, Interception, Prompt, Status, TokenUsage
 from ..recorder.identifier import new_id
 from ..upstream.response import UpstreamResponse
 from .body import ClientGone, decode_body, read_body
@@ -64,6 +64,7 @@ class Exchange:
         "_toolset",
         "_tracer",
         "_upstream_status",
+        "_usages",
     )
 
     _credential: Credential
@@ -98,6 +99,7 @@ class Exchange:
         self._id = ""
         self._loop: ToolLoop | None = None
         self._prompted = False
+        self._usages: list[TokenUsage] = []
         self._recorded = False
         self._upstream_status: int | None = None
 
@@ -188,10 +190,7 @@ class Exchange:
             error=error and self._masked(error),
             credential_hint=self._credential.hint,
         )
-        logger.info(
-            "interception %s %s: %s %s, upstream status %s",
-            self._id, status, interception.provider, interception.route, self._upstream_status,
-        )  # fmt: skip
+        self._engine.lines.ended(interception, ending, seconds, self._usages)
         await self._record_end(ending, facts)
 
     def _masked(self, text: str) -> str:
@@ -298,6 +297,7 @@ class Exchange:
             for text, source, truncated in request.prompts:
                 prompt = Prompt(message_id=message_id, text=text, source=source, truncated=truncated)
                 facts.prompts.append(prompt)
+        self._usages += facts.token_usages
         for usage in facts.token_usages:
             self._engine.metrics.tokens(self._provider.name, usage)
 

@@ -1,5 +1,6 @@
-"""What operators see: metrics and spans."""
+"""What operators see: metrics, log lines and spans."""
 
+from .lines import InterceptionLines
 from .metrics import Metrics
 
-__all__ = ["Metrics"]
+__all__ = ["InterceptionLines", "Metrics"]
