@@ -29,7 +29,7 @@ RESUMPTIONS = 3
 MAX_ANSWERING = 8
 """Requests of a server that are being answered at once; more are not."""
 
-_SESSION_ID = "Mcp-Session-Id"
+_SESSION_ID = "mcp-session-id"
 _NOT_CANCELLED = ("initialize", "server/discover")
 """Which the protocol forbids to cancel."""
 
@@ -182,7 +182,8 @@ class HTTPDispatcher:
                 body = orjson.dumps(message)
             except TypeError:
                 raise MCPProblem("the arguments cannot be written as JSON") from None
-        response = await self._request(method, {**own, **headers}, body)
+        repeatable = message is None or message.get("method") != "tools/call"
+        response = await self._request(method, {**own, **headers}, body, repeatable=repeatable)
         try:
             if not 200 <= response.status < 300:
                 raise await _refusal(response)
@@ -192,14 +193,16 @@ class HTTPDispatcher:
             raise
         response.release(self._connections.spawn)
 
-    async def _request(self, method: str, headers: dict[str, str], body: bytes | None) -> HTTPResponse:
+    async def _request(
+        self, method: str, headers: dict[str, str], body: bytes | None, *, repeatable: bool
+    ) -> HTTPResponse:
         for attempt in range(2):
             credentials = await self._credentials.headers()
             all_headers = {**credentials, **headers}
             if self._cookies is not None:
                 all_headers["Cookie"] = "; ".join(filter(None, (credentials.get("Cookie"), self._cookies.header)))
-            response = await self._connections.http.request(method, self._url, all_headers, body)
-            if set_cookies := response.headers("Set-Cookie"):
+            response = await self._connections.http.request(method, self._url, all_headers, body, repeatable=repeatable)
+            if set_cookies := response.headers("set-cookie"):
                 self._cookies = self._cookies or Cookies()
                 self._cookies.read(set_cookies)
             if response.status != 401 or attempt or not self._credentials.renewable:

@@ -1,4 +1,4 @@
-"""HTTP to MCP servers: the only file of this folder that knows the HTTP library.
+"""HTTP to MCP servers: the only file of this folder that knows the HTTP client.
 
 No redirect is followed, nothing of a caller is kept, and nothing is taken from the environment.
 """
@@ -6,40 +6,33 @@ No redirect is followed, nothing of a caller is kept, and nothing is taken from 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, unquote, urlsplit
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
+from cachetools import LRUCache
 
-from ..errors import AIBridgeError
+from ..errors import ConfigurationError, GatewayError, UpstreamUnreachable
+from ..upstream import UpstreamClient
+from ..upstream.origin import Origin, TimeLimits, origin_of
+from ..upstream.response import UpstreamResponse
 from .problems import ConnectionBroken, MCPProblem, TooLarge, Unreachable
 
 CONNECTIONS_PER_SERVER = 512
 """Sockets to one server in this process; calls beyond wait for one."""
 CONNECT_TIMEOUT = 5.0
-"""Seconds until a connection stands, TLS included."""
+"""Seconds until a connection stands, TLS included, and until there is a place for it."""
 DRAIN_TIMEOUT = 1.0
 """Seconds that the rest of an answer is waited for, so that its connection can be used again."""
 DRAIN_SIZE = 64 * 1024
 """Bytes that such a rest may have."""
+MAX_ENDPOINTS = 1024
+"""URLs whose parts are remembered."""
 
-
-class _Connection(ResponseHandler):
-    """Counts as gone once it has received anything that nobody asked for: the next request would take that for its
-    answer.
-    """
-
-    def is_connected(self) -> bool:
-        return super().is_connected() and not self.should_close
-
-
-class _Connector(aiohttp.TCPConnector):
-    def __init__(self) -> None:
-        super().__init__(limit=0, limit_per_host=CONNECTIONS_PER_SERVER, ttl_dns_cache=30)
-        self._factory = partial(_Connection, self._loop)  # type: ignore[assignment]
+_HEADERS = {"User-Agent": "fastapi-aibridge", "Accept-Encoding": "identity"}
+_LIMITS = TimeLimits(connect=CONNECT_TIMEOUT)
 
 
 class HTTPResponse:
@@ -47,23 +40,26 @@ class HTTPResponse:
 
     __slots__ = ("_response", "content_type", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: UpstreamResponse) -> None:
         self._response = response
         self.status = response.status
-        self.content_type = response.content_type
+        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def header(self, name: str) -> str | None:
+        """`name` is in lower case."""
         return self._response.headers.get(name)
 
     def headers(self, name: str) -> list[str]:
-        return self._response.headers.getall(name, [])
+        """All of a name, which is in lower case."""
+        wanted = name.encode()
+        return [value.decode("latin-1") for one, value in self._response.raw_headers if one == wanted]
 
     async def read_some(self) -> bytes:
         """The next bytes of the body, none at its end. Raises `ConnectionBroken`."""
         try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionBroken from error
+            return await self._response.read_some()
+        except GatewayError:
+            raise ConnectionBroken from None
 
     async def body(self, limit: int) -> bytes:
         """All of it. Raises `ConnectionBroken` and `TooLarge`."""
@@ -75,13 +71,13 @@ class HTTPResponse:
         return bytes(body)
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, unless the answer has come whole."""
         self._response.close()
 
     def release(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         """Done with it: its connection serves others once the rest of the answer has come, if that is soon."""
-        if self._response.content.at_eof():
-            self._response.close()
+        if self._response.complete:
+            self.close()
         else:
             spawn(self._drain())
 
@@ -99,41 +95,70 @@ class HTTPClient:
     """One pool of connections for all principals; a connection carries no credential of its own."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._client = UpstreamClient(per_origin=CONNECTIONS_PER_SERVER)
+        self._endpoints: LRUCache[str, _Endpoint] = LRUCache(MAX_ENDPOINTS)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "fastapi-aibridge", "Accept-Encoding": "identity"},
-            trust_env=False,
-        )
+        await self._client.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._client.__aexit__(kind, error, trace)
 
-    async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> HTTPResponse:
-        """The response once its head is there. Raises `Unreachable`, `ConnectionBroken`, or another `MCPProblem`."""
-        if self._session is None:
-            raise AIBridgeError("the MCP connections are not open: they live as long as the app's lifespan")
+    def __len__(self) -> int:
+        """Sockets, to all servers."""
+        return len(self._client)
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, repeatable: bool
+    ) -> HTTPResponse:
+        """The response once its head is there. Raises `Unreachable`, `ConnectionBroken`, or another `MCPProblem`.
+
+        `repeatable`: it may be sent again where the connection had been idle and may just have been closed.
+        """
+        endpoint = self._endpoints.get(url)
+        if endpoint is None:
+            endpoint = self._endpoints[url] = _endpoint(url)
         try:
-            return HTTPResponse(
-                await self._session.request(
-                    method,
-                    url,
-                    headers=headers,
-                    data=body,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT),
-                )
+            fields = [
+                (name.encode("ascii"), value.encode("latin-1"))
+                for name, value in ({**_HEADERS, **endpoint.headers, **headers}).items()
+            ]
+            response = await self._client.send(
+                endpoint.origin, method, endpoint.target, fields, body or b"", _LIMITS, repeatable=repeatable
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise Unreachable from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionBroken from error
-        except ValueError:
-            raise MCPProblem("its URL and headers do not make a request") from None
+        except UpstreamUnreachable as error:
+            raise ConnectionBroken() if error.sent else Unreachable() from None
+        except GatewayError as error:
+            raise (Unreachable() if error.status == 504 else _no_request()) from None
+        except UnicodeEncodeError:
+            raise _no_request() from None
+        return HTTPResponse(response)
+
+
+class _Endpoint(NamedTuple):
+    origin: Origin
+    target: bytes
+    """Path and query."""
+    headers: Mapping[str, str]
+    """Credentials that stand in the URL."""
+
+
+def _endpoint(url: str) -> _Endpoint:
+    try:
+        origin, _ = origin_of(url)
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        headers = {}
+        if parts.username is not None or parts.password is not None:
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return _Endpoint(origin, quote(target, safe="%/:?#[]@!$&'()*+,;=-._~").encode("ascii"), headers)
+    except (ConfigurationError, ValueError):
+        raise _no_request() from None
+
+
+def _no_request() -> MCPProblem:
+    return MCPProblem("its URL and headers do not make a request")

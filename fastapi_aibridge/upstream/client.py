@@ -39,6 +39,10 @@ class UpstreamClient:
         if pools is not None:
             await pools.close()
 
+    def __len__(self) -> int:
+        """Connections to all origins."""
+        return len(self._pools or ())
+
     async def send(
         self,
         origin: Origin,
@@ -47,12 +51,15 @@ class UpstreamClient:
         headers: RequestHeaders,
         body: bytes,
         limits: TimeLimits,
+        *,
+        repeatable: bool = True,
     ) -> UpstreamResponse:
         """The response once its head is there, with any final status. `target` is path and query.
 
         Raises `UpstreamUnreachable`, `UpstreamTimeout`, and `GatewayError` for a header that cannot be sent. A request
         that breaks off on a connection which had been idle, before a byte of an answer, is sent again, once, on a new
-        one: the server may have closed it just then.
+        one: the server may have closed it just then. Not so where it is not `repeatable`: nobody knows whether it has
+        been acted on.
         """
         if self._pools is None:
             raise AIBridgeError("the upstream client is not open: it lives as long as the app's lifespan")
@@ -65,7 +72,7 @@ class UpstreamClient:
         try:
             await response.until_head()
         except UpstreamUnreachable:
-            if not was_idle or response.heard:
+            if not (was_idle and repeatable) or response.heard:
                 raise
         except BaseException:
             response.close()

@@ -83,11 +83,12 @@ async def test_an_answer_in_two_streams_is_read_to_its_end(start: Start) -> None
 
 async def breaking(tools: MCPTools) -> None:
     """Reset every connection that is in use."""
-    connector = tools._connections.http._session.connector  # type: ignore[union-attr]
-    assert connector is not None
-    for connection in tuple(connector._acquired):
-        assert connection.transport is not None
-        connection.transport.abort()
+    pools = tools._connections.http._client._pools
+    assert pools is not None
+    for pool in pools._pools.values():
+        for connection in pool._open - set(pool._free):
+            assert connection._transport is not None
+            connection._transport.abort()
 
 
 async def test_closing_ends_sessions_in_time(start: Start) -> None:
@@ -130,7 +131,7 @@ async def test_idle_sessions_hold_no_task(
     for _ in range(5):
         await start(handshake_server)
     await until(lambda: not connections.working)
-    assert len(connections.http._session.connector._conns) == 1  # type: ignore[union-attr]
+    assert len(connections.http) <= 2  # an answer may still be ending when the next request goes out
     assert handshake_server.methods.count("GET") == 0
 
 
