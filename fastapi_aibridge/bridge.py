@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 from .bridge_state import Acquire, BridgeState, closing
 from .errors import ConfigurationError, GatewayError
 from .exchange import Engine, Exchange, PassThrough
-from .exchange.body import ClientGone
 from .exchange.fair_queue import START
-from .exchange.interruption import Interruption
+from .exchange.interruption import ClientGone, Interruption
+from .exchange.memory import Holding
 from .exchange.refusal import send_error
 from .inprocess import clients
 from .principal import Principal
@@ -169,7 +169,15 @@ class RequestBridge:
             state.tracer,
             state.toolset(),
         )
-        request, credential = await self._arrival(exchange.admit(receive))
+        holding = state.engine.bodies.holding(self.principal.initiator_id)
+        try:
+            await self._run(exchange, receive, holding)
+        finally:
+            holding.release()
+
+    async def _run(self, exchange: Exchange, receive: Receive, holding: Holding) -> None:
+        state = self._state
+        request, credential = await self._arrival(exchange.admit(receive, holding))
         interruption = Interruption(receive)
         state.begin(interruption)
         cap = state.engine.limits.max_stream_duration if request.streaming else None
@@ -187,13 +195,17 @@ class RequestBridge:
     ) -> None:
         state = self._state
         passage = PassThrough(state.engine, self.principal, provider, target, route, scope, send)
-        request = await self._arrival(passage.admit(receive))
-        interruption = Interruption(receive)
-        state.begin(interruption)
+        holding = state.engine.bodies.holding(self.principal.initiator_id)
         try:
-            await passage.run(request, interruption)
+            request = await self._arrival(passage.admit(receive, holding))
+            interruption = Interruption(receive)
+            state.begin(interruption)
+            try:
+                await passage.run(request, interruption)
+            finally:
+                state.end(interruption)
         finally:
-            state.end(interruption)
+            holding.release()
 
     async def _arrival(self, admitted: Coroutine[Any, Any, Admitted]) -> Admitted:
         """What comes of a request that arrives; a bridge that closes ends the wait for its body."""

@@ -170,6 +170,9 @@ class AIBridge:
                 metrics=self._metrics,
                 limits=limits,
                 max_body_size=settings.max_body_size,
+                max_bodies=settings.memory.bodies,
+                max_text=settings.recorder.max_text,
+                capture_content=settings.recorder.capture_content,
                 lines=InterceptionLines(settings.log_format, shown),
                 request_headers=RequestHeaders(
                     forwarded=settings.forward_headers, private=self._private_headers(settings)

@@ -1,52 +1,118 @@
-"""A request's body, read within the limit and decoded."""
+"""A request's body, read within the limits and decoded."""
 
 from __future__ import annotations
+
+import asyncio
+from io import BytesIO
 
 from starlette.types import Receive, Scope
 
 from ..errors import GatewayError
-from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
+from .encoding import DecodedTooLarge, UnsupportedEncoding, decoding
+from .fair_queue import Share
+from .interruption import ClientGone, Interruption
+from .memory import Holding
+from .steps import in_steps
+
+SILENCE = 60.0
+"""Seconds without a byte after which a body is given up."""
+ARRIVAL = 900.0
+"""Seconds after which it is given up although it still trickles."""
 
 
-class ClientGone(Exception):
-    """The client left before the exchange was over."""
+async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding) -> bytes:
+    """The body as it was sent, counted in `holding`.
 
-
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The body as it was sent. Raises `GatewayError` 413, early where the length was announced, and `ClientGone`."""
+    Raises `ClientGone`, and `GatewayError`: 413, early where the length was announced, 503 where there is no memory
+    for it, 408 where it does not arrive.
+    """
+    limit = min(limit, holding.limit)
     for name, value in scope["headers"]:
-        # 19 digits are more than any limit, and more than 4,300 are none that `int` takes.
-        if name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > limit):
-            raise too_large(limit)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= limit:
-        return body
-    pieces, size = [body], len(body)
-    while message["type"] == "http.request" and message.get("more_body", False):
-        if size > limit:
-            raise too_large(limit)
-        message = await receive()
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    if size > limit:
-        raise too_large(limit)
-    return b"".join(pieces)
+        if name == b"content-length" and value.isdigit():
+            # 19 digits are more than any limit, and more than 4,300 are none that `int` takes.
+            if len(value) > 18 or int(value) > limit:
+                raise too_large(limit)
+            holding.check(int(value))
+    with Interruption() as interruption:
+        silence = _Silence(interruption)
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                if len(body) > limit:
+                    raise too_large(limit)
+                holding.grow(len(body))
+                return body
+            pieces = BytesIO()  # hands out what was written without another copy
+            while message["type"] == "http.request":
+                piece = message.get("body", b"")
+                if pieces.tell() + len(piece) > limit:
+                    raise too_large(limit)
+                holding.grow(len(piece))
+                pieces.write(piece)
+                if not message.get("more_body", False):
+                    return pieces.getvalue()
+                silence.broken()
+                message = await receive()
+        finally:
+            silence.over()
+    raise ClientGone
 
 
-def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its content encoding. Raises `GatewayError` 400, 413 or 415."""
+async def decode_body(body: bytes, encoding: str, limit: int, holding: Holding, share: Share) -> bytes:
+    """The body without its content encoding, counted in `holding` in place of the encoded one.
+
+    Decoded step by step, so that others have their turn. Raises `GatewayError` 400, 413, 415 or 503.
+    """
+    limit = min(limit, holding.limit)
+    encoded = holding.size
     try:
-        return decode(body, encoding, limit)
+        decoded = await in_steps(decoding(body, encoding, limit, holding.grow), share)
     except UnsupportedEncoding as error:
         raise GatewayError(415, "unsupported_encoding", str(error)) from None
     except DecodedTooLarge:
         raise too_large(limit) from None
     except ValueError as error:
         raise GatewayError(400, "bad_encoding", str(error)) from None
+    holding.shrink(encoded)
+    return decoded
+
+
+class _Silence:
+    """Interrupts the reading of a body that stays away or trickles."""
+
+    __slots__ = ("_begun", "_heard", "_interruption", "_loop", "_timer")
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._heard = self._loop.time()
+        self._timer = self._loop.call_later(SILENCE, self._look)
+
+    def broken(self) -> None:
+        """Something was heard. One timer looks for all of it: bodies come in many pieces."""
+        self._heard = self._loop.time()
+
+    def over(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        wait = min(self._heard + SILENCE, self._begun + ARRIVAL) - now
+        if wait > 0:
+            self._timer = self._loop.call_later(wait, self._look)
+        else:
+            self._interruption.interrupt(_not_arrived())
 
 
 def too_large(limit: int) -> GatewayError:
     return GatewayError(413, "request_too_large", f"the request body is larger than {limit} bytes")
+
+
+def _not_arrived() -> GatewayError:
+    return GatewayError(
+        408,
+        "request_timeout",
+        f"the request body did not arrive: nothing came for {SILENCE:g} s, or it took longer than {ARRIVAL:g} s",
+        headers={"connection": "close"},
+    )

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Callable, Generator, Iterator
+from io import BytesIO
 
 import zstandard
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _MAX_WINDOW = 2**23
 """Bytes of memory that a zstd frame may ask for (RFC 9659, section 3)."""
-_ZSTD_STEP = 1024
-"""Bytes given to zstd at a time. Each may hold 256 blocks of 128 KiB, so a bomb is noticed after 32 MiB."""
+_PIECE = 64 * 1024
+"""Bytes that zlib decodes at a time."""
+_ZLIB_STEP = 16 * 1024
+"""Bytes given to zlib at a time: what it has not taken yet it copies at each call."""
+_ZSTD_STEP = 128
+"""Bytes given to zstd at a time. Each may hold 32 blocks of 128 KiB, so that a piece may come to 4 MiB."""
 _MAX_MEMBERS = 64
 """gzip members or zstd frames one behind the other. Both formats allow it; thousands would only be there to cost."""
 
@@ -81,23 +87,66 @@ class Inflater:
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
-    """A whole body, gzip, deflate or zstd. Raises `UnsupportedEncoding`, `DecodedTooLarge` or `ValueError`."""
-    match encoding.strip().lower():
-        case "identity":
-            return data
-        case "zstd":
-            return _decode_zstd(data, limit)
-    inflater = Inflater(encoding, limit)
-    decoded = inflater.feed(data)
-    if not inflater.complete:
-        raise ValueError("the encoded body is cut off")
-    return decoded
+    """`decoding`, all at once."""
+    steps = decoding(data, encoding, limit)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
-def _decode_zstd(data: bytes, limit: int) -> bytes:
+def decoding(
+    data: bytes, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
+) -> Generator[None, None, bytes]:
+    """A whole body, gzip, deflate or zstd, in steps of some hundred KiB; `taken` is told of each before the next.
+
+    Raises `UnsupportedEncoding`, `DecodedTooLarge` or `ValueError`.
+    """
+    name = encoding.strip().lower()
+    if name == "identity":
+        return data
+    if name != "zstd" and name not in _WINDOW_BITS:
+        raise UnsupportedEncoding(f"the content encoding {encoding!r} is not supported here")
+    decoded = BytesIO()  # hands out what was written without another copy
+    for piece in _zstd_pieces(data) if name == "zstd" else _zlib_pieces(data, _WINDOW_BITS[name]):
+        if decoded.tell() + len(piece) > limit:
+            raise DecodedTooLarge("the decoded body is over the limit")
+        taken(len(piece))
+        decoded.write(piece)
+        yield
+    return decoded.getvalue()
+
+
+def _zlib_pieces(data: bytes, bits: int) -> Iterator[bytes]:
+    at = 0
+    for _ in range(_MAX_MEMBERS):
+        member = zlib.decompressobj(bits)
+        while not member.eof:
+            step = data[at : at + _ZLIB_STEP]
+            if not step:
+                raise ValueError("the encoded body is cut off")
+            at += len(step)
+            try:
+                while True:
+                    piece = member.decompress(step, _PIECE)
+                    yield piece
+                    step = member.unconsumed_tail
+                    if member.eof or (not step and len(piece) < _PIECE):  # a full piece may not be all that there is
+                        break
+            except zlib.error as error:
+                raise ValueError(f"the body is not encoded as it says: {error}") from None
+            at -= len(member.unused_data)
+        if at == len(data):
+            return
+        if bits != _WINDOW_BITS["gzip"]:
+            break
+    raise ValueError("the body is not encoded as it says: it goes on behind its end")
+
+
+def _zstd_pieces(data: bytes) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-    pieces: list[bytes] = []
-    size = at = 0
+    at = 0
     for _ in range(_MAX_MEMBERS):
         frame = decompressor.decompressobj()
         while not frame.eof:
@@ -105,13 +154,10 @@ def _decode_zstd(data: bytes, limit: int) -> bytes:
             if not step:
                 raise ValueError("the encoded body is cut off")
             try:
-                pieces.append(frame.decompress(step))
+                yield frame.decompress(step)
             except zstandard.ZstdError as error:
                 raise ValueError(f"the body is not encoded as it says: {error}") from None
-            size += len(pieces[-1])
-            if size > limit:
-                raise DecodedTooLarge("the decoded body is over the limit")
             at += len(step) - len(frame.unused_data)
         if at == len(data):
-            return b"".join(pieces)
+            return
     raise ValueError("the body is not encoded as it says: it goes on behind its end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..formats.request import MAX_TEXT
 from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
@@ -10,6 +11,7 @@ from ..upstream.client import UpstreamClient
 from .calls import UpstreamCaller
 from .fair_queue import FairQueue
 from .limits import Limits
+from .memory import BodyBudget
 from .tool_memory import ToolMemory
 
 
@@ -25,6 +27,9 @@ class Engine:
         limits: Limits | None = None,
         max_body_size: int,
         lines: InterceptionLines | None = None,
+        max_bodies: int | None = None,
+        max_text: int = MAX_TEXT,
+        capture_content: bool = True,
         request_headers: RequestHeaders | None = None,
     ) -> None:
         self.caller = UpstreamCaller(client, metrics)
@@ -33,6 +38,9 @@ class Engine:
         self.lines = lines or InterceptionLines()
         self.limits = limits or Limits(LimitSettings())
         self.max_body_size = max_body_size
+        self.bodies = BodyBudget(max_bodies)
+        self.max_text = max_text if capture_content else 0
+        self.capture_content = capture_content
         self.request_headers = request_headers or RequestHeaders()
         self.tool_memory = ToolMemory()
         self.queue = FairQueue()

@@ -23,14 +23,15 @@ from ..providers import Credential, Provider
 from ..recorder import Ending, Facts, Interception, Prompt, Status, TokenUsage
 from ..recorder.identifier import new_id
 from ..upstream.response import UpstreamResponse
-from .body import ClientGone, decode_body, read_body
+from .admission import read_request
 from .calls import UpstreamRequest
 from .client import guess_client, guess_session
 from .encoding import accepts_gzip
 from .engine import Engine
 from .fair_queue import Share
-from .interruption import Interruption
+from .interruption import ClientGone, Interruption
 from .masked_facts import mask_facts
+from .memory import Holding
 from .relay import relay_answer, relay_stream
 from .reply import Reply
 from .tool_loop import ToolLoop, WovenObserver
@@ -106,13 +107,9 @@ class Exchange:
     def _header(self, name: str) -> str:
         return self._headers.get(name.encode(), b"").decode("latin-1")
 
-    async def admit(self, receive: Receive) -> tuple[ModelRequest, Credential]:
-        """Read and check the request. Raises `GatewayError` and `ClientGone`."""
-        engine = self._engine
-        body = await read_body(self._scope, receive, engine.max_body_size)
-        if encoding := self._header("content-encoding"):
-            body = decode_body(body, encoding, engine.max_body_size)
-        request = self._format.parse(body)
+    async def admit(self, receive: Receive, holding: Holding) -> tuple[ModelRequest, Credential]:
+        """Read and check the request, whose body is held until it is over. Raises `GatewayError` and `ClientGone`."""
+        request = await read_request(self._engine, self._format, self._scope, receive, self._share, holding)
         return request, self._provider.credential(own_key(self._headers), self._principal)
 
     async def run(self, request: ModelRequest, credential: Credential, interruption: Interruption) -> None:
@@ -216,7 +213,7 @@ class Exchange:
             streaming=request.streaming,
             client=client,
             user_agent=self._header("user-agent") or None,
-            session_id=guess_session(client, self._header, request.user_id),
+            session_id=guess_session(client, self._header, request.user_id if self._engine.capture_content else None),
             correlating_tool_call_id=request.correlating_tool_call_id,
             credential_kind=credential.kind,
             credential_hint=credential.hint,

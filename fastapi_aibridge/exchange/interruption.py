@@ -8,11 +8,13 @@ from typing import Self
 
 from starlette.types import Receive
 
-from .body import ClientGone
-
 WATCH_AFTER = 0.1
 """Seconds after which a request begins to look whether its client is still there. Shorter ones need no watcher: what
 is to come has been written by then."""
+
+
+class ClientGone(Exception):
+    """The client left before the exchange was over."""
 
 
 class Interruption:

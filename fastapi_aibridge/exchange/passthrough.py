@@ -15,6 +15,7 @@ from .body import read_body
 from .calls import UpstreamRequest
 from .engine import Engine
 from .interruption import Interruption
+from .memory import Holding
 from .relay import answer_headers
 
 
@@ -42,15 +43,15 @@ class PassThrough:
         self._send = send
         self._begun = False
 
-    async def admit(self, receive: Receive) -> UpstreamRequest:
-        """Read and check the request. Raises `GatewayError` and `ClientGone`."""
+    async def admit(self, receive: Receive, holding: Holding) -> UpstreamRequest:
+        """Read and check the request, whose body is held until it is over. Raises `GatewayError` and `ClientGone`."""
         engine, provider, method = self._engine, self._provider, self._scope["method"]
         headers = dict(self._scope["headers"])
         credential = provider.credential(own_key(headers), self._principal)
         own = credential.kind == BYOK
         if method in self._route.organisation and not own and not provider.settings.allow_organisation_changes:
             raise _concerns_everybody(provider, method)
-        body = await read_body(self._scope, receive, engine.max_body_size)
+        body = await read_body(self._scope, receive, engine.max_body_size, holding)
         kept = engine.request_headers.going_up(self._scope["headers"], own_account=own)
         kept.append((b"accept-encoding", headers.get(b"accept-encoding", b"identity")))
         memory = engine.tool_memory.of((*self._principal.key, provider.name))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from starlette.types import Message, Receive
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.exchange.body import ClientGone, read_body
+from fastapi_aibridge.exchange import body as body_module
+from fastapi_aibridge.exchange.body import read_body
+from fastapi_aibridge.exchange.interruption import ClientGone, Interruption
+from fastapi_aibridge.exchange.memory import BodyBudget
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +33,10 @@ def piece(body: bytes, *, more: bool) -> Message:
 
 
 async def read(receive: Receive, limit: int = 10, *headers: tuple[bytes, bytes]) -> bytes:
-    return await read_body({"type": "http", "headers": list(headers)}, receive, limit)
+    holding = BodyBudget(1000).holding("alice")
+    body = await read_body({"type": "http", "headers": list(headers)}, receive, limit, holding)
+    assert holding.size == len(body)
+    return body
 
 
 async def test_a_body_in_one_piece() -> None:
@@ -82,3 +90,83 @@ async def test_a_client_that_leaves() -> None:
         await read(Client({"type": "http.disconnect"}))
     with pytest.raises(ClientGone):
         await read(Client(piece(b"01", more=True), {"type": "http.disconnect"}))
+
+
+class Trickle:
+    """Sends a piece after each pause, for ever."""
+
+    def __init__(self, pause: float, *pieces: bytes) -> None:
+        self._pause = pause
+        self._pieces = list(pieces)
+
+    async def __call__(self) -> Message:
+        if not self._pieces:
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._pause)
+        return piece(self._pieces.pop(0), more=True)
+
+
+async def test_a_body_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence has an end, at the beginning and in the middle; what had come is not held any longer."""
+    monkeypatch.setattr(body_module, "SILENCE", 0.05)
+    for client in (Trickle(0), Trickle(0, b"01", b"23")):
+        budget = BodyBudget(1000)
+        holding = budget.holding("alice")
+        with pytest.raises(GatewayError, match="did not arrive") as refused:
+            await read_body({"type": "http", "headers": []}, client, 10, holding)
+        assert (refused.value.status, refused.value.code) == (408, "request_timeout")
+        assert refused.value.headers == {"connection": "close"}
+        holding.release()
+        assert budget.used == 0
+
+
+async def test_a_body_that_comes_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece begins the wait anew; all together have a longer one."""
+    monkeypatch.setattr(body_module, "SILENCE", 0.1)
+    monkeypatch.setattr(body_module, "ARRIVAL", 0.3)
+    last = Trickle(0.06, b"0", b"1", b"2", b"")
+    holding = BodyBudget(1000).holding("alice")
+    with pytest.raises(GatewayError, match="did not arrive"):
+        await read_body({"type": "http", "headers": []}, Trickle(0.05, *[b"x"] * 20), 1000, holding)
+    assert 3 <= holding.size <= 6
+    with pytest.raises(GatewayError, match="did not arrive"):
+        await read_body({"type": "http", "headers": []}, last, 1000, holding)
+    assert not last._pieces
+
+
+async def test_reading_can_be_interrupted() -> None:
+    """A bridge that closes reaches a request whose body has not arrived."""
+    arrival = Interruption()
+
+    async def reading() -> None:
+        with arrival:
+            await read_body({"type": "http", "headers": []}, Trickle(0), 10, BodyBudget(1000).holding("alice"))
+
+    task = asyncio.create_task(reading())
+    await asyncio.sleep(0.01)
+    arrival.interrupt(GatewayError(503, "shutting_down", "closing"))
+    with pytest.raises(GatewayError, match="closing"):
+        await task
+
+
+async def test_no_memory_for_a_body_is_told_before_it_is_read() -> None:
+    """Where its length was announced; else as soon as it is too much."""
+    budget = BodyBudget(1000)
+    held = budget.holding("bob")
+    held.grow(400)
+    client = Client(piece(b"x" * 100, more=True), piece(b"x" * 300, more=True), piece(b"x" * 300, more=True))
+    for headers, asked in (([(b"content-length", b"350")], 0), ([], 2)):
+        holding = budget.holding("alice")
+        with pytest.raises(GatewayError) as refused:
+            await read_body({"type": "http", "headers": headers}, client, 500, holding)
+        holding.release()
+        assert (refused.value.status, refused.value.code, client.asked) == (503, "out_of_memory", asked)
+        assert refused.value.headers["retry-after"] == "1"
+
+
+async def test_a_body_that_could_never_be_held_is_too_large() -> None:
+    """Coming again would not help."""
+    holding = BodyBudget(1000).holding("alice")
+    with pytest.raises(GatewayError, match="500 bytes") as refused:
+        await read_body({"type": "http", "headers": [(b"content-length", b"501")]}, Client(), 10_000, holding)
+    assert refused.value.status == 413

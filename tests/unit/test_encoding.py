@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import random
 import zlib
 from collections.abc import Callable
 
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange.body import decode_body
 from fastapi_aibridge.exchange.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts_gzip, decode
+from fastapi_aibridge.exchange.fair_queue import FairQueue
+from fastapi_aibridge.exchange.memory import BodyBudget
 
 BODY = b'{"model":"gpt-5","input":"' + b"abc" * 1000 + b'"}'
 
@@ -153,11 +157,63 @@ def test_the_limit_is_for_all_pieces_together() -> None:
     ("encoding", "data", "status"),
     [("br", b"x", 415), ("gzip", b"x", 400), ("gzip", gzip.compress(bytes(11)), 413), ("zstd", b"", 400)],
 )
-def test_what_the_client_is_told(encoding: str, data: bytes, status: int) -> None:
+@pytest.mark.anyio
+async def test_what_the_client_is_told(encoding: str, data: bytes, status: int) -> None:
     """415 for an encoding that is not known here, 400 for a broken body, 413 for one that is too large."""
+    holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError) as refused:
-        decode_body(data, encoding, 10)
+        await decode_body(data, encoding, 10, holding, FairQueue().share("alice"))
     assert refused.value.status == status
+
+
+@each_encoding
+@pytest.mark.anyio
+async def test_decoding_is_counted_and_lets_others_work(encoding: str) -> None:
+    """What is decoded takes the place of what came; meanwhile the event loop turns."""
+    data = random.Random(1).randbytes(4_000_000).hex().encode()
+    encoded = ENCODERS[encoding](data)
+    budget = BodyBudget(40_000_000)
+    holding = budget.holding("alice")
+    holding.grow(len(encoded))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    decoded = await decode_body(encoded, encoding, 20_000_000, holding, FairQueue().share("alice"))
+    counting.cancel()
+    assert decoded == data
+    assert turns > 20
+    assert budget.used == holding.size == len(data)
+
+
+@each_encoding
+@pytest.mark.anyio
+async def test_a_bomb_is_refused_before_it_is_unpacked(encoding: str) -> None:
+    """Where there is no memory for it: with what it held given back."""
+    budget = BodyBudget(10_000_000)
+    holding = budget.holding("alice")
+    others = budget.holding("bob")
+    others.grow(3_000_000)
+    with pytest.raises(GatewayError) as refused:
+        await decode_body(
+            ENCODERS[encoding](bytes(4_900_000)), encoding, 20_000_000, holding, FairQueue().share("alice")
+        )
+    assert (refused.value.status, refused.value.headers["retry-after"]) == (503, "1")
+    holding.release()
+    assert budget.used == 3_000_000
+
+
+@each_encoding
+@pytest.mark.parametrize("size", [0, 1, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 128 * 1024, 1_000_000])
+def test_bodies_of_any_size_are_decoded_whole(encoding: str, size: int) -> None:
+    """Around the size of the pieces that they are decoded in."""
+    for data in (bytes(size), random.Random(size).randbytes(size)):
+        assert decode(ENCODERS[encoding](data), encoding, size) == data
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 from starlette.types import Message
 
 from fastapi_aibridge.exchange import interruption as module
-from fastapi_aibridge.exchange.body import ClientGone
-from fastapi_aibridge.exchange.interruption import Interruption
+from fastapi_aibridge.exchange.interruption import ClientGone, Interruption
 
 pytestmark = pytest.mark.anyio
 

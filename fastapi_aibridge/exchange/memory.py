@@ -1,0 +1,126 @@
+"""How many bytes of request bodies one process holds, and who holds them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import GatewayError
+
+_FALLBACK = 2 * 1024**3
+"""Bytes of memory, where nothing tells how much there is."""
+
+
+class BodyBudget:
+    """Bytes of bodies that are held at once, shared between initiators.
+
+    An initiator may hold as much as is left free beside it: alone half of all, two of them a third each, and whoever
+    comes next always finds something. `apply` changes the capacity.
+    """
+
+    def __init__(self, capacity: int | None = None) -> None:
+        self._held: dict[str, int] = {}  # only who holds something
+        self.used = 0
+        self.apply(capacity)
+
+    def apply(self, capacity: int | None) -> None:
+        """`capacity` in bytes; None for a quarter of the memory that the process may use."""
+        self.capacity = usable_memory() // 4 if capacity is None else capacity
+
+    def holding(self, initiator: str) -> Holding:
+        """What one request of this initiator will hold; `release` it."""
+        return Holding(self, initiator)
+
+    def has_room(self, initiator: str, size: int) -> bool:
+        return self._held.get(initiator, 0) + size <= self.capacity - self.used - size
+
+    def take(self, initiator: str, size: int) -> None:
+        self.used += size
+        held = self._held.get(initiator, 0) + size
+        if held:
+            self._held[initiator] = held
+        else:
+            self._held.pop(initiator, None)
+
+
+class Holding:
+    """The bytes that one request holds."""
+
+    __slots__ = ("_budget", "_initiator", "size")
+
+    def __init__(self, budget: BodyBudget, initiator: str) -> None:
+        self._budget = budget
+        self._initiator = initiator
+        self.size = 0
+
+    @property
+    def limit(self) -> int:
+        """The largest body that could be held if there were no other."""
+        return self._budget.capacity // 2
+
+    def check(self, size: int) -> None:
+        """Whether there is room for so many more bytes. Raises `GatewayError`, 503."""
+        if not self._budget.has_room(self._initiator, size):
+            raise GatewayError(
+                503,
+                "out_of_memory",
+                "the gateway holds as many bytes of request bodies as it can; try again",
+                headers={"retry-after": "1", "connection": "close"},
+            )
+
+    def grow(self, size: int) -> None:
+        """Hold so many more bytes. Raises `GatewayError`, 503, where there is no room for them."""
+        self.check(size)
+        self._budget.take(self._initiator, size)
+        self.size += size
+
+    def shrink(self, size: int) -> None:
+        self._budget.take(self._initiator, -size)
+        self.size -= size
+
+    def release(self) -> None:
+        """The bodies are gone."""
+        self.shrink(self.size)
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may use: the machine's, or the least that its control groups allow."""
+    limits = [_machine(root), *_control_groups(root)]
+    return min((limit for limit in limits if limit > 0), default=_FALLBACK)
+
+
+def _machine(root: Path) -> int:
+    if root == Path("/"):
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (ValueError, OSError):
+            return 0
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _control_groups(root: Path) -> list[int]:
+    """The limits of the groups that the process is in and of those above them, version 2 and 1."""
+    found: list[int] = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        group = Path(path.strip("/"))
+        # Within a container the path may be the host's, and the container's own group the root.
+        for place in (group, *group.parents):
+            limit = _read(base / place / name).strip()
+            if limit.isdigit() and int(limit) < 2**60:
+                found.append(int(limit))
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
