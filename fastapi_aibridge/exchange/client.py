@@ -4,73 +4,159 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import orjson
 
 UNKNOWN = "Unknown"
+MAX_ID = 256
+"""Characters of a session's or an agent's id that are recorded."""
+MAX_USER_AGENT = 512
+"""The same, of a User-Agent."""
+_TELLING = 48
+"""Characters of a User-Agent that can tell a client."""
 
-_BY_USER_AGENT = (
-    ("claude", "Claude Code"),
-    ("codex", "Codex"),
-    ("zed/", "Zed"),
-    ("githubcopilotchat/", "GitHub Copilot (VS Code)"),
-    ("copilot/", "GitHub Copilot (CLI)"),
-    ("kilo-code/", "Kilo Code"),
-    ("roo-code/", "Roo Code"),
-    ("charm crush/", "Charm Crush"),
-    ("charm-crush/", "Charm Crush"),
-    ("mux/", "Mux"),
-    ("cursor/", "Cursor"),
-    ("opencode/", "OpenCode"),
+Header = Callable[[str], str]
+"""Gives a header's value by its lower-case name, empty where it was not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a client is known, and where it names its session. From the clients' own requests."""
+
+    name: str
+    agents: tuple[str, ...] = ()
+    """How its User-Agent begins, in lower case."""
+    sessions: tuple[str, ...] = ()
+    """Headers with its session id, the best first."""
+    is_agent: bool = True
+    """Whether it is an agent that works with tools of its own."""
+
+
+_KINDS = (
+    # qwen-code speaks to Anthropic-type APIs under Claude Code's name, with its own version; Claude Code had 0.2 only.
+    _Kind(
+        "Qwen Code",
+        ("qwencode/", "qwen-code/", *(f"claude-cli/0.{minor}" for minor in range(10, 100))),
+        ("x-session-id",),
+    ),
+    _Kind("Claude Code", ("claude",), ("x-claude-code-session-id",)),
+    _Kind("Codex", ("codex",), ("session_id", "session-id")),
+    _Kind("Zed", ("zed/",)),
+    _Kind("GitHub Copilot (VS Code)", ("githubcopilotchat/",), ("x-interaction-id",)),
+    _Kind("GitHub Copilot (CLI)", ("copilot/",), ("x-client-session-id", "x-interaction-id")),
+    _Kind(
+        "Kilo Code",
+        ("kilo-code/", "kilo/", "kilocode/", "opencode-kilo-provider"),
+        ("x-kilocode-taskid", "x-session-id"),
+    ),
+    _Kind("Roo Code", ("roo-code/", "roocode/")),
+    _Kind("Charm Crush", ("charm crush/", "charm-crush/")),
+    _Kind("Mux", ("mux/",), ("x-mux-workspace-id",)),
+    _Kind("Cursor", ("cursor/",)),
+    _Kind("OpenCode", ("opencode/",), ("x-opencode-session", "x-session-id")),
+    _Kind("pi", ("pi/", "pi ("), ("session_id", "session-id")),
 )
-"""How a User-Agent begins, in lower case: the client. From the clients' own requests."""
+_BY_NAME = {kind.name: kind for kind in _KINDS}
+_OTHER = _Kind(UNKNOWN, is_agent=False)
 
-_BY_ORIGINATOR = {"kilo-code": "Kilo Code", "roo-code": "Roo Code"}
+_BY_TITLE = {"kilo code": "Kilo Code", "roo code": "Roo Code"}
+"""`x-title`, by which programs name themselves to OpenRouter, in lower case."""
+_BY_ORIGINATOR = {"kilo-code": "Kilo Code", "roo-code": "Roo Code", "pi": "pi"}
 
-_SESSION_HEADERS = {
-    "Claude Code": ("x-claude-code-session-id",),
-    "Codex": ("session_id", "session-id"),
-    "GitHub Copilot (VS Code)": ("x-interaction-id",),
-    "GitHub Copilot (CLI)": ("x-client-session-id",),
-    "Kilo Code": ("x-kilocode-taskid",),
-    "Mux": ("x-mux-workspace-id",),
-    "OpenCode": ("x-opencode-session",),
-}
-_SESSION_IN_USER_ID = re.compile(r"_session_(\S{1,256})$")
+_SDK = re.compile(
+    r"(?:async)?(azureopenai|openai|anthropic[a-z]{0,16}+)[/ ](js|python|go|java|kotlin|ruby|php|c#|csharp)\b"
+)
+_SDK_LANGUAGES = {
+    "js": "JS", "python": "Python", "go": "Go", "java": "Java", "kotlin": "Kotlin", "ruby": "Ruby", "php": "PHP",
+    "c#": "C#", "csharp": "C#",
+}  # fmt: skip
+_SDK_NAMES = (
+    ("openai-python/", "OpenAI/Python"), ("openai-node/", "OpenAI/JS"), ("openai-go/", "OpenAI/Go"),
+    ("openai-java/", "OpenAI/Java"), ("openai-php", "OpenAI/PHP"), ("async-openai", "OpenAI/Rust"),
+    ("anthropic-sdk-", "Anthropic"), ("ai-sdk/", "AI SDK"), ("ai/", "AI SDK"), ("litellm/", "LiteLLM"),
+    ("langchain", "LangChain"), ("llm/", "llm"),
+)  # fmt: skip
+_DOTNET = re.compile(r"(openai|anthropic)/\d[0-9.a-z+-]{0,32}+ \(\.net")
 
-CLIENTS = frozenset({UNKNOWN, *(name for _, name in _BY_USER_AGENT)})
+
+@dataclass(slots=True)
+class Client:
+    """What a request says of the program that sent it."""
+
+    name: str
+    is_agent: bool
+    user_agent: str | None
+    session_id: str | None
+    agent_id: str | None
+    parent_agent_id: str | None
+    truncated: bool
+    """Something of it was cut."""
 
 
-def guess_client(header: Callable[[str], str]) -> str:
-    """The client's name; `header` gives a header's value by its lower-case name, empty where it was not sent."""
-    known = _by_user_agent(header("user-agent"))
-    if known is not None:
-        return known
+def client_of(header: Header, user_id: str | None) -> Client:
+    """The client of a request. `user_id` is the body's `metadata.user_id`."""
+    agent = header("user-agent")
+    kind = _kind(agent, header)
+    name = kind.name
+    session = next((value for one in kind.sessions if (value := header(one).strip())), None)
+    child = parent = None
+    if name == "Claude Code":
+        if session is None and user_id:
+            session = _session_in(user_id)
+        child, parent = header("x-claude-code-agent-id") or None, header("x-claude-code-parent-agent-id") or None
+    truncated = len(agent) > MAX_USER_AGENT or any(len(one) > MAX_ID for one in (session, child, parent) if one)
+    if truncated:
+        agent = agent[:MAX_USER_AGENT]
+        session, child, parent = (one[:MAX_ID] if one else one for one in (session, child, parent))
+    return Client(name, kind.is_agent, agent or None, session, child, parent, truncated)
+
+
+def _kind(agent: str, header: Header) -> _Kind:
+    kind = _by_user_agent(agent[:_TELLING])
+    if kind.name == "OpenCode":
+        # Kilo Code's command line is built on it.
+        return _BY_NAME[_BY_TITLE.get(header("x-title").lower()[:32], kind.name)]
+    if kind.is_agent:
+        return kind
+    # The rest sends the User-Agent of the SDK that it is built on, or none that is known.
     if header("x-cursor-client-version"):
-        return "Cursor"
-    return _BY_ORIGINATOR.get(header("originator"), UNKNOWN)
+        return _BY_NAME["Cursor"]
+    if header("x-kilocode-taskid"):
+        return _BY_NAME["Kilo Code"]
+    known = _BY_ORIGINATOR.get(header("originator")) or _BY_TITLE.get(header("x-title").lower()[:32])
+    if known is not None:
+        return _BY_NAME[known]
+    if kind.name.endswith("/JS"):
+        if header("x-initiator"):
+            return _BY_NAME["GitHub Copilot (CLI)"]
+        if header("session_id"):
+            return _BY_NAME["pi"]
+    return kind
 
 
 @lru_cache(maxsize=1024)
-def _by_user_agent(agent: str) -> str | None:
-    agent = agent.lower()
-    return next((name for start, name in _BY_USER_AGENT if agent.startswith(start)), None)
+def _by_user_agent(beginning: str) -> _Kind:
+    agent = beginning.lower()
+    for kind in _KINDS:
+        if agent.startswith(kind.agents):
+            return kind
+    if (sdk := _SDK.match(agent)) is not None:
+        vendor = "OpenAI" if "openai" in sdk[1] else "Anthropic"
+        return _Kind(f"{vendor}/{_SDK_LANGUAGES[sdk[2]]}", is_agent=False)
+    if (dotnet := _DOTNET.match(agent)) is not None:
+        return _Kind(f"{'OpenAI' if dotnet[1] == 'openai' else 'Anthropic'}/.NET", is_agent=False)
+    name = next((name for start, name in _SDK_NAMES if agent.startswith(start)), None)
+    return _Kind(name, is_agent=False) if name else _OTHER
 
 
-def guess_session(client: str, header: Callable[[str], str], user_id: str | None) -> str | None:
-    """The client's own session id. `user_id` is the body's `metadata.user_id`: Claude Code puts its session there,
-    as JSON since version 2, as `user_…_session_<uuid>` before.
-    """
-    for name in _SESSION_HEADERS.get(client, ()):
-        if session := header(name).strip():
-            return session
-    if client == "Claude Code" and user_id:
-        try:
-            value = orjson.loads(user_id)
-        except orjson.JSONDecodeError:
-            match = _SESSION_IN_USER_ID.search(user_id)
-            return match[1] if match else None
-        found = value.get("session_id") if isinstance(value, dict) else None
-        return found if isinstance(found, str) and found else None
-    return None
+def _session_in(user_id: str) -> str | None:
+    """Claude Code puts its session into its user id: as JSON since version 2, as `user_…_session_<uuid>` before."""
+    try:
+        value = orjson.loads(user_id)
+    except orjson.JSONDecodeError:
+        _, mark, session = user_id.rpartition("_session_")
+        return session if mark and session and not any(map(str.isspace, session[: MAX_ID + 1])) else None
+    found = value.get("session_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) and found else None

@@ -25,7 +25,7 @@ from ..recorder.identifier import new_id
 from ..upstream.response import UpstreamResponse
 from .admission import read_request
 from .calls import UpstreamRequest
-from .client import guess_client, guess_session
+from .client import Client, client_of
 from .encoding import accepts_gzip
 from .engine import Engine
 from .fair_queue import Share
@@ -45,6 +45,7 @@ class Exchange:
     """One intercepted request and its response."""
 
     __slots__ = (
+        "_client",
         "_credential",
         "_engine",
         "_format",
@@ -68,6 +69,7 @@ class Exchange:
         "_usages",
     )
 
+    _client: Client
     _credential: Credential
     _observer: Observer
     _reply: Reply
@@ -110,6 +112,7 @@ class Exchange:
     async def admit(self, receive: Receive, holding: Holding) -> tuple[ModelRequest, Credential]:
         """Read and check the request, whose body is held until it is over. Raises `GatewayError` and `ClientGone`."""
         request = await read_request(self._engine, self._format, self._scope, receive, self._share, holding)
+        self._client = client_of(self._header, request.user_id if self._engine.capture_content else None)
         return request, self._provider.credential(own_key(self._headers), self._principal)
 
     async def run(self, request: ModelRequest, credential: Credential, interruption: Interruption) -> None:
@@ -201,7 +204,7 @@ class Exchange:
             logger.exception("the end of interception %s could not be recorded", self._id)
 
     def _interception(self, request: ModelRequest, credential: Credential) -> Interception:
-        client = guess_client(self._header)
+        client = self._client
         return Interception(
             id=new_id(),
             initiator_id=self._principal.initiator_id,
@@ -211,19 +214,24 @@ class Exchange:
             route=self._route,
             model=request.model,
             streaming=request.streaming,
-            client=client,
-            user_agent=self._header("user-agent") or None,
-            session_id=guess_session(client, self._header, request.user_id if self._engine.capture_content else None),
+            client=client.name,
+            user_agent=client.user_agent,
+            session_id=client.session_id,
             correlating_tool_call_id=request.correlating_tool_call_id,
             credential_kind=credential.kind,
             credential_hint=credential.hint,
             metadata=self._principal.metadata,
             started_at=datetime.now(UTC),
+            agent_id=client.agent_id,
+            parent_agent_id=client.parent_agent_id,
+            truncated=client.truncated,
         )
 
     async def _relay(self, request: ModelRequest, credential: Credential, interruption: Interruption) -> None:
         accept_encoding = self._headers.get(b"accept-encoding", b"")
-        if self._toolset is not None and request.takes_tools:
+        # Agents write titles and summaries beside their work, and bring no tools for that: there is nothing to call.
+        aside = self._client.is_agent and request.offers_no_tools
+        if self._toolset is not None and request.takes_tools and not aside:
             await self._go_round(self._toolset, request, credential, accept_encoding, interruption)
             return
         # Without tools, now: earlier requests may have had some.

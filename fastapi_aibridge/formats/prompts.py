@@ -82,7 +82,7 @@ class Conversation:
     `most` is how many bytes of text are kept, those of all parts together.
     """
 
-    __slots__ = ("_cut", "_joined", "_left", "_prompts", "_seen", "answered")
+    __slots__ = ("_cut", "_joined", "_left", "_prompts", "_seen", "answered", "instructed")
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -90,6 +90,8 @@ class Conversation:
         self._seen = 0
         self._prompts: list[Said] = []
         self._joined: dict[str, list[str]] = {}
+        self.instructed = False
+        """Whether the conversation begins with instructions."""
         self.answered: str | None = None
         """The tool call whose result is the last word of the conversation."""
 
@@ -111,6 +113,7 @@ class Conversation:
             self._count()
             message = (yield from read_members(element, _MESSAGE)) if element.begins_with(b"{") else {}
             role, kind = word(message.get("role")), word(message.get("type"))
+            self.instructed = self.instructed or role in _INSTRUCTIONS
             if role == "assistant" or (not role and (kind.endswith("_call") or kind == "reasoning")):
                 break
             answered: str | None = None
@@ -121,6 +124,9 @@ class Conversation:
                 answered = word(message.get("tool_call_id") or message.get("call_id"), _MAX_ID) or None
             if last and role not in _INSTRUCTIONS:
                 self.answered, last = answered, False
+        if elements and not self.instructed and elements[0].begins_with(b"{"):
+            first = yield from read_members(elements[0], _MESSAGE)
+            self.instructed = word(first.get("role")) in _INSTRUCTIONS
         for found in reversed(texts):
             for value in found:
                 self.say(value)

@@ -31,8 +31,8 @@ class ModelRequest:
     """`metadata.user_id`, where clients hide their session."""
     takes_tools: bool = True
     """Whether tools can be injected into it."""
-    brings_tools: bool = False
-    """Whether the client offers tools of its own."""
+    offers_no_tools: bool = False
+    """Whether it says what the model is to do, and that without tools: by an empty list, or by instructions alone."""
     usage_asked: bool = True
     """Whether the client itself asked a streamed chat for its usage."""
 
@@ -67,6 +67,11 @@ def is_true(value: Value | None) -> bool:
 def is_list_of_some(value: Value | None) -> bool:
     """Whether a value is a list with something in it."""
     return value is not None and value.begins_with(b"[") and (value.size > 64 or value.raw[1:-1].strip() != b"")
+
+
+def says_something(value: Value | None) -> bool:
+    """Whether a value is neither null nor empty."""
+    return value is not None and value.size > 2 and not value.begins_with(b"null")
 
 
 def _long_model() -> GatewayError:

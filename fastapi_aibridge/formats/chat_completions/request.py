@@ -27,10 +27,11 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
         small(members.get(name)) for name in _EXCLUDING
     )
-    request.brings_tools = is_list_of_some(members.get("tools"))
     conversation = Conversation(max_text)
     yield from conversation.read(members.get("messages"))
     request.prompts = conversation.prompts
+    tools = members.get("tools")
+    request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or conversation.instructed)
     request.correlating_tool_call_id = conversation.answered
     if streaming:
         options = members.get("stream_options")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..members import read_members, string
 from ..prompts import Conversation
-from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body
+from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body, says_something
 from ..scanner import Steps, finish
 
-_READ = frozenset({"model", "stream", "messages", "metadata", "tools", "tool_choice", "container"})
+_READ = frozenset({"model", "stream", "messages", "system", "metadata", "tools", "tool_choice", "container"})
 _MAX_USER_ID = 16 * 1024
 
 
@@ -19,7 +19,8 @@ def parse(body: bytes) -> ModelRequest:
 def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
-    request.brings_tools = is_list_of_some(members.get("tools"))
+    tools, system = members.get("tools"), members.get("system")
+    request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or says_something(system))
     metadata = members.get("metadata")
     if metadata is not None and metadata.begins_with(b"{"):
         user = (yield from read_members(metadata, {"user_id"})).get("user_id")

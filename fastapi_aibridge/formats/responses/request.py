@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..prompts import Conversation
-from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body
+from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body, says_something
 from ..scanner import Steps, finish
 
 _READ = frozenset(
@@ -11,6 +11,7 @@ _READ = frozenset(
         "model",
         "stream",
         "input",
+        "instructions",
         "background",
         "prompt",
         "tools",
@@ -37,7 +38,6 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     )
     # A response in the background is over here before it has begun.
     request.takes_tools = not is_true(members.get("background"))
-    request.brings_tools = is_list_of_some(members.get("tools"))
     conversation = Conversation(max_text)
     given = members.get("input")
     if given is not None and given.begins_with(b'"'):
@@ -45,5 +45,8 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     else:
         yield from conversation.read(given)
     request.prompts = conversation.prompts
+    tools = members.get("tools")
+    instructed = conversation.instructed or says_something(members.get("instructions"))
+    request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or instructed)
     request.correlating_tool_call_id = conversation.answered
     return request
