@@ -174,7 +174,7 @@ class MCPTools:
         session, tool = found
         async with asyncio.timeout(self._call_timeout):
             result = await session.call(tool, restored(arguments, tool.own_names))
-        return content_of(result), bool(result.get("isError"))
+        return content_of(result), result.get("isError") in (True, "true")
 
     def _current(self) -> tuple[Tool, ...]:
         parts = tuple(session.tools for session in self._sessions)

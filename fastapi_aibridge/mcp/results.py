@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,12 +68,12 @@ def _media(data: str, declared: str) -> Content:
     if raw is None:
         return Text(f"[{declared}, which is not shown: it is not base64]")
     kind = media_type(raw[:32]) or declared
-    # Vendors want the standard alphabet, padded and without line breaks.
-    plain = data if len(data) == (len(raw) + 2) // 3 * 4 and _is_plain(data) else base64.b64encode(raw).decode()
+    if not _STANDARD.fullmatch(data):  # vendors want the standard alphabet, padded and without line breaks
+        data = base64.b64encode(raw).decode()
     if kind.startswith("image/"):
-        return Image(plain, kind)
+        return Image(data, kind)
     if kind.startswith("audio/"):
-        return Audio(plain, kind)
+        return Audio(data, kind)
     return Text(f"[{kind}, {len(raw)} bytes, is not shown]")
 
 
@@ -104,11 +105,8 @@ def _decoded(data: str) -> bytes | None:
         return None
 
 
+_STANDARD = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _TO_STANDARD = str.maketrans("-_", "+/")
-
-
-def _is_plain(data: str) -> bool:
-    return "-" not in data and "_" not in data
 
 
 def _string(block: Mapping[Any, Any], key: str) -> str:

@@ -1,0 +1,265 @@
+"""Servers that mean harm: what they send has an end, in number, in bytes and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+import tracemalloc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fastapi_aibridge import Principal
+from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools, connection, incoming, limits, session, tool_list
+from fastapi_aibridge.tools import Image, Text
+from tests.loopback import response_head
+from tests.waiting import until
+
+from .conftest import Start
+from .scripted import JSON, STREAM, TEXT, Answer, Message, ScriptedServer, event, result, stream, tool, whole
+from .test_odd_servers import PNG
+
+pytestmark = pytest.mark.anyio
+
+
+def page(message: Message, *tools: object, cursor: str | None = None) -> bytes:
+    return whole(result(message["id"], {"tools": list(tools), **({"nextCursor": cursor} if cursor else {})}))
+
+
+async def test_a_list_without_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are counted: what is on the first ones is offered."""
+    monkeypatch.setattr(connection, "MAX_PAGES", 7)
+    numbers = itertools.count()
+    async with ScriptedServer() as server:
+        server.on_list = lambda message: page(message, tool(f"t{(at := next(numbers))}"), cursor=f"c{at}")
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        assert len(tools.tools) == 7
+        assert server.methods.count("tools/list") == 7
+
+
+@pytest.mark.parametrize("cursor", ["same", "x" * 5000])
+async def test_cursors_that_lead_nowhere(start: Start, cursor: str) -> None:
+    """The same cursor again, or one that is absurdly long, ends the list."""
+    async with ScriptedServer() as server:
+        server.on_list = lambda message: page(message, tool("a"), cursor=cursor)
+        assert len((await start(MCPServer(name="box", url=server.mcp))).tools) == 1
+        assert server.methods.count("tools/list") <= 2
+
+
+async def test_a_list_that_is_slow(start: Start) -> None:
+    """Pages that each take their time are cut off by the time that connecting may take in all."""
+    numbers = itertools.count()
+
+    async def slowly(message: Message) -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.15)
+        yield page(message, tool(f"t{(at := next(numbers))}"), cursor=f"c{at}")
+
+    async with ScriptedServer() as server:
+        server.on_list = slowly
+        began = time.monotonic()
+        tools = await start(MCPServer(name="box", url=server.mcp), connect_timeout=0.5)
+        assert tools.degraded
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_too_many_tools(start: Start, caplog: pytest.LogCaptureFixture, large: bool) -> None:
+    """At most 512, and 1 MiB of definitions; the log says so."""
+    schema = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(500 if large else 1)}}
+    async with ScriptedServer(*(tool(f"t{n:04}", schema) for n in range(600))) as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+    size = len(json.dumps(schema, separators=(",", ":"))) + len("Looks.") + 5
+    assert len(tools.tools) == (tool_list.MAX_SIZE // size if large else 512)
+    assert f"'t{len(tools.tools):04}' and all behind it are left out" in caplog.text
+
+
+async def flood(message: Message, *before: bytes, times: int) -> AsyncIterator[bytes]:
+    """So many events, and then the answer."""
+    yield response_head(200, STREAM)
+    block = b"".join(before)
+    for _ in range(times):
+        yield block
+    yield event(result(message["id"], TEXT))
+
+
+async def test_a_flood_of_notifications(start: Start) -> None:
+    """Progress is fine; without end it is an error, while the answer is still missing."""
+    note = event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}})
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = lambda message: flood(message, note * 100, times=50)
+        assert (await tools.call("bmcp_box_look", {})).text == "ok"
+        server.on_call = lambda message: flood(message, note * 1000, times=20)
+        assert "more events than anybody reads" in (await tools.call("bmcp_box_look", {})).text
+
+
+async def test_a_flood_of_bytes(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments, torn events and large notifications: their bytes are counted together."""
+    monkeypatch.setattr(incoming, "MAX_STREAM", 300_000)
+    monkeypatch.setattr(incoming, "MAX_MESSAGE", 100_000)
+    padding = b":" + b"x" * 9_000
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        for piece in (padding + b"\n\n", padding, event({"method": "x", "params": "y" * 9_000})):
+            server.on_call = lambda message, piece=piece: flood(message, piece, times=100)  # type: ignore[misc]
+            answer = await tools.call("bmcp_box_look", {})
+            assert answer.is_error
+            assert "larger than" in answer.text
+
+
+async def test_a_flood_of_pings(start: Start, connections: MCPConnections) -> None:
+    """A few are answered, and there is never a crowd of answers."""
+    pings = b"".join(event({"jsonrpc": "2.0", "id": number, "method": "ping"}) for number in range(500))
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = lambda message: flood(message, pings, times=10)
+        assert (await tools.call("bmcp_box_look", {})).text == "ok"
+        await until(lambda: not connections.working)
+        answered = sum(b'"result":{}' in one.body for one in server.requests)
+        assert 1 <= answered <= incoming.MAX_REQUESTS
+        assert server.connections < 30
+
+
+async def test_answers_that_break_off_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that always ends after one more event is asked for three times more, not until the call times out."""
+    monkeypatch.setattr(incoming, "RETRY", (0.01, 0.01, 0.01))
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+
+        def broken(request: object, message: Message) -> Answer | None:
+            if server.methods[-1] in ("GET", "tools/call"):
+                return stream(b'id: 1\nretry: 0\ndata: {"method":"x"}\n\n')
+            return None
+
+        server.before = broken
+        assert "broke off" in (await tools.call("bmcp_box_look", {})).text
+        assert server.methods.count("GET") == 3
+
+
+async def test_a_list_that_changes_all_the_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading announces the next change: readings get rarer, and calls do not wait for them."""
+    monkeypatch.setattr(session, "REFRESH_PAUSES", (30.0, 60.0))
+    change = event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    async with ScriptedServer() as server:
+        server.on_list = lambda message: stream(change, event(result(message["id"], {"tools": [tool()]})))
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        for _ in range(20):
+            assert (await tools.call("bmcp_box_look", {})).text == "ok"
+        await asyncio.sleep(0.2)
+        assert server.methods.count("tools/list") <= session.REFRESHES + 2
+
+
+async def test_an_unasked_answer_is_nobodys(start: Start) -> None:
+    """What a server sends on an idle connection is not taken for the answer to the next request, whoever makes it."""
+    async with ScriptedServer() as server:
+
+        def twice(message: Message) -> bytes:
+            stolen = {"content": [{"type": "text", "text": "for somebody else"}]}
+            later = b"".join(whole(result(number, stolen)) for number in range(message["id"], message["id"] + 9))
+            return whole(result(message["id"], TEXT)) + later
+
+        server.on_call = twice
+        alice = await start(MCPServer(name="box", url=server.mcp))
+        bob = await start(MCPServer(name="box", url=server.mcp), who=Principal("bob"))
+        for _ in range(5):
+            for tools in (alice, bob):
+                assert (await tools.call("bmcp_box_look", {})).text == "ok"
+
+
+async def test_large_answers_are_not_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer beyond reason is dropped while it comes, whether it says its length or not."""
+    monkeypatch.setattr("fastapi_aibridge.mcp.dispatcher.MAX_MESSAGE", 1_000_000)
+
+    async def endless(_: Message) -> AsyncIterator[bytes]:
+        yield response_head(200, (("Content-Type", "application/json"), ("Connection", "close")))
+        while True:
+            yield b" " * 65536
+
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = endless
+        tracemalloc.start()
+        answer = await tools.call("bmcp_box_look", {})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert "larger than 1000000 bytes" in answer.text
+        assert peak < 8_000_000
+
+
+async def test_an_answer_of_many_values(start: Start) -> None:
+    """A message of a few megabytes that would become millions of objects is refused before it is built."""
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = lambda message: whole(
+            b'{"jsonrpc":"2.0","id":%d,"result":{"content":[%b{}]}}' % (message["id"], b"{}," * 2_000_000)
+        )
+        began = time.perf_counter()
+        answer = await tools.call("bmcp_box_look", {})
+        assert "more values than anybody reads" in answer.text
+        assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+async def test_an_answer_nested_without_end(start: Start, depth: int) -> None:
+    """Nesting that no parser goes through costs the call, or is told as such."""
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        nested = b"[" * depth + b"]" * depth
+        server.on_call = lambda message: whole(
+            b'{"jsonrpc":"2.0","id":%d,"result":{"structuredContent":%b}}' % (message["id"], nested)
+        )
+        assert (await tools.call("bmcp_box_look", {})).text
+        server.on_call = lambda _: None
+        assert (await tools.call("bmcp_box_look", {})).text == "ok"
+
+
+async def test_images_are_bounded_together(start: Start) -> None:
+    """The second of two that are too large together is left out, with a note; parts are counted."""
+    image = {"type": "image", "data": PNG, "mimeType": "image/png"}
+    room = 100 // len(PNG)
+    assert [type(one) for one in limits.cut([Image(PNG, "image/png")] * (room + 1), media=100)] == [Image] * room + [
+        Text
+    ]
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = lambda message: whole(result(message["id"], {"content": [image] * 1000}))
+        answer = await tools.call("bmcp_box_look", {})
+        assert len(answer.content) == limits.MAX_PARTS + 1
+        assert answer.text.endswith("744 more parts are left out.]")
+
+
+@pytest.mark.parametrize("value", ["x" * 2000, "s\u00e91", "a\tb"])
+async def test_session_ids_that_no_header_may_have(start: Start, value: str) -> None:
+    """They cost the server; nothing of the kind is sent back."""
+    async with ScriptedServer() as server:
+        server.before = lambda _, message: (
+            whole(
+                result(message["id"], {"protocolVersion": "2025-06-18", "capabilities": {}}),
+                headers=(("Content-Type", "application/json"), ("Mcp-Session-Id", value)),
+            )
+            if message.get("method") == "initialize"
+            else None
+        )
+        assert (await start(MCPServer(name="box", url=server.mcp))).degraded
+
+
+async def test_sockets_to_one_server_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls beyond wait for one, and all are answered."""
+    monkeypatch.setattr("fastapi_aibridge.mcp.http.CONNECTIONS_PER_SERVER", 3)
+
+    async def slow(message: Message) -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.02)
+        yield whole(result(message["id"], TEXT), headers=(*JSON, ("Connection", "close")))
+
+    async with ScriptedServer() as server, MCPConnections() as connections:
+        tools = MCPTools([MCPServer(name="box", url=server.mcp)], Principal("alice"), connections)
+        await tools.start()
+        server.on_call = slow
+        calls = [asyncio.create_task(tools.call("bmcp_box_look", {})) for _ in range(30)]
+        while not all(call.done() for call in calls):
+            assert len(connections.http) <= 3
+            await asyncio.sleep(0.005)
+        assert {call.result().text for call in calls} == {"ok"}
+        await tools.aclose()
