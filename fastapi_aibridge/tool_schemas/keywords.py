@@ -67,7 +67,7 @@ def described(schema: Mapping[str, Any]) -> dict[str, Any]:
     hints = [f"{name}: {hint}" for name in ("format", "pattern") if (hint := _told(schema, name))]
     examples = schema.get("examples")
     if isinstance(examples, list) and examples and (shown := _encoded(examples[:3], 256)):
-        hints.append(f"examples: {shown}")
+        hints.append(f"examples: {clean(shown, 256)}")
     if hints:
         description = f"{description} ({'; '.join(hints)})".strip()
     if description:

@@ -27,13 +27,21 @@ class OfferedSchema:
 
 def offered_schema(schema: Mapping[str, Any]) -> OfferedSchema:
     """The schema in the form that all providers take: valid by draft 2020-12, and an object at the top."""
-    for plain in (False, True) if len(orjson.dumps(schema)) <= MAX_RAW_SIZE else ():
+    for plain in (False, True) if _size(schema) <= MAX_RAW_SIZE else ():
         repair = Repair(schema, plain=plain)
         offered = repair.top()
-        if len(orjson.dumps(offered)) <= MAX_SIZE:
+        if _size(offered) <= MAX_SIZE:
             too_large = (f"it is larger than {MAX_SIZE} bytes and has lost its descriptions",) if plain else ()
             return OfferedSchema(schema=offered, own_names=repair.own_names, remarks=(*too_large, *repair.remarks))
     return OfferedSchema(
         schema={"type": "object", "properties": {}},
         remarks=(f"it is larger than {MAX_SIZE} bytes and is offered without parameters",),
     )
+
+
+def _size(schema: Mapping[str, Any]) -> int:
+    """In bytes; more than any limit where it is nested too deeply to be written."""
+    try:
+        return len(orjson.dumps(schema))
+    except TypeError:
+        return MAX_RAW_SIZE + 1
