@@ -20,12 +20,13 @@ from pathlib import Path
 from uuid import UUID
 
 from fastapi_aibridge.recorder.batch import Batch
+from fastapi_aibridge.recorder.bounds import Room, facts_body
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.export import export
 from fastapi_aibridge.recorder.identifier import new_id
 from fastapi_aibridge.recorder.recorder import InterceptionQuery
 from fastapi_aibridge.recorder.records import Ending, Facts, Interception, Prompt, Status, TokenUsage
-from fastapi_aibridge.recorder.rows import NO_TOKENS, add_tokens, dump_facts, end_row, start_row
+from fastapi_aibridge.recorder.rows import NO_TOKENS, add_tokens, end_row, filed_row, start_row
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.store import SQLStore
 from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery
@@ -92,8 +93,8 @@ async def fill(url: str, count: int, until: datetime) -> float:
                 each = interception(draw, until - step * (count - number))
                 seen = observed(draw)
                 end = end_row(each.id, ending(each.started_at), add_tokens(NO_TOKENS, seen.token_usages))
-                batch.filed.append(start_row(each, "benchmark") + end[1:])
-                batch.facts.append((each.id, number, dump_facts(seen)))
+                batch.filed.append(filed_row(start_row(each, "benchmark"), end))
+                batch.facts.append((each.id, number, facts_body(seen, Room())[0]))
             await sink.write(batch)
         await sink.close()
         await database.close()

@@ -2,6 +2,7 @@
 
 from .jsonform import record_json
 from .memory import MemoryRecorder
+from .owners import MemoryOwners, ObjectOwners, owners_of
 from .recorder import InterceptionQuery, InterceptionStore, InvalidCursor, Page, Recorder
 from .records import (
     Ending,
@@ -24,7 +25,9 @@ __all__ = [
     "InterceptionRecord",
     "InterceptionStore",
     "InvalidCursor",
+    "MemoryOwners",
     "MemoryRecorder",
+    "ObjectOwners",
     "Page",
     "Prompt",
     "ProviderObject",
@@ -33,5 +36,6 @@ __all__ = [
     "Thought",
     "TokenUsage",
     "ToolUsage",
+    "owners_of",
     "record_json",
 ]

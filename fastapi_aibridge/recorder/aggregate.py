@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .columns import TOKEN_COLUMNS
 from .cursor import EPOCH, to_microseconds
 from .daily import DAY
 from .reader import conditions
-from .schema import TOKEN_COLUMNS, interceptions, usage_daily, usage_days
+from .schema import interceptions, usage_daily, usage_days
 from .usage import UsageBy, UsageQuery, UsageRow, usage_row
 
 _MAX = 2**63 - 1

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 Row = tuple[Any, ...]
 Rows = list[Row]
 
+KINDS = ("inbox", "filed", "ends", "facts", "objects", "set_aside")
+"""The members of a batch that hold rows."""
+
 
 @dataclass(slots=True, eq=False)
 class PendingStart:
@@ -20,6 +23,10 @@ class PendingStart:
     row: Row
     waiter: Future[None]
     since: float
+    weight: int = 0
+    """Bytes that it holds, roughly."""
+    stale_day: int | None = None
+    """The day whose sums no longer hold when it is filed."""
 
 
 @dataclass(slots=True)
@@ -37,32 +44,37 @@ class Batch:
     """`END_COLUMNS`: of interceptions that are in their place already."""
     facts: Rows = field(default_factory=list)
     """`FACT_COLUMNS`."""
-    unsealed: set[int] = field(default_factory=set)
+    objects: Rows = field(default_factory=list)
+    """`OBJECT_COLUMNS`: what was made at providers."""
+    set_aside: Rows = field(default_factory=list)
+    """`SET_ASIDE_COLUMNS`: what no other table took."""
+    stale_days: set[int] = field(default_factory=set)
     """Days whose sums no longer hold, because something old was written."""
 
     def __len__(self) -> int:
-        return len(self.inbox) + len(self.filed) + len(self.ends) + len(self.facts)
+        return sum([len(getattr(self, kind)) for kind in KINDS])
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The same rows as two batches, to be written in this order: the inbox is cleared by the second."""
+        first = Batch(self.recorder_id, stale_days=self.stale_days)
+        second = Batch(self.recorder_id, stale_days=self.stale_days, filed_up_to=self.filed_up_to)
+        left = len(self) // 2
+        for kind in KINDS:
+            rows: Rows = getattr(self, kind)
+            getattr(first, kind).extend(rows[:left])
+            getattr(second, kind).extend(rows[left:])
+            left -= min(left, len(rows))
+        return first, second
+
+    def only_row(self) -> tuple[str, Row]:
+        """The kind and the row of a batch of one."""
+        return next((kind, getattr(self, kind)[0]) for kind in KINDS if getattr(self, kind))
 
 
 class Sink(Protocol):
     """One connection to the database, for one writer."""
 
     async def write(self, batch: Batch) -> None:
-        """All of it in one transaction, durable when it returns. Raises what `is_refusal` can judge."""
+        """All of it in one transaction, durable when it returns. An empty batch tells whether the database is there."""
 
     async def close(self) -> None: ...
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the database refused these very values, so that trying again is in vain; otherwise it is away."""
-    cause: BaseException | None = error
-    while cause is not None:
-        state = getattr(cause, "sqlstate", None)
-        if isinstance(state, str):
-            return state.startswith(("22", "23"))
-        if type(cause).__module__ == "sqlite3":
-            return type(cause).__name__ in {"IntegrityError", "DataError", "InterfaceError", "ProgrammingError"}
-        if isinstance(cause, (ValueError, TypeError, OverflowError)):
-            return True
-        cause = cause.__cause__
-    return False

@@ -12,9 +12,10 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .columns import TOKEN_COLUMNS
 from .cursor import to_microseconds
 from .database import Database
-from .schema import TOKEN_COLUMNS, interceptions, usage_daily, usage_days
+from .schema import interceptions, usage_daily, usage_days
 
 DAY = 86_400_000_000
 """Microseconds."""

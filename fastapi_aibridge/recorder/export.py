@@ -11,11 +11,12 @@ from typing import Any
 
 import orjson
 
+from .columns import TOKEN_COLUMNS
 from .jsonform import record_json
 from .recorder import InterceptionQuery, InterceptionStore
 from .records import InterceptionRecord
-from .rows import NO_TOKENS, add_tokens, dump
-from .schema import TOKEN_COLUMNS
+from .rows import NO_TOKENS, add_tokens
+from .text import dump
 
 _LARGEST_PAGE = 200
 _LARGEST_CHUNK = 4 * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Self
 
 from ..errors import ConfigurationError
 from .content import ending_without_content, facts_without_content
+from .owners import MemoryOwners, ObjectOwners
 from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
 from .records import Ending, Facts, Interception, InterceptionRecord, Status
 from .usage import UsageQuery, UsageRow, UsageStore
@@ -89,6 +90,7 @@ class FanoutRecorder:
             recorder if isinstance(recorder, Recorder) else LazyRecorder(recorder) for recorder in recorders
         )
         self._capture_content = capture_content
+        self._own_owners = MemoryOwners()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -149,17 +151,32 @@ class FanoutRecorder:
             raise ConfigurationError("the recorder that is read does not add up usage")
         return await store.usage(query)
 
+    async def owner(self, provider: str, object_id: str) -> str | None:
+        """As the first recorder knows that keeps owners; where none does, as this process has seen it."""
+        return await (await self._owners()).owner(provider, object_id)
+
+    async def note(
+        self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None = None
+    ) -> None:
+        await (await self._owners()).note(provider, object_id, initiator_id, kind, interception_id)
+
     async def store(self) -> InterceptionStore | None:
         """The first recorder that can be read."""
-        for recorder in self._recorders:
-            candidate: object = recorder
-            if isinstance(candidate, LazyRecorder):
-                candidate = await candidate.resolve()
-            if isinstance(candidate, FanoutRecorder):
-                candidate = await candidate.store()
-            if isinstance(candidate, InterceptionStore):
-                return candidate
+        async for candidate in self._made():
+            store = await candidate.store() if isinstance(candidate, FanoutRecorder) else candidate
+            if isinstance(store, InterceptionStore):
+                return store
         return None
+
+    async def _owners(self) -> ObjectOwners:
+        async for candidate in self._made():
+            if isinstance(candidate, ObjectOwners):
+                return candidate
+        return self._own_owners
+
+    async def _made(self) -> AsyncIterator[object]:
+        for recorder in self._recorders:
+            yield await recorder.resolve() if isinstance(recorder, LazyRecorder) else recorder
 
     async def _store(self) -> InterceptionStore:
         store = await self.store()

@@ -6,20 +6,27 @@ import builtins
 from dataclasses import replace
 from datetime import UTC, date
 
+from .bounds import MAX_TEXT, Room, bounded, bounded_ending, bounded_facts, key_of, weight_of
 from .content import ending_without_content, facts_without_content
 from .cursor import decode_cursor, encode_cursor, to_microseconds
-from .recorder import InterceptionFilter, InterceptionQuery, Page
+from .owners import MemoryOwners
+from .recorder import HEAVIEST_PAGE, InterceptionFilter, InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
 from .usage import UsageBy, UsageQuery, UsageRow, usage_row
 
 
-class MemoryRecorder:
-    """Holds up to `max_items` interceptions; a further one displaces the oldest, running or not."""
+class MemoryRecorder(MemoryOwners):
+    """Holds up to `max_items` interceptions; a further one displaces the oldest, running or not. Of each it keeps
+    `max_text` bytes of text.
+    """
 
-    def __init__(self, max_items: int = 1000, *, capture_content: bool = True) -> None:
+    def __init__(self, max_items: int = 1000, *, capture_content: bool = True, max_text: int = MAX_TEXT) -> None:
         if max_items < 1:
             raise ValueError(f"max_items must be at least 1, not {max_items!r}")
-        self._max_items = max_items
+        super().__init__()
+        self._max_text = max_text
+        self._rooms: dict[str, Room] = {}
+        self._most_records = max_items
         self._capture_content = capture_content
         self._records: dict[str, InterceptionRecord] = {}
 
@@ -33,26 +40,38 @@ class MemoryRecorder:
         self._records = {key: record for key, record in self._records.items() if record.ending is None}
 
     async def start(self, interception: Interception) -> None:
-        self._records[interception.id] = InterceptionRecord(interception)
-        if len(self._records) > self._max_items:
-            del self._records[next(iter(self._records))]
+        self._records[interception.id] = InterceptionRecord(bounded(interception))
+        self._rooms[interception.id] = Room(self._max_text)
+        if len(self._records) > self._most_records:
+            oldest = next(iter(self._records))
+            del self._records[oldest]
+            self._rooms.pop(oldest, None)
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
         record = self._records.get(interception_id)
         if record is not None:
-            self._add(record, facts)
+            await self._add(record, facts, self._rooms[interception_id])
 
     async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
         record = self._records.get(interception_id)
         if record is not None and record.ending is None:
-            self._add(record, facts)
+            await self._add(record, facts, self._rooms.pop(interception_id))
             if ending.credential_hint is not None:
                 record.interception = replace(record.interception, credential_hint=ending.credential_hint)
+            ending, is_cut = bounded_ending(ending)
+            if is_cut:
+                record.interception = replace(record.interception, truncated=True)
             record.ending = ending if self._capture_content else ending_without_content(ending)
 
-    def _add(self, record: InterceptionRecord, facts: Facts) -> None:
+    async def _add(self, record: InterceptionRecord, facts: Facts, room: Room) -> None:
+        begun = record.interception
+        for made in facts.objects:
+            await self.note(begun.provider, made.id, begun.initiator_id, made.kind)
         if not self._capture_content:
             facts = facts_without_content(facts)
+        facts, left_out = bounded_facts(facts, room)
+        if left_out:
+            record.interception = replace(begun, truncated=True)
         record.facts.token_usages += facts.token_usages
         record.facts.prompts += facts.prompts
         record.facts.tool_usages += facts.tool_usages
@@ -69,7 +88,13 @@ class MemoryRecorder:
         places = sorted(map(_place, self._matching(query)), reverse=True)
         if before is not None:
             places = [place for place in places if place < before]
-        page = places[: max(query.limit, 1)]
+        page = places[:1]
+        weight = sum(weight_of(self._records[interception_id].facts) for _, interception_id in page)
+        for place in places[1 : max(query.limit, 1)]:
+            weight += weight_of(self._records[place[1]].facts)
+            if weight > HEAVIEST_PAGE:
+                break
+            page.append(place)
         next_cursor = encode_cursor(*page[-1]) if len(page) < len(places) else None
         return Page([_copy(self._records[interception_id]) for _, interception_id in page], next_cursor)
 
@@ -99,7 +124,7 @@ class MemoryRecorder:
         after = None if query.started_after is None else to_microseconds(query.started_after)
         before = None if query.started_before is None else to_microseconds(query.started_before)
         wanted = [
-            (name, value)
+            (name, key_of(name, value))
             for name in ("initiator_id", "provider", "model", "session_id")
             if (value := getattr(query, name)) is not None
         ]

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Integer, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .batch import Batch, Rows
-from .schema import (
-    END_COLUMNS,
-    FACT_COLUMNS,
-    FILED_COLUMNS,
-    INBOX_COLUMNS,
-    end_assignments,
-    facts,
-    inbox,
-    interceptions,
-    usage_days,
-)
-from .sqlite import ON_FILED_BEFORE
+from .batch import KINDS, Batch
+from .columns import END_COLUMNS
+from .schema import TARGETS, end_assignments, inbox, interceptions, usage_days
 
 
 class PostgresSink:
@@ -39,16 +30,7 @@ class PostgresSink:
                 if self._connection is None:
                     self._connection = await self._engine.connect()
                     self._driver = (await self._connection.get_raw_connection()).driver_connection
-                await self._driver.execute(
-                    _STATEMENT,
-                    *_arrays(batch.inbox, len(INBOX_COLUMNS)),
-                    *_arrays(batch.filed, len(FILED_COLUMNS)),
-                    *_arrays(batch.facts, len(FACT_COLUMNS)),
-                    *_arrays(batch.ends, len(END_COLUMNS)),
-                    list(batch.unsealed),
-                    batch.recorder_id,
-                    batch.filed_up_to,
-                )
+                await self._driver.execute(*_written(batch))
         except BaseException:
             if self._driver is None or self._driver.is_closed() or self._driver.is_in_transaction():
                 await self._drop()
@@ -66,8 +48,32 @@ class PostgresSink:
             await connection.close()
 
 
-def _arrays(rows: Rows, columns: int) -> Sequence[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * columns
+def _written(batch: Batch) -> Sequence[Any]:
+    """The statement for the kinds of rows that the batch has, and its parameters."""
+    kinds = tuple([kind for kind in KINDS if getattr(batch, kind)])
+    columns = [column for kind in kinds for column in zip(*getattr(batch, kind), strict=True)]
+    return (_statement(kinds), list(batch.stale_days), batch.recorder_id, batch.filed_up_to, *columns)
+
+
+@cache
+def _statement(kinds: tuple[str, ...]) -> str:
+    parts = [
+        f"stale AS (DELETE FROM {usage_days} WHERE day = ANY($1::integer[]))",  # noqa: S608
+        f"gone AS (DELETE FROM {inbox} WHERE recorder_id = $2::text AND number <= $3::bigint)",  # noqa: S608
+    ]
+    place = 4
+    for kind in kinds:
+        table, columns, conflict = (interceptions, END_COLUMNS, "") if kind == "ends" else TARGETS[kind]
+        rows = _unnest(table, columns, place)
+        place += len(columns)
+        if kind == "ends":
+            source = f"{rows} AS ended({', '.join(END_COLUMNS)})"
+            changes = end_assignments("begun")
+            written = f"UPDATE {interceptions} AS begun SET {changes} FROM {source} WHERE begun.id = ended.id"  # noqa: S608
+        else:
+            written = f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {rows} ON CONFLICT {conflict}"  # noqa: S608
+        parts.append(f"of_{kind} AS ({written})")
+    return f"WITH {', '.join(parts)} SELECT 1"
 
 
 def _unnest(table: Table, columns: Sequence[str], first: int) -> str:
@@ -83,28 +89,3 @@ def _unnest(table: Table, columns: Sequence[str], first: int) -> str:
             array = "integer"
         arrays.append(f"${number}::{array}[]")
     return f"unnest({', '.join(arrays)})"
-
-
-def _statement() -> str:
-    filed = 1 + len(INBOX_COLUMNS)
-    seen = filed + len(FILED_COLUMNS)
-    ended = seen + len(FACT_COLUMNS)
-    days = ended + len(END_COLUMNS)
-
-    def insert(table: Table, columns: Sequence[str], place: int, conflict: str) -> str:
-        rows = _unnest(table, columns, place)
-        return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {rows} ON CONFLICT {conflict}"  # noqa: S608
-
-    return (
-        f"WITH come AS ({insert(inbox, INBOX_COLUMNS, 1, 'DO NOTHING')}), "  # noqa: S608
-        f"filed AS ({insert(interceptions, FILED_COLUMNS, filed, ON_FILED_BEFORE)}), "
-        f"seen AS ({insert(facts, FACT_COLUMNS, seen, 'DO NOTHING')}), "
-        f"unsealed AS (DELETE FROM {usage_days} WHERE day = ANY(${days}::integer[])), "
-        f"gone AS (DELETE FROM {inbox} WHERE recorder_id = ${days + 1}::text AND number <= ${days + 2}::bigint) "
-        f"UPDATE {interceptions} AS begun SET {end_assignments('begun')} "
-        f"FROM {_unnest(interceptions, END_COLUMNS, ended)} AS ended({', '.join(END_COLUMNS)}) "
-        f"WHERE begun.id = ended.id"
-    )
-
-
-_STATEMENT = _statement()

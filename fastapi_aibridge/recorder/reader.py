@@ -1,17 +1,18 @@
-"""Reading interceptions back from the database: a page of them, one of them."""
+"""Reading interceptions back from the database: a page of them, one of them, who made an object."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import BigInteger, ColumnElement, LargeBinary, and_, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .bounds import key_of
 from .cursor import decode_cursor, encode_cursor, to_microseconds
-from .recorder import InterceptionFilter, InterceptionQuery, Page
+from .readback import record
+from .recorder import HEAVIEST_PAGE, InterceptionFilter, InterceptionQuery, Page
 from .records import InterceptionRecord
-from .rows import record, storable
-from .schema import facts, interceptions
+from .schema import facts, interceptions, objects
 
 LARGEST_PAGE = 1000
 
@@ -21,7 +22,7 @@ _table = interceptions.c
 def conditions(query: InterceptionFilter, *, columns: Any = _table) -> list[ColumnElement[bool]]:
     """The query's filters; not its cursor."""
     wanted: list[ColumnElement[bool]] = [
-        columns[name] == storable(value)
+        columns[name] == key_of(name, value)
         for name in ("initiator_id", "provider", "model", "session_id")
         if (value := getattr(query, name)) is not None
     ]
@@ -32,39 +33,73 @@ def conditions(query: InterceptionFilter, *, columns: Any = _table) -> list[Colu
     return wanted
 
 
-async def read_page(connection: AsyncConnection, query: InterceptionQuery) -> Page:
+async def read_page(connection: AsyncConnection, query: InterceptionQuery, *, heaviest: int = HEAVIEST_PAGE) -> Page:
+    """As many as the query's limit says, and fewer where they hold more than `heaviest` bytes together."""
     wanted = conditions(query)
     if query.cursor is not None:
         moment, interception_id = decode_cursor(query.cursor)
         # Said twice, so that the index on the moment alone finds the place.
-        wanted.append(
-            and_(_table.started_at <= moment, or_(_table.started_at < moment, _table.id < storable(interception_id)))
-        )
+        before = or_(_table.started_at < moment, _table.id < key_of("id", interception_id))
+        wanted.append(and_(_table.started_at <= moment, before))
     limit = min(max(query.limit, 1), LARGEST_PAGE)
-    statement = (
-        select(interceptions).where(*wanted).order_by(_table.started_at.desc(), _table.id.desc()).limit(limit + 1)
+    newest_first = (_table.started_at.desc(), _table.id.desc())
+    weighed = (
+        select(_table.seq, _table.id, _table.started_at, _weight(connection))
+        .where(*wanted)
+        .order_by(*newest_first)
+        .limit(limit + 1)
     )
-    rows = (await connection.execute(statement)).all()
-    page = rows[:limit]
+    found = (await connection.execute(weighed)).all()
+    page, weight = list(found[:1]), found[0].weight if found else 0
+    for row in found[1:limit]:
+        weight += row.weight
+        if weight > heaviest:
+            break
+        page.append(row)
+    if not page:
+        return Page([], None)
+    chosen = select(interceptions).where(_table.seq.in_([row.seq for row in page])).order_by(*newest_first)
+    rows = (await connection.execute(chosen)).mappings().all()
     bodies: dict[str, list[str]] = {}
-    if page:
-        found = await connection.execute(
-            select(facts.c.interception_id, facts.c.body)
-            .where(facts.c.interception_id.in_([row.id for row in page]))
-            .order_by(facts.c.interception_id, facts.c.part)
-        )
-        for interception_id, body in found:
-            bodies.setdefault(interception_id, []).append(body)
-    next_cursor = encode_cursor(page[-1].started_at, page[-1].id) if len(rows) > limit else None
-    return Page([record(row, bodies.get(row.id, ())) for row in page], next_cursor)
+    stored = (
+        select(facts.c.interception_id, facts.c.body)
+        .where(facts.c.interception_id.in_([row.id for row in page]))
+        .order_by(facts.c.interception_id, facts.c.part)
+    )
+    for interception_id, body in await connection.execute(stored):
+        bodies.setdefault(interception_id, []).append(body)
+    next_cursor = encode_cursor(page[-1].started_at, page[-1].id) if len(found) > len(page) else None
+    return Page([record(dict(row), bodies.get(row["id"], ())) for row in rows], next_cursor)
+
+
+def _weight(connection: AsyncConnection) -> ColumnElement[int]:
+    """Bytes of the texts of an interception that may be long, its facts above all."""
+
+    def size(column: ColumnElement[Any]) -> ColumnElement[int]:
+        if connection.dialect.name == "postgresql":
+            return func.coalesce(func.octet_length(column), 0)
+        return func.coalesce(func.length(cast(column, LargeBinary)), 0)
+
+    of_facts = (
+        select(func.coalesce(func.sum(size(facts.c.body)), 0))
+        .where(facts.c.interception_id == _table.id)
+        .scalar_subquery()
+    )
+    return cast(of_facts + size(_table.metadata) + size(_table.error), BigInteger).label("weight")
 
 
 async def read_one(connection: AsyncConnection, interception_id: str) -> InterceptionRecord | None:
-    interception_id = storable(interception_id)
-    row = (await connection.execute(select(interceptions).where(_table.id == interception_id))).first()
+    interception_id = key_of("id", interception_id)
+    row = (await connection.execute(select(interceptions).where(_table.id == interception_id))).mappings().first()
     if row is None:
         return None
     bodies = await connection.scalars(
         select(facts.c.body).where(facts.c.interception_id == interception_id).order_by(facts.c.part)
     )
-    return record(row, bodies.all())
+    return record(dict(row), bodies.all())
+
+
+async def read_owner(connection: AsyncConnection, provider: str, object_id: str) -> str | None:
+    """Both as they are stored."""
+    wanted = select(objects.c.initiator_id).where(objects.c.provider == provider, objects.c.object_id == object_id)
+    return (await connection.execute(wanted)).scalar()

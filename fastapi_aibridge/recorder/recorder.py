@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from .records import Ending, Facts, Interception, InterceptionRecord
 
+HEAVIEST_PAGE = 4 * 1024 * 1024
+"""Bytes of text in one page of a list; a single record may have more."""
+
 
 @runtime_checkable
 class Recorder(Protocol):

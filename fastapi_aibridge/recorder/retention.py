@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Column, delete, select
 
 from .cursor import to_microseconds
 from .daily import day_of
 from .database import Database
-from .schema import facts, interceptions, usage_daily, usage_days
+from .schema import facts, interceptions, objects, set_aside, usage_daily, usage_days
 
 _BATCH = 200
 
@@ -43,5 +44,22 @@ async def prune(database: Database, started_before: datetime, *, batch: int = _B
                     await connection.execute(delete(table).where(table.c.day < day_of(moment)))
         count += len(rows)
         if not rows:
-            return count
+            break
+        await asyncio.sleep(pause)
+    for key, noted_at in ((objects.c.object_id, objects.c.noted_at), (set_aside.c.seq, set_aside.c.set_aside_at)):
+        await _forget(database, key, noted_at, moment, batch, pause)
+    return count
+
+
+async def _forget(
+    database: Database, key: Column[Any], noted_at: Column[int], before: int, batch: int, pause: float
+) -> None:
+    """What was noted before that moment, in short transactions too."""
+    table = key.table
+    while True:
+        async with database.writing() as connection:
+            old = select(key).where(noted_at < before).order_by(noted_at).limit(batch)
+            gone = await connection.execute(delete(table).where(key.in_(old), noted_at < before))
+        if gone.rowcount < batch:
+            return
         await asyncio.sleep(pause)

@@ -7,7 +7,22 @@ came in.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, false, text
+
+from .columns import (
+    BEGUN,
+    BEGUN_TYPES,
+    END_COLUMNS,
+    FACT_COLUMNS,
+    FILED_COLUMNS,
+    INBOX_COLUMNS,
+    OBJECT_COLUMNS,
+    SET_ASIDE_COLUMNS,
+    STATE_COLUMNS,
+    TOKEN_COLUMNS,
+)
 
 metadata = MetaData()
 
@@ -15,39 +30,28 @@ _Key = BigInteger().with_variant(Integer, "sqlite")
 _RUNNING = text("status = 'running'")
 _IN_SESSION = text("session_id IS NOT NULL")
 
+
+def _begun(name: str) -> Column[Any]:
+    """The column of a member that a start has."""
+    kind = BEGUN_TYPES[name]
+    if kind == "bool":
+        # A worker of an older release does not write those that came later.
+        return Column(name, Boolean, nullable=False, server_default=false() if name == "truncated" else None)
+    return Column(name, BigInteger if kind == "datetime" else Text, nullable=kind.endswith("None"))
+
+
 interceptions = Table(
     "aibridge_interceptions",
     metadata,
     # A narrow key of the database's own keeps every index half as wide as the id would make it.
     Column("seq", _Key, primary_key=True, autoincrement=True),
-    Column("id", Text, nullable=False),
     Column("recorder_id", Text, nullable=False),
-    Column("initiator_id", Text, nullable=False),
-    Column("api_key_id", Text, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("provider_type", Text, nullable=False),
-    Column("route", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("streaming", Boolean, nullable=False),
-    Column("client", Text, nullable=False),
-    Column("user_agent", Text),
-    Column("session_id", Text),
-    Column("correlating_tool_call_id", Text),
-    Column("credential_kind", Text, nullable=False),
-    Column("credential_hint", Text),
-    Column("metadata", Text, nullable=False),
-    Column("started_at", BigInteger, nullable=False),
+    *map(_begun, BEGUN),
     Column("status", Text, nullable=False),
     Column("ended_at", BigInteger),
     Column("upstream_status", Integer),
     Column("error", Text),
-    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
-    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
-    Column("cache_read_tokens", BigInteger, nullable=False, server_default="0"),
-    Column("cache_write_tokens", BigInteger, nullable=False, server_default="0"),
-    Column("agent_id", Text),
-    Column("parent_agent_id", Text),
-    Column("truncated", Boolean, nullable=False, server_default=false()),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in TOKEN_COLUMNS),
     Index("aibridge_interceptions_id", "id", unique=True),
     Index("aibridge_interceptions_started", "started_at"),
     Index("aibridge_interceptions_initiator", "initiator_id", "started_at"),
@@ -144,50 +148,24 @@ usage_daily = Table(
     Column("cache_write_tokens", BigInteger, nullable=False),
 )
 
-START_COLUMNS = (
-    "id",
-    "recorder_id",
-    "initiator_id",
-    "api_key_id",
-    "provider",
-    "provider_type",
-    "route",
-    "model",
-    "streaming",
-    "client",
-    "user_agent",
-    "session_id",
-    "correlating_tool_call_id",
-    "credential_kind",
-    "credential_hint",
-    "metadata",
-    "started_at",
-    "agent_id",
-    "parent_agent_id",
-    "truncated",
-)
-"""What is known at the start, in the order of the rows that the writer makes. New columns come last: the inbox of an
-older release has rows without them.
-"""
-
-TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-
-STATE_COLUMNS = ("status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS)
-"""What the end adds."""
-
-END_COLUMNS = ("id", *STATE_COLUMNS, "credential_hint")
-"""What the end adds and, where it is not null, changes, after the id it belongs to."""
-
-FILED_COLUMNS = (*START_COLUMNS, *STATE_COLUMNS)
-"""All of an interception's row but its key."""
-
 
 def end_assignments(begun: object) -> str:
     """SET for the row `begun` of an interception that has `ended`."""
-    kept = f"credential_hint = coalesce(ended.credential_hint, {begun}.credential_hint)"
-    return ", ".join([*(f"{name} = ended.{name}" for name in STATE_COLUMNS), kept])
+    changed = [
+        f"credential_hint = coalesce(ended.credential_hint, {begun}.credential_hint)",
+        f"truncated = ({begun}.truncated OR ended.truncated)",
+    ]
+    return ", ".join([*(f"{name} = ended.{name}" for name in STATE_COLUMNS), *changed])
 
 
-INBOX_COLUMNS = ("recorder_id", "number", "body")
+_ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS[1:])}"
+# For a batch that is written again, and for one of a recorder that was taken for dead.
 
-FACT_COLUMNS = ("interception_id", "part", "body")
+TARGETS: dict[str, tuple[Table, tuple[str, ...], str]] = {
+    "inbox": (inbox, INBOX_COLUMNS, "DO NOTHING"),
+    "filed": (interceptions, FILED_COLUMNS, _ON_FILED_BEFORE),
+    "facts": (facts, FACT_COLUMNS, "DO NOTHING"),
+    "objects": (objects, OBJECT_COLUMNS, "DO NOTHING"),
+    "set_aside": (set_aside, SET_ASIDE_COLUMNS, "DO NOTHING"),
+}
+"""Where the rows of a batch are inserted: the table, its columns, and what happens to a row that is there already."""

@@ -6,24 +6,31 @@ import asyncio
 import builtins
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
 from ..errors import RecorderUnavailable
+from .batch import Row
+from .bounds import KIND_LIMIT, MAX_TEXT, OBJECT_ID_LIMIT, OWNER_LIMIT, Room, facts_body, key_of
+from .columns import START_COLUMNS
+from .committer import WriterStats
 from .content import ending_without_content, facts_without_content
 from .cursor import to_microseconds
 from .daily import DAY, day_of, seal
+from .owners import MemoryOwners
 from .presence import Presence
+from .reader import read_owner
 from .recorder import InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
-from .rows import NO_TOKENS, Tokens, add_tokens, dump_facts, end_row, start_row
-from .schema import START_COLUMNS
+from .rows import NO_TOKENS, Tokens, add_tokens, end_row, start_row
 from .store import SQLStore
+from .text import cut, cut_key, storable
 from .usage import UsageQuery, UsageRow
-from .writer import Writer, WriterStats
+from .writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +38,22 @@ DEFAULT_URL = "sqlite+aiosqlite:///aibridge.db"
 DEFAULT_RETENTION = 60 * 86400.0
 
 _STARTED_AT = START_COLUMNS.index("started_at")
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """An interception that runs here."""
+
+    id: str
+    """As it is stored."""
+    started_at: int
+    """Microseconds."""
+    provider: str
+    initiator_id: str
+    room: Room
+    tokens: Tokens = NO_TOKENS
+    truncated: bool = False
+    """Facts have been left out."""
 
 
 class SQLRecorder(SQLStore):
@@ -43,7 +66,8 @@ class SQLRecorder(SQLStore):
     `shutdown_timeout` seconds at most.
 
     Every `upkeep` seconds, what is older than `retention` seconds (0: nothing) is deleted, and days that are over are
-    added up. Other recorders on the database count as dead when their process is gone or has not been heard of for
+    added up. Of each interception `max_text` bytes of text are stored; what is longer is cut and marked `truncated`.
+    Other recorders on the database count as dead when their process is gone or has not been heard of for
     `lease` seconds; what they left running becomes interrupted. `clock` and `sleep` are for tests.
     """
 
@@ -53,6 +77,7 @@ class SQLRecorder(SQLStore):
         *,
         capture_content: bool = True,
         retention: float = DEFAULT_RETENTION,
+        max_text: int = MAX_TEXT,
         migrate: bool = True,
         max_pending: int = 10_000,
         start_timeout: float = 3.0,
@@ -66,6 +91,7 @@ class SQLRecorder(SQLStore):
         super().__init__(url, create=True)
         self._capture_content = capture_content
         self._retention = retention
+        self._max_text = max_text
         self._migrates = migrate
         self._max_pending = max_pending
         self._start_timeout = start_timeout
@@ -78,8 +104,8 @@ class SQLRecorder(SQLStore):
         self._id = ""
         self._today = 0
         self._parts = itertools.count(1)
-        # What runs: when it started, in microseconds, and the tokens observed so far.
-        self._running: dict[str, tuple[int, Tokens]] = {}
+        self._running: dict[str, _Running] = {}
+        self._owners = MemoryOwners()
         self._presence: Presence
         self._writer: Writer | None = None
         self._tasks: tuple[asyncio.Task[None], ...] = ()
@@ -129,29 +155,54 @@ class SQLRecorder(SQLStore):
         row = start_row(interception, self._id)
         moment: int = row[_STARTED_AT]
         await self._writer.start(row[0], row, moment // DAY if moment < self._today else None)
-        self._running[interception.id] = (moment, NO_TOKENS)
+        self._running[interception.id] = _Running(
+            row[0], moment, interception.provider, interception.initiator_id, Room(self._max_text)
+        )
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
-        known = self._running.get(interception_id)
-        if known is None or self._writer is None:
+        running = self._running.get(interception_id)
+        if running is None or self._writer is None:
             log.warning("facts of an interception that does not run here: %s", interception_id)
             return
-        self._running[interception_id] = (known[0], add_tokens(known[1], facts.token_usages))
-        row = self._facts_row(interception_id, facts)
-        if row is not None:
-            await self._writer.put(interception_id, None, row)
+        running.tokens = add_tokens(running.tokens, facts.token_usages)
+        row, objects = self._fact_rows(running, facts)
+        if row is not None or objects:
+            await self._writer.put(running.id, None, row, objects=objects)
 
     async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
-        known = self._running.pop(interception_id, None)
-        if known is None or self._writer is None:
+        running = self._running.pop(interception_id, None)
+        if running is None or self._writer is None:
             log.warning("the end of an interception that does not run here: %s", interception_id)
             return
-        started, tokens = known
         if not self._capture_content:
             ending = ending_without_content(ending)
-        row = end_row(interception_id, ending, add_tokens(tokens, facts.token_usages))
-        unsealed = started // DAY if started < self._today else None
-        await self._writer.put(row[0], row, self._facts_row(interception_id, facts), unsealed)
+        row, objects = self._fact_rows(running, facts)
+        tokens = add_tokens(running.tokens, facts.token_usages)
+        end = end_row(running.id, ending, tokens, truncated=running.truncated)
+        stale_day = running.started_at // DAY if running.started_at < self._today else None
+        await self._writer.put(running.id, end, row, stale_day, objects)
+
+    async def owner(self, provider: str, object_id: str) -> str | None:
+        """The initiator for whom the provider made it. Raises `RecorderUnavailable`."""
+        object_id = cut_key(object_id, OBJECT_ID_LIMIT)
+        known = self._owners.known(provider, object_id)
+        if known is None and self._writer is not None:
+            try:
+                async with self._database.reading() as connection:
+                    known = await read_owner(connection, key_of("provider", provider), object_id)
+            except Exception as error:
+                raise RecorderUnavailable(f"the owners of objects cannot be read: {type(error).__name__}") from error
+            if known is not None:
+                self._owners.remember(provider, object_id, known)
+        return known
+
+    async def note(
+        self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None = None
+    ) -> None:
+        """`owner` knows it when this returns; it is durable a moment later."""
+        row = self._object_row(provider, object_id, initiator_id, kind, interception_id)
+        if row is not None and self._writer is not None:
+            await self._writer.put("", None, None, objects=(row,))
 
     async def list(self, query: InterceptionQuery) -> Page:
         """At most 1,000 of them, with all that was recorded here before. Raises `InvalidCursor`."""
@@ -190,9 +241,34 @@ class SQLRecorder(SQLStore):
                 log.info("%d interceptions were older than the retention and are deleted", count)
         await seal(self._database, now)
 
-    def _facts_row(self, interception_id: str, facts: Facts) -> tuple[str, int, str] | None:
-        body = dump_facts(facts if self._capture_content else facts_without_content(facts))
-        return None if body is None else (interception_id, next(self._parts), body)
+    def _fact_rows(self, running: _Running, facts: Facts) -> tuple[Row | None, Sequence[Row]]:
+        """What is stored of the facts, and of the objects among them that are not known yet."""
+        objects: Sequence[Row] = ()
+        if facts.objects:
+            rows = [
+                self._object_row(running.provider, made.id, running.initiator_id, made.kind, running.id)
+                for made in facts.objects
+            ]
+            objects = [row for row in rows if row is not None]
+        body, left_out = facts_body(facts if self._capture_content else facts_without_content(facts), running.room)
+        running.truncated = running.truncated or left_out
+        return None if body is None else (running.id, next(self._parts), body), objects
+
+    def _object_row(
+        self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None
+    ) -> Row | None:
+        """The values of `OBJECT_COLUMNS`; None for what is known already."""
+        object_id, initiator_id = cut_key(object_id, OBJECT_ID_LIMIT), cut_key(initiator_id, OWNER_LIMIT)
+        if not self._owners.remember(provider, object_id, initiator_id):
+            return None
+        return (
+            key_of("provider", provider),
+            object_id,
+            cut(storable(kind), KIND_LIMIT),
+            initiator_id,
+            interception_id and key_of("id", interception_id),
+            to_microseconds(self._clock()),
+        )
 
     async def _flush(self) -> None:
         if self._writer is not None:

@@ -13,23 +13,11 @@ from typing import Any, cast
 
 from sqlalchemy import URL, create_engine
 
-from .batch import Batch, Rows
-from .schema import (
-    END_COLUMNS,
-    FACT_COLUMNS,
-    FILED_COLUMNS,
-    INBOX_COLUMNS,
-    end_assignments,
-    facts,
-    inbox,
-    interceptions,
-    usage_days,
-)
+from .batch import KINDS, Batch, Rows
+from .columns import END_COLUMNS
+from .schema import TARGETS, end_assignments, inbox, interceptions, usage_days
 
 _Job = tuple[Batch, asyncio.Future[None]]
-
-ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS[1:])}"
-"""For a batch that is written again, and for one of a recorder that was taken for dead."""
 
 # A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has
 # to win it back from the event loop. Powers of two keep the number of different statements small.
@@ -101,17 +89,15 @@ class SQLiteSink:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._now_synchronous = synchronous
         connection.execute("BEGIN IMMEDIATE")
-        self._each(connection, "inbox", batch.inbox)
-        self._each(connection, "filed", batch.filed)
-        self._each(connection, "end", batch.ends)
-        self._each(connection, "facts", batch.facts)
+        for kind in KINDS:
+            self._each(connection, kind, getattr(batch, kind))
         if batch.filed_up_to:
             connection.execute(
                 f"DELETE FROM {inbox} WHERE recorder_id = ? AND number <= ?",  # noqa: S608
                 (batch.recorder_id, batch.filed_up_to),
             )
-        if batch.unsealed:
-            days = [(day,) for day in batch.unsealed]
+        if batch.stale_days:
+            days = [(day,) for day in batch.stale_days]
             connection.executemany(f"DELETE FROM {usage_days} WHERE day = ?", days)  # noqa: S608
         connection.execute("COMMIT")
 
@@ -144,18 +130,14 @@ def enter_wal(execute: Callable[[str], object]) -> None:
 
 
 def _statement(kind: str, rows: int) -> str:
-    if kind == "end":
+    if kind == "ends":
         names = ", ".join(END_COLUMNS)
         return (
             f"WITH ended ({names}) AS ({_values(len(END_COLUMNS), rows)}) "  # noqa: S608
             f"UPDATE {interceptions} SET {end_assignments(interceptions)} "
             f"FROM ended WHERE {interceptions}.id = ended.id"
         )
-    table, columns, conflict = {
-        "inbox": (inbox, INBOX_COLUMNS, "DO NOTHING"),
-        "filed": (interceptions, FILED_COLUMNS, ON_FILED_BEFORE),
-        "facts": (facts, FACT_COLUMNS, "DO NOTHING"),
-    }[kind]
+    table, columns, conflict = TARGETS[kind]
     return f"INSERT INTO {table} ({', '.join(columns)}) {_values(len(columns), rows)} ON CONFLICT {conflict}"
 
 

@@ -11,9 +11,10 @@ from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.process import ProcessIdentity
 from fastapi_aibridge.recorder.recorder import InterceptionQuery
 from fastapi_aibridge.recorder.records import Facts, Status
-from fastapi_aibridge.recorder.rows import dump, start_row
+from fastapi_aibridge.recorder.rows import start_row
 from fastapi_aibridge.recorder.schema import inbox, interceptions, recorders
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from fastapi_aibridge.recorder.text import dump
 from fastapi_aibridge.recorder.usage import UsageQuery
 from tests.waiting import until
 

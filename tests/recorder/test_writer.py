@@ -100,16 +100,16 @@ async def test_what_ends_soon_is_put_in_its_place_once() -> None:
     writer = writer_on(sink)
     for name in ("a", "b"):
         await writer.start(name, (name,))
-        await writer.put(name, (name, "completed", None), (name, 1, "{}"))
+        await writer.put(name, (name, "completed", None, False), (name, 1, "{}"))
     await writer.start("c", ("c",))
     await writer.flush()
-    await writer.put("c", ("c", "failed", None), None)
+    await writer.put("c", ("c", "failed", None, False), None)
     assert await writer.close(1) == 0
     filings = [batch for batch in sink.written if batch.filed or batch.ends]
     assert [row[:2] for row in filings[0].filed] == [("a", "completed"), ("b", "completed"), ("c", "running")]
     assert [row[:2] for row in filings[0].facts] == [("a", 1), ("b", 1)]
     assert filings[0].ends == []
-    assert filings[1].ends == [("c", "failed", None)]
+    assert filings[1].ends == [("c", "failed", None, False)]
     assert len(filings) == 2
     assert sink.left == set()
 
@@ -194,7 +194,7 @@ async def test_a_start_that_is_cancelled_just_after_its_commit_is_taken_back() -
     await sink.entered.wait()
     sink.gate.set()
     for _ in range(20):
-        if writer._unfiled:
+        if writer._queue.unfiled:
             break
         await asyncio.sleep(0)
     first.cancel()
@@ -285,7 +285,7 @@ async def test_a_row_that_the_database_refuses_takes_no_other_with_it() -> None:
     assert await writer.close(1) == 0
     assert [row[0] for row in sink.rows("filed")] == ["a", "b"]
     assert sink.rows("ends", "facts") == [("e",)]
-    assert any(batch.unsealed == {17} for batch in sink.written)
+    assert any(batch.stale_days == {17} for batch in sink.written)
     assert writer.stats.refused == 2
     assert sink.left == set()
 

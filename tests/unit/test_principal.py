@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from fastapi_aibridge import ConfigurationError, Principal
 from fastapi_aibridge.errors import PrincipalError
 from fastapi_aibridge.principal import MAX_DEPTH, MAX_ID, MAX_METADATA, MAX_SESSION_KEY
-from fastapi_aibridge.recorder.rows import dump
+from fastapi_aibridge.recorder.text import dump
 
 NO_TEXT = [None, 5, True, 1.5, uuid.UUID(int=1), b"alice", ("a", "b"), ["a"], {"a": 1}, object()]
 

@@ -1,0 +1,161 @@
+"""What waits for a commit, in rows and in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from .batch import Batch, PendingStart, Row, Rows
+from .records import Ending, Status
+from .rows import NO_TOKENS, end_row, filed_row, inbox_row
+
+_LARGEST_INBOX = 2000
+_LARGEST_FILING = 256
+_LARGEST_FACTS = 8 * 1024 * 1024
+_ROW = 256
+"""Bytes that a row takes beside its texts."""
+
+
+@dataclass(slots=True, eq=False)
+class _Unfiled:
+    """An interception whose start is durable in the inbox."""
+
+    start: PendingStart
+    weight: int
+    end: Row | None = None
+
+
+class WriteQueue:
+    """Starts that wait for their commit, and what then waits to be filed: starts, ends, facts and objects."""
+
+    def __init__(self, recorder_id: str) -> None:
+        self._recorder_id = recorder_id
+        self._loop = asyncio.get_running_loop()
+        self.starts: list[tuple[PendingStart, Row]] = []
+        """With their rows of the inbox."""
+        self.unfiled: dict[str, _Unfiled] = {}
+        self._ends: list[tuple[Row, int | None]] = []
+        self._facts: Rows = []
+        self._objects: Rows = []
+        self.weight = 0
+        """Bytes of all that waits, roughly."""
+        # The inbox: the last number given, the last that may be in it, the last that has left it.
+        self._number = 0
+        self._inbox_last = 0
+        self._inbox_filed = 0
+
+    def __len__(self) -> int:
+        return len(self.starts) + self.waiting_to_be_filed
+
+    @property
+    def waiting_to_be_filed(self) -> int:
+        return len(self.unfiled) + len(self._ends) + len(self._facts) + len(self._objects)
+
+    @property
+    def is_filing_needed(self) -> bool:
+        return bool(self.unfiled or self._ends or self._facts or self._objects or self._inbox_last > self._inbox_filed)
+
+    @property
+    def is_filing_full(self) -> bool:
+        """As much waits as one commit files."""
+        return self.waiting_to_be_filed >= _LARGEST_FILING
+
+    def add_start(self, interception_id: str, row: Row, stale_day: int | None) -> PendingStart:
+        self._number += 1
+        inbox = inbox_row(self._recorder_id, self._number, row)
+        waiter, weight = self._loop.create_future(), weigh(inbox)
+        start = PendingStart(interception_id, self._number, row, waiter, self._loop.time(), weight, stale_day)
+        self.starts.append((start, inbox))
+        self.weight += weight
+        return start
+
+    def add_end(self, interception_id: str, end: Row, stale_day: int | None) -> None:
+        self.weight += weigh(end)
+        unfiled = self.unfiled.get(interception_id)
+        if unfiled is None:
+            self._ends.append((end, stale_day))
+            return
+        unfiled.weight += weigh(end)
+        unfiled.end = end
+
+    def add_facts(self, row: Row) -> None:
+        self._facts.append(row)
+        self.weight += weigh(row)
+
+    def add_object(self, row: Row) -> None:
+        self._objects.append(row)
+        self.weight += weigh(row)
+
+    def take_back(self, interception_id: str) -> None:
+        """For a start that is durable but whose caller went away before it knew: nobody else will end it."""
+        unfiled = self.unfiled.pop(interception_id, None)
+        if unfiled is not None:
+            self.weight -= unfiled.weight
+            return
+        ending = Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC))
+        self.add_end(interception_id, end_row(interception_id, ending, NO_TOKENS), None)
+
+    def take_starts(self, batch: Batch) -> dict[int, PendingStart]:
+        """Move those that wait into the batch; who gave up before the first try leaves nothing behind."""
+        taken: dict[int, PendingStart] = {}
+        for start, inbox in self.starts[:_LARGEST_INBOX]:
+            self.weight -= start.weight
+            if not start.waiter.done():
+                batch.inbox.append(inbox)
+                taken[start.number] = start
+        del self.starts[:_LARGEST_INBOX]
+        return taken
+
+    def take_filing(self, batch: Batch, *, all_of_it: bool) -> bool:
+        """Move what is to be filed into the batch; returns whether nothing is left."""
+        limit = _LARGEST_INBOX if all_of_it else _LARGEST_FILING
+        room = _LARGEST_FACTS
+        before = self.weight
+        for interception_id in list(islice(self.unfiled, limit)):
+            unfiled = self.unfiled.pop(interception_id)
+            batch.filed.append(filed_row(unfiled.start.row, unfiled.end))
+            batch.filed_up_to = unfiled.start.number
+            if unfiled.start.stale_day is not None:
+                batch.stale_days.add(unfiled.start.stale_day)
+            self.weight -= unfiled.weight
+            if before - self.weight > room:
+                break
+        if not self.unfiled:
+            batch.filed_up_to = self._inbox_last
+        for end, stale_day in self._ends[:limit]:
+            batch.ends.append(end)
+            self.weight -= weigh(end)
+            if stale_day is not None:
+                batch.stale_days.add(stale_day)
+        del self._ends[: len(batch.ends)]
+        batch.objects = self._take(self._objects, limit, room)
+        batch.facts = self._take(self._facts, limit, room)
+        return not self.waiting_to_be_filed
+
+    def _take(self, waiting: Rows, limit: int, room: int) -> Rows:
+        taken: Rows = []
+        while len(taken) < min(limit, len(waiting)) and room > 0:
+            row = waiting[len(taken)]
+            taken.append(row)
+            room -= weigh(row)
+            self.weight -= weigh(row)
+        del waiting[: len(taken)]
+        return taken
+
+    def committed(self, batch: Batch, starts: dict[int, PendingStart]) -> None:
+        """The batch is written: who waits for a start in it may go on."""
+        self._inbox_filed = max(self._inbox_filed, batch.filed_up_to)
+        for start in starts.values():
+            if not start.waiter.done():
+                start.waiter.set_result(None)
+                self.unfiled[start.id] = _Unfiled(start, start.weight)
+                self.weight += start.weight
+        if starts:
+            self._inbox_last = max(self._inbox_last, *starts)
+
+
+def weigh(row: Row) -> int:
+    """Bytes that a row holds, roughly."""
+    return _ROW + sum([len(value) for value in row if value.__class__ is str])

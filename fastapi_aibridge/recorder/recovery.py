@@ -1,0 +1,137 @@
+"""What a recorder that is gone has left: its starts get their place, and what still runs becomes interrupted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .batch import Row
+from .columns import SET_ASIDE_COLUMNS, TOKEN_COLUMNS
+from .committer import set_aside_row
+from .database import Database
+from .readback import load_facts
+from .records import Status
+from .rows import NO_TOKENS, Tokens, add_tokens, inbox_start
+from .schema import facts, inbox, interceptions, set_aside
+from .verdict import Verdict, judge
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+
+
+def now_of(database: Database) -> ColumnElement[int]:
+    """The database's own clock, in microseconds."""
+    if database.is_sqlite:
+        return literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)")
+    return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+
+
+async def interrupt(database: Database, recorder_id: str, last_seen: int | None) -> int:
+    """End all that this recorder has running, at the moment when it was last seen; returns how many that were."""
+    await _file_inbox(database, recorder_id)
+    count = 0
+    while True:
+        async with database.writing() as connection:
+            rows = (
+                await connection.execute(
+                    select(interceptions.c.seq, interceptions.c.id, interceptions.c.started_at)
+                    .where(interceptions.c.recorder_id == recorder_id, interceptions.c.status == "running")
+                    .limit(_BATCH)
+                )
+            ).all()
+            if not rows:
+                return count
+            ended = last_seen or (await connection.execute(select(now_of(database)))).scalar_one()
+            tokens = await _known_tokens(connection, [row.id for row in rows])
+            await connection.execute(
+                _INTERRUPT,
+                [
+                    {
+                        "own_seq": row.seq,
+                        "ended": max(ended, row.started_at),
+                        **dict(zip(TOKEN_COLUMNS, tokens.get(row.id, NO_TOKENS), strict=True)),
+                    }
+                    for row in rows
+                ],
+            )
+        count += len(rows)
+
+
+_INTERRUPT = (
+    update(interceptions)
+    .where(interceptions.c.seq == bindparam("own_seq"), interceptions.c.status == "running")
+    .values(
+        status=str(Status.INTERRUPTED),
+        ended_at=bindparam("ended"),
+        **{name: bindparam(name) for name in TOKEN_COLUMNS},
+    )
+)
+
+
+async def _known_tokens(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Tokens]:
+    """What was observed of interceptions that nobody added up."""
+    tokens: dict[str, Tokens] = {}
+    found = await connection.execute(
+        select(facts.c.interception_id, facts.c.body).where(facts.c.interception_id.in_(ids))
+    )
+    for interception_id, body in found:
+        usages = load_facts([body]).token_usages
+        tokens[interception_id] = add_tokens(tokens.get(interception_id, NO_TOKENS), usages)
+    return tokens
+
+
+async def _file_inbox(database: Database, recorder_id: str) -> None:
+    """What the recorder had no time to put in its place. A start that no place takes is put aside: it must not keep
+    the app from starting.
+    """
+    mine = inbox.c.recorder_id == recorder_id
+    while True:
+        async with database.reading() as connection:
+            waiting = select(inbox.c.number, inbox.c.body).where(mine).order_by(inbox.c.number).limit(_BATCH)
+            rows = [tuple(row) for row in (await connection.execute(waiting)).all()]
+        if not rows:
+            return
+        try:
+            await _file(database, recorder_id, rows)
+        except Exception as error:
+            if judge(error) is Verdict.SHORT:
+                raise
+            for row in rows:
+                await _file_or_set_aside(database, recorder_id, row)
+
+
+async def _file_or_set_aside(database: Database, recorder_id: str, row: Row) -> None:
+    try:
+        await _file(database, recorder_id, [row])
+    except Exception as error:
+        if judge(error) is Verdict.SHORT:
+            raise
+        reason = type(error).__name__
+        number, body = row
+        aside = dict(zip(SET_ASIDE_COLUMNS, set_aside_row(recorder_id, "inbox", reason, body), strict=True))
+        # Where the database is away, this fails too, and nothing is lost.
+        async with database.writing() as connection:
+            await connection.execute(insert(set_aside).values(aside))
+            await _leave_inbox(connection, recorder_id, [number])
+        log.error("a start in the inbox could not be filed (%s); it is in aibridge_set_aside", reason)  # noqa: TRY400
+
+
+async def _file(database: Database, recorder_id: str, rows: Sequence[Row]) -> None:
+    """Put starts in their place, all of them or none."""
+    starts: list[dict[str, Any]] = [inbox_start(body) for _, body in rows]
+    dialect = sqlite if database.is_sqlite else postgresql
+    # Another process may recover the same recorder at this moment.
+    place = dialect.insert(interceptions).on_conflict_do_nothing(index_elements=["id"])
+    async with database.writing() as connection:
+        await connection.execute(place, [start | {"status": "running"} for start in starts])
+        await _leave_inbox(connection, recorder_id, [number for number, _ in rows])
+
+
+async def _leave_inbox(connection: AsyncConnection, recorder_id: str, numbers: Sequence[int]) -> None:
+    await connection.execute(delete(inbox).where(inbox.c.recorder_id == recorder_id, inbox.c.number.in_(numbers)))
