@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from fastapi_aibridge.installing import install_command
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SERVICE_NAME = "fastapi-aibridge-example"
 """The service's name in traces, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` say otherwise."""
@@ -31,7 +33,7 @@ def set_up_tracing() -> Callable[[], object] | None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise RuntimeError(
-            f"{' or '.join(_ENDPOINTS)} is set, but the exporter is not installed: pip install 'fastapi-aibridge[otlp]'"
+            f"{' or '.join(_ENDPOINTS)} is set, but the exporter is not installed: {install_command('otlp')}"
         ) from error
 
     resource = Resource.create({"service.name": SERVICE_NAME}).merge(OTELResourceDetector().detect())

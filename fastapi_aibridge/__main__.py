@@ -6,29 +6,40 @@ import argparse
 import asyncio
 import os
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from sqlalchemy.exc import SQLAlchemyError
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from .errors import AIBridgeError
+from .recorder.database import Database
 from .recorder.export import ExportFormat, export
+from .recorder.problems import database_place
 from .recorder.recorder import InterceptionQuery
-from .recorder.sql import DEFAULT_RETENTION, DEFAULT_URL
+from .recorder.sql import DEFAULT_RETENTION
 from .recorder.store import SQLStore
+from .settings.database import ConfiguredDatabase, configured_database
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_ENVIRONMENT = "AIBRIDGE_RECORDER__URL"
+_STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"}
+"""Characters that would steer a terminal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the process's exit status."""
     options = _parser().parse_args(arguments)
-    url = options.url or _from_environment() or DEFAULT_URL
+    database: Database | None = None
     try:
+        configured = ConfiguredDatabase(SecretStr(options.url), "--url") if options.url else configured_database()
+        url = configured.url.get_secret_value()
+        database = Database(url)
+        # On standard error, so that an export to standard output is just that.
+        _say(f"database: {database_place(database.url)} ({configured.source})")
         asyncio.run(options.run(url, options))
     except BrokenPipeError:
         # Whoever read has had enough; the interpreter must not try to flush what it did not get.
@@ -36,19 +47,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except (AIBridgeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    except SQLAlchemyError as error:
-        # The text may quote values of the records.
-        reason = type(getattr(error, "orig", None) or error).__name__
-        print(f"error: the database answered with {reason}; has it been migrated?", file=sys.stderr)  # noqa: T201
+    except AIBridgeError as error:
+        _say(f"error: {error}")
+    except (SQLAlchemyError, OSError) as error:
+        _say(f"error: {_explained(error, database)}")
     else:
         return 0
     return 1
 
 
-def _from_environment() -> str | None:
-    return next((value for name, value in os.environ.items() if name.upper() == _ENVIRONMENT), None)
+def _explained(error: SQLAlchemyError | OSError, database: Database | None) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"  # of --output
+    if database is None:
+        return type(error).__name__
+    told = database.unusable(error)
+    missing = isinstance(error, ProgrammingError | OperationalError) and re.search("no such table|does not exist", told)
+    return f"{told}; has it been migrated? (python -m fastapi_aibridge migrate)" if missing else told
+
+
+def _say(text: str) -> None:
+    print(text.translate(_STEERING), file=sys.stderr)  # noqa: T201
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     migrating.set_defaults(run=_migrate)
 
     for command in (exporting, pruning, migrating):
-        command.add_argument("--url", help=f"the database (default: ${_ENVIRONMENT}, else {DEFAULT_URL})")
+        command.add_argument("--url", help="the database (default: the one of the app's settings)")
     return parser
 
 
@@ -95,7 +114,7 @@ async def _export(url: str, options: argparse.Namespace) -> None:
         if options.output is None:
             await _write(sys.stdout.buffer, store, query, options.format)
         else:
-            with options.output.open("wb") as output:
+            with _private(options.output) as output:
                 await _write(output, store, query, options.format)
 
 
@@ -103,6 +122,14 @@ async def _write(output: BinaryIO, store: SQLStore, query: InterceptionQuery, fo
     async for chunk in export(store, query, format=format):
         output.write(chunk)
     output.flush()
+
+
+def _private(path: Path) -> BinaryIO:
+    """The file, emptied, for its owner alone: an export holds prompts."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    if hasattr(os, "fchmod") and stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)  # also where it was there before, and open to others
+    return os.fdopen(descriptor, "wb")
 
 
 async def _prune(url: str, options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from ..installing import install_command
 from ..providers import Provider
 
 if TYPE_CHECKING:
@@ -80,6 +81,4 @@ def _check(provider: Provider, paths: tuple[str, ...], whose: str) -> None:
 
 
 def _missing(extra: str, error: ModuleNotFoundError) -> ConfigurationError:
-    return ConfigurationError(
-        f"bridge.{extra}() needs the package {error.name!r}: pip install 'fastapi-aibridge[{extra}]'"
-    )
+    return ConfigurationError(f"bridge.{extra}() needs the package {error.name!r}: {install_command(extra)}")

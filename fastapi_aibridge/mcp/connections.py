@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from cachetools import LRUCache
 
 from ..errors import AIBridgeError, ConfigurationError
+from ..installing import install_command
 from .background import BackgroundTasks
 from .health import MAX_SERVERS, ServerHealth
 from .http import HTTPClient
@@ -139,4 +140,4 @@ def _not_open() -> AIBridgeError:
 def require_mcp() -> None:
     """Raises `ConfigurationError` where the mcp library is not installed."""
     if importlib.util.find_spec("mcp") is None:
-        raise ConfigurationError("MCP servers need the mcp library: pip install 'fastapi-aibridge[mcp]'")
+        raise ConfigurationError(f"MCP servers need the mcp library: {install_command('mcp')}")

@@ -14,8 +14,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ..errors import ConfigurationError
+from ..installing import install_command
 from .batch import Sink
 from .postgres import PostgresSink
+from .problems import database_place, database_problem
 from .sqlite import SQLiteSink, enter_wal
 
 
@@ -47,6 +49,10 @@ class Database:
         else:
             raise ConfigurationError(f"records go to SQLite or PostgreSQL, not to {parsed.get_backend_name()!r}")
 
+    def unusable(self, error: BaseException) -> str:
+        """What is wrong, on one line that names the setting and the database."""
+        return f"AIBRIDGE_RECORDER__URL: {database_place(self.url)}: {database_problem(error)}"
+
     def open(self, *, create: bool) -> None:
         if self.is_sqlite:
             self.engine = create_async_engine(self._with_file(create=create), hide_parameters=True)
@@ -57,7 +63,7 @@ class Database:
                 self.url, pool_pre_ping=True, connect_args={"timeout": 10}, hide_parameters=True
             )
         except ModuleNotFoundError as error:
-            raise ConfigurationError("PostgreSQL needs: pip install 'fastapi-aibridge[postgres]'") from error
+            raise ConfigurationError(f"PostgreSQL needs a driver: {install_command('postgres')}") from error
 
     def _with_file(self, *, create: bool) -> URL:
         name = self.url.database
@@ -68,16 +74,16 @@ class Database:
             path = Path(name)
             if not create:
                 if not path.exists():
-                    raise ConfigurationError(f"there is no database {name!r}")
+                    raise ConfigurationError(f"AIBRIDGE_RECORDER__URL: there is no database {str(path.absolute())!r}")
                 return self.url
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 # It will hold prompts: for nobody else to read. Its log files inherit this.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as error:
+                missing = "" if path.parent.is_dir() else f": there is no directory {str(path.parent.absolute())!r}"
                 raise ConfigurationError(
-                    f"AIBRIDGE_RECORDER__URL: the database {name!r} cannot be written: {error.strerror}"
-                ) from error
+                    f"AIBRIDGE_RECORDER__URL: the database {name!r} cannot be written{missing or f': {error.strerror}'}"
+                ) from None
         return self.url
 
     def sink(self) -> Sink:

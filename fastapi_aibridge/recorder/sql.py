@@ -286,11 +286,10 @@ class SQLRecorder(SQLStore):
                         await self.migrate()
                     await self._presence.beat()
                     await self._presence.recover(at_start=True)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises
                 if asyncio.get_running_loop().time() + 0.25 >= deadline:
-                    raise RecorderUnavailable(
-                        f"the records' database cannot be opened: {type(error).__name__}"
-                    ) from error
+                    # The driver's traceback has a hundred lines that say no more.
+                    raise RecorderUnavailable(self._database.unusable(error)) from None
                 await asyncio.sleep(0.25)
             else:
                 return

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from threading import Thread
 from typing import Any
 
+from ..installing import install_command
+
 _GRACE = 1
 """Seconds that running requests may go on when serving ends."""
 
@@ -73,7 +75,7 @@ def _server(app: Callable[..., Any]) -> tuple[Any, asyncio.Event]:
         import uvicorn
     except ModuleNotFoundError as error:
         raise RuntimeError(
-            "serving the scripted provider on a port needs uvicorn: pip install 'fastapi-aibridge[example]'"
+            f"serving the scripted provider on a port needs uvicorn: {install_command('example')}"
         ) from error
 
     ready = asyncio.Event()

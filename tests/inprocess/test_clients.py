@@ -37,7 +37,7 @@ async def test_a_provider_of_another_kind_is_refused(doors: Doors) -> None:
 async def test_a_missing_extra_is_named(doors: Doors, monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
     """Without its SDK a client is refused with the command that installs it."""
     monkeypatch.setitem(sys.modules, extra, None)
-    with pytest.raises(ConfigurationError, match=rf"pip install 'fastapi-aibridge\[{extra}\]'"):
+    with pytest.raises(ConfigurationError, match=rf"pip install '.*\[{extra}\]'"):
         getattr(doors.bridge, extra)()
 
 

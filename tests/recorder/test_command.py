@@ -4,18 +4,22 @@ import asyncio
 import os
 import subprocess
 import sys
+import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import pytest
+from sqlalchemy import make_url
 
 from fastapi_aibridge.__main__ import main
-from fastapi_aibridge.errors import ConfigurationError
+from fastapi_aibridge.errors import ConfigurationError, RecorderUnavailable
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from tests.loopback import free_port
 
 from .making import ending, full_facts, interception
+from .postgres import PostgresServer
 
 
 class Command:
@@ -24,6 +28,7 @@ class Command:
     def __init__(self, capture: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capture = capture
         self._monkeypatch = monkeypatch
+        self.said = ""
 
     def __call__(self, *arguments: str, url: str | None = None, code: int = 0) -> str:
         with self._monkeypatch.context() as patch:
@@ -36,7 +41,13 @@ class Command:
                 status = left.code
         captured = self._capture.readouterr()
         assert status == code, captured.err
-        return (captured.err if code else captured.out).decode()
+        self.said = captured.err.decode()
+        return self.said if code else captured.out.decode()
+
+    def told(self, *arguments: str, url: str | None = None) -> str:
+        """What a command that succeeds writes to standard error."""
+        self(*arguments, url=url)
+        return self.said
 
 
 @pytest.fixture
@@ -83,6 +94,113 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path, run: Command) -> None:
     assert "is not a duration" in run("prune", "--older-than", "soon", code=2)
 
 
+def test_the_database_is_the_apps(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from wherever the app reads it, though other settings are not valid in this shell; and it is named."""
+    one, two, three = (tmp_path / f"{name}.db" for name in ("one", "two", "three"))
+    file = tmp_path / "aibridge.toml"
+    file.write_text(f'[recorder]\nurl = "sqlite:///{one}"\n[providers.openai]\nmax_retries = 99')
+    monkeypatch.setenv("AIBRIDGE_CONFIG_FILE", str(file))
+    assert run.told("migrate") == f"database: SQLite in {one} ({file})\n"
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "aibridge_recorder__url").write_text(f"sqlite:///{two}\n")
+    monkeypatch.setenv("AIBRIDGE_SECRETS_DIR", str(secrets))
+    assert run.told("migrate") == f"database: SQLite in {two} ({secrets})\n"
+    assert run.told("migrate", url=f"sqlite:///{three}") == f"database: SQLite in {three} (AIBRIDGE_RECORDER__URL)\n"
+    assert run.told("migrate", "--url", f"sqlite:///{one}") == f"database: SQLite in {one} (--url)\n"
+    assert one.exists()
+    assert two.exists()
+    assert three.exists()
+
+
+def test_the_default_is_named(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command in the wrong folder says which file it looks for."""
+    monkeypatch.chdir(tmp_path)
+    said = run("export", code=1)
+    assert f"database: SQLite in {tmp_path / 'aibridge.db'} (the default; AIBRIDGE_RECORDER__URL is not set)" in said
+    assert f"there is no database '{tmp_path / 'aibridge.db'}'" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (f"postgresql://u:hunter2@127.0.0.1:{free_port()}/records", "Connection refused"),
+        ("postgresql://u:hunter2@no.such.host.invalid/records", "the host's name cannot be resolved"),
+    ],
+)
+def test_a_database_that_does_not_answer_is_named(run: Command, url: str, told: str) -> None:
+    """Setting, host and cause, on one line, without the password."""
+    for command in ("migrate", "export", "prune"):
+        said = run(command, url=url, code=1)
+        (line,) = (line for line in said.splitlines() if line.startswith("error: "))
+        assert "AIBRIDGE_RECORDER__URL" in line
+        assert url.partition("@")[2].partition("/")[0] in line
+        assert told in line
+        assert len(said.splitlines()) == 2
+        assert "hunter2" not in said
+
+
+def test_a_database_that_there_is_not(postgres: PostgresServer, run: Command) -> None:
+    """What PostgreSQL itself says of it."""
+    url = make_url(postgres.empty_database()).set(database="no_such_database").render_as_string(hide_password=False)
+    assert 'database "no_such_database" does not exist' in run("export", url=url, code=1)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path, run: Command) -> None:
+    """It is left alone, and named."""
+    file = tmp_path / "notes.txt"
+    file.write_text("my notes " * 100)
+    assert f"SQLite in {file}: file is not a database" in run("export", url=f"sqlite:///{file}", code=1)
+    assert file.read_text() == "my notes " * 100
+
+
+def test_a_directory_that_is_missing(tmp_path: Path, run: Command) -> None:
+    """A typing error in a path makes no new database somewhere."""
+    said = run("migrate", url=f"sqlite:///{tmp_path}/dta/records.db", code=1)
+    assert f"there is no directory '{tmp_path}/dta'" in said
+    assert not (tmp_path / "dta").exists()
+
+
+def test_the_app_says_the_same_at_its_start() -> None:
+    """One line for the operator, not the driver's hundred."""
+    url = f"postgresql+asyncpg://u:hunter2@127.0.0.1:{free_port()}/records"
+
+    async def start() -> None:
+        async with SQLRecorder(url, open_timeout=0.1):
+            pass
+
+    with pytest.raises(RecorderUnavailable) as caught:
+        asyncio.run(start())
+    text = "".join(traceback.format_exception(caught.value))
+    assert "AIBRIDGE_RECORDER__URL: PostgreSQL at 127.0.0.1:" in text
+    assert "database 'records': Connection refused" in text
+    assert len(text.splitlines()) < 30
+    assert "hunter2" not in text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_an_export_is_for_its_owner_alone(tmp_path: Path, run: Command) -> None:
+    """It holds prompts; also where the file was there before, and open to others."""
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    run("migrate", url=url)
+    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
+    old.write_text("x" * 10_000)
+    old.chmod(0o644)
+    for file in (new, old):
+        run("export", "--format", "csv", "--output", str(file), url=url)
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.read_text().startswith("id,")
+        assert "x" * 100 not in file.read_text()
+    assert "No such file or directory" in run("export", "--output", str(tmp_path / "no" / "f"), url=url, code=1)
+
+
+def test_nothing_steers_the_terminal(run: Command, tmp_path: Path) -> None:
+    """Not even a file's name."""
+    said = run("export", url=f"sqlite:///{tmp_path}/\x1b[2J.db", code=1)
+    assert "\x1b" not in said
+    assert "\\x1b" in said
+
+
 def test_the_module_can_be_run(tmp_path: Path) -> None:
     """`python -m fastapi_aibridge` is the command."""
     command = [sys.executable, "-m", "fastapi_aibridge", "migrate", "--url", f"sqlite:///{tmp_path / 'records.db'}"]
@@ -101,12 +219,12 @@ def test_a_wrong_url_is_refused_without_being_quoted(url: str) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_a_new_sqlite_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     """Records hold prompts; neither the file nor its log may be read by others."""
-    path = tmp_path / "below" / "records.db"
+    path = tmp_path / "records.db"
 
     async def look() -> list[int]:
         async with SQLRecorder(f"sqlite+aiosqlite:///{path}?synchronous=normal") as recorder:
             await recorder.start(interception())
-            return [file.stat().st_mode & 0o077 for file in path.parent.iterdir()]
+            return [file.stat().st_mode & 0o077 for file in path.parent.glob("records.db*")]
 
     assert asyncio.run(look()) == [0, 0, 0]
 

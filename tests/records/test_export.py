@@ -110,14 +110,17 @@ async def test_a_client_that_leaves_an_export(url: str) -> None:
 
 
 async def run(url: str, *arguments: str) -> str:
-    """The command's output; it must succeed and say nothing else."""
+    """The command's output; it must succeed and say nothing else but which database it works on."""
     environment = {**os.environ, "AIBRIDGE_RECORDER__URL": url}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "error", "-m", "fastapi_aibridge", *arguments, env=environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, errors = await asyncio.wait_for(process.communicate(), 60)
-    assert (process.returncode, errors) == (0, b"")
+    assert process.returncode == 0, errors
+    (line,) = errors.decode().splitlines()
+    assert line.startswith("database: ")
+    assert line.endswith(" (AIBRIDGE_RECORDER__URL)")
     return output.decode()
 
 

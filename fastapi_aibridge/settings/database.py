@@ -1,0 +1,65 @@
+"""Which database the app records into, read without the other settings: a shell may lack the app's keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from ..errors import SettingsError
+from .model import Settings, explain
+from .sections import RecorderSettings
+from .sources import PREFIX, sources, variable
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredDatabase:
+    """The database's URL, and what it was read from."""
+
+    url: SecretStr
+    source: str
+
+
+class _RecorderOnly(BaseSettings):
+    model_config = SettingsConfigDict(**{**Settings.model_config, "extra": "ignore"})
+
+    recorder: RecorderSettings = RecorderSettings()
+    config_file: Path | None = None
+    secrets_dir: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return sources(settings_cls, init_settings, file_secret_settings)
+
+
+def configured_database() -> ConfiguredDatabase:
+    """From the variables, the secrets directory and the TOML file, as the app reads them. Raises `SettingsError`."""
+    try:
+        read = _RecorderOnly()
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from None
+    except (SourceError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{PREFIX}SECRETS_DIR: {error}") from None
+    return ConfiguredDatabase(read.recorder.url, _source(read))
+
+
+def _source(read: _RecorderOnly) -> str:
+    if "url" not in read.recorder.model_fields_set:
+        return f"the default; {PREFIX}RECORDER__URL is not set"
+    if variable("RECORDER__URL") or variable("RECORDER"):
+        return f"{PREFIX}RECORDER__URL"
+    if read.secrets_dir is not None and any(
+        file.name.upper().startswith(f"{PREFIX}RECORDER") for file in read.secrets_dir.expanduser().iterdir()
+    ):
+        return str(read.secrets_dir)
+    return str(read.config_file)
