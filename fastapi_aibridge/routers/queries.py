@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, model_validator
 
-from ..dependencies import query_names
+from ..fastapi_inside import query_names
 from ..recorder.export import ExportFormat
 from ..recorder.usage import UsageBy
 

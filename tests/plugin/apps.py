@@ -37,6 +37,7 @@ class Model:
                 },
                 "client_keys": {"alice": "k-alice", "bob": "k-bob"},
                 "admin_token": "t-admin",
+                "forward_headers": ["*"],  # so that what stays here does so for its own reason
                 "shutdown_grace": 0,
                 **values,
             }

@@ -33,6 +33,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Route
 
 from fastapi_aibridge import AIBridge, ConfigurationError, Principal, RequestBridge, Settings, get_bridge
 
@@ -538,3 +539,106 @@ def test_an_id_that_the_caller_made_impossible_is_a_400(model: Model, value: str
         assert client.get("/me").status_code == 400
         assert initiators(client) == []
     assert model.received == []
+
+
+# Whose key pays
+
+
+async def by_bearer(token: Annotated[HTTPAuthorizationCredentials, Security(HTTPBearer())]) -> Principal:
+    return user_of(token.credentials)
+
+
+async def by_hand(connection: HTTPConnection) -> Principal:
+    return user_of(connection.headers["authorization"].removeprefix("Bearer "))
+
+
+async def by_token_header(key: Annotated[str, Security(APIKeyHeader(name="X-AIBridge-Token"))]) -> Principal:
+    return user_of(key)
+
+
+async def by_either(
+    key: Annotated[str | None, Security(APIKeyHeader(name="X-AIBridge-Token", auto_error=False))],
+    token: Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))],
+) -> Principal:
+    try:
+        return user_of(key)
+    except HTTPException:
+        return user_of(token.credentials if token else None)
+
+
+@pytest.mark.parametrize("dependency", [by_bearer, by_hand, by_either])
+@pytest.mark.parametrize("token", ["x", "t-ann"])
+def test_the_apps_own_bearer_token_is_no_provider_key(model: Model, dependency: Any, token: str) -> None:
+    """`X-AIBridge-Token` beside a token that authenticates to the app does not send that token to the provider."""
+    headers = {"X-AIBridge-Token": token, "Authorization": "Bearer t-ann"}
+    app = FastAPI()
+    providers = {"openai": {"base_url": f"{model.url}/v1", "api_key": "sk-central-openai", "byok": True}}
+    app.include_router(model.bridge(dependency, settings=model.settings(providers=providers)).router, prefix="/ai")
+    with TestClient(app) as client:
+        assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+        app.dependency_overrides[current_user] = lambda: "somebody"  # the slower way
+        assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+    for sent in model.received:
+        assert sent.headers["authorization"] == "Bearer sk-central-openai"
+        assert "t-ann" not in str(sent.headers)
+
+
+def test_own_keys_beside_the_gateways_token(model: Model) -> None:
+    """A dependency that authenticates by `X-AIBridge-Token` leaves `Authorization` to the caller's own key."""
+    headers = {"X-AIBridge-Token": "t-ann", "Authorization": "Bearer sk-of-ann"}
+    app = FastAPI()
+    providers = {"openai": {"base_url": f"{model.url}/v1", "api_key": "sk-central-openai", "byok": True}}
+    app.include_router(model.bridge(by_token_header, settings=model.settings(providers=providers)).router, prefix="/ai")
+    with TestClient(app) as client:
+        assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+        assert model.received[-1].headers["authorization"] == "Bearer sk-of-ann"
+        app.dependency_overrides[by_token_header] = lambda: by("tester")  # now something else tells who calls
+        assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+        assert model.received[-1].headers["authorization"] == "Bearer sk-central-openai"
+
+
+def test_a_guards_bearer_token_is_no_provider_key(model: Model) -> None:
+    """With the built-in keys, a token that a guard around the router reads is not the caller's own key."""
+    app = FastAPI()
+    providers = {"openai": {"base_url": f"{model.url}/v1", "api_key": "sk-central-openai", "byok": True}}
+    router = model.bridge(settings=model.settings(providers=providers)).router
+    app.include_router(router, prefix="/ai", dependencies=[Security(HTTPBearer())])
+    headers = {"X-AIBridge-Token": "k-alice", "Authorization": "Bearer of-the-guard"}
+    with TestClient(app) as client:
+        assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
+        assert model.received[-1].headers["authorization"] == "Bearer sk-central-openai"
+
+
+# Outside of FastAPI's routes
+
+
+def test_resolving_in_a_middleware_and_in_a_plain_route(model: Model) -> None:
+    """`resolve_principal` works where FastAPI solves no dependencies; what yields is closed at once."""
+    closed: list[str] = []
+
+    async def principal(name: Annotated[str, Depends(current_user)]) -> AsyncIterator[Principal]:
+        yield by(name)
+        closed.append(name)
+
+    app = model.app(principal)
+    aibridge: AIBridge = app.state.aibridge
+
+    @app.middleware("http")
+    async def stamp(request: Request, call_next: Any) -> Response:
+        who = await aibridge.resolve_principal(request)
+        response: Response = await call_next(request)
+        response.headers["x-who"] = who.initiator_id
+        return response
+
+    async def plain_route(request: Request) -> Response:
+        return Response((await aibridge.resolve_principal(request)).initiator_id)
+
+    app.router.routes.append(Route("/plain", plain_route))
+    with TestClient(app) as client:
+        headers = {"X-User-Token": "t-ben"}
+        answer = client.get("/plain", headers=headers)
+        assert (answer.text, answer.headers["x-who"]) == ("ben", "ben")
+        assert client.post(CHAT, json=ASK, headers=headers).headers["x-who"] == "ben"
+        assert closed == ["ben"] * 4
+        app.dependency_overrides[current_user] = lambda: "fake"
+        assert client.get("/plain").text == "fake"

@@ -1,0 +1,113 @@
+"""Hands a request to its principal's bridge, and answers those that get none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from ..bridge import RequestBridge
+from ..errors import BuildTimeout, GatewayError, PoolShutdown, PrincipalError
+from ..exchange.refusal import send_error
+from ..pool import CachedBridgePool
+from ..principal import Principal
+from ..providers import Provider
+
+logger = logging.getLogger(__name__)
+
+_CODES = {401: "invalid_api_key", 403: "forbidden", 429: "rate_limit_exceeded"}
+
+
+class Gateway(Protocol):
+    """What the routes need of the plugin."""
+
+    @property
+    def pool(self) -> CachedBridgePool[RequestBridge, Provider]: ...
+
+    def known_principal(self, token: bytes | None) -> Principal | None:
+        """Whose built-in client key this is."""
+
+    async def unknown_key(self, scope: Scope, token: bytes | None) -> None:
+        """Count a client key that nobody has; returns when the request may be refused."""
+
+    def refused(self, code: str) -> None:
+        """Count a request that no bridge has seen."""
+
+
+async def serve(gateway: Gateway, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the principal's bridge answer the request, whose scope is as in a mounted app."""
+    try:
+        lease = gateway.pool.acquire(principal)
+        bridge = await lease.__aenter__()
+    except PoolShutdown as error:
+        await refuse(gateway, unavailable(str(error), {"connection": "close"}), scope, send)
+        return
+    except BuildTimeout as error:
+        await refuse(gateway, unavailable(str(error)), scope, send)
+        return
+    except GatewayError as error:
+        await refuse(gateway, error, scope, send)
+        return
+    except Exception:
+        logger.exception("a bridge could not be built")
+        await refuse(gateway, unavailable("the gateway cannot serve this caller now"), scope, send)
+        return
+    try:
+        await bridge(scope, receive, send)
+    finally:
+        lease.release()
+
+
+async def refuse(gateway: Gateway, error: GatewayError, scope: Scope, send: Send) -> None:
+    """Answer with an error in the shape of the provider that was asked for."""
+    gateway.refused(error.code)
+    await send_error(send, provider_of(gateway, scope), error, path=scope["path"])
+
+
+def provider_of(gateway: Gateway, scope: Scope) -> Provider | None:
+    name = scope["path_params"]["provider"]
+    return next((one for one in gateway.pool.providers if one.name == name), None)
+
+
+def below_prefix(scope: Scope) -> Scope:
+    """The scope as a mounted app gets it: what comes before the provider's name is the root path."""
+    params = scope["path_params"]
+    tail = len(params["provider"]) + len(params["path"]) + 2
+    return {**scope, "root_path": scope["path"][:-tail]}
+
+
+# Errors
+
+
+def refusal_of(error: Exception) -> GatewayError | None:
+    """What a dependency raised, as an error that the provider's SDKs can read; None for what the app must handle."""
+    if isinstance(error, HTTPException):
+        code = _CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "server_error")
+        return GatewayError(error.status_code, code, str(error.detail), headers=error.headers)
+    if isinstance(error, RequestValidationError):
+        places = {".".join(str(part) for part in problem["loc"]): problem["msg"] for problem in error.errors()}
+        text = "; ".join(f"{place}: {message}" for place, message in places.items())
+        return GatewayError(422, "invalid_request", text)
+    if isinstance(error, PrincipalError):
+        if error.by_caller:
+            return GatewayError(400, "invalid_principal", str(error))
+        logger.error("the principal dependency is wrong: %s", error)
+        return GatewayError(500, "invalid_principal", f"the app's principal dependency is wrong: {error}")
+    return None
+
+
+def unauthorized() -> GatewayError:
+    return GatewayError(
+        401,
+        "invalid_api_key",
+        "no valid key was given; send yours as 'Authorization: Bearer' or 'X-Api-Key'",
+        headers={"www-authenticate": "Bearer"},
+    )
+
+
+def unavailable(message: str, headers: Mapping[str, str] | None = None) -> GatewayError:
+    return GatewayError(503, "unavailable", message, headers={"retry-after": "5", **(headers or {})})
