@@ -64,6 +64,13 @@ class GatewayError(AIBridgeError):
         """What the upstream had answered, where its answer then broke off."""
         self.cause = ""
         """More for log and record, where there is more to say than the client may know: names of hosts above all."""
+        self.is_final = False
+        """Whether another try cannot help."""
+
+    @property
+    def for_record(self) -> str:
+        """The message, and the cause where there is one."""
+        return f"{self.message} ({self.cause})" if self.cause else self.message
 
 
 class UpstreamUnreachable(GatewayError):

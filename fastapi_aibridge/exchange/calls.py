@@ -6,20 +6,26 @@ All of it happens before a byte of the answer has been relayed; what then breaks
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from ..observability import Metrics
 from ..principal import Principal
 from ..providers import Credential, Provider
-from ..upstream.breaker import CircuitOpen
+from ..upstream.breaker import Admission, CircuitOpen
 from ..upstream.client import UpstreamClient
-from ..upstream.keys import CENTRALIZED
+from ..upstream.failures import redirected
+from ..upstream.keys import CENTRALIZED, MAX_REASON, speaks_of_key
 from ..upstream.response import RawHeaders, UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
+from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
+
+logger = logging.getLogger(__name__)
 
 _UNAVAILABLE = {503, 504, 529}
 """What a breaker counts. 429 is no failure: it says how long to wait."""
@@ -83,22 +89,22 @@ class UpstreamCaller:
         Where there was more than one attempt, the response or the error says so in its headers.
         """
         started = self._clock()
-        generation = provider.breakers.admit(request.route, request.model) if request.route else 0
-        outcome = await self._attempt(provider, principal, request, generation, 1)
+        admission = self._admit(provider, principal, request)
+        outcome = await self._attempt(provider, principal, request, admission, 1)
         if isinstance(outcome, UpstreamResponse) and outcome.status < 400:
             return outcome
         state = RetryState(provider, principal, request, outcome, started + RETRY_WINDOW)
         try:
-            while (pause := self._plan(state)) is not None:
+            while (pause := await self._plan(state)) is not None:
                 if pause:
                     await self._sleep(pause)
                 try:
-                    generation = provider.breakers.admit(request.route, request.model) if request.route else 0
+                    admission = self._admit(provider, principal, request)
                 except CircuitOpen:
                     break
                 state.forget()
                 state.attempts += 1
-                state.outcome = await self._attempt(provider, principal, request, generation, state.attempts)
+                state.outcome = await self._attempt(provider, principal, request, admission, state.attempts)
         except BaseException:
             state.forget()
             raise
@@ -109,13 +115,13 @@ class UpstreamCaller:
         provider: Provider,
         principal: Principal,
         request: UpstreamRequest,
-        generation: int,
+        admission: Admission | None,
         number: int,
     ) -> UpstreamResponse | GatewayError:
         headers = provider.with_own_headers(request.headers, request.credential, principal)
         if number > 1:
             headers.append((_UP, b"%d" % (number - 1)))
-        breakers, route, model = provider.breakers, request.route, request.model
+        breakers, watched = provider.breakers, (request.route, request.model, principal.initiator_id)
         try:
             response = await self._client.send(
                 provider.origin,
@@ -125,26 +131,43 @@ class UpstreamCaller:
                 request.body,
                 provider.limits,
             )
-            if route and response.status < 400:
+            if admission is not None and response.status < 300:
                 await response.read_ahead(stream_asked=request.streaming)
-        except GatewayError as error:
-            if route:
-                breakers.failed(route, model, generation)
+        except (UpstreamUnreachable, UpstreamTimeout) as error:
+            if admission is not None:
+                if error.is_final:  # it has answered
+                    breakers.succeeded(*watched, admission)
+                else:
+                    breakers.failed(*watched, admission)
             return error
         except BaseException:
-            if route:
-                breakers.abandoned(route, model, generation)
+            if admission is not None:
+                breakers.abandoned(*watched, admission)
             raise
-        if route:
+        if admission is not None:
             if response.status in _UNAVAILABLE:
-                breakers.failed(route, model, generation)
+                breakers.failed(*watched, admission)
             else:
-                breakers.succeeded(route, model, generation)
+                breakers.succeeded(*watched, admission)
+        if (
+            response.status // 100 == 3
+            and response.status != 304
+            and (location := response.headers.get("location")) is not None
+        ):
+            response.close()
+            return redirected(response.status, location)
         return response
 
-    def _plan(self, state: RetryState) -> float | None:
+    @staticmethod
+    def _admit(provider: Provider, principal: Principal, request: UpstreamRequest) -> Admission | None:
+        """None where no breaker watches. Raises `CircuitOpen`."""
+        if not request.route:
+            return None
+        return provider.breakers.admit(request.route, request.model, principal.initiator_id)
+
+    async def _plan(self, state: RetryState) -> float | None:
         """Seconds until the next attempt, whose key is chosen; None where there shall be none."""
-        if state.change_key():
+        if await state.change_key():
             self._metrics.retried(state.provider.name, "key")
             return 0.0
         pause = state.pause(self._chance)
@@ -195,19 +218,35 @@ class RetryState:
             return "unreachable"
         return str(self.outcome.status)
 
-    def change_key(self) -> bool:
-        """Whether the next key can be tried at once; the one that was tried is sent to rest."""
+    async def change_key(self) -> bool:
+        """Whether the next key can be tried at once; the one that was tried is sent to rest where that is its fault."""
         answer, credential = self.outcome, self.request.credential
         if isinstance(answer, GatewayError) or answer.status not in (401, 429) or credential.kind != CENTRALIZED:
             return False
         keys = self.provider.keys
-        keys.rest(credential, answer.status, retry_after(answer.headers) if answer.status == 429 else None)
+        if answer.status == 429:
+            keys.rest(credential, 429, retry_after(answer.headers))
+        else:
+            await self._judge(answer, credential)
         other = keys.another(self.principal.initiator_id, self._tried)
         if other is None:
             return False
         self.request.credential = other
         self._tried.append(other)
         return True
+
+    async def _judge(self, answer: UpstreamResponse, credential: Credential) -> None:
+        """Is a 401 about the key, or about the request?"""
+        body = await answer.peek(MAX_REASON)
+        with suppress(ValueError, DecodedTooLarge, UnsupportedEncoding):
+            body = decode(body, answer.headers.get("content-encoding", "identity"), MAX_REASON)
+        keys, caller = self.provider.keys, self.principal.initiator_id
+        rested = keys.is_resting(credential)
+        if not keys.rejected(credential, caller, certain=speaks_of_key(body)):
+            return
+        answer.problem = f"provider_key_rejected: the provider rejects the gateway's key {credential.hint}"
+        if not rested:
+            logger.warning("provider %r rejects the gateway's key %s", self.provider.name, credential.hint)
 
     def pause(self, chance: Callable[[], float]) -> float | None:
         """Seconds to wait before a retry; None where none is left or none would help."""
@@ -225,6 +264,8 @@ class RetryState:
     def _is_retryable(self) -> bool:
         outcome = self.outcome
         if isinstance(outcome, GatewayError):
+            if outcome.is_final:
+                return False
             sent = not isinstance(outcome, UpstreamUnreachable) or outcome.sent
             return self.request.repeatable or not sent
         return is_retryable(outcome.status, outcome.headers) and (self.request.repeatable or outcome.status == 429)
@@ -242,8 +283,12 @@ class RetryState:
             if self.retries and self._is_retryable():
                 notes[_LAST_WORD] = "false"
         if isinstance(self.outcome, GatewayError):
+            if self.outcome.is_final:
+                notes[_LAST_WORD] = "false"
             self.outcome.headers.update(notes)
             raise self.outcome
+        if self.outcome.status == 401 and self.request.credential.kind == CENTRALIZED:
+            notes[_LAST_WORD] = "false"  # no caller can do anything about it
         raw: RawHeaders = tuple((name.encode(), value.encode()) for name, value in notes.items())
         self.outcome.notes = raw
         return self.outcome

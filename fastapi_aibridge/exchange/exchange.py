@@ -54,6 +54,7 @@ class Exchange:
         "_loop",
         "_observer",
         "_principal",
+        "_problem",
         "_prompted",
         "_provider",
         "_raw_path",
@@ -101,6 +102,7 @@ class Exchange:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._id = ""
         self._loop: ToolLoop | None = None
+        self._problem = ""
         self._prompted = False
         self._usages: list[TokenUsage] = []
         self._recorded = False
@@ -156,7 +158,7 @@ class Exchange:
             logger.debug("interception %s: the client cannot be written to", self._id)
         except GatewayError as problem:
             problem.message = self._masked(problem.message)
-            status, error = Status.FAILED, problem.message
+            status, error = Status.FAILED, problem.for_record
             await self._reply.fail(self._provider, problem, self._observer)
         except Exception:
             logger.exception("interception %s failed", self._id)
@@ -169,6 +171,8 @@ class Exchange:
 
     def _outcome(self) -> tuple[Status, str | None]:
         status, error = self._upstream_status or 0, self._observer.error
+        if self._problem:
+            error = f"{self._problem}: {error or status}"
         if error or not 200 <= status < 300:
             return Status.FAILED, error or f"the upstream answered with status {status}"
         return Status.COMPLETED, None
@@ -343,6 +347,7 @@ class Exchange:
         finally:
             self._credential = outgoing.credential
         self._upstream_status = response.status
+        self._problem = response.problem
         return response
 
 

@@ -49,16 +49,14 @@ class Provider(ABC):
         self.enabled = settings.enabled
         self.byok = settings.byok
         self.base_url = str(settings.base_url or DEFAULT_BASE_URLS[self.type]).rstrip("/")
-        extra = {name: value.get_secret_value() for name, value in settings.extra_headers.items()}
-        host = next((name for name in extra if name.lower() == "host"), "")
+        host = next((value for name, value in settings.extra_headers.items() if name.lower() == "host"), None)
         self.origin, self._path = origin_of(
             self.base_url,
             ca_file=str(settings.ca_file) if settings.ca_file else None,
             client_cert=str(settings.client_cert) if settings.client_cert else None,
             proxy=proxy_for(settings.proxy.get_secret_value() if settings.proxy else None, self.base_url),
-            authority=extra.pop(host, None),
+            authority=host.get_secret_value() if host else None,
         )
-        self._extra_headers = tuple(extra.items())
         self.limits = TimeLimits(
             settings.connect_timeout, settings.first_byte_timeout or settings.read_timeout, settings.read_timeout
         )
@@ -138,7 +136,9 @@ class Provider(ABC):
 
     def own_headers(self, credential: Credential) -> list[tuple[str, str]]:
         """What the gateway adds to each request: credential and configured headers."""
-        return [*self.authorizations(credential.key), *self._extra_headers]
+        extra = self.settings.extra_headers.items()
+        configured = [(name, value.get_secret_value()) for name, value in extra if name.lower() != "host"]
+        return [*self.authorizations(credential.key), *configured]
 
     @abstractmethod
     def authorization(self, key: str) -> tuple[str, str]:

@@ -220,6 +220,7 @@ def _provider_json(provider: Provider) -> dict[str, Any]:
             {
                 "route": circuit.route,
                 "model": circuit.model,
+                "initiator_id": circuit.initiator,
                 "state": circuit.state,
                 "failures": circuit.failures,
                 "until": until(circuit.retry_in),

@@ -45,6 +45,8 @@ class Breaker(_Answer):
 
     route: str
     model: str
+    initiator_id: str | None
+    """Whose requests alone it concerns; null where it concerns all."""
     state: Literal["closed", "open", "half_open"]
     failures: int
     until: datetime | None

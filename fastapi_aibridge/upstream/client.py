@@ -116,6 +116,9 @@ def _begin(
 ) -> UpstreamResponse:
     try:
         return connection.send(method, target, authority, headers, body, limits)
-    except GatewayError:
+    except GatewayError:  # nothing has been sent
         connection.free()
+        raise
+    except BaseException:
+        connection.close()
         raise

@@ -23,6 +23,10 @@ TRAILER_LIMIT = 64 * 1024
 _NO_BODY = (204, 304)
 
 
+class NotHTTP(ValueError):
+    """What came is no answer of HTTP at all."""
+
+
 class _Unasked(Exception):
     """The upstream goes on after the end of its answer."""
 
@@ -129,11 +133,14 @@ class Connection(asyncio.Protocol):
                 self._reusable = False
         except httptools.HttpParserError as error:
             if not self._done:
-                self._fail(refused(_reason(error)))
+                self._fail(refused(_reason(error), answered=not self._in_body))
                 return
             self._reusable = False  # the answer is whole, and something follows that nobody has asked for
-        except ValueError as error:
+        except NotHTTP as error:
             self._fail(refused(str(error)))
+            return
+        except ValueError as error:
+            self._fail(refused(str(error), answered=not self._in_body))
             return
         if self._done:
             self._finish(response)
@@ -187,7 +194,7 @@ class Connection(asyncio.Protocol):
             head, data = (data[:end], data[end:]) if end < len(data) else (data, b"")
             self._head_size += end
             if not STATUS_LINE.match(head, 0, LINE_LIMIT):
-                raise ValueError("it does not begin as HTTP does")
+                raise NotHTTP("it does not begin as HTTP does")
             if self._head_size > HEAD_LIMIT:
                 raise ValueError("its head is too large")
             self._parser.feed_data(head)  # type: ignore[union-attr] # there while there is a response
@@ -205,7 +212,7 @@ class Connection(asyncio.Protocol):
         if not partial:
             partial += data
         if not may_become_head(partial):
-            raise ValueError("it does not begin as HTTP does")
+            raise NotHTTP("it does not begin as HTTP does")
         if self._head_size + len(partial) > HEAD_LIMIT:
             raise ValueError("its head is too large")
 

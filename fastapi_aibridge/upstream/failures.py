@@ -6,6 +6,7 @@ import errno
 import socket
 import ssl
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from .proxy import TunnelRefused
@@ -34,10 +35,13 @@ class Failure:
     timed_out: bool = False
     sent: bool = True
     """Whether the upstream may have got the request."""
+    answered: bool = False
+    """Whether it has answered, and been paid for it: to ask again would only cost more."""
 
     def error(self) -> GatewayError:
         error = UpstreamTimeout(self.text) if self.timed_out else UpstreamUnreachable(self.text, sent=self.sent)
         error.cause = self.cause
+        error.is_final = self.answered
         return error
 
 
@@ -45,9 +49,24 @@ BROKEN_OFF = Failure("the upstream broke the connection off")
 SILENT = Failure("the upstream did not answer in time", timed_out=True)
 
 
-def refused(why: str) -> Failure:
+def refused(why: str, *, answered: bool = False) -> Failure:
     """An answer that is no HTTP, or not what may be relayed."""
-    return Failure(f"the upstream's answer cannot be read: {why}")
+    return Failure(f"the upstream's answer cannot be read: {why}", answered=answered)
+
+
+def redirected(status: int, location: str) -> GatewayError:
+    """A redirect, which nobody follows: the request carries a credential and what the caller said."""
+    text = f"the provider answered with a redirect (status {status}), which is not followed; its base URL may be wrong"
+    error = GatewayError(502, "upstream_redirect", text)
+    try:
+        parts = urlsplit(location)
+        host = parts.hostname or "a path of its own"
+    except ValueError:
+        host = "what is no URL"
+    error.cause = f"to {host[:256]}"
+    error.upstream_status = status
+    error.is_final = True
+    return error
 
 
 def not_connected(error: Exception, who: str) -> Failure:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 CENTRALIZED, BYOK = "centralized", "byok"
@@ -16,6 +18,26 @@ REJECTED_REST = 300.0
 """Seconds that a key rests after a 401: somebody may be about to put it right."""
 LONGEST_REST = 3600.0
 """A quota of the day may ask for more; looking once an hour costs nothing."""
+MAX_REASON = 4 * 1024
+"""Bytes of a 401's body that are looked through for what it speaks of."""
+
+_WRONG = (
+    rb"(?:incorrect|invalid|bad|wrong|unknown|unrecognized|expired|revoked|disabled|deactivated|inactive|malformed)"
+)
+_KEY = rb"(?:(?:x-)?api[ _-]?keys?|api[ _-]?tokens?|access[ _-]?tokens?|bearer[ _-]?tokens?|(?:api )?credentials?)"
+_SPEAKS_OF_KEY = re.compile(
+    rb"\b" + _WRONG + rb"[ _\W]{1,3}(?:[a-z]{1,20} ){0,2}" + _KEY + rb"|"
+    rb"\b" + _KEY + rb"[^.{}]{0,60}?\b(?:not (?:valid|found|recognized|active)|" + _WRONG + rb")\b|"
+    rb"account[ _](?:is )?deactivated",
+    re.IGNORECASE,
+)
+
+
+def speaks_of_key(body: bytes) -> bool:
+    """Whether a 401 says that the key is wrong, as the vendors do. Providers answer 401 for other reasons, too: a
+    browser's `Origin`, a header of the caller's.
+    """
+    return _SPEAKS_OF_KEY.search(body, 0, MAX_REASON) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +55,10 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self.hint!r}, {self.kind!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the key: a pickle leaves the process."""
+        return Credential, (self.hint, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +82,7 @@ class KeyPool:
         self._credentials = tuple(Credential(key, CENTRALIZED) for key in dict.fromkeys(keys))
         self._clock = clock
         self._until: dict[Credential, float] = {}  # when the rest of a key ends that has rested
+        self._suspects: dict[Credential, tuple[str, float]] = {}  # by whose request, and until when: rejected
         self.rests: Counter[int] = Counter()
         """How often keys were sent to rest, by the status that did it."""
 
@@ -95,6 +122,25 @@ class KeyPool:
         if credential in self._credentials:
             self._until[credential] = max(until, self._until.get(credential, 0.0))
             self.rests[status] += 1
+
+    def rejected(self, credential: Credential, caller: str, *, certain: bool) -> bool:
+        """A key was answered with 401. Whether that was the key's fault: then it rests.
+
+        It is where the answer says so (`certain`), or another caller's request has been answered so, too: what a
+        single caller can bring about must not take the keys from all.
+        """
+        now = self._clock()
+        suspect = self._suspects.get(credential)
+        confirmed = suspect is not None and suspect[0] != caller and now < suspect[1]
+        if certain or confirmed:
+            self.rest(credential, 401, None)
+            return True
+        if credential in self._credentials and (suspect is None or now >= suspect[1]):
+            self._suspects[credential] = (caller, now + REJECTED_REST)
+        return False
+
+    def is_resting(self, credential: Credential) -> bool:
+        return not self._is_ready(credential)
 
     def __iter__(self) -> Iterator[KeyState]:
         now = self._clock()

@@ -54,6 +54,7 @@ class UpstreamResponse:
         "heard",
         "limit",
         "notes",
+        "problem",
         "raw_headers",
         "size",
         "status",
@@ -74,6 +75,8 @@ class UpstreamResponse:
         """As they came, in order, but for names in lower case."""
         self.notes: RawHeaders = ()
         """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
+        self.problem = ""
+        """What the record says before the upstream's own words, where these would mislead."""
         self.streams = False
         """Whether the body is a stream of events; known once it has been read ahead."""
         self.heard = False
@@ -141,6 +144,16 @@ class UpstreamResponse:
             error.upstream_status = self.status
             self.close()
             raise error
+
+    async def peek(self, size: int) -> bytes:
+        """The first bytes of the body, at most so many; `read_some` gives them as well. Fewer where it breaks off."""
+        if self._connection is not None:
+            try:
+                await self._fill(size)
+            except BaseException:
+                self.close()
+                raise
+        return b"".join(self._pieces)[:size]
 
     async def read_some(self) -> bytes:
         """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""

@@ -327,7 +327,6 @@ def says(status: int, **fields: str) -> Fault:
 CASES += [
     Case(f"answers {status}", says(status, **fields), Outcome.AS_IT_CAME, status)
     for status, fields in (
-        (302, {"location": "http://169.254.169.254/latest/meta-data"}),
         (400, {}),
         (401, {}),
         (429, {"retry_after": "3"}),
@@ -336,3 +335,4 @@ CASES += [
         (529, {}),
     )
 ]
+CASES.append(Case("redirects", says(302, location="http://169.254.169.254/latest/meta-data"), Outcome.BAD_GATEWAY))

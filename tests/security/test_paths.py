@@ -288,13 +288,15 @@ async def test_credentials_stay() -> None:
 
 
 async def test_redirects_are_not_followed() -> None:
-    """Where a provider points elsewhere, nobody goes there with our key: the caller gets the redirect."""
+    """Where a provider points elsewhere, nobody goes there with a key: the caller is told, and not where to."""
     async with house() as home:
         home.upstream.answer = (
             b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:%d/stolen\r\nContent-Length: 0\r\n\r\n" % home.port
         )
         for data in (get(b"/ai/openai/v1/models"), post(CHAT.target.encode())):
-            assert statuses(await home.say(data)) == [307]
+            answer = await home.say(data)
+            assert statuses(answer) == [502]
+            assert b"stolen" not in answer
         assert len(home.sent) == 2
 
 

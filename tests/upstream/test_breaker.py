@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from fastapi_aibridge.settings import CircuitBreakerSettings
@@ -22,18 +24,25 @@ def breakers(clock: MovableClock) -> CircuitBreakers:
     return CircuitBreakers(CircuitBreakerSettings(), clock=clock)
 
 
-def fail(breakers: CircuitBreakers, times: int = 1, route: str = CHAT, model: str = MODEL) -> None:
-    for _ in range(times):
-        breakers.failed(route, model, breakers.admit(route, model))
+def fail(
+    breakers: CircuitBreakers,
+    times: int = 1,
+    route: str = CHAT,
+    model: str = MODEL,
+    who: Sequence[str] = ("alice", "bob"),
+) -> None:
+    for number in range(times):
+        initiator = who[number % len(who)]
+        breakers.failed(route, model, initiator, breakers.admit(route, model, initiator))
 
 
-def succeed(breakers: CircuitBreakers) -> None:
-    breakers.succeeded(CHAT, MODEL, breakers.admit(CHAT, MODEL))
+def succeed(breakers: CircuitBreakers, who: str = "carol") -> None:
+    breakers.succeeded(CHAT, MODEL, who, breakers.admit(CHAT, MODEL, who))
 
 
-def refused(breakers: CircuitBreakers, route: str = CHAT, model: str = MODEL) -> CircuitOpen:
+def refused(breakers: CircuitBreakers, route: str = CHAT, model: str = MODEL, who: str = "carol") -> CircuitOpen:
     with pytest.raises(CircuitOpen) as caught:
-        breakers.admit(route, model)
+        breakers.admit(route, model, who)
     return caught.value
 
 
@@ -45,7 +54,7 @@ def only_state(breakers: CircuitBreakers) -> CircuitState:
 def test_healthy_provider_has_no_breakers(breakers: CircuitBreakers) -> None:
     """Success leaves nothing behind, whatever models clients think of."""
     for number in range(50):
-        breakers.succeeded(CHAT, f"model-{number}", breakers.admit(CHAT, f"model-{number}"))
+        breakers.succeeded(CHAT, f"model-{number}", "alice", breakers.admit(CHAT, f"model-{number}", "alice"))
     assert len(breakers) == 0
 
 
@@ -91,8 +100,8 @@ def test_interval_slides(breakers: CircuitBreakers, clock: MovableClock) -> None
 def test_endpoints_and_models_are_apart(breakers: CircuitBreakers) -> None:
     """One model's outage is neither another model's nor another endpoint's."""
     fail(breakers, 5)
-    breakers.admit(CHAT, "gpt-5-mini")
-    breakers.admit("/v1/responses", MODEL)
+    breakers.admit(CHAT, "gpt-5-mini", "alice")
+    breakers.admit("/v1/responses", MODEL, "alice")
 
 
 def test_retry_after_counts_down(breakers: CircuitBreakers, clock: MovableClock) -> None:
@@ -110,7 +119,7 @@ def test_three_probes_at_a_time(breakers: CircuitBreakers, clock: MovableClock) 
     clock.now += 30
     assert only_state(breakers) is CircuitState.HALF_OPEN
     for _ in range(3):
-        breakers.admit(CHAT, MODEL)
+        breakers.admit(CHAT, MODEL, "carol")
     assert refused(breakers).headers["retry-after"] == "1"
 
 
@@ -131,7 +140,7 @@ def test_failed_probe_opens_again(breakers: CircuitBreakers, clock: MovableClock
     clock.now += 29
     refused(breakers)
     clock.now += 1
-    breakers.admit(CHAT, MODEL)
+    breakers.admit(CHAT, MODEL, "carol")
     assert breakers.trips == {CHAT: 2}
 
 
@@ -139,29 +148,29 @@ def test_abandoned_probe_gives_its_place_back(breakers: CircuitBreakers, clock: 
     """Clients that leave do not keep the breaker from finding out."""
     fail(breakers, 5)
     clock.now += 30
-    probes = [breakers.admit(CHAT, MODEL) for _ in range(3)]
-    breakers.abandoned(CHAT, MODEL, probes[0])
-    breakers.admit(CHAT, MODEL)
+    probes = [breakers.admit(CHAT, MODEL, "carol") for _ in range(3)]
+    breakers.abandoned(CHAT, MODEL, "carol", probes[0])
+    breakers.admit(CHAT, MODEL, "carol")
     refused(breakers)
 
 
 def test_late_failures_do_not_count(breakers: CircuitBreakers, clock: MovableClock) -> None:
     """Requests from before an outage that fail after it say nothing of the time after it."""
-    early = [breakers.admit(CHAT, MODEL) for _ in range(10)]
+    early = [breakers.admit(CHAT, MODEL, "carol") for _ in range(10)]
     fail(breakers, 5)
     clock.now += 30
     succeed(breakers)
     for generation in early:
-        breakers.failed(CHAT, MODEL, generation)
-    breakers.admit(CHAT, MODEL)
+        breakers.failed(CHAT, MODEL, "carol", generation)
+    breakers.admit(CHAT, MODEL, "carol")
     assert only_state(breakers) is CircuitState.CLOSED
 
 
 def test_late_success_does_not_close(breakers: CircuitBreakers) -> None:
     """An answer to a request from before the outage is no sign that it is over."""
-    early = breakers.admit(CHAT, MODEL)
+    early = breakers.admit(CHAT, MODEL, "carol")
     fail(breakers, 5)
-    breakers.succeeded(CHAT, MODEL, early)
+    breakers.succeeded(CHAT, MODEL, "carol", early)
     refused(breakers)
 
 
@@ -178,11 +187,11 @@ def test_number_is_bounded(clock: MovableClock) -> None:
     fail(breakers, 5)
     for number in range(100):
         fail(breakers, model=f"made-up-{number}")
-    assert len(breakers) == 10
+    assert len(breakers) <= 20
     refused(breakers)
     for number in range(100):
         fail(breakers, 5, model=f"down-{number}")
-    assert len(breakers) == 10
+    assert len(breakers) <= 20
 
 
 def test_counts_by_endpoint_and_state(breakers: CircuitBreakers, clock: MovableClock) -> None:
@@ -193,3 +202,51 @@ def test_counts_by_endpoint_and_state(breakers: CircuitBreakers, clock: MovableC
     fail(breakers, 5, model="c")
     fail(breakers, 1, model="d")
     assert breakers.count() == {(CHAT, CircuitState.HALF_OPEN): 1, (CHAT, CircuitState.OPEN): 2}
+
+
+def test_one_principal_alone_opens_only_its_own(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """Who has the provider fail on purpose shuts out nobody else, and may probe later like anybody."""
+    fail(breakers, 5, who=["mallory"])
+    assert refused(breakers, who="mallory").headers == {"retry-after": "30"}
+    succeed(breakers, who="alice")
+    assert [(one.initiator, one.state) for one in breakers] == [("mallory", CircuitState.OPEN)]
+    clock.now += 30
+    succeed(breakers, who="mallory")
+    breakers.admit(CHAT, MODEL, "mallory")
+
+
+def test_the_failures_of_two_open_for_all(breakers: CircuitBreakers) -> None:
+    """Also where nearly all are one principal's."""
+    fail(breakers, 4, who=["mallory"])
+    breakers.admit(CHAT, MODEL, "carol")
+    fail(breakers, 1, who=["bob"])
+    refused(breakers, who="carol")
+
+
+def test_one_principals_probes_do_not_keep_it_open(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """Whose probe has failed waits twice as long, so that another's decides."""
+    fail(breakers, 5)
+    clock.now += 30
+    fail(breakers, 1, who=["mallory"])
+    clock.now += 30
+    assert refused(breakers, who="mallory").headers == {"retry-after": "30"}
+    succeed(breakers, who="alice")
+    breakers.admit(CHAT, MODEL, "mallory")
+
+
+def test_nobody_else_need_be_there_to_close_it(breakers: CircuitBreakers, clock: MovableClock) -> None:
+    """A principal whose probe has failed probes again where no other does."""
+    fail(breakers, 5)
+    clock.now += 30
+    fail(breakers, 1, who=["mallory"])
+    clock.now += 60
+    succeed(breakers, who="mallory")
+    breakers.admit(CHAT, MODEL, "carol")
+
+
+def test_names_of_models_are_cut(breakers: CircuitBreakers) -> None:
+    """Their number is bounded, and so is their length."""
+    fail(breakers, 4, model="m" * 10_000_000)
+    assert {len(one.model) for one in breakers} == {256}
+    fail(breakers, 1, model="m" * 10_000_000)
+    refused(breakers, model="m" * 10_000_000)

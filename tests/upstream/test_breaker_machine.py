@@ -1,4 +1,7 @@
-"""Every interleaving that hypothesis finds of requests, outcomes and time, against what a breaker promises."""
+"""Every interleaving that hypothesis finds of requests, outcomes and time, against what a breaker promises.
+
+Each request is another principal's: what is a single one's is in `test_breaker`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fastapi_aibridge.settings import CircuitBreakerSettings
-from fastapi_aibridge.upstream.breaker import CircuitBreakers, CircuitOpen, CircuitState
+from fastapi_aibridge.upstream.breaker import Admission, CircuitBreakers, CircuitOpen, CircuitState
 
 from .clock import MovableClock
 
@@ -21,7 +24,8 @@ models = st.sampled_from(["a", "b"])
 @dataclass
 class Request:
     model: str
-    generation: int
+    initiator: str
+    admission: Admission
     period: int
 
 
@@ -39,7 +43,7 @@ class Seen:
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    @initialize(threshold=st.integers(1, 4), probes=st.integers(1, 3))
+    @initialize(threshold=st.integers(2, 4), probes=st.integers(1, 3))
     def open(self, threshold: int, probes: int) -> None:
         self.clock = MovableClock()
         self.threshold, self.probes = threshold, probes
@@ -48,6 +52,7 @@ class BreakerMachine(RuleBasedStateMachine):
         )
         self.breakers = CircuitBreakers(limits, clock=self.clock)
         self.running: list[Request] = []
+        self.asked = 0
         self.seen = {"a": Seen(), "b": Seen()}
 
     def probing(self, model: str) -> int:
@@ -62,7 +67,9 @@ class BreakerMachine(RuleBasedStateMachine):
             seen.state is CircuitState.HALF_OPEN and self.probing(model) >= self.probes
         )
         try:
-            generation = self.breakers.admit(ROUTE, model)
+            self.asked += 1
+            initiator = f"user-{self.asked}"
+            admission = self.breakers.admit(ROUTE, model, initiator)
         except CircuitOpen as error:
             assert refused
             wait = int(error.headers["retry-after"])
@@ -71,7 +78,7 @@ class BreakerMachine(RuleBasedStateMachine):
                 assert 0 <= self.clock.now + wait - (seen.opened_at + TIMEOUT) < 1
         else:
             assert not refused
-            self.running.append(Request(model, generation, seen.period))
+            self.running.append(Request(model, initiator, admission, seen.period))
 
     def finish(self, pick: int) -> tuple[Request, Seen, bool]:
         request = self.running.pop(pick % len(self.running))
@@ -82,7 +89,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 99))
     def succeed(self, pick: int) -> None:
         request, seen, counts = self.finish(pick)
-        self.breakers.succeeded(ROUTE, request.model, request.generation)
+        self.breakers.succeeded(ROUTE, request.model, request.initiator, request.admission)
         if counts and seen.state is CircuitState.HALF_OPEN:
             seen.become(CircuitState.CLOSED)
         elif counts:
@@ -92,7 +99,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 99))
     def fail(self, pick: int) -> None:
         request, seen, counts = self.finish(pick)
-        self.breakers.failed(ROUTE, request.model, request.generation)
+        self.breakers.failed(ROUTE, request.model, request.initiator, request.admission)
         if not counts:
             return
         seen.failures += (self.clock.now,)
@@ -107,7 +114,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 99))
     def abandon(self, pick: int) -> None:
         request, _, _ = self.finish(pick)
-        self.breakers.abandoned(ROUTE, request.model, request.generation)
+        self.breakers.abandoned(ROUTE, request.model, request.initiator, request.admission)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 9.5, 29.5, 30.0]))
     def wait(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from fastapi_aibridge.observability import Metrics
 from fastapi_aibridge.upstream import UpstreamClient
 from fastapi_aibridge.upstream.breaker import CircuitOpen
 from fastapi_aibridge.upstream.response import AHEAD, UpstreamResponse
+from tests.loopback import read_request
 
 from .raw import HANG_UP, SILENCE, Answer, RawUpstream
 
@@ -28,6 +30,8 @@ CHAT = "/v1/chat/completions"
 OVERLOADED = Answer(503, b'{"error": "overloaded"}', {"x-upstream": "yes"})
 LIMITED = Answer(429, b'{"error": "limited"}', {"retry-after": "20"})
 OK = Answer(200, b'{"ok": true}')
+REJECTED = Answer(401, b'{"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}')
+UNCLEAR = Answer(401, b'{"error": {"type": "authentication_error", "message": "CORS requests must set a header"}}')
 
 
 class Desk:
@@ -46,12 +50,14 @@ class Desk:
         self.pauses.append(seconds)
         self.now += seconds
 
-    async def call(self, *, own: str | None = None, method: str = "POST", **more: Any) -> UpstreamResponse:
-        credential = self.provider.credential(own, ALICE)
+    async def call(
+        self, *, own: str | None = None, method: str = "POST", who: Principal = ALICE, **more: Any
+    ) -> UpstreamResponse:
+        credential = self.provider.credential(own, who)
         self.outgoing = UpstreamRequest(
             method, b"/v1/x", [], b"{}", credential, **{"route": CHAT, "model": "m", **more}
         )
-        return await self.caller.call(self.provider, ALICE, self.outgoing)
+        return await self.caller.call(self.provider, who, self.outgoing)
 
     async def answer(self, **more: Any) -> tuple[int, bytes, dict[str, str]]:
         response = await self.call(**more)
@@ -269,7 +275,7 @@ async def test_large_answers_are_not_waited_for() -> None:
 
 async def test_next_key_is_tried_at_once() -> None:
     """A limited key and a rejected one rest, and the request goes on with the third without a pause."""
-    async with desk(LIMITED, Answer(401), OK, api_keys=KEYS[1:], max_retries=0) as one:
+    async with desk(LIMITED, REJECTED, OK, api_keys=KEYS[1:], max_retries=0) as one:
         status, _, headers = await one.answer()
         assert (status, headers["x-aibridge-attempts"]) == (200, "3")
         assert one.pauses == []
@@ -277,6 +283,69 @@ async def test_next_key_is_tried_at_once() -> None:
         assert sorted(round(state.resting_for) for state in one.provider.keys) == [0, 20, 300]
         await one.answer()
         assert one.upstream.keys[-1] == one.upstream.keys[2]
+
+
+async def test_one_callers_401_rests_no_key() -> None:
+    """Each key is tried, and none is taken from the others, until another caller's request has confirmed it."""
+    async with desk(UNCLEAR, api_keys=KEYS[1:]) as one:
+        for _ in range(3):
+            assert (await one.answer())[0] == 401
+        assert set(one.upstream.keys) == set(KEYS)
+        assert not any(state.resting_for for state in one.provider.keys)
+        _, _, headers = await one.answer(who=Principal("bob"))
+        assert headers["x-should-retry"] == "false"
+        assert all(state.resting_for for state in one.provider.keys)
+
+
+@pytest.mark.parametrize("answer", [REJECTED, UNCLEAR])
+async def test_a_401_with_the_callers_key_is_the_callers(answer: Answer) -> None:
+    """It is passed on as it is, and no key of the gateway's rests."""
+    async with desk(answer, api_keys=KEYS[1:], byok=True) as one:
+        status, body, headers = await one.answer(own="sk-mine-0123456789")
+        assert (status, body) == (401, answer.body)
+        assert "x-should-retry" not in headers
+        assert not any(state.resting_for for state in one.provider.keys)
+
+
+async def test_compressed_rejections_are_read() -> None:
+    """What speaks of the key may come compressed; the caller gets it as it came."""
+    body = gzip.compress(REJECTED.body)
+    async with desk(Answer(401, body, {"content-encoding": "gzip"})) as one:
+        status, received, _ = await one.answer()
+        assert (status, received) == (401, body)
+        assert any(state.resting_for for state in one.provider.keys)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"X-Large: " + b"x" * 300_000, b"Content-Length: 2\r\nContent-Length: 3", b"A: b\x00", b"A: b\r\n c", b"A b"],
+    ids=["too large", "two lengths", "NUL", "folded", "no colon"],
+)
+async def test_an_answer_that_cannot_be_read_is_not_asked_for_again(head: bytes) -> None:
+    """It has been paid for: each try would be billed again, here and in the SDK."""
+
+    class Odd(RawUpstream):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.requests.append(await read_request(reader))
+            writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n{}")
+            await reader.read()
+
+    async with Odd(OK) as upstream, UpstreamClient() as client:
+        one = Desk(client, upstream)
+        error = await one.error()
+        assert (error.status, error.headers["x-should-retry"]) == (502, "false")
+        assert len(upstream.requests) == 1
+        assert len(one.provider.breakers) == 0
+
+
+async def test_large_and_many_headers_pass() -> None:
+    """What the vendors' SDKs read when they talk to a provider directly."""
+    many = {f"llm_provider-x-{number}": "v" * 1000 for number in range(200)}
+    async with desk(Answer(200, OK.body, many), Answer(200, OK.body, {"policy": "d" * 60_000})) as one:
+        status, body, headers = await one.answer()
+        assert (status, body) == (200, OK.body)
+        assert all(headers[name] == value for name, value in many.items())
+        assert (await one.answer())[2]["policy"] == "d" * 60_000
 
 
 async def test_exhausted_keys() -> None:
@@ -308,7 +377,7 @@ async def test_breaker_opens_for_all() -> None:
     """Each attempt counts; an open breaker refuses at once, and other models and endpoints are not concerned."""
     async with desk(OVERLOADED) as one:
         await one.answer()
-        status, _, headers = await one.answer()
+        status, _, headers = await one.answer(who=Principal("bob"))
         assert (status, headers["x-aibridge-attempts"]) == (503, "2")
         assert len(one.upstream.requests) == 5
         assert isinstance(await one.error(), CircuitOpen)

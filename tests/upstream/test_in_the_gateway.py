@@ -21,10 +21,10 @@ BREAKER = {"circuit_breaker": {"failure_threshold": 2}}
 
 
 async def test_open_circuit_in_the_providers_shape() -> None:
-    """Once open for one caller, a circuit is open for all: an error that SDKs read, a record, and nothing sent."""
+    """Once two callers have failed, a circuit is open for all: an error that SDKs read, a record, and nothing sent."""
     async with running(OVERLOADED, provider=BREAKER) as app:
-        for _ in range(2):
-            assert (await app.chat()).content == OVERLOADED.body
+        for caller in ("alice", "bob"):
+            assert (await app.chat(caller)).content == OVERLOADED.body
         answer = await app.chat("bob")
         assert answer.status_code == 503
         assert 1 <= int(answer.headers["retry-after"]) <= 30
@@ -35,6 +35,18 @@ async def test_open_circuit_in_the_providers_shape() -> None:
         assert (record.ending.status, record.ending.upstream_status) == (Status.FAILED, None)
         assert record.ending.error
         assert len(app.upstream.requests) == 2
+
+
+async def test_one_callers_failures_are_its_own() -> None:
+    """Who fails alone is refused alone, and operators see whose circuit is open."""
+    async with running(OVERLOADED, provider=BREAKER) as app:
+        for _ in range(2):
+            await app.chat("alice")
+        assert (await app.chat("alice")).json()["error"]["code"] == "circuit_open"
+        [breaker] = (await app.admin("providers"))["items"][0]["breakers"]
+        assert (breaker["initiator_id"], breaker["state"]) == ("alice", "open")
+        assert (await app.chat("bob")).content == OVERLOADED.body
+        assert (await app.chat("bob")).json()["error"]["code"] == "circuit_open"
 
 
 async def test_state_survives_reloads_and_evictions() -> None:
@@ -121,6 +133,78 @@ async def test_no_key_gets_into_a_record(answers: int) -> None:
         assert record.ending.error is not None
         assert "Incorrect API key provided: sk-..." in record.ending.error
         assert not any(key in repr(record) for key in KEYS)
+        assert record.ending.error.startswith("provider_key_rejected: the provider rejects the gateway's key sk-...")
+        assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_a_rejected_key_is_told_to_operators(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, by provider and masked key: nobody else can put it right."""
+    invalid = Answer(401, b'{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}')
+    async with running(invalid, provider={"api_keys": KEYS[:1]}) as app:
+        for _ in range(3):
+            assert (await app.chat()).status_code == 401
+    [record] = [one for one in caplog.records if one.levelname == "WARNING" and "key" in one.getMessage()]
+    assert record.getMessage() == "provider 'openai' rejects the gateway's key sk-...6789"
+
+
+async def test_a_401_that_a_caller_provokes_is_the_callers() -> None:
+    """The record blames no key, and the keys stay ready for the others."""
+    provoked = Answer(401, b'{"error": {"message": "CORS requests must set a header"}}')
+    async with running(provoked) as app:
+        answer = await app.chat()
+        assert (answer.status_code, answer.content) == (401, provoked.body)
+        record = await app.record(answer)
+        assert record.ending is not None
+        assert record.ending.error == "CORS requests must set a header"
+        [provider] = (await app.admin("providers"))["items"]
+        assert {key["state"] for key in provider["keys"]} == {"ready"}
+
+
+REDIRECTS = [Answer(status, b"", {"location": "https://evil.example/x?k=v"}) for status in (301, 302, 303, 307, 308)]
+
+
+@pytest.mark.parametrize("redirect", REDIRECTS, ids=lambda one: str(one.status))
+async def test_redirects_become_errors(redirect: Answer) -> None:
+    """On all routes: SDKs would follow one to another host, with the gateway's token and the prompt."""
+    async with running(redirect, provider={"max_retries": 2}) as app:
+        key = {"authorization": "Bearer key-of-alice"}
+        for answer in (await app.chat(), await app.client.get("/ai/openai/v1/models", headers=key)):
+            assert answer.status_code == 502
+            assert answer.json()["error"]["code"] == "upstream_redirect"
+            assert f"redirect (status {redirect.status})" in answer.json()["error"]["message"]
+            assert "location" not in answer.headers
+            assert answer.headers["x-should-retry"] == "false"
+            assert "evil" not in answer.text
+        [record] = await app.records()
+        assert record.ending is not None
+        assert record.ending.upstream_status == redirect.status
+        assert "to evil.example" in str(record.ending.error)
+        assert "k=v" not in str(record.ending.error)
+        assert len(app.upstream.requests) == 2
+
+
+async def test_an_answer_of_304_is_no_redirect() -> None:
+    """Conditional requests for lists of models work."""
+    async with running(Answer(304, b"", {"location": "/elsewhere", "etag": "x"})) as app:
+        headers = {"authorization": "Bearer key-of-alice", "if-none-match": "x"}
+        answer = await app.client.get("/ai/openai/v1/models", headers=headers)
+        assert (answer.status_code, answer.headers["etag"]) == (304, "x")
+
+
+async def test_an_upstream_that_cannot_be_reached_is_told_with_its_host(caplog: pytest.LogCaptureFixture) -> None:
+    """To operators, in log and record, with the cause; not to the caller. The log says it once."""
+    async with running(OVERLOADED, provider={"base_url": "http://127.0.0.1:1/v1"}) as app:
+        for _ in range(2):
+            answer = await app.chat()
+            assert answer.status_code == 502
+            assert "connection refused" in answer.json()["error"]["message"]
+            assert "127.0.0.1" not in answer.text
+            record = await app.record(answer)
+            assert record.ending is not None
+            assert "http://127.0.0.1:1: connection refused" in str(record.ending.error)
+    [line] = [one for one in caplog.records if "cannot be reached" in one.getMessage()]
+    assert line.getMessage() == "an upstream cannot be reached: http://127.0.0.1:1: connection refused"
+    assert line.levelname == "WARNING"
 
 
 async def test_passed_through_requests_use_the_keys() -> None:
