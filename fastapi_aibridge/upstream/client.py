@@ -92,6 +92,7 @@ class UpstreamClient:
         self, pool: OriginPool, origin: Origin, limits: TimeLimits, *, fresh: bool
     ) -> tuple[Connection, bool]:
         """A connection that can take a request, and whether it had been used before."""
+        await self._connector.prepare(origin)
         try:
             async with asyncio.timeout(limits.connect):
                 connection, was_idle = await pool.acquire(partial(self._connector.connect, origin), fresh=fresh)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from .addresses import Resolver, connected_socket
 from .connection import Connection
@@ -18,6 +19,9 @@ from .tls import TLSContexts
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 1024
+"""Origins whose last failure is known."""
+
+T = TypeVar("T")
 
 
 class Connector:
@@ -28,18 +32,29 @@ class Connector:
         self._contexts = TLSContexts()
         self._failing: dict[Origin, str] = {}
 
+    async def prepare(self, origin: Origin) -> None:
+        """Read the certificates that connections will need, which counts against no time limit: it is done once.
+
+        Raises `UpstreamUnreachable`.
+        """
+        if origin.is_secure:
+            await self._told(origin, self._contexts.get(origin.ca_file, origin.client_cert))
+
     async def connect(self, origin: Origin) -> Connection:
         """Raises `UpstreamUnreachable`; a time limit is the caller's."""
         loop = asyncio.get_running_loop()
+        connection = await self._told(origin, self._connect(loop, Connection(loop), origin))
+        if self._failing and self._failing.pop(origin, None) is not None:
+            logger.info("upstream %s can be reached again", origin)
+        return connection
+
+    async def _told(self, origin: Origin, work: Awaitable[T]) -> T:
+        """Await, and log what goes wrong."""
         try:
-            connection = await self._connect(loop, Connection(loop), origin)
+            return await work
         except (OSError, ssl.SSLError, ssl.CertificateError, TunnelRefused, UnicodeError) as error:
             failure = not_connected(error, _who(origin))
-            self.failed(origin, failure.cause)
-        else:
-            if self._failing and self._failing.pop(origin, None) is not None:
-                logger.info("upstream %s can be reached again", origin)
-            return connection
+        self.failed(origin, failure.cause)
         raise failure.error()  # here, so that no context is told: it may name what a URL says
 
     def failed(self, origin: Origin, cause: str) -> None:
