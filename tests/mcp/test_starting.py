@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fastapi_aibridge.settings import MCPServerSettings
 from fastapi_aibridge.tools import NoTools
 
 from .conftest import Start
+from .scripted import ScriptedServer
 from .servers import ToolServer
 
 pytestmark = pytest.mark.anyio
@@ -126,6 +128,70 @@ async def test_an_apps_own_servers(server: ToolServer, start: Start) -> None:
         assert [tool.name for tool in tools.tools] == ["bmcp_bob_echo"]
     broken = await start(builder=Broken())
     assert (broken.tools, broken.degraded) == ((), True)
+
+
+async def test_a_builder_that_hangs(server: ToolServer, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """It has a time limit, also where it does not let itself be cancelled; then the bridge has no tools."""
+    gone = asyncio.Event()
+
+    class Hanging:
+        async def build(self, principal: Principal) -> Sequence[MCPServer]:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.3)
+            gone.set()
+            return [MCPServer(name="box", url=server.url)]
+
+    began = asyncio.get_running_loop().time()
+    tools = await start(builder=Hanging(), build_timeout=0.1)
+    assert asyncio.get_running_loop().time() - began < 0.3
+    assert (tools.tools, tools.degraded) == ((), True)
+    assert "took longer than 0.1 s: the bridge has no tools" in caplog.text
+    await gone.wait()
+
+
+@pytest.mark.parametrize("built", [None, 7, ["box"], [None], {"a": 1}])
+async def test_a_builder_that_answers_nonsense(start: Start, built: Any) -> None:
+    """What is no list of servers costs the bridge its tools, not its start."""
+
+    class Odd:
+        def build(self, principal: Principal) -> Sequence[MCPServer]:
+            return built  # type: ignore[no-any-return]
+
+    tools = await start(builder=Odd())
+    assert (tools.tools, tools.degraded) == ((), True)
+
+
+async def test_a_builder_that_is_cancelled_from_within(start: Start) -> None:
+    """A cancellation of its own is not taken for the caller's."""
+
+    class Cancelled:
+        async def build(self, principal: Principal) -> Sequence[MCPServer]:
+            raise asyncio.CancelledError
+
+    assert (await start(builder=Cancelled())).degraded
+
+
+async def test_one_server_that_makes_no_sense(server: ToolServer, start: Start) -> None:
+    """A pattern that is none, or a URL of another kind, costs that server alone."""
+    odd = [
+        MCPServer(name="pattern", url=server.url, tool_allow="("),
+        MCPServer(name="scheme", url="ftp://127.0.0.1/x"),
+        MCPServer(name="port", url="http://127.0.0.1:99999999/"),
+        MCPServer(name="header", url=server.url, headers={"X y": "a"}),
+    ]
+    tools = await start(*odd, MCPServer(name="box", url=server.url))
+    assert tools.degraded
+    assert {tool.server for tool in tools.tools} == {"box"}
+
+
+async def test_credentials_in_a_url(start: Start) -> None:
+    """User and password go into a header, as browsers and HTTP clients do it."""
+    async with ScriptedServer() as server:
+        await start(MCPServer(name="box", url=server.mcp.replace("//", "//us%40er:p%3Aw@") + "?a=b c&d=\u00fc"))
+    assert {one.header("authorization") for one in server.requests} == {"Basic dXNAZXI6cDp3"}
+    assert {one.path for one in server.requests} == {"/mcp?a=b%20c&d=%C3%BC"}
 
 
 async def test_the_servers_of_the_settings(server: ToolServer, start: Start) -> None:
