@@ -11,10 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from .bridge_state import Acquire, BridgeState, closing
 from .errors import ConfigurationError, GatewayError
-from .exchange import Engine, Exchange, PassThrough
+from .exchange import Admitted, Engine, Exchange, PassThrough, admit
 from .exchange.fair_queue import START
 from .exchange.interruption import ClientGone, Interruption
-from .exchange.memory import Holding
 from .exchange.refusal import send_error
 from .inprocess import clients
 from .principal import Principal
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Admitted = TypeVar("Admitted")
+T = TypeVar("T")
 
 
 class RequestBridge:
@@ -157,34 +156,25 @@ class RequestBridge:
 
     async def _intercept(self, provider: Provider, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._state
-        exchange = Exchange(
-            state.engine,
-            self.principal,
-            state.share,
-            provider,
-            target.path,
-            target.raw_path,
-            scope,
-            send,
-            state.tracer,
-            state.toolset(),
-        )
         holding = state.engine.bodies.holding(self.principal.initiator_id)
         try:
-            await self._run(exchange, receive, holding)
+            admitted = await self._arrival(
+                admit(state.engine, self.principal, provider, target, scope, receive, state.share, holding)
+            )
+            await self._run(admitted, receive, send)
         finally:
             holding.release()
 
-    async def _run(self, exchange: Exchange, receive: Receive, holding: Holding) -> None:
+    async def _run(self, admitted: Admitted, receive: Receive, send: Send) -> None:
         state = self._state
-        request, credential = await self._arrival(exchange.admit(receive, holding))
         interruption = Interruption(receive)
         state.begin(interruption)
-        cap = state.engine.limits.max_stream_duration if request.streaming else None
+        cap = state.engine.limits.max_stream_duration if admitted.request.streaming else None
         if cap is not None:
             timer = asyncio.get_running_loop().call_later(cap, interruption.interrupt, _too_long(cap))
         try:
-            await exchange.run(request, credential, interruption)
+            exchange = Exchange(state.engine, state.share, admitted, send, state.tracer, state.toolset())
+            await exchange.run(interruption)
         finally:
             state.end(interruption)
             if cap is not None:
@@ -207,7 +197,7 @@ class RequestBridge:
         finally:
             holding.release()
 
-    async def _arrival(self, admitted: Coroutine[Any, Any, Admitted]) -> Admitted:
+    async def _arrival(self, admitted: Coroutine[Any, Any, T]) -> T:
         """What comes of a request that arrives; a bridge that closes ends the wait for its body."""
         arrival = Interruption()
         try:

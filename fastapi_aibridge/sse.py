@@ -80,11 +80,29 @@ def events(block: bytes) -> Iterator[bytes]:
         yield tail
 
 
-def start_of_event(block: bytes, at: int) -> int:
-    """Where the event begins that the byte at `at` belongs to."""
-    if b"\r" not in block:
-        return block.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in block[:at] else 0
-    return max((match.end() for match in _BLANK_LINE.finditer(block, 0, at)), default=0)
+def parts(block: bytes, size: int) -> Iterator[bytes]:
+    """A block of whole events in parts of so many bytes at most, or of one larger event: joined they are the block."""
+    if len(block) <= size:
+        if block:
+            yield block
+        return
+    start = 0
+    if b"\r" in block:
+        for match in _BLANK_LINE.finditer(block):
+            if match.end() - start >= size:
+                yield block[start : match.end()]
+                start = match.end()
+    else:
+        while len(block) - start > size:
+            end = block.rfind(b"\n\n", start, start + size)
+            if end < 0:
+                end = block.find(b"\n\n", start + size - 1)
+            if end < 0:
+                break
+            yield block[start : end + 2]
+            start = end + 2
+    if start < len(block):
+        yield block[start:]
 
 
 def data_of(event: bytes) -> bytes:

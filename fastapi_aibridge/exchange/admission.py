@@ -1,26 +1,106 @@
-"""From a request's bytes to what is known of it before the provider is called."""
+"""A request that the gateway takes: read, checked, and known whose account it goes on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
 from starlette.types import Receive, Scope
 
+from ..credentials import own_key
 from ..errors import GatewayError
 from ..formats import Format, ModelRequest
+from ..principal import Principal
+from ..providers import Credential, Provider
+from ..providers.routes import Target
+from ..recorder import Interception
+from ..recorder.identifier import new_id
 from .body import decode_body, read_body
+from .client import Client, client_of
 from .engine import Engine
 from .fair_queue import Share
 from .memory import Holding
 from .steps import in_steps
 
 
-async def read_request(
-    engine: Engine, format_: Format, scope: Scope, receive: Receive, share: Share, holding: Holding
-) -> ModelRequest:
+@dataclass(slots=True, kw_only=True)
+class Admitted:
+    """Made for each request: not frozen, because that costs more than all the rest of it."""
+
+    principal: Principal
+    provider: Provider
+    format: Format
+    route: str
+    raw_path: str
+    scope: Scope
+    headers: dict[bytes, bytes]
+    body: bytes
+    """As the client wrote it, decoded."""
+    request: ModelRequest
+    credential: Credential
+    client: Client
+
+    def header(self, name: str) -> str:
+        return self.headers.get(name.encode(), b"").decode("latin-1")
+
+    def interception(self) -> Interception:
+        """The start of its record."""
+        return Interception(
+            id=new_id(),
+            initiator_id=self.principal.initiator_id,
+            api_key_id=self.principal.api_key_id,
+            provider=self.provider.name,
+            provider_type=self.provider.type,
+            route=self.route,
+            model=self.request.model,
+            streaming=self.request.streaming,
+            client=self.client.name,
+            user_agent=self.client.user_agent,
+            session_id=self.client.session_id,
+            correlating_tool_call_id=self.request.correlating_tool_call_id,
+            credential_kind=self.credential.kind,
+            credential_hint=self.credential.hint,
+            metadata=self.principal.metadata,
+            started_at=datetime.now(UTC),
+            agent_id=self.client.agent_id,
+            parent_agent_id=self.client.parent_agent_id,
+            truncated=self.client.truncated,
+        )
+
+
+async def admit(
+    engine: Engine,
+    principal: Principal,
+    provider: Provider,
+    target: Target,
+    scope: Scope,
+    receive: Receive,
+    share: Share,
+    holding: Holding,
+) -> Admitted:
     """Read, decode and look through a request. Raises `GatewayError` and `ClientGone`."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
     body = await read_body(scope, receive, engine.max_body_size, holding)
-    encodings = [value for name, value in scope["headers"] if name == b"content-encoding"]
-    if len(encodings) > 1:
-        raise GatewayError(415, "unsupported_encoding", "a body that is encoded more than once is not supported")
-    if encodings and encodings[0]:
-        body = await decode_body(body, encodings[0].decode("latin-1"), engine.max_body_size, holding, share)
-    return await in_steps(format_.read(body, engine.max_text), share)
+    if encoding := headers.get(b"content-encoding"):
+        if sum(name == b"content-encoding" for name, _ in scope["headers"]) > 1:
+            raise GatewayError(415, "unsupported_encoding", "a body that is encoded more than once is not supported")
+        body = await decode_body(body, encoding.decode("latin-1"), engine.max_body_size, holding, share)
+    format_ = provider.intercepted[target.path]
+    request = await in_steps(format_.read(body, engine.max_text), share)
+
+    def header(name: str) -> str:
+        return headers.get(name.encode(), b"").decode("latin-1")
+
+    return Admitted(
+        principal=principal,
+        provider=provider,
+        format=format_,
+        route=target.path,
+        raw_path=target.raw_path,
+        scope=scope,
+        headers=headers,
+        body=body,
+        request=request,
+        credential=provider.credential(own_key(headers), principal),
+        client=client_of(header, request.user_id if engine.capture_content else None),
+    )

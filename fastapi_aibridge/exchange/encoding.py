@@ -63,27 +63,31 @@ class Inflater:
         return self._inflate.eof
 
     def feed(self, data: bytes) -> bytes:
-        """Raises `DecodedTooLarge`, and `ValueError` where the data is not so encoded."""
-        decoded = b""
-        for _ in range(_MAX_MEMBERS):
-            if not data:
-                return decoded
+        """All of it. Raises `DecodedTooLarge`, and `ValueError` where the data is not so encoded."""
+        pieces = list(self.pieces(data, self._left + 1))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def pieces(self, data: bytes, most: int = _PIECE) -> Iterator[bytes]:
+        """The same in pieces of at most so many bytes: compressed zeros grow a thousandfold."""
+        members = 0
+        full = False  # then zlib may hold more of what it has decoded
+        while data or full:
             if self._inflate.eof:
-                if self._bits != _WINDOW_BITS["gzip"]:
-                    break
+                members += 1
+                if self._bits != _WINDOW_BITS["gzip"] or members >= _MAX_MEMBERS:
+                    raise ValueError("the body is not encoded as it says: it goes on behind its end")
                 self._inflate = zlib.decompressobj(self._bits)
             try:
-                piece = self._inflate.decompress(data, self._left + 1)
+                piece = self._inflate.decompress(data, min(most, self._left + 1))
             except zlib.error as error:
                 raise ValueError(f"the body is not encoded as it says: {error}") from None
+            data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             self._left -= len(piece)
             if self._left < 0:
                 raise DecodedTooLarge("the decoded body is over the limit")
-            decoded = decoded + piece if decoded else piece
-            data = self._inflate.unused_data
-        if data:
-            raise ValueError("the body is not encoded as it says: it goes on behind its end")
-        return decoded
+            full = len(piece) >= most and not self._inflate.eof
+            if piece:
+                yield piece
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:

@@ -12,6 +12,7 @@ from .calls import UpstreamCaller
 from .fair_queue import FairQueue
 from .limits import Limits
 from .memory import BodyBudget
+from .refusals import Refusals
 from .tool_memory import ToolMemory
 
 
@@ -43,4 +44,5 @@ class Engine:
         self.capture_content = capture_content
         self.request_headers = request_headers or RequestHeaders()
         self.tool_memory = ToolMemory()
+        self.refusals = Refusals()
         self.queue = FairQueue()

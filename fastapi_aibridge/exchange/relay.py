@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
 from ..errors import GatewayError, UpstreamUnreachable
-from ..formats import Observer
+from ..formats.rounds import Rounds
 from ..providers.response_headers import client_headers
-from ..sse import Framer
+from ..sse import Framer, parts
 from ..upstream.response import UpstreamResponse
-from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
+from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decoding
 from .fair_queue import PIECE, Share
 from .interruption import Interruption
 from .reply import RawHeaders, Reply
+from .steps import in_steps
 
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
-
-INFLATED_AT_ONCE = 4096
-"""Bytes of a compressed stream."""
+STEP = 16 * 1024
+"""Bytes of events that are read at once, so that a burst of the smallest takes some milliseconds."""
 
 Read = Callable[[UpstreamResponse], Awaitable[bytes]]
 
@@ -34,47 +36,81 @@ def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
 
 
 async def relay_stream(
-    response: UpstreamResponse, observer: Observer, reply: Reply, share: Share, read: Read = UpstreamResponse.read_some
+    response: UpstreamResponse, rounds: Rounds, reply: Reply, share: Share, read: Read | None
 ) -> None:
-    """Relay whole events as they come, as far as the observer passes them on; the client's stream stays open.
+    """Relay whole events as they come, as far as the rounds pass them on; the client's stream stays open.
 
     Raises `GatewayError` where the stream breaks off, after what came whole has been relayed; not where nothing is
     missing but the end of the connection, or the upstream's own error has said what is wrong.
     """
     inflater = _inflater(response)
     framer = Framer()
+    message = rounds.message
     reply.prepare(response.status, answer_headers(response, b"content-length", b"content-encoding"), streaming=True)
-
-    async def relay(chunk: bytes) -> None:
-        for piece in (chunk,) if inflater is None else _split(chunk):
-            try:
-                block = framer.feed(inflater.feed(piece) if inflater else piece)
-            except ValueError as error:
-                raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from error
-            if block and (kept := observer.stream(block)):
+    broken: GatewayError | None = None
+    while broken is None:
+        try:
+            chunk = await (response.read_some() if read is None else read(response))
+        except GatewayError as error:
+            broken = error
+            chunk = response.leftovers()
+        if not chunk:
+            break
+        if not share.take(PIECE):
+            await response.hold(share.turn(PIECE))
+        if inflater is None and len(chunk) <= STEP:
+            # The common case: some events, or one.
+            if (block := _framed(framer, chunk)) and (kept := rounds.stream(block)):
                 await reply.piece(kept)
-
-    try:
-        while chunk := await read(response):
-            if not share.take(PIECE):
-                await response.hold(share.turn(PIECE))
-            await relay(chunk)
-    except GatewayError:
-        await relay(response.leftovers())
-        if framer.rest or not (observer.over or observer.error):
-            raise
-    if rest := framer.rest:
+        else:
+            await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share)
+    rest = framer.rest
+    if broken is not None and (rest or not (message.stream_complete or message.error)):
+        raise broken
+    if rest:
         # Some providers leave the last empty line out.
-        kept = observer.stream(rest + b"\n\n")
-        if kept and (observer.finished or observer.error):
+        kept = rounds.stream(rest + b"\n\n")
+        if kept and (message.complete or message.error):
             await reply.piece(rest if kept == rest + b"\n\n" else kept)
-    if not observer.finished and observer.error is None:
+    if not message.complete and message.error is None:
         raise UpstreamUnreachable("the upstream's stream ended before its last event")
 
 
-def _split(chunk: bytes) -> Iterator[bytes]:
-    """Compressed zeros grow a thousandfold: so little at a time that no piece comes to more than some megabytes."""
-    return (chunk[start : start + INFLATED_AT_ONCE] for start in range(0, len(chunk), INFLATED_AT_ONCE))
+def _framed(framer: Framer, piece: bytes) -> bytes:
+    try:
+        return framer.feed(piece)
+    except ValueError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: ValueError) -> UpstreamUnreachable:
+    return UpstreamUnreachable(f"the upstream's stream cannot be read: {error}")
+
+
+async def _relay_slowly(
+    response: UpstreamResponse,
+    chunk: bytes,
+    inflater: Inflater | None,
+    framer: Framer,
+    rounds: Rounds,
+    reply: Reply,
+    share: Share,
+) -> None:
+    """Relay a large chunk, or what a compressed one unfolds to, in steps: others have their turn between them."""
+    first = True
+    pieces: Iterable[bytes] = (chunk,) if inflater is None else inflater.pieces(chunk)
+    try:
+        for piece in pieces:
+            for part in parts(framer.feed(piece), STEP):
+                if not first:
+                    await asyncio.sleep(0)
+                    if not share.take(PIECE):
+                        await response.hold(share.turn(PIECE))
+                first = False
+                if kept := rounds.stream(part):
+                    await reply.piece(kept)
+    except ValueError as error:
+        raise _unreadable(error) from error
 
 
 def _inflater(response: UpstreamResponse) -> Inflater | None:
@@ -85,7 +121,7 @@ def _inflater(response: UpstreamResponse) -> Inflater | None:
     try:
         return Inflater(encoding, 2**62)
     except UnsupportedEncoding as error:
-        raise UpstreamUnreachable(f"the upstream's stream cannot be read: {error}") from None
+        raise _unreadable(error) from None
 
 
 async def read_answer(response: UpstreamResponse) -> tuple[bytes, bool]:
@@ -102,61 +138,60 @@ async def read_answer(response: UpstreamResponse) -> tuple[bytes, bool]:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces), True
 
 
-def decoded_answer(response: UpstreamResponse, body: bytes) -> bytes | None:
-    """The body without its content encoding; None where that is not known here, or the body too large for it.
+@dataclass(slots=True)
+class Answer:
+    """An answer that is no stream, whole; or, for a stream, only its head."""
 
-    Raises `GatewayError` where the body of a message is not encoded as it says; an error's is passed on all the same.
-    """
-    encoding = encoding_of(response)
-    if encoding == "identity":
-        return body
-    try:
-        return decode(body, encoding, OBSERVED_SIZE)
-    except (UnsupportedEncoding, DecodedTooLarge):
-        return None
-    except ValueError as error:
-        if response.status >= 300:
-            return None
-        raise UpstreamUnreachable(f"the upstream's answer cannot be read: {error}") from error
+    response: UpstreamResponse
+    body: bytes
+    decoded: bytes | None = None
+    """The body without its content encoding, where that is another."""
+    is_message: bool = False
+    problem: str | None = None
+    """Why what should be a message is none."""
 
-
-def observed(response: UpstreamResponse, body: bytes, observer: Observer) -> bytes | None:
-    """The body without its content encoding, once the observer has seen it; None where it cannot be decoded.
-
-    Raises `GatewayError` where it should be a message and cannot even be one: nothing that reads JSON could take it.
-    """
-    decoded = decoded_answer(response, body)
-    if decoded is not None and not observer.blocking(decoded) and response.status == 200:
-        raise UpstreamUnreachable("the upstream's answer is not a JSON object")
-    return decoded
-
-
-async def relay_answer(
-    response: UpstreamResponse,
-    observer: Observer,
-    accept_encoding: bytes,
-    reply: Reply,
-    interruption: Interruption,
-) -> None:
-    """Relay an answer that is no stream, whole: one that breaks off becomes an error that can be read."""
-    body, whole = await read_answer(response)
-    if not whole:
-        await _relay_rest(response, body, reply, interruption)
-        return
-    dropped = [b"content-length"]
-    decoded = observed(response, body, observer)
-    if decoded is not None:
+    @classmethod
+    async def read(cls, response: UpstreamResponse, body: bytes, rounds: Rounds, share: Share) -> Answer:
+        """Let the rounds see the body. What cannot be read goes to the client as it came: it is no broken connection,
+        and asking for it again would be billed again.
+        """
+        succeeded = 200 <= response.status < 300
         encoding = encoding_of(response)
-        if encoding != "identity" and not accepts(accept_encoding.decode("latin-1"), encoding):
-            body = decoded
-            dropped.append(b"content-encoding")
-    await send_whole(response, body, reply, interruption, *dropped)
+        decoded: bytes | None = body
+        if encoding != "identity":
+            try:
+                decoded = await in_steps(decoding(body, encoding, OBSERVED_SIZE), share)
+            except (UnsupportedEncoding, DecodedTooLarge):
+                return cls(response, body)
+            except ValueError as error:
+                return cls(
+                    response, body, problem=f"the upstream's answer cannot be read: {error}" if succeeded else None
+                )
+        is_object = decoded is not None and rounds.blocking(decoded)
+        problem = None if is_object or not succeeded else "the upstream's answer is not a JSON object"
+        return cls(
+            response,
+            body,
+            decoded=None if decoded is body else decoded,
+            is_message=is_object and succeeded,
+            problem=problem,
+        )
+
+    def woven(self, body: bytes) -> Answer:
+        """The same head with another body."""
+        return Answer(self.response, body, decoded=body, is_message=True)
 
 
-async def send_whole(
-    response: UpstreamResponse, body: bytes, reply: Reply, interruption: Interruption, *dropped: bytes
-) -> None:
-    """The upstream's status and headers, less those `dropped`, with this body."""
+async def send_answer(answer: Answer, reply: Reply, interruption: Interruption, accept_encoding: bytes) -> None:
+    """The upstream's status and headers with this body: as it was sent, unless the client cannot decode that."""
+    response, body = answer.response, answer.body
+    dropped = [b"content-length"]
+    encoding = encoding_of(response)
+    if answer.decoded is not None and (
+        answer.decoded is body or not accepts(accept_encoding.decode("latin-1"), encoding)
+    ):
+        body = answer.decoded
+        dropped.append(b"content-encoding")
     head = answer_headers(response, *dropped)
     if response.status not in (204, 304):
         head.append((b"content-length", str(len(body)).encode()))
@@ -165,7 +200,7 @@ async def send_whole(
     await reply.finish(body)
 
 
-async def _relay_rest(response: UpstreamResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
+async def relay_rest(response: UpstreamResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
     """Relay what is too large to be observed, as it comes."""
     reply.prepare(response.status, answer_headers(response))
     chunk = start

@@ -8,7 +8,7 @@ import logging
 from starlette.types import Message, Send
 
 from ..errors import GatewayError
-from ..formats import Observer
+from ..formats.rounds import Rounds
 from ..providers import Provider
 from .refusal import send_error
 
@@ -59,14 +59,14 @@ class Reply:
         self.begun = True
         await self._send(self._head)
 
-    async def fail(self, provider: Provider, error: GatewayError, observer: Observer | None) -> None:
+    async def fail(self, provider: Provider, error: GatewayError, rounds: Rounds | None) -> None:
         """Tell the client, as far as it can still be told."""
         try:
             async with asyncio.timeout(FAREWELL):
                 if not self.begun:
-                    headers = {INTERCEPTION_ID: self._interception_id} if observer else {}
+                    headers = {INTERCEPTION_ID: self._interception_id} if rounds else {}
                     await send_error(self._send, provider, error, headers)
-                elif self.streaming and observer is not None:
-                    await self.finish(observer.error_event(error))
+                elif self.streaming and rounds is not None:
+                    await self.finish(rounds.error_events(error))
         except (OSError, TimeoutError):
             logger.debug("interception %s: the client did not take the error", self._interception_id)

@@ -23,5 +23,5 @@ class Toolset:
     def definitions(self, format_: Format) -> bytes:
         known = self._definitions.get(format_.name)
         if known is None:
-            known = self._definitions[format_.name] = format_.rounds.definitions(self.listed)
+            known = self._definitions[format_.name] = format_.definitions(self.listed)
         return known

@@ -1,7 +1,7 @@
 """Wire formats, one folder each, without I/O: requests read, answers observed, errors written."""
 
 from . import chat_completions, messages, responses
-from .format import Format, Observer
+from .format import Format
 from .request import ModelRequest
 
-__all__ = ["Format", "ModelRequest", "Observer", "chat_completions", "messages", "responses"]
+__all__ = ["Format", "ModelRequest", "chat_completions", "messages", "responses"]

@@ -1,51 +1,18 @@
-"""What a wire format has to offer the exchange engine: requests read, answers observed, errors written.
-
-Formats do no I/O and know no framework: bytes in, bytes to relay and facts to record out.
-"""
+"""What a wire format has to offer the exchange engine. It does no I/O and knows no framework."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
-from ..errors import GatewayError
-from ..recorder.records import Facts
 from .request import ModelRequest
-from .rounds import RoundsFormat
+from .rounds import Memory, Rounds, Tool
 from .scanner import Steps
 
 
-class Observer(Protocol):
-    """Watches one upstream message go by and keeps what is to be recorded; nothing it is fed makes it fail."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the message has come to its end: a stream that stops earlier has broken off."""
-
-    @property
-    def over(self) -> bool:
-        """Whether the stream's last event has been seen."""
-
-    @property
-    def error(self) -> str | None:
-        """The error that the upstream itself reported, within the message or instead of it."""
-
-    def stream(self, block: bytes) -> bytes:
-        """One or more whole events; returns those that the client gets."""
-
-    def blocking(self, body: bytes) -> bool:
-        """The whole body of an answer that is no stream, decoded; also of an error. Whether it is a JSON object."""
-
-    def facts(self) -> Facts:
-        """What was seen, prompts aside; usages are marked partial while the message is not finished."""
-
-    @property
-    def message_id(self) -> str: ...
-
-    def error_event(self, error: GatewayError) -> bytes:
-        """The event that ends a broken stream, in the provider's shape."""
-
-
 class Format(Protocol):
+    """A module: requests read, and the rounds of their responses."""
+
     name: str
 
     def read(self, body: bytes, max_text: int) -> Steps[ModelRequest]:
@@ -54,8 +21,19 @@ class Format(Protocol):
     def parse(self, body: bytes) -> ModelRequest:
         """`read`, all at once."""
 
-    def observer(self, request: ModelRequest) -> Observer: ...
+    def definitions(self, tools: Iterable[Tool]) -> bytes:
+        """The tools as the format lists them, without the brackets."""
 
-    @property
-    def rounds(self) -> RoundsFormat:
-        """How the format goes round with injected tools."""
+    def restored(self, body: bytes, memory: Memory) -> bytes:
+        """The request with what the client does not know of earlier responses put back."""
+
+    def aliased(self, body: bytes, memory: Memory) -> bytes:
+        """The request with ids that the upstream knows, in place of those that the client has seen."""
+
+    def single(self, body: bytes, max_text: int, *, usage_asked: bool) -> Rounds:
+        """One round, to be relayed as it comes. `max_text` are the characters of each text that are recorded."""
+
+    def woven(
+        self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
+    ) -> Rounds:
+        """As many rounds as tools are called. `names` are the injected ones, `tools` their definitions."""

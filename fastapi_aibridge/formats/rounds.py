@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from ..errors import GatewayError
+from .decoder import Message
 from .lenient import load, member, objects, text
 from .splice import add_member, elements, find_member, set_member
 
@@ -75,35 +77,56 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenCall:
+    """A call of an injected tool and its result, as they go back to the provider: JSON."""
+
+    id: str
+    call: bytes
+    output: bytes
+    place: int = 0
+    """How many of the message's items that the client sees stand before the call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """A round whose calls were all injected ones, so that the client saw only what the model said beside them."""
 
     said: tuple[str, ...]
     """What the client saw, in marks of the format's own by which it is found again."""
-    results: tuple[Result, ...]
+    written: tuple[bytes, ...] = ()
+    """The message and its results, as they went back to the provider: JSON."""
+    hidden: tuple[HiddenCall, ...] = ()
+    """In place of those, where the client has the rest of the message item by item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What the client does not know of a response that ended in calls of its own tools.
+    """What the client does not know of a response.
 
-    It is put back when the client comes with the results of its calls, and in all later requests that repeat them:
+    It is put back when the client comes with the results of its own calls, and in all later requests that repeat them:
     a model that forgot what its tools said would ask them again and again.
     """
 
-    results: tuple[Result, ...] = ()
+    hidden: tuple[HiddenCall, ...] = ()
     """The injected calls of the last round, which the model made together with the client's."""
+    order: tuple[str, ...] = ()
+    """The ids of all calls of the last round."""
     ending: tuple[str, ...] = ()
     """What the model said in the last round before those calls, in marks."""
     earlier: tuple[Turn, ...] = ()
 
     @property
     def size(self) -> int:
-        """Bytes, more or less."""
-        marks = [*self.ending, *(mark for turn in self.earlier for mark in turn.said)]
-        results = [*self.results, *(one for turn in self.earlier for one in turn.results)]
-        said = sum(len(part.text) + len(part.image) for one in results for part in one.parts)
-        return 1 + said + sum(map(len, marks)) + sum(len(one.call.arguments) for one in results)
+        """Bytes, more or less; 1 where nothing is hidden."""
+        marks = [*self.ending, *(mark for turn in self.earlier for mark in turn.said)] if self.hidden_at_all else []
+        written = [one for turn in self.earlier for one in turn.written]
+        hidden = [*self.hidden, *(one for turn in self.earlier for one in turn.hidden)]
+        written += [one for call in hidden for one in (call.call, call.output)]
+        return 1 + sum(map(len, marks)) + sum(map(len, written))
+
+    @property
+    def hidden_at_all(self) -> bool:
+        return bool(self.hidden or self.earlier)
 
 
 class Memory(Protocol):
@@ -112,7 +135,7 @@ class Memory(Protocol):
     @property
     def empty(self) -> bool: ...
 
-    def held(self, call_id: str) -> Held | None:
+    def held(self, key: str) -> Held | None:
         """What is held of the response in which the client's tool was called under this id."""
 
     def named(self, response_id: str) -> str:
@@ -120,34 +143,48 @@ class Memory(Protocol):
 
 
 class Rounds(Protocol):
-    """One interception with injected tools. Each round is fed to `stream` or `blocking`, then `calls` is asked."""
+    """The upstream messages of one interception, and the one response that the client gets of them.
+
+    Each round is fed to `stream` or `blocking`, then `calls` is asked. Without injected tools the first is the last.
+    """
+
+    body: bytes
+    """The next upstream request."""
+    names: frozenset[str]
+    """The tools that are injected into it: none that is called as one of the client's own."""
 
     @property
-    def body(self) -> bytes:
-        """The next upstream request."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The tools that are injected into it: none that is called as one of the client's own."""
+    def message(self) -> Message:
+        """The message of the running round."""
 
     @property
     def alias(self) -> tuple[str, str] | None:
         """The response id that the client has seen, and the one that stands for it upstream, where they differ."""
 
-    def stream(self, block: bytes) -> bytes:
-        """Whole events of this round; returns what the client gets of them now."""
+    @property
+    def untouched(self) -> bool:
+        """Whether the client gets this round's answer as it came, where it is no stream."""
 
-    def blocking(self, body: bytes) -> None:
-        """The round's answer, where it is no stream."""
+    def stream(self, block: bytes) -> bytes:
+        """Whole events of this round; returns what the client gets of them now. Raises `GatewayError`."""
+
+    def blocking(self, body: bytes) -> bool:
+        """The round's answer, where it is no stream, or an error's. Whether it is a JSON object."""
 
     def calls(self) -> list[ToolCall]:
-        """The injected calls that this round's message made and that can be run; none ends the rounds."""
+        """The injected calls that this round's message made and that can be run; none ends the rounds.
 
-    def own_calls(self) -> list[str]:
+        Raises `GatewayError` where the message was too large to be kept.
+        """
+
+    def client_calls(self) -> list[str]:
         """The ids of the calls that this round's message made of the client's tools: it is the last round then."""
 
     def held(self, results: Sequence[Result]) -> Held:
         """What the client will not know of this response; the results are those of its last round."""
+
+    def held_under(self) -> list[str]:
+        """By what a later request shows that it knows this response."""
 
     def go_on(self, results: Sequence[Result], *, last: bool) -> None:
         """Begin the next round with these results; in the `last` one the model may call nothing any more."""
@@ -158,18 +195,8 @@ class Rounds(Protocol):
     def ping(self) -> bytes:
         """Keeps a silent stream alive."""
 
-
-class RoundsFormat(Protocol):
-    """What a format offers for injected tools; a module."""
-
-    def definitions(self, tools: Iterable[Tool]) -> bytes:
-        """The tools as the format lists them, without the brackets."""
-
-    def restored(self, body: bytes, memory: Memory) -> bytes:
-        """The request with what the client does not know of earlier responses put back."""
-
-    def begin(self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory, *, usage_asked: bool) -> Rounds:
-        """The rounds of one request. `names` are the injected tools, `tools` their definitions."""
+    def error_events(self, error: GatewayError) -> bytes:
+        """What ends a broken stream, in the provider's shape, so that the vendor's SDK raises."""
 
 
 def parameters(tool: Tool) -> dict[str, Any]:
@@ -219,9 +246,9 @@ def with_tools(body: bytes, definitions: bytes) -> bytes:
     return body[: span[0]] + tools + body[span[1] :]
 
 
-def extended(body: bytes, name: str, added: Iterable[object]) -> bytes:
-    """The request with these values at the end of one of its lists, all else untouched."""
-    new = b",".join(orjson.dumps(value) for value in added)
+def extended(body: bytes, name: str, added: Iterable[bytes]) -> bytes:
+    """The request with these JSON values at the end of one of its lists, all else untouched."""
+    new = b",".join(added)
     span = find_member(body, name)
     if span is None or not body[span[0] : span[1]].startswith(b"["):
         return set_member(body, name, b"[" + new + b"]")
@@ -230,16 +257,48 @@ def extended(body: bytes, name: str, added: Iterable[object]) -> bytes:
     return b"".join((body[: span[0]], b"[", inside, comma, new, b"]", body[span[1] :]))
 
 
-def total(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Usage objects added up: numbers are summed, objects member by member, of anything else the last one holds."""
-    summed: dict[str, Any] = {}
-    for usage in usages:
-        for key, value in usage.items():
-            before = summed.get(key)
-            if isinstance(value, Mapping):
-                summed[key] = total([before if isinstance(before, Mapping) else {}, value])
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                summed[key] = value + (before if isinstance(before, int | float) else 0)
-            elif value is not None or key not in summed:
-                summed[key] = value
-    return summed
+def forced(choice: object, auto: object) -> object | None:
+    """What takes the place of a `tool_choice` that forces a call, once one has been made: it holds for the first round
+    only, else the model could never answer. None where it forces nothing.
+    """
+    if choice in ("required", "any"):
+        return auto
+    if not isinstance(choice, Mapping):
+        return None
+    if choice.get("type") == "allowed_tools":
+        listed = member(choice, "allowed_tools")
+        if listed.get("mode") == "required":
+            return {**choice, "allowed_tools": {**listed, "mode": "auto"}}
+        return {**choice, "mode": "auto"} if choice.get("mode") == "required" else None
+    return None if choice.get("type") in ("auto", "none") else auto
+
+
+def too_large() -> GatewayError:
+    return GatewayError(502, "upstream_error", "the provider's message is too large to go on with the results of tools")
+
+
+TAIL = 1024 * 1024
+"""Bytes behind the end of a message that are held back."""
+
+
+class Tail:
+    """Events from the end of a message on, held back until it is known whether another round follows."""
+
+    __slots__ = ("_room", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self._room = TAIL
+
+    def add(self, raw: bytes) -> None:
+        """Raises `GatewayError`."""
+        self._room -= len(raw)
+        if self._room < 0 and self.pieces:
+            raise GatewayError(502, "upstream_error", "the provider's stream goes on behind its end")
+        self.pieces.append(raw)
+
+    def __bool__(self) -> bool:
+        return bool(self.pieces)
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)

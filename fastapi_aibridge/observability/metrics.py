@@ -73,6 +73,12 @@ class Metrics:
             ("provider", "reason"),
             registry=self.registry,
         )
+        self._without = Counter(
+            "aibridge_additions_refused",
+            "Requests that a provider refused with what the gateway adds, and took without.",
+            ("provider", "what"),
+            registry=self.registry,
+        )
         # `labels()` costs more than `inc()`; the children are few.
         self._ended: dict[tuple[str, str, Status, str, bool], Counter] = {}
         self._durations: dict[tuple[str, str], Histogram] = {}
@@ -116,6 +122,10 @@ class Metrics:
     def retried(self, provider: str, reason: str) -> None:
         """`reason` is a status, `timeout` or `unreachable`; `key` where another key was tried at once."""
         self._retries.labels(provider, reason).inc()
+
+    def went_without(self, provider: str, what: str) -> None:
+        """A request was refused with what the gateway adds, `tools` or `usage`, and has succeeded without."""
+        self._without.labels(provider, what).inc()
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()

@@ -226,17 +226,23 @@ def is_error(format_: Format, body: bytes) -> list[str]:
 
 
 def is_error_event(format_: Format, tail: bytes) -> list[str]:
-    """What the end of a stream lacks to be one error event in the provider's shape (and chat's `[DONE]`, if any)."""
+    """What the end of a stream lacks to be an error event in the provider's shape (and chat's `[DONE]`, if any).
+
+    Of Responses an `error` event, a `response.failed`, or both in this order: each is what some clients read.
+    """
     if format_ == "chat_completions":
         tail = tail.removesuffix(b"data: [DONE]\n\n")
-    fields = [line.partition(b":") for line in tail.removesuffix(b"\n\n").split(b"\n")]
-    name = next((value.strip().decode() for key, _, value in fields if key == b"event"), "")
-    data = b"\n".join(value.removeprefix(b" ") for key, _, value in fields if key == b"data")
-    fine = tail.endswith(b"\n\n") and tail.count(b"\n\n") == 1
-    if fine and format_ == "responses":
-        fine = name in ("error", "response.failed") and _is_responses_error(name, data)
-    elif fine:
-        fine = name == ("error" if format_ == "messages" else "") and not is_error(format_, data)
+    events = [event + b"\n\n" for event in tail.split(b"\n\n")[:-1]]
+    names = {"chat_completions": ["", "none"], "messages": ["error", "none"]}.get(format_, ["error", "response.failed"])
+    if format_ == "responses" and tail.startswith(b"event: response.failed\n"):
+        names = names[1:]
+    fine = b"".join(events) == tail and 0 < len(events) <= len(names)
+    for name, event in zip(names, events, strict=False):
+        fields = [line.partition(b":") for line in event.removesuffix(b"\n\n").split(b"\n")]
+        given = next((value.strip().decode() for key, _, value in fields if key == b"event"), "")
+        data = b"\n".join(value.removeprefix(b" ") for key, _, value in fields if key == b"data")
+        is_one = _is_responses_error(name, data) if format_ == "responses" else not is_error(format_, data)
+        fine = fine and given == name and is_one
     return [] if fine else [f"the stream does not end with an error event in the provider's shape: {tail[:300]!r}"]
 
 

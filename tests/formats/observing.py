@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from fastapi_aibridge.formats import Format, Observer
+from fastapi_aibridge.formats import Format
+from fastapi_aibridge.formats.rounds import Rounds
 from fastapi_aibridge.recorder.records import Facts
 
 lean = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,8 +60,34 @@ def request_of(format_: Format, **members: Any) -> bytes:
     return json.dumps({"model": "m", "stream": True, **members}).encode()
 
 
-def observer(format_: Format, **members: Any) -> Observer:
-    return format_.observer(format_.parse(request_of(format_, **members)))
+class Observer:
+    """A round that is relayed as it comes, and what is seen of it."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+        self.stream = rounds.stream
+        self.blocking = rounds.blocking
+        self.error_event = rounds.error_events
+
+    @property
+    def message_id(self) -> str:
+        return self._rounds.message.id
+
+    @property
+    def finished(self) -> bool:
+        return self._rounds.message.complete
+
+    @property
+    def error(self) -> str | None:
+        return self._rounds.message.error
+
+    def facts(self) -> Facts:
+        return self._rounds.message.facts()
+
+
+def observer(format_: Format, *, max_text: int = 2**20, **members: Any) -> Observer:
+    request = format_.parse(request_of(format_, **members))
+    return Observer(format_.single(request.body, max_text, usage_asked=request.usage_asked))
 
 
 def streamed(format_: Format, *values: Any, **members: Any) -> Observer:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from fastapi_aibridge import sse
 from fastapi_aibridge.errors import UpstreamUnreachable
-from fastapi_aibridge.formats import ModelRequest, Observer, responses
+from fastapi_aibridge.formats import ModelRequest, responses
 from fastapi_aibridge.recorder.records import Thought, TokenUsage
 
-from .observing import answered, observer, streamed, tools
+from .observing import Observer, answered, observer, streamed, tools
 
+GONE = UpstreamUnreachable("gone")
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "read", "arguments": '{"path":"a"}'}
 USAGE = {"input_tokens": 8, "output_tokens": 2, "total_tokens": 10}
 
@@ -186,17 +188,28 @@ def test_an_incomplete_response_is_no_error() -> None:
 def test_our_own_error_event_goes_on_counting() -> None:
     """Its sequence number follows the last one that the client got, over comments too."""
     watching = observer(responses)
-    error = UpstreamUnreachable("gone")
-    assert json.loads(watching.error_event(error).partition(b"data: ")[2])["sequence_number"] == 0
+    error = GONE
+    assert [number for _, number in numbered(watching.error_event(error))] == [0, 1]
     watching.stream(b'data: {"type":"response.output_text.delta","delta":"a","sequence_number":6}\n\n')
     watching.stream(b'data: {"type":"x","sequence_number":7}\n\nevent: y\ndata: {"type":"y","sequence_number" : 8}\n\n')
     watching.stream(b": ping\n\n")
-    event = watching.error_event(error)
-    assert event.startswith(b"event: error\ndata: ")
-    assert json.loads(event.partition(b"data: ")[2]) == {
-        "type": "error",
-        "code": "upstream_unreachable",
-        "message": "gone",
-        "param": None,
-        "sequence_number": 9,
-    }
+    end = watching.error_event(error)
+    assert end.startswith(b"event: error\ndata: ")
+    assert numbered(end) == [("error", 9), ("response.failed", 10)]
+
+
+def numbered(events: bytes) -> list[tuple[str, int]]:
+    datas = [json.loads(sse.data_of(event)) for event in sse.events(events)]
+    return [(data["type"], data["sequence_number"]) for data in datas]
+
+
+def test_a_broken_stream_ends_with_an_error_for_each_client() -> None:
+    """OpenAI's SDKs raise on an `error` member; Codex reads nothing but `response.failed`."""
+    watching = streamed(responses, whole("created", created_at=1, model="m", status="in_progress", tools=[{}] * 9))
+    error, failed = [json.loads(sse.data_of(event)) for event in sse.events(watching.error_event(GONE))]
+    said = {"code": "upstream_unreachable", "message": "gone"}
+    assert {key: error[key] for key in ("type", "code", "message", "param")} == {"type": "error", **said, "param": None}
+    assert error["error"]["message"] == "gone"
+    response = failed["response"]
+    assert (response["id"], response["model"], response["created_at"]) == ("resp_1", "m", 1)
+    assert (response["status"], response["error"]) == ("failed", said)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
 from fastapi_aibridge.formats import Format, chat_completions, messages, responses
-from fastapi_aibridge.formats.rounds import Part, Result, ToolCall
+from fastapi_aibridge.formats.rounds import Part, Result, Rounds, ToolCall
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.testing import ToolCall as ScriptedCall
 from fastapi_aibridge.testing.wire_formats import BY_PATH, WireFormat
@@ -155,6 +155,12 @@ def encoded(kind: Kind, reply: Reply | bytes, asked: bytes, *, streamed: bool) -
     return list(kind.wire.stream(reply, request)) if streamed else [kind.wire.blocking(reply, request)]
 
 
+def woven(kind: Kind, body: bytes, memory: OwnMemory, *, usage_asked: bool = True) -> Rounds:
+    """The rounds of a request into which the tools are injected."""
+    definitions = kind.format.definitions(TOOLS)
+    return kind.format.woven(body, NAMES, definitions, memory, 2**20, usage_asked=usage_asked)
+
+
 def play(
     kind: Kind,
     replies: Sequence[Reply | bytes],
@@ -170,8 +176,7 @@ def play(
     """Replies given as bytes are sent as they are."""
     request = kind.format.parse(body or kind.request(streamed=streamed, **members))
     memory = memory or remembering()
-    definitions = kind.format.rounds.definitions(TOOLS)
-    rounds = kind.format.rounds.begin(request.body, NAMES, definitions, memory, usage_asked=request.usage_asked)
+    rounds = woven(kind, request.body, memory, usage_asked=request.usage_asked)
     played = Played(kind, streamed, request.body)
     for number, reply in enumerate(replies, 1):
         played.asked.append(rounds.body)
@@ -184,10 +189,10 @@ def play(
         calls = [] if number == last else rounds.calls()
         played.calls += calls
         results = [respond(one) for one in calls]
-        own = rounds.own_calls()
-        if own and (held := rounds.held(results)).size > 1:
-            memory.hold(own, held)
+        own = rounds.client_calls()
         if own or not calls:
+            if (held := rounds.held(results)).size > 1:
+                memory.hold(rounds.held_under(), held)
             break
         rounds.go_on(results, last=number == last - 1)
     played.body += rounds.end()

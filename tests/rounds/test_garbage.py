@@ -13,14 +13,13 @@ from fastapi_aibridge.exchange.tool_memory import ToolMemory
 from fastapi_aibridge.testing import Reply
 
 from ..formats.observing import PLAUSIBLE, blocks, lean
-from .driving import KINDS, NAMES, OWNER, TOOLS, Kind, answer_to, call, encoded, own_call, play
+from .driving import KINDS, OWNER, TOOLS, Kind, answer_to, call, encoded, own_call, play, woven
 
 ODD = st.sampled_from(["bmcp_box_echo", "tool_use", "function_call", "tool_calls", "completed", "assistant", "user"])
 
 
 def begun(kind: Kind, body: bytes, memory: ToolMemory) -> Any:
-    rounds = kind.format.rounds
-    return rounds.begin(body, NAMES, rounds.definitions(TOOLS), memory.of(OWNER), usage_asked=True)
+    return woven(kind, body, memory.of(OWNER))
 
 
 @lean
@@ -42,7 +41,7 @@ def test_odd_events_between_real_ones(data: st.DataObject) -> None:
             rounds.stream(event)
         rounds.held([])
         results = [answer_to(one) for one in rounds.calls()]
-        if rounds.own_calls() or not results:
+        if rounds.client_calls() or not results:
             break
         rounds.go_on(results, last=number == 1)
         json.loads(rounds.body)
@@ -79,7 +78,7 @@ def test_odd_answers(data: st.DataObject) -> None:
         answer = json.dumps(data.draw(PLAUSIBLE)).encode("utf-8", "replace")
     rounds.blocking(answer)
     results = [answer_to(one) for one in rounds.calls()]
-    rounds.own_calls()
+    rounds.client_calls()
     rounds.held(results)
     json.loads(rounds.end())
     if results:

@@ -269,11 +269,47 @@ def test_in_the_last_round_nothing_is_called(kind: Kind, streamed: bool) -> None
         assert seen.whole["tool_choice"] == "auto"
 
 
-@pytest.mark.parametrize("choice", ["none", "required", {"type": "function", "function": {"name": "read"}}])
+@pytest.mark.parametrize("choice", ["none", "auto", {"type": "auto"}, {"type": "allowed_tools", "mode": "auto"}])
 def test_the_clients_tool_choice_stays(kind: Kind, streamed: bool, choice: Any) -> None:
     """What the client decided holds in every round, to the byte."""
     played = play(kind, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=streamed, tool_choice=choice)
     assert [body["tool_choice"] for body in played.bodies] == [choice, choice]
+
+
+_LISTED = [{"type": "function", "name": "read"}]
+FORCED = [
+    (CHAT, "required", "auto"),
+    (CHAT, {"type": "function", "function": {"name": "read"}}, "auto"),
+    (
+        CHAT,
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": _LISTED}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": _LISTED}},
+    ),
+    (RESPONSES, "required", "auto"),
+    (RESPONSES, {"type": "function", "name": "read"}, "auto"),
+    (RESPONSES, {"type": "web_search"}, "auto"),
+    (
+        RESPONSES,
+        {"type": "allowed_tools", "mode": "required", "tools": _LISTED},
+        {"type": "allowed_tools", "mode": "auto", "tools": _LISTED},
+    ),
+    (MESSAGES, {"type": "any"}, {"type": "auto"}),
+    (
+        MESSAGES,
+        {"type": "tool", "name": "read", "disable_parallel_tool_use": True},
+        {"type": "auto", "disable_parallel_tool_use": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "choice", "then"), FORCED)
+def test_a_forced_call_is_forced_once(kind: Kind, streamed: bool, choice: Any, then: Any) -> None:
+    """After an injected call the model may answer: else it would be made to call tools until the rounds end."""
+    played = play(kind, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=streamed, tool_choice=choice)
+    assert [body["tool_choice"] for body in played.bodies] == [choice, then]
+    if kind is RESPONSES:
+        seen = played.events[-1]["response"] if streamed else played.answer
+        assert seen["tool_choice"] == choice
 
 
 @pytest.mark.parametrize("given", ["absent", "null", "[]", "[ ]", '[ {"name": "mine",  "n": 1.0e2} ]'])
@@ -282,7 +318,7 @@ def test_our_tools_go_first_and_the_clients_stay_as_they_are(kind: Kind, given: 
     member = "" if given == "absent" else f', "tools": {given}'
     body = f'{{"model" : "m"{member}, "x": 1e400000000, "messages": [], "input": "hi"}}'.replace("1e400000000", "1.50")
     played = play(kind, [Reply(text="x")], streamed=False, body=body.encode())
-    ours = kind.format.rounds.definitions(TOOLS).decode()
+    ours = kind.format.definitions(TOOLS).decode()
     own = given[1:-1].strip() if given.startswith("[") else ""
     tools = f"[{ours}{',' if own else ''}{own}]"
     expected = body.replace(f'ools": {given}', f'ools": {tools}') if member else body[:-1] + f',"tools":{tools}}}'
@@ -343,7 +379,7 @@ def test_schemas_are_what_every_vendor_takes(kind: Kind) -> None:
             {"anyOf": [{"required": ["x"]}], "properties": {"x": {"anyOf": [{"type": "string"}]}}},
         )
     ]
-    for written in json.loads(b"[" + kind.format.rounds.definitions(odd) + b"]"):
+    for written in json.loads(b"[" + kind.format.definitions(odd) + b"]"):
         inner = written.get("function", written)
         schema = inner.get("parameters", inner.get("input_schema"))
         assert schema["type"] == "object"

@@ -1,13 +1,10 @@
 """OpenAI Responses (https://platform.openai.com/docs/api-reference/responses and .../responses-streaming)."""
 
-from __future__ import annotations
-
-from ..rounds import RoundsFormat
-from . import rounds as _rounds
-from .observer import observer
 from .request import parse, read
+from .restoring import aliased, restored
+from .streams import single
+from .weaver import definitions, woven
 
 name = "responses"
-rounds: RoundsFormat = _rounds
 
-__all__ = ["name", "observer", "parse", "read", "rounds"]
+__all__ = ["aliased", "definitions", "name", "parse", "read", "restored", "single", "woven"]

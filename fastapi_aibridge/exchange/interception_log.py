@@ -1,0 +1,120 @@
+"""What is written down of an interception: its start, what each round shows, its end; and its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from ..errors import GatewayError, RecorderUnavailable
+from ..formats import ModelRequest
+from ..masking import Masker
+from ..observability import InterceptionLines, Metrics
+from ..recorder import Ending, Facts, Interception, Prompt, Recorder, Status, TokenUsage
+from .cancellation import is_cancelled
+from .masked_facts import mask_facts
+
+logger = logging.getLogger(__name__)
+
+
+class InterceptionLog:
+    """One interception in the recorder and in the metrics."""
+
+    __slots__ = ("_began", "_interception", "_lines", "_metrics", "_prompts", "_recorder", "_usages", "id")
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        metrics: Metrics,
+        lines: InterceptionLines,
+        interception: Interception,
+        request: ModelRequest,
+    ) -> None:
+        self.id = interception.id
+        self._recorder = recorder
+        self._metrics = metrics
+        self._interception = interception
+        self._prompts = request.prompts
+        self._lines = lines
+        self._usages: list[TokenUsage] = []
+        self._began = 0.0
+
+    async def start(self) -> None:
+        """Write the start down, durably. Raises `GatewayError`, 503, where that cannot be done."""
+        try:
+            await self._recorder.start(self._interception)
+        except asyncio.CancelledError as problem:
+            if is_cancelled():
+                # It may have been written all the same, and what has begun must end.
+                await self._write_end(Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC)), Facts())
+                raise
+            raise self._refused(problem) from None
+        except Exception as problem:  # noqa: BLE001 - whatever a recorder raises
+            # A recorder that says so has said why, once: an outage is no reason for a traceback a request.
+            raise self._refused(None if isinstance(problem, RecorderUnavailable) else problem) from None
+        self._metrics.started()
+        self._began = time.monotonic()
+
+    def _refused(self, problem: BaseException | None) -> GatewayError:
+        logger.error("interception %s could not be recorded and is refused", self.id, exc_info=problem)
+        message = "the gateway cannot record requests now; try again"
+        return GatewayError(503, "recorder_unavailable", message, headers={"retry-after": "5"})
+
+    async def round_ended(self, facts: Facts, message_id: str, masker: Masker) -> None:
+        """Write down what a round showed, so that a crash in the next one does not lose it."""
+        self._complete(facts, message_id, masker)
+        try:
+            await self._recorder.observe(self.id, facts)
+        except asyncio.CancelledError as problem:
+            if is_cancelled():
+                raise
+            logger.error("a round of interception %s could not be recorded", self.id, exc_info=problem)  # noqa: TRY400
+        except Exception:
+            logger.exception("a round of interception %s could not be recorded", self.id)
+
+    async def end(
+        self,
+        status: Status,
+        error: str | None,
+        facts: Facts,
+        *,
+        message_id: str,
+        upstream_status: int | None,
+        credential_hint: str | None,
+        masker: Masker,
+    ) -> None:
+        """Write the end down, once; a recorder that fails is logged."""
+        interception = self._interception
+        seconds = time.monotonic() - self._began
+        self._metrics.ended(interception, status, seconds)
+        self._complete(facts, message_id, masker)
+        ending = Ending(
+            status=status,
+            ended_at=datetime.now(UTC),
+            upstream_status=upstream_status,
+            error=error and masker.text(error),
+            credential_hint=credential_hint,
+        )
+        self._lines.ended(interception, ending, seconds, self._usages)
+        await self._write_end(ending, facts)
+
+    async def _write_end(self, ending: Ending, facts: Facts) -> None:
+        try:
+            await self._recorder.end(self.id, ending, facts)
+        except asyncio.CancelledError as problem:
+            if is_cancelled():
+                raise
+            logger.error("the end of interception %s could not be recorded", self.id, exc_info=problem)  # noqa: TRY400
+        except Exception:
+            logger.exception("the end of interception %s could not be recorded", self.id)
+
+    def _complete(self, facts: Facts, message_id: str, masker: Masker) -> None:
+        """Add the prompts, once, and count the tokens."""
+        for text, source, truncated in self._prompts:
+            facts.prompts.append(Prompt(message_id=message_id, text=text, source=source, truncated=truncated))
+        self._prompts = []
+        self._usages += facts.token_usages
+        for usage in facts.token_usages:
+            self._metrics.tokens(self._interception.provider, usage)
+        mask_facts(facts, masker)

@@ -1,0 +1,191 @@
+"""Round after round: call upstream, relay what comes, run the tools that the model picks, until it has answered.
+
+Without injected tools the first round is the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from ..errors import GatewayError
+from ..formats.rounds import Result, Rounds
+from ..recorder import Facts
+from ..upstream.response import UpstreamResponse
+from .fair_queue import Share
+from .interception_log import InterceptionLog
+from .interruption import Interruption
+from .opening import Opening
+from .relay import Answer, read_answer, relay_rest, relay_stream, send_answer
+from .reply import Reply
+from .tool_memory import OwnMemory
+from .tool_runs import ToolRuns
+from .upstream_calls import UpstreamCalls
+
+MAX_ROUNDS = 25
+"""Upstream messages of one interception. In the last one the model may call nothing any more."""
+PING_AFTER = 10.0
+"""Seconds of silence after which a stream gets a sign of life."""
+
+T = TypeVar("T")
+
+
+class Loop:
+    """The rounds of one interception."""
+
+    __slots__ = (
+        "_accept_encoding", "_calls", "_log", "_memory", "_opening", "_recorded", "_reply", "_runs", "_share",
+        "problem", "rounds",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        opening: Opening,
+        calls: UpstreamCalls,
+        memory: OwnMemory,
+        reply: Reply,
+        share: Share,
+        log: InterceptionLog,
+        runs: ToolRuns | None,
+        accept_encoding: bytes,
+    ) -> None:
+        self._opening = opening
+        self._calls = calls
+        self._memory = memory
+        self._reply = reply
+        self._share = share
+        self._log = log
+        self._runs = runs
+        self._accept_encoding = accept_encoding
+        self._recorded = False
+        self.rounds: Rounds = opening.rounds()
+        self.problem: str | None = None
+        """Why what the client got is no message, where the upstream took it for one."""
+
+    async def run(self, interruption: Interruption) -> None:
+        """All rounds, to the last byte of the client's response. Raises `GatewayError`."""
+        response = await self._open()
+        number = 1
+        while True:
+            try:
+                answer = await self._relay(response, interruption)
+            finally:
+                response.close()
+            if answer is None:
+                return
+            rounds = self.rounds
+            results: list[Result] = []
+            if rounds.message.error is None:
+                calls = rounds.calls() if number < MAX_ROUNDS else []
+                if calls and self._runs is not None:
+                    results = await self._patiently(self._runs.run(calls))
+                client_calls = rounds.client_calls()
+                if client_calls or not results:
+                    self._remember(results)
+            if not results or client_calls:
+                break
+            await self._log.round_ended(self.facts(), rounds.message.id, self._calls.masker())
+            self._recorded = True
+            rounds.go_on(results, last=number == MAX_ROUNDS - 1)
+            if self._runs is not None:
+                self._runs.results = []
+            self._recorded = False
+            number += 1
+            response = await self._patiently(self._calls.call(rounds.body))
+        await self._finish(answer, interruption)
+
+    def _remember(self, results: Sequence[Result]) -> None:
+        """Keep what later requests will need and the client does not know."""
+        rounds = self.rounds
+        if (under := rounds.held_under()) and (held := rounds.held(results)).size > 1:
+            self._memory.hold(under, held)
+        if rounds.alias is not None:
+            self._memory.name(*rounds.alias)
+
+    async def _open(self) -> UpstreamResponse:
+        """The first response. What was refused for the sake of something that the gateway has added goes up again."""
+        opening = self._opening
+        while True:
+            response = await self._calls.call(self.rounds.body)
+            if response.status < 400:
+                opening.taken()
+                return response
+            if not opening.can_go_without(response.status):
+                return response
+            try:
+                refusal, _ = await read_answer(response)
+            finally:
+                response.close()
+            opening.go_without(refusal)
+            if opening.toolset is None:
+                self._runs = None
+            self.rounds = opening.rounds()
+
+    async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> Answer | None:
+        """One round's message; None where the client has got all that it will get."""
+        rounds, reply = self.rounds, self._reply
+        if response.streams:
+            await relay_stream(response, rounds, reply, self._share, self._read if self._runs else None)
+            return Answer(response, b"", is_message=True)
+        body, whole = await read_answer(response)
+        if not whole and not reply.begun:
+            # Too large to be observed.
+            await relay_rest(response, body, reply, interruption)
+            return None
+        answer = await Answer.read(response, body, rounds, self._share)
+        if reply.begun:
+            # No status can be sent any more; the event's type still tells a limit from a failure.
+            status = response.status if response.status >= 400 else 502
+            raise GatewayError(status, "upstream_error", rounds.message.error or f"upstream status {response.status}")
+        if answer.is_message and not rounds.untouched:
+            return answer
+        self.problem = answer.problem
+        await send_answer(answer, reply, interruption, self._accept_encoding)
+        return None
+
+    async def _finish(self, answer: Answer, interruption: Interruption) -> None:
+        end = self.rounds.end()
+        if self._reply.streaming:
+            interruption.settle()
+            await self._reply.finish(end)
+        else:
+            await send_answer(answer.woven(end), self._reply, interruption, self._accept_encoding)
+
+    def facts(self) -> Facts:
+        """What this round has shown and is not recorded yet, injected calls told apart from the client's."""
+        if self._recorded:
+            return Facts()
+        facts = self.rounds.message.facts()
+        if self._runs is not None:
+            self._runs.mark(facts, self.rounds.names)
+        return facts
+
+    # Patience
+
+    async def _read(self, response: UpstreamResponse) -> bytes:
+        while True:
+            try:
+                # No task for each piece of a stream, as `_patiently` would have it.
+                async with asyncio.timeout(PING_AFTER):
+                    return await response.read_some()
+            except TimeoutError:
+                await self._ping()
+
+    async def _patiently(self, work: Awaitable[T]) -> T:
+        """Await, and give the client's stream a sign of life meanwhile, once it is known to be one."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=PING_AFTER)
+                if not task.done():
+                    await self._ping()
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    async def _ping(self) -> None:
+        if self._reply.streaming:
+            await self._reply.piece(self.rounds.ping())

@@ -1,0 +1,114 @@
+"""What the gateway adds to a request, and how it goes without where a provider does not take it.
+
+Injection must never make a request fail that would succeed without it. So what is refused with an addition is sent once
+more without, and what then succeeds is remembered for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ..formats.rounds import Memory, Rounds
+from ..observability import Metrics
+from .admission import Admitted
+from .refusals import REMEMBERED, Refusals
+from .toolset import Toolset
+
+logger = logging.getLogger(__name__)
+
+_OTHER_REASONS = frozenset({401, 402, 403, 407, 408, 409, 429})
+"""4xx that speak of the caller, the account or the moment, not of what is in the request."""
+_USAGE_NAMES = (b"stream_options", b"include_usage")
+
+
+class Opening:
+    """How the first request of an interception is made: with everything, and with less where that is refused."""
+
+    __slots__ = (
+        "_admitted", "_max_text", "_memory", "_metrics", "_plain", "_refusals", "_tools_key", "_toolset", "_usage",
+        "_usage_key", "_without",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        refusals: Refusals,
+        metrics: Metrics,
+        admitted: Admitted,
+        toolset: Toolset | None,
+        memory: Memory,
+        max_text: int,
+    ) -> None:
+        request = admitted.request
+        self._refusals = refusals
+        self._metrics = metrics
+        self._admitted = admitted
+        self._memory = memory
+        self._max_text = max_text
+        self._plain = False
+        self._without: list[str] = []
+        self._usage_key = (admitted.provider.name, request.model)
+        self._usage = not request.usage_asked and not refusals.usage_refused(self._usage_key)
+        self._toolset = toolset if toolset is not None and request.takes_tools and self._wants_tools() else None
+        names = frozenset[str]() if self._toolset is None else self._toolset.names
+        self._tools_key = (admitted.principal.key, admitted.provider.name, request.model, names)
+        if self._toolset is not None and refusals.tools_refused(self._tools_key, admitted.body):
+            self._toolset = None
+
+    def _wants_tools(self) -> bool:
+        """Coding agents send requests for titles and summaries beside each prompt, without tools of their own: what
+        is injected there would run twice.
+        """
+        return not (self._admitted.client.is_agent and self._admitted.request.offers_no_tools)
+
+    @property
+    def toolset(self) -> Toolset | None:
+        """The tools that are injected."""
+        return self._toolset
+
+    def rounds(self) -> Rounds:
+        """The request as it goes up now."""
+        admitted, format_, toolset = self._admitted, self._admitted.format, self._toolset
+        asked = admitted.request.usage_asked
+        body = admitted.request.body if self._usage else admitted.body
+        if toolset is not None:
+            return format_.woven(
+                body, toolset.names, toolset.definitions(format_), self._memory, self._max_text, usage_asked=asked
+            )
+        # Without tools, now: earlier requests may have had some.
+        body = format_.aliased(body, self._memory) if self._plain else format_.restored(body, self._memory)
+        return format_.single(body, self._max_text, usage_asked=asked or not self._usage)
+
+    def can_go_without(self, status: int) -> bool:
+        """Whether a request that was refused with this status held something that the client has not written."""
+        if not 400 <= status < 500 or status in _OTHER_REASONS:
+            return False
+        return self._toolset is not None or (self._usage and not self._refusals.usage_taken(self._usage_key))
+
+    def go_without(self, refusal: bytes) -> None:
+        """Leave out what the refusal names, else all that was added: the request is the client's own then."""
+        if self._usage and any(name in refusal for name in _USAGE_NAMES):
+            self._without.append("usage")
+            self._usage = False
+            return
+        self._without.append("usage" if self._toolset is None else "tools")
+        self._toolset = None
+        self._usage = False
+        self._plain = True
+
+    def taken(self) -> None:
+        """The provider has taken the request as it is now."""
+        if self._usage and not self._refusals.usage_taken(self._usage_key):
+            self._refusals.take_usage(self._usage_key)
+        provider, model = self._admitted.provider.name, self._admitted.request.model
+        for what in self._without:
+            if what == "usage":
+                self._refusals.refuse_usage(self._usage_key)
+            else:
+                self._refusals.refuse_tools(self._tools_key, self._admitted.body)
+            self._metrics.went_without(provider, what)
+            logger.warning(
+                "provider %s refuses model %.100r with the gateway's own %s, and takes it without: "
+                "it gets none for %d minutes",
+                provider, model, "tools" if what == "tools" else "stream_options", REMEMBERED // 60,
+            )  # fmt: skip
+        self._without = []

@@ -1,0 +1,60 @@
+"""What providers have been seen to refuse of what the gateway adds to requests, remembered for a while."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from cachetools import TTLCache
+
+REMEMBERED = 600.0
+"""Seconds."""
+MOST = 4096
+"""Refusals that are remembered, of each kind."""
+_SHAPES = 16
+"""Shapes of requests that are told apart for each model."""
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+ToolsKey: TypeAlias = tuple[tuple[str, str], str, str, frozenset[str]]
+UsageKey: TypeAlias = tuple[str, str]
+
+
+def shape_of(body: bytes) -> frozenset[str]:
+    """Which options a request uses: some exclude tools, such as JSON output of some models."""
+    try:
+        return frozenset(_members.decode(body))
+    except msgspec.DecodeError:
+        return frozenset()
+
+
+class Refusals:
+    """What providers have been seen to refuse, and to take; bounded."""
+
+    __slots__ = ("_taken", "_tools", "_usage")
+
+    def __init__(self) -> None:
+        self._tools: TTLCache[ToolsKey, set[frozenset[str]]] = TTLCache(MOST, REMEMBERED)
+        self._usage: TTLCache[UsageKey, bool] = TTLCache(MOST, REMEMBERED)
+        self._taken: TTLCache[UsageKey, bool] = TTLCache(MOST, REMEMBERED)
+
+    def tools_refused(self, key: ToolsKey, body: bytes) -> bool:
+        shapes = self._tools.get(key) if self._tools else None
+        return shapes is not None and shape_of(body) in shapes
+
+    def usage_refused(self, key: UsageKey) -> bool:
+        return bool(self._usage) and key in self._usage
+
+    def usage_taken(self, key: UsageKey) -> bool:
+        return key in self._taken
+
+    def refuse_tools(self, key: ToolsKey, body: bytes) -> None:
+        shapes = self._tools.get(key) or set()
+        if len(shapes) < _SHAPES:
+            shapes.add(shape_of(body))
+        self._tools[key] = shapes
+
+    def refuse_usage(self, key: UsageKey) -> None:
+        self._usage[key] = True
+
+    def take_usage(self, key: UsageKey) -> None:
+        self._taken[key] = True

@@ -1,0 +1,92 @@
+"""Members of a message put together from the deltas of a stream, those included that nobody knows yet.
+
+Strings are joined, objects merged, lists put one behind the other; what names a thing is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..text import Budget, Text
+
+Members: TypeAlias = dict[str, Any]
+
+_NAMES = frozenset({"id", "type", "role", "index", "format", "name", "signature", "object", "model", "mime_type"})
+"""What some providers repeat in each delta, and nobody sends in pieces."""
+_SAID = frozenset({"text", "thinking", "summary", "content", "data"})
+_OF_TEXT = _SAID | {"type", "format"}
+_DEPTH = 8
+_OPEN = 8
+"""Items at the end of a list that may still go on."""
+
+
+def add(members: Members, delta: Mapping[str, Any], budget: Budget, depth: int = _DEPTH) -> None:
+    """Take a delta's members in. `built` gives them as a provider writes them."""
+    for key, value in delta.items():
+        if value is None or (key not in members and not budget.take(len(key), 1)):
+            continue
+        members[key] = _joined(key, members.get(key), value, budget, depth)
+
+
+def _joined(key: str, known: Any, value: Any, budget: Budget, depth: int) -> Any:
+    if isinstance(value, str) and key not in _NAMES:
+        if isinstance(known, list):
+            # Mistral: thinking comes as parts, and what is said behind it as a string.
+            _append(known, {"type": "text", "text": value}, budget, depth)
+            return known
+        text = known if isinstance(known, Text) else Text(budget)
+        text.add(value)
+        return text
+    if isinstance(value, dict) and depth:
+        members = known if isinstance(known, dict) else {}
+        add(members, value, budget, depth - 1)
+        return members
+    if isinstance(value, list) and depth:
+        items = known if isinstance(known, list) else []
+        if isinstance(known, Text) and str(known):
+            items.append({"type": "text", "text": known})
+        for item in value:
+            _append(items, item, budget, depth - 1)
+        return items
+    return value if budget.take(len(value) if isinstance(value, str) else 8) else known
+
+
+def _append(items: list[Any], item: object, budget: Budget, depth: int) -> None:
+    if isinstance(item, dict):
+        for last in reversed(items[-_OPEN:]):
+            if isinstance(last, dict) and _goes_on(last, item):
+                add(last, item, budget, depth)
+                return
+            if "index" not in item:
+                break
+    if not budget.take(16, 1):
+        return
+    if isinstance(item, dict):
+        new: Members = {}
+        add(new, item, budget, depth)
+        items.append(new)
+    else:
+        items.append(item)
+
+
+def _goes_on(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
+    """Whether an item is a further piece of the last one: of the same number, or more of the same kind of text."""
+    if any(name in item and item[name] != last.get(name, item[name]) for name in ("type", "id", "index")):
+        return False
+    if isinstance(item.get("index"), int):
+        return bool(item["index"] == last.get("index"))
+    return (
+        "index" not in last
+        and item.keys() <= _SAID | {"type", "format"}
+        and last.keys() <= _SAID | {"type", "format", "signature"}
+    )
+
+
+def built(value: Any) -> Any:
+    """What has been put together, as plain JSON values."""
+    if isinstance(value, Text):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: built(one) for key, one in value.items()}
+    return [built(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,184 @@
+"""A message of Chat Completions, put together from a stream or read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ...recorder.records import Facts, ToolUsage
+from ..lenient import arguments_of, count, error_text, member, objects, text
+from ..rounds import ToolCall
+from ..text import Budget, Text
+from ..usage import chat_usage
+from .accumulate import Members, add, built
+
+_OF_A_CALL = ("index", "id", "type", "function", "custom")
+
+
+class Call:
+    """A tool call, put together from its deltas."""
+
+    __slots__ = ("_given", "_written", "custom", "extra", "hidden", "id", "number", "tool")
+
+    def __init__(self, budget: Budget) -> None:
+        self.id = ""
+        self.tool = ""
+        self.custom = False
+        self.extra: Members = {}
+        self._written = Text(budget)
+        self._given: object = None
+        self.hidden = False
+        """Whether the client does not see it: it is one of an injected tool."""
+        self.number = 0
+        """Its index: the provider's own, and as the client sees it once it has been placed."""
+
+    def add(self, delta: Mapping[str, Any], *, whole: bool) -> None:
+        self.id = self.id or text(delta.get("id"))
+        custom = member(delta, "custom")
+        self.custom = self.custom or bool(custom)
+        function = custom or member(delta, "function")
+        self.tool = self.tool or text(function.get("name"))
+        arguments = function.get("input" if custom else "arguments")
+        if isinstance(arguments, str):
+            self._written.add(arguments)
+        elif arguments is not None:
+            # llama.cpp and others give the object itself.
+            self._given = arguments
+        if whole and len(delta) > 1:
+            self.extra |= {key: value for key, value in delta.items() if key not in _OF_A_CALL}
+
+    def recorded(self, message_id: str, budget: Budget) -> ToolUsage:
+        raw = str(self._written) if self._given is None else self._given
+        arguments, truncated = arguments_of(raw, budget.recorded, cut=self._written.truncated, parsed=not self.custom)
+        return ToolUsage(
+            message_id=message_id, call_id=self.id, tool=self.tool, arguments=arguments, truncated=truncated
+        )
+
+    def whole(self) -> ToolCall:
+        """As an injected tool is run with it, and as it goes back."""
+        given = self._given
+        arguments = str(self._written) if given is None else orjson.dumps(given).decode()
+        return ToolCall(id=self.id, name=self.tool, arguments=arguments, extra=self.extra)
+
+    def written(self) -> dict[str, Any]:
+        """As it goes back to the provider. Those refuse a history whose arguments are not JSON; the result tells the
+        model what it wrote.
+        """
+        one = self.whole()
+        arguments: object = one.arguments if one.arguments.strip() and one.parsed() is not None else "{}"
+        if self._given is not None and one.parsed() is not None:
+            arguments = self._given
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.tool, "arguments": arguments},
+            **one.extra,
+        }
+
+
+class ChatMessage:
+    """`whole` keeps all that the first choice says, for a message that may have to go back to the provider."""
+
+    __slots__ = (
+        "_open", "budget", "calls", "complete", "error", "finish", "id", "members", "stream_complete", "touched",
+        "usage", "whole",
+    )  # fmt: skip
+
+    def __init__(self, budget: Budget, *, whole: bool = False) -> None:
+        self.budget = budget
+        self.whole = whole
+        self.id = ""
+        self.complete = False
+        self.stream_complete = False
+        self.error: str | None = None
+        self.usage: dict[str, Any] = {}
+        self.calls: list[Call] = []
+        self.finish: object = None
+        self.members: Members = {}
+        """What the first choice's message holds, its calls aside; kept where it is `whole`."""
+        self.touched: list[Call] = []
+        """The calls of the last event's deltas."""
+        self._open: dict[tuple[int, int | str], Call] = {}
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        self.id = self.id or text(event.get("id"))
+        if event.get("error"):
+            self.error = self.error or error_text(event["error"])
+        choices = event.get("choices")
+        self._take_usage(event, choices)
+        self.touched = []
+        for place, choice in enumerate(objects(choices)):
+            reason = choice.get("finish_reason")
+            if reason:
+                self.complete = True
+                self.finish = reason
+            delta = member(choice, "delta")
+            self._delta(count(choice.get("index")), delta)
+            if self.whole and place == 0 and delta:
+                add(self.members, {key: value for key, value in delta.items() if key != "tool_calls"}, self.budget)
+
+    def done(self) -> None:
+        self.complete = self.stream_complete = True
+
+    def read(self, answer: Mapping[str, Any]) -> None:
+        self.id = text(answer.get("id"))
+        self.error = error_text(answer["error"]) if answer.get("error") else None
+        choices = answer.get("choices")
+        self._take_usage(answer, choices)
+        self.complete = isinstance(choices, list)
+        for place, choice in enumerate(objects(choices)):
+            message = member(choice, "message")
+            calls = objects(message.get("tool_calls"))
+            self._delta(place, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
+            if place == 0:
+                self.finish = choice.get("finish_reason")
+                if self.whole:
+                    self.members = {key: value for key, value in message.items() if key != "tool_calls"}
+
+    def _take_usage(self, event: Mapping[str, Any], choices: object) -> None:
+        """At the top; within the choice where Kimi has it; beside it where Groq has it."""
+        usage = member(event, "usage")
+        if not usage and isinstance(choices, list) and choices:
+            usage = member(choices[0], "usage")
+        self.usage = usage or member(event.get("x_groq"), "usage") or self.usage
+
+    def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
+        for one in objects(delta.get("tool_calls")):
+            call = self._call(choice, one.get("index"), text(one.get("id")))
+            call.add(one, whole=self.whole)
+            self.touched.append(call)
+        if legacy := member(delta, "function_call"):
+            self._call(choice, -1, "").add({"function": legacy}, whole=False)
+
+    def _call(self, choice: int, index: object, call_id: str) -> Call:
+        """The call that a delta belongs to. A new id begins a new one: some providers send no index, or always 0."""
+        at = index if isinstance(index, int) else 0
+        call = self._open.get((choice, at))
+        if call is None or (call_id and call.id and call_id != call.id):
+            again = call_id and (index is None or call is not None)
+            call = self._open.get((choice, call_id)) if again else None
+            if call is None:
+                call = Call(self.budget)
+                call.number = at
+                if not self.budget.take(len(call_id), 1):
+                    return call
+                self.calls.append(call)
+            self._open[choice, at] = call
+        if call_id:
+            self._open[choice, call_id] = call
+        return call
+
+    def facts(self) -> Facts:
+        facts = Facts(tool_usages=[call.recorded(self.id, self.budget) for call in self.calls])
+        if self.usage:
+            facts.token_usages.append(chat_usage(self.id, self.usage, partial=not self.complete))
+        return facts
+
+    def written(self) -> dict[str, Any]:
+        """The message as it goes back to the provider: all that it held, whether it is known here or not."""
+        said = {key: value for key, value in built(self.members).items() if value is not None}
+        message = {"role": "assistant", "content": None, **said}
+        message["content"] = message["content"] or None
+        return {**message, "tool_calls": [call.written() for call in self.calls]}

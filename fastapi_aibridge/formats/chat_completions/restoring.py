@@ -1,0 +1,111 @@
+"""What the client does not know of earlier turns, put back into its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from ..lenient import load, objects, text
+from ..rounds import Held, Memory
+from ..splice import list_member, set_member
+
+SEPARATOR = "\n\n"
+"""Between the texts of two rounds, which stand in one string here: the other formats have blocks."""
+
+
+def separator(before: Sequence[object]) -> str:
+    """What stands between these and the next text."""
+    last = before[-1] if before else None
+    return SEPARATOR if isinstance(last, str) and not last.endswith("\n") else ""
+
+
+def texts_joined(contents: Sequence[object]) -> object:
+    """The contents of several rounds as the client sees them: a string, or a list where one of them is one."""
+    given = [one for one in contents if one]
+    if not given:
+        return None
+    if not all(isinstance(one, str) for one in given):
+        return [part for one in given for part in _as_parts(one)]
+    pieces: list[str] = []
+    for index, one in enumerate(given):
+        pieces += [separator(given[index - 1 : index]), str(one)]
+    return "".join(pieces)
+
+
+def _as_parts(content: object) -> list[object]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+def parts_of(content: object) -> tuple[str, ...]:
+    """A content in marks by which it is found again: a string itself, each part of a list as JSON."""
+    if isinstance(content, list):
+        return tuple(_mark(part) for part in content)
+    return (content,) if isinstance(content, str) and content else ()
+
+
+def _mark(part: object) -> str:
+    return orjson.dumps(part, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def restored(body: bytes, memory: Memory) -> bytes:
+    """The request with what the client does not know of earlier responses put back."""
+    if memory.empty:
+        return body
+    woven: list[bytes] = []
+    done: list[Held] = []
+    for written in list_member(body, "messages"):
+        message = load(written) if b'"tool_calls"' in written else {}
+        calls = objects(message.get("tool_calls"))
+        kept = next((found for call in calls if (found := memory.held(text(call.get("id"))))), None)
+        if kept is None or any(kept is one for one in done):
+            woven.append(written)
+        else:
+            woven += _unwoven(message, calls, kept)
+            done.append(kept)
+    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
+
+
+def _unwoven(message: dict[str, Any], calls: list[dict[str, Any]], kept: Held) -> Iterator[bytes]:
+    """The messages that the model wrote, of which the client knows one that is made of all."""
+    known, left = _without_earlier(message.get("content"), kept)
+    for turn in kept.earlier:
+        first, *results = turn.written
+        yield first if known else orjson.dumps({**load(first), "content": None})
+        yield from results
+    places = {call_id: place for place, call_id in enumerate(kept.order)}
+    every = [(places.get(text(call.get("id")), len(places)), orjson.dumps(call)) for call in calls]
+    every += [(places[one.id], one.call) for one in kept.hidden if one.id in places]
+    every.sort(key=lambda one: one[0])
+    listed = orjson.Fragment(b"[" + b",".join(call for _, call in every) + b"]")
+    yield orjson.dumps({**message, "content": left, "tool_calls": listed})
+    yield from (one.output for one in kept.hidden)
+
+
+def _without_earlier(content: object, kept: Held) -> tuple[bool, object]:
+    """Whether the earlier rounds' texts are at the content's beginning, and what is left of it behind them."""
+    earlier = [turn.said for turn in kept.earlier if turn.said]
+    if not earlier:
+        return True, content
+    if isinstance(content, str):
+        before = texts_joined(["".join(said) for said in earlier])
+        if isinstance(before, str) and content.startswith(before):
+            return True, content.removeprefix(before).removeprefix(separator([before])) or None
+    if isinstance(content, list):
+        marks = [mark for said in earlier for mark in said]
+        pairs = zip(marks, content, strict=False)
+        if len(marks) <= len(content) and all(mark in _marks_of(part) for mark, part in pairs):
+            return True, content[len(marks) :] or None
+    return False, content
+
+
+def _marks_of(part: object) -> tuple[str, ...]:
+    """A string of an earlier round has become a part."""
+    said = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    return (_mark(part), said) if isinstance(said, str) else (_mark(part),)
+
+
+def aliased(body: bytes, memory: Memory) -> bytes:  # noqa: ARG001 - every format's signature
+    """Requests of this API name nothing that the provider keeps."""
+    return body

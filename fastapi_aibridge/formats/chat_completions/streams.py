@@ -1,0 +1,50 @@
+"""Streams of Chat Completions: which of their bytes say something, and how a broken one ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ... import sse
+from ...errors import GatewayError
+from ..decoder import Decoder
+from ..lenient import member
+from ..openai_errors import error_object
+from ..single import SingleRound
+from ..text import Budget
+from .message import ChatMessage
+
+_MARKS = (b'"tool_calls"', b'"error"', b'"function_call"', b"[DONE]")
+_OFTEN_NULL = (
+    (b'"finish_reason"', b'"finish_reason":null', b'"finish_reason": null'),
+    (b'"usage"', b'"usage":null', b'"usage": null'),
+)
+
+
+def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:
+    decoder = Decoder(ChatMessage(Budget.of_record(max_text)), tells)
+    return SingleRound(body, decoder, error_events, None if usage_asked else is_usage_only)
+
+
+def tells(events: bytes) -> bool:
+    """Whether anything in these events can matter to a record."""
+    for mark in _MARKS:
+        if mark in events:
+            return True
+    for name, null, spaced in _OFTEN_NULL:
+        there = events.count(name)
+        if there and there != events.count(null) and there != events.count(null) + events.count(spaced):
+            return True
+    return False
+
+
+def is_usage_only(chunk: Mapping[str, Any]) -> bool:
+    """Whether it is the chunk that a client gets who asked for usage."""
+    return chunk.get("choices") == [] and bool(member(chunk, "usage"))
+
+
+def error_events(error: GatewayError, decoder: Decoder) -> bytes:  # noqa: ARG001 - every format's signature
+    """What ends a broken stream. OpenAI's SDKs raise on an event that has an `error`."""
+    return sse.event(orjson.dumps({"error": error_object(error)}))

@@ -1,0 +1,274 @@
+"""Chat Completions with injected tools: several upstream messages become the one that the client sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from ... import sse
+from ...errors import GatewayError
+from ..decoder import Decoder
+from ..lenient import load, member, objects, text
+from ..rounds import (
+    Held,
+    HiddenCall,
+    Memory,
+    Result,
+    Tail,
+    Tool,
+    ToolCall,
+    Turn,
+    extended,
+    forced,
+    offered,
+    parameters,
+    too_large,
+    with_tools,
+)
+from ..splice import find_member, set_member
+from ..text import Budget
+from ..usage import total
+from .message import ChatMessage
+from .restoring import parts_of, restored, separator, texts_joined
+from .streams import error_events, tells
+
+PING = b": ping\n\n"
+
+
+def definitions(tools: Iterable[Tool]) -> bytes:
+    """The tools as this format lists them, without the brackets."""
+    return b",".join(
+        orjson.dumps(
+            {
+                "type": "function",
+                "function": {"name": tool.name, "description": tool.description, "parameters": parameters(tool)},
+            }
+        )
+        for tool in tools
+    )
+
+
+def woven(
+    body: bytes, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
+) -> ChatWeaver:
+    names, tools = offered(body, names, tools)
+    return ChatWeaver(with_tools(restored(body, memory), tools), names, max_text, usage_asked=usage_asked)
+
+
+class ChatWeaver:
+    def __init__(self, body: bytes, names: frozenset[str], max_text: int, *, usage_asked: bool) -> None:
+        self.body = body
+        self.names = names
+        self._asked = usage_asked
+        self._budget = Budget.of_rounds(max_text)
+        self._usages: list[dict[str, Any]] = []
+        self._begun = False
+        self._first: Mapping[str, Any] = {}
+        self._answer: bytes | None = None
+        self._said: list[object] = []  # the content of each earlier round that had some
+        self._turns: list[Turn] = []
+        self._pending = b""
+        self._begin()
+
+    def _begin(self) -> None:
+        self.message = ChatMessage(self._budget, whole=True)
+        self._decoder = Decoder(self.message, tells, every=True)
+        self._known_calls = 0
+        self._next_number = 0
+        self._hides = False
+        self._spoken = False
+        self._finish_chunk: Mapping[str, Any] = {}
+        self._usage_chunk: Mapping[str, Any] = {}
+        # From the finish on, as it came and as the client gets it where something is hidden from it.
+        self._tail = Tail()
+        self._rewritten: list[bytes] = []
+
+    @property
+    def untouched(self) -> bool:
+        return not self._usages and not self._hides
+
+    # Streamed
+
+    def stream(self, block: bytes) -> bytes:
+        pending, self._pending = self._pending, b""
+        return pending + b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
+
+    def _event(self, raw: bytes, chunk: Mapping[str, Any]) -> bytes:
+        if not chunk:
+            done = self.message.stream_complete
+            return self._keep(raw, b"" if done else raw) if done or self._tail else raw
+        if chunk.get("error"):
+            return self._flushed() + raw
+        first, self._begun = not self._begun, True
+        if not self._first and text(chunk.get("id")):
+            self._first = {key: chunk[key] for key in ("id", "created") if key in chunk}
+        choices = objects(chunk.get("choices"))
+        if choices:
+            return self._choice(raw, chunk, choices[0], first=first)
+        if member(chunk, "usage"):
+            self._usage_chunk = chunk
+            return self._keep(raw, b"") if self._asked else b""
+        if self._tail:
+            return self._keep(raw, b"")
+        return b"" if self._usages else raw
+
+    def _keep(self, raw: bytes, rewritten: bytes) -> bytes:
+        self._tail.add(raw)
+        self._rewritten.append(rewritten)
+        return b""
+
+    def _choice(self, raw: bytes, chunk: Mapping[str, Any], choice: Mapping[str, Any], *, first: bool) -> bytes:
+        if self.message.touched:
+            self._number()
+        reason = choice.get("finish_reason")
+        if reason:
+            self._finish_chunk = chunk
+        if not reason and not self._tail and self.untouched:
+            self._spoken = self._spoken or bool(member(choice, "delta").get("content"))
+            return raw
+        rewritten = self._rewrite(chunk, choice, first=first)
+        return self._keep(raw, rewritten) if reason or self._tail else raw if self.untouched else rewritten
+
+    def _rewrite(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], *, first: bool) -> bytes:
+        """The chunk as the client gets it where something is hidden from it, or was in an earlier round."""
+        delta = dict(member(choice, "delta"))
+        if calls := objects(delta.pop("tool_calls", None)):
+            pairs = zip(calls, self.message.touched, strict=False)
+            if visible := [one | {"index": call.number} for one, call in pairs if not call.hidden]:
+                delta["tool_calls"] = visible
+        said = delta.get("content")
+        if said and not self._spoken:
+            self._spoken = True
+            if isinstance(said, str) and (between := separator(self._said)):
+                delta["content"] = between + said
+        if self._usages:
+            delta.pop("role", None)
+        if not any(value for value in delta.values()) and not (first and not choice.get("finish_reason")):
+            return b""
+        new = {**chunk, **self._first, "choices": [{**choice, "delta": delta, "finish_reason": None}]}
+        return sse.event(orjson.dumps(new))
+
+    def _number(self) -> None:
+        """Give the calls that have just begun their place among those that the client sees."""
+        begun = self.message.calls[self._known_calls :]
+        self._known_calls = len(self.message.calls)
+        for call in begun:
+            call.hidden = call.tool in self.names
+            if call.hidden:
+                self._hides = True
+                continue
+            # Until something is hidden the client sees the provider's own numbers.
+            call.number = max(call.number, self._next_number) if self.untouched else self._next_number
+            self._next_number = call.number + 1
+
+    # Blocking
+
+    def blocking(self, body: bytes) -> bool:
+        self._answer = body
+        answer = self._decoder.read(body)
+        self._number()
+        return answer is not None
+
+    # Round
+
+    def calls(self) -> list[ToolCall]:
+        # A message that was cut off (`length`) may hold half a call. Some providers say `stop` where they mean calls.
+        if self.message.finish not in ("tool_calls", "stop", "function_call"):
+            return []
+        hidden = [call.whole() for call in self.message.calls if call.hidden]
+        if hidden and self._budget.exceeded:
+            raise too_large()
+        return hidden
+
+    def client_calls(self) -> list[str]:
+        return [call.id for call in self.message.calls if not call.hidden]
+
+    def held(self, results: Sequence[Result]) -> Held:
+        written = {call.id: call.written() for call in self.message.calls if call.hidden}
+        hidden = [
+            HiddenCall(id=one.call.id, call=orjson.dumps(written[one.call.id]), output=orjson.dumps(_tool_message(one)))
+            for one in results
+        ]
+        order = tuple(call.id for call in self.message.calls)
+        return Held(earlier=tuple(self._turns), hidden=tuple(hidden), order=order)
+
+    def held_under(self) -> list[str]:
+        return self.client_calls()
+
+    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+        message = self.message.written()
+        written = [orjson.dumps(message), *(orjson.dumps(_tool_message(one)) for one in results)]
+        self.body = extended(self.body, "messages", written)
+        self._choose(last=last)
+        said = message["content"]
+        if said:
+            self._said.append(said)
+        self._turns.append(Turn(said=parts_of(said), written=tuple(written)))
+        self._usages.append(self.message.usage)
+        self._pending = b"".join(self._rewritten)
+        self._begin()
+
+    def _choose(self, *, last: bool) -> None:
+        span = find_member(self.body, "tool_choice")
+        asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
+        choice = "none" if last else forced(asked, "auto")
+        if choice is not None:
+            self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
+
+    # The end
+
+    def end(self) -> bytes:
+        usage = total([*self._usages, self.message.usage])
+        if self._answer is not None:
+            return self._blocking_end(self._answer, usage)
+        if self.untouched or not self._finish_chunk:
+            return bytes(self._tail)
+        choice = {**objects(self._finish_chunk["choices"])[0], "delta": {}, "finish_reason": self._visible_finish()}
+        finish = {**self._finish_chunk, **self._first, "choices": [choice]}
+        if member(self._finish_chunk, "usage"):
+            finish["usage"] = usage
+        events = [finish]
+        if self._asked and self._usage_chunk:
+            events.append({**self._usage_chunk, **self._first, "usage": usage})
+        return b"".join([*self._rewritten, *(sse.event(orjson.dumps(event)) for event in events), b"data: [DONE]\n\n"])
+
+    def _blocking_end(self, answer: bytes, usage: dict[str, Any]) -> bytes:
+        choices = objects(load(answer).get("choices"))
+        if self.untouched or not choices:
+            return answer
+        message = dict(member(choices[0], "message"))
+        written = objects(message.pop("tool_calls", None))
+        visible = [one for one, call in zip(written, self.message.calls, strict=False) if not call.hidden]
+        message["content"] = texts_joined([*self._said, message.get("content")])
+        if visible:
+            message["tool_calls"] = visible
+        choice = {**choices[0], "message": message, "finish_reason": self._visible_finish()}
+        body = set_member(answer, "choices", orjson.dumps([choice]))
+        return set_member(body, "usage", orjson.dumps(usage)) if usage else body
+
+    def _visible_finish(self) -> object:
+        """`tool_calls` only where the client sees one."""
+        finish = self.message.finish
+        return "stop" if finish == "tool_calls" and not self.client_calls() else finish
+
+    @property
+    def alias(self) -> tuple[str, str] | None:
+        return None
+
+    def ping(self) -> bytes:
+        return PING
+
+    def error_events(self, error: GatewayError) -> bytes:
+        return self._flushed() + error_events(error, self._decoder)
+
+    def _flushed(self) -> bytes:
+        """What was held back of a message that the client gets as it came, once it ends in an error."""
+        tail, self._tail, self._rewritten = self._tail, Tail(), []
+        return bytes(tail) if self.untouched else b""
+
+
+def _tool_message(result: Result) -> dict[str, Any]:
+    """Chat takes text only from tools."""
+    return {"role": "tool", "tool_call_id": result.call.id, "content": result.text}

@@ -1,0 +1,102 @@
+"""What comes from upstream, event by event: the one place where a message's bytes are read.
+
+`Decoder` is given whole events and gives each back with what it holds; a `Message` takes in what they say. What is
+recorded is a view of the message, and weaving rounds changes the events on their way: neither reads bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from .. import sse
+from ..recorder.records import Facts
+from .lenient import load, load_answer
+
+NOTHING: Mapping[str, Any] = {}
+DONE = b"[DONE]"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Message(Protocol):
+    """One upstream message, as far as it has come. Nothing that it is given makes it fail."""
+
+    id: str
+    complete: bool
+    """Whether the message has come to its end: a stream that stops earlier has broken off."""
+    error: str | None
+    """The error that the upstream itself reported, within the message or instead of it."""
+
+    @property
+    def stream_complete(self) -> bool:
+        """Whether the stream's last event has been seen."""
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Take in what one event of a stream says."""
+
+    def done(self) -> None:
+        """The stream has said `[DONE]`."""
+
+    def read(self, answer: Mapping[str, Any]) -> None:
+        """Take in a whole answer that is no stream; also an error's."""
+
+    def facts(self) -> Facts:
+        """What is to be recorded; usages are marked partial while the message is not complete."""
+
+
+class Decoder:
+    """Reads the events of one upstream message. An event that has nothing to tell is passed over by its bytes."""
+
+    __slots__ = ("_begun", "_numbered", "_tells", "every", "last", "message")
+
+    def __init__(
+        self,
+        message: Message,
+        tells: Callable[[bytes], bool],
+        *,
+        every: bool = False,
+        numbered: bytes | None = None,
+    ) -> None:
+        self.message = message
+        self.every = every
+        """Whether each event is read, as it must be where its text may go back to the provider."""
+        self.last = b""
+        """The last block with the mark that is in `numbered` events."""
+        self._tells = tells  # whether anything in these events can matter; most bytes of most streams do not
+        self._numbered = numbered
+        self._begun = False
+
+    def passes(self, block: bytes) -> bool:
+        """Whether these events can be passed on unread."""
+        if self._begun and not self.every and not self._tells(block):
+            if self._numbered is not None and self._numbered in block:
+                self.last = block
+            return True
+        return False
+
+    def feed(self, block: bytes) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+        """Each event of a block as it came, and what it says: nothing where that has not been read."""
+        if self._numbered is not None and self._numbered in block:
+            self.last = block
+        for raw in sse.events(block):
+            if self._begun and not self.every and not self._tells(raw):
+                yield raw, NOTHING
+                continue
+            data = sse.data_of(raw if self._begun else raw.removeprefix(_BYTE_ORDER_MARK))
+            if data.strip() == DONE:
+                self._begun = True
+                self.message.done()
+                yield raw, NOTHING
+                continue
+            event = load(data)
+            if event:
+                self.message.apply(event)
+                self._begun = self._begun or bool(self.message.id)
+            yield raw, event
+
+    def read(self, body: bytes) -> Mapping[str, Any] | None:
+        """A whole answer that is no stream; None where it is no JSON object."""
+        answer = load_answer(body)
+        if answer is not None:
+            self.message.read(answer)
+        return answer

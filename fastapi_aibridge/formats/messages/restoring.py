@@ -1,0 +1,67 @@
+"""What the client does not know of earlier turns, put back into its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ..lenient import load, objects, text
+from ..rounds import Held, Memory
+from ..splice import list_member, set_member
+
+
+def mark_of(block: Mapping[str, Any]) -> str:
+    """By what a block is known again in a later request."""
+    own = next((name for name in ("signature", "data", "id", "tool_use_id", "text") if block.get(name)), "")
+    return f"{block.get('type')} {block.get(own, '')}"
+
+
+def is_blank(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "text" and not text(block.get("text")).strip()
+
+
+def restored(body: bytes, memory: Memory) -> bytes:
+    """The request with what the client does not know of earlier responses put back."""
+    if memory.empty:
+        return body
+    woven = list_member(body, "messages")
+    done: list[Held] = []
+    for index in range(len(woven) - 1):
+        message = load(woven[index]) if b'"tool_use"' in woven[index] else {}
+        blocks = message.get("content")
+        if message.get("role") != "assistant" or not isinstance(blocks, list):
+            continue
+        uses = [block for block in objects(blocks) if block.get("type") == "tool_use"]
+        kept = next((found for block in uses if (found := memory.held(text(block.get("id"))))), None)
+        following = load(woven[index + 1])
+        answers = following.get("content")
+        if kept is None or any(kept is one for one in done):
+            continue
+        if following.get("role") != "user" or not isinstance(answers, list):
+            continue
+        turns, last = _unwoven([block for block in objects(blocks) if not is_blank(block)], kept)
+        now = {**message, "content": [*last, *(orjson.Fragment(one.call) for one in kept.hidden)]}
+        woven[index] = b",".join([*turns, orjson.dumps(now)])
+        if kept.hidden:
+            results = [orjson.Fragment(one.output) for one in kept.hidden]
+            woven[index + 1] = orjson.dumps({**following, "content": [*results, *answers]})
+        done.append(kept)
+    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
+
+
+def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """The messages of the earlier rounds, as the model wrote them, and what is left of the client's blocks.
+
+    Where those are not what the client was given the earlier rounds stay out: thinking must not be moved.
+    """
+    marks = [mark for turn in kept.earlier for mark in turn.said]
+    if marks != [mark_of(block) for block in blocks[: len(marks)]]:
+        return [], blocks
+    return [one for turn in kept.earlier for one in turn.written], blocks[len(marks) :]
+
+
+def aliased(body: bytes, memory: Memory) -> bytes:  # noqa: ARG001 - every format's signature
+    """Requests of this API name nothing that the provider keeps."""
+    return body

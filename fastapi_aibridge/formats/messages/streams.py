@@ -1,0 +1,41 @@
+"""Streams of Anthropic's API: which of their bytes say something, and how a broken one ends."""
+
+from __future__ import annotations
+
+import orjson
+
+from ... import sse
+from ...errors import GatewayError
+from ..anthropic_errors import error_body
+from ..decoder import Decoder
+from ..single import SingleRound
+from ..text import Budget
+from .message import AnthropicMessage
+
+_TELLING = (
+    b'"message_start"',
+    b'"content_block_start"',
+    b'"input_json_delta"',
+    b'"thinking_delta"',
+    b'"message_delta"',
+    b'"message_stop"',
+    b'"error"',
+)
+"""Event and delta types that say something to record. Most bytes of most streams are text deltas, which do not."""
+
+
+def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
+    return SingleRound(body, Decoder(AnthropicMessage(Budget.of_record(max_text)), tells), error_events)
+
+
+def tells(events: bytes) -> bool:
+    """Whether anything in these events can matter to a record."""
+    for mark in _TELLING:  # noqa: SIM110 - half as fast with any()
+        if mark in events:
+            return True
+    return False
+
+
+def error_events(error: GatewayError, decoder: Decoder) -> bytes:  # noqa: ARG001 - every format's signature
+    """What ends a broken stream. Anthropic's SDKs raise on an `error` event."""
+    return sse.event(orjson.dumps(error_body(error)), "error")

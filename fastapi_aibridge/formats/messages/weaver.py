@@ -1,0 +1,271 @@
+"""Anthropic Messages with injected tools: several upstream messages become the one that the client sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from ... import sse
+from ...errors import GatewayError
+from ..decoder import Decoder
+from ..lenient import as_object, load, member, objects, text
+from ..rounds import (
+    Held,
+    HiddenCall,
+    Memory,
+    Result,
+    Tail,
+    Tool,
+    ToolCall,
+    Turn,
+    extended,
+    forced,
+    offered,
+    parameters,
+    too_large,
+    with_tools,
+)
+from ..splice import find_member, set_member
+from ..text import Budget
+from ..usage import total
+from .message import AnthropicMessage, Block
+from .restoring import mark_of, restored
+from .streams import error_events, tells
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+def definitions(tools: Iterable[Tool]) -> bytes:
+    """The tools as this format lists them, without the brackets."""
+    return b",".join(
+        orjson.dumps({"name": tool.name, "description": tool.description, "input_schema": parameters(tool)})
+        for tool in tools
+    )
+
+
+def woven(
+    body: bytes,
+    names: frozenset[str],
+    tools: bytes,
+    memory: Memory,
+    max_text: int,
+    *,
+    usage_asked: bool,  # noqa: ARG001 - every format's signature
+) -> MessagesWeaver:
+    names, tools = offered(body, names, tools)
+    return MessagesWeaver(with_tools(restored(body, memory), tools), names, max_text)
+
+
+class MessagesWeaver:
+    def __init__(self, body: bytes, names: frozenset[str], max_text: int) -> None:
+        self.body = body
+        self.names = names
+        self._budget = Budget.of_rounds(max_text)
+        self._usages: list[dict[str, Any]] = []
+        self._said: list[dict[str, Any]] = []
+        self._turns: list[Turn] = []
+        self._next_index = 0
+        self._begun = False
+        self._container: object = None
+        self._answer: bytes | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.message = AnthropicMessage(self._budget, whole=True)
+        self._decoder = Decoder(self.message, tells, every=True)
+        self._hides = False
+        self._tail = Tail()
+
+    @property
+    def untouched(self) -> bool:
+        return not self._usages and not self._hides
+
+    # Streamed
+
+    def stream(self, block: bytes) -> bytes:
+        return b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
+
+    def _event(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
+        match event.get("type"):
+            case "content_block_delta" | "content_block_stop":
+                return self._moved(raw, event)
+            case "content_block_start":
+                return self._block_start(raw, event)
+            case "message_start":
+                first, self._begun = not self._begun, True
+                return raw if first else b""
+            case "message_delta":
+                self._tail.add(raw)
+                return b""
+            case "error":
+                return self._flushed() + raw
+        if self._tail or self.message.complete:
+            self._tail.add(raw)
+            return b""
+        return raw
+
+    def _block_start(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
+        block = self.message.block(event)
+        if block is None:
+            return raw if self.untouched else b""
+        if self._injected(block):
+            block.hidden = self._hides = True
+            return b""
+        # Until something is hidden the client sees the provider's own numbers.
+        index = event.get("index")
+        block.index = index if self.untouched and isinstance(index, int) else self._next_index
+        self._next_index = block.index + 1
+        return self._moved(raw, event)
+
+    def _moved(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
+        """The event with the index that its block has for the client; nothing for a block that it does not see."""
+        if self.untouched:
+            return raw
+        block = self.message.block(event)
+        if block is None or block.index is None:
+            return b""
+        if block.index == event.get("index"):
+            return raw
+        return sse.event(orjson.dumps({**event, "index": block.index}), text(event.get("type")))
+
+    def _injected(self, block: Block) -> bool:
+        return block.kind == "tool_use" and block.tool in self.names
+
+    # Blocking
+
+    def blocking(self, body: bytes) -> bool:
+        self._answer = body
+        answer = self._decoder.read(body)
+        for block in self.message.blocks:
+            block.hidden = self._injected(block)
+            self._hides = self._hides or block.hidden
+        return answer is not None
+
+    # Round
+
+    def calls(self) -> list[ToolCall]:
+        # A message that was cut off (`max_tokens`) may hold half a call; only `tool_use` asks for results.
+        if not self.message.complete or self.message.stop_reason != "tool_use":
+            return []
+        hidden = [block.call() for block in self.message.blocks if block.hidden]
+        if hidden and self._budget.exceeded:
+            raise too_large()
+        return hidden
+
+    def client_calls(self) -> list[str]:
+        return [block.id for block in self.message.blocks if block.kind == "tool_use" and not block.hidden]
+
+    def held(self, results: Sequence[Result]) -> Held:
+        written = {block.id: block.written() for block in self.message.blocks if block.hidden}
+        hidden = [
+            HiddenCall(id=one.call.id, call=orjson.dumps(written[one.call.id]), output=orjson.dumps(_tool_result(one)))
+            for one in results
+        ]
+        return Held(earlier=tuple(self._turns), hidden=tuple(hidden))
+
+    def held_under(self) -> list[str]:
+        return self.client_calls()
+
+    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+        message = self.message
+        said = [(block, block.written()) for block in message.blocks if not block.is_blank]
+        written = (
+            orjson.dumps({"role": "assistant", "content": [one for _, one in said]}),
+            orjson.dumps({"role": "user", "content": [_tool_result(result) for result in results]}),
+        )
+        self.body = extended(self.body, "messages", written)
+        self._choose(last=last)
+        self._name_container()
+        seen = [one for block, one in said if not block.hidden]
+        if self._answer is not None:
+            self._said += seen
+        self._turns.append(Turn(said=tuple(map(mark_of, seen)), written=written))
+        self._usages.append(message.usage)
+        self._begin()
+
+    def _choose(self, *, last: bool) -> None:
+        if last:
+            self.body = set_member(self.body, "tool_choice", b'{"type":"none"}')
+            return
+        span = find_member(self.body, "tool_choice")
+        asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
+        kept = {key: value for key, value in as_object(asked).items() if key == "disable_parallel_tool_use"}
+        if (choice := forced(asked, {"type": "auto", **kept})) is not None:
+            self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
+
+    def _name_container(self) -> None:
+        """The container of a round's code must be named in the next: its files are there."""
+        self._container = self.message.container or self._container
+        if (name := as_object(self._container).get("id")) is None:
+            return
+        span = find_member(self.body, "container")
+        asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
+        named = {**asked, "id": name} if isinstance(asked, dict) else name
+        self.body = set_member(self.body, "container", orjson.dumps(named))
+
+    # The end
+
+    def end(self) -> bytes:
+        usage = total([*self._usages, self.message.usage])
+        if self._answer is not None:
+            return self._blocking_end(self._answer, usage)
+        reason = self._visible_stop_reason()
+        if not self.message.complete or (not self._usages and reason == self.message.stop_reason):
+            return bytes(self._tail)
+        delta = {**self.message.delta, "type": "message_delta", "usage": usage}
+        delta["delta"] = {**member(delta, "delta"), "stop_reason": reason}
+        if self._container and not delta["delta"].get("container"):
+            delta["delta"]["container"] = self._container
+        stop = sse.event(b'{"type":"message_stop"}', "message_stop")
+        return sse.event(orjson.dumps(delta), "message_delta") + stop
+
+    def _blocking_end(self, answer: bytes, usage: dict[str, Any]) -> bytes:
+        content = load(answer).get("content")
+        if self.untouched or not isinstance(content, list):
+            return answer
+        pairs = zip(objects(content), self.message.blocks, strict=False)
+        visible = [*self._said, *(one for one, block in pairs if not block.hidden)]
+        body = set_member(answer, "content", orjson.dumps(visible))
+        body = set_member(body, "stop_reason", orjson.dumps(self._visible_stop_reason()))
+        if self._container and not self.message.container:
+            body = set_member(body, "container", orjson.dumps(self._container))
+        return set_member(body, "usage", orjson.dumps(usage)) if usage else body
+
+    def _visible_stop_reason(self) -> object:
+        """`tool_use` only where the client sees a tool use."""
+        reason = self.message.stop_reason
+        return "end_turn" if reason == "tool_use" and not self.client_calls() else reason
+
+    @property
+    def alias(self) -> tuple[str, str] | None:
+        return None
+
+    def ping(self) -> bytes:
+        return PING
+
+    def error_events(self, error: GatewayError) -> bytes:
+        return self._flushed() + error_events(error, self._decoder)
+
+    def _flushed(self) -> bytes:
+        """What was held back of a message that the client gets as it came, once it ends in an error."""
+        tail, self._tail = self._tail, Tail()
+        return bytes(tail) if self.untouched else b""
+
+
+def _tool_result(result: Result) -> dict[str, Any]:
+    # An error may hold nothing but text, and no text may be blank.
+    content = [
+        {"type": "image", "source": {"type": "base64", "media_type": part.mime_type, "data": part.image}}
+        if part.image
+        else {"type": "text", "text": part.text}
+        for part in result.parts
+        if part.image or part.text.strip()
+    ]
+    if result.is_error or not content:
+        content = [{"type": "text", "text": result.text}]
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call.id, "content": content}
+    if result.is_error:
+        block["is_error"] = True
+    return block

@@ -1,0 +1,73 @@
+"""Items of Responses: which are calls, how they are known again, how they go back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ..lenient import objects, text
+from ..rounds import Result, ToolCall
+
+REASONING = "reasoning"
+
+
+def is_call(item: Mapping[str, Any]) -> bool:
+    """Whether somebody other than the provider has to answer it."""
+    return bool(item.get("call_id")) and text(item.get("type")).endswith("_call")
+
+
+def digest(written: str) -> str:
+    return hashlib.blake2b(written.encode(errors="replace"), digest_size=16).hexdigest()
+
+
+def mark_of(item: Mapping[str, Any]) -> str:
+    """By what an item is known again in a later request. Clients leave out ids, and write messages in their own way."""
+    match item.get("type", "message"):
+        case "message":
+            content = item.get("content")
+            said = content if isinstance(content, str) else "".join(text(one.get("text")) for one in objects(content))
+            return f"message {said}"
+        case "reasoning":
+            content = text(item.get("encrypted_content"))
+            return f"{REASONING} {text(item.get('id'))} {digest(content) if content else ''}"
+        case kind:
+            return f"{kind} {item.get('call_id') or item.get('id') or ''}"
+
+
+def is_same(kept: str, mark: str) -> bool:
+    """Whether two marks are of one item. Clients leave out a reasoning's id, or what is encrypted of it."""
+    if kept == mark:
+        return True
+    if not (kept.startswith(f"{REASONING} ") and mark.startswith(f"{REASONING} ")):
+        return False
+    pairs = zip(kept.split(" ")[1:], mark.split(" ")[1:], strict=False)
+    return any(ours and ours == theirs for ours, theirs in pairs)
+
+
+def reasoning_keys(item: Mapping[str, Any], before: str) -> list[str]:
+    """Under what is held which hidden calls a reasoning item led to. `before` is the mark of the last item that was
+    not the model's: some providers count their ids anew in each conversation.
+    """
+    place = digest(before)
+    names = [text(item.get("id")), digest(said) if (said := text(item.get("encrypted_content"))) else ""]
+    return [f"{REASONING} {name} {place}" for name in names if name]
+
+
+def arguments_are_object(written: object) -> bool:
+    if isinstance(written, dict):
+        return True
+    return ToolCall(id="", name="", arguments=text(written) or "?").parsed() is not None
+
+
+def call_output(result: Result) -> dict[str, Any]:
+    output: Any = result.text
+    if any(part.image for part in result.parts):
+        output = [
+            {"type": "input_image", "image_url": f"data:{part.mime_type};base64,{part.image}"}
+            if part.image
+            else {"type": "input_text", "text": part.text}
+            for part in result.parts
+            if part.image or part.text
+        ]
+    return {"type": "function_call_output", "call_id": result.call.id, "output": output}

@@ -1,0 +1,149 @@
+"""A response of OpenAI's Responses API, put together from a stream or read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
+from ..lenient import arguments_of, error_text, member, objects, text
+from ..text import Budget
+from ..usage import responses_usage
+
+BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
+ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+
+class ResponseMessage:
+    """`whole` keeps its items, for a response that may have to go back to the provider."""
+
+    __slots__ = (
+        "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id", "items",
+        "usage",
+    )  # fmt: skip
+
+    def __init__(self, budget: Budget, *, whole: bool = False) -> None:
+        self.budget = budget
+        self._whole = whole
+        self.id = ""
+        self.complete = False
+        self.error: str | None = None
+        self.usage: dict[str, Any] = {}
+        self.begun: dict[str, Any] = {}
+        """The few members of the response's beginning that its end repeats."""
+        self.items: dict[int, dict[str, Any]] = {}
+        self.final: dict[str, Any] = {}
+        self._stored = True
+        self._tools: list[ToolUsage] = []
+        self._thoughts: list[Thought] = []
+
+    @property
+    def stream_complete(self) -> bool:
+        return self.complete
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("type")
+        if kind == "response.output_item.done":
+            item = member(event, "item")
+            self._record((item,))
+            index = event.get("output_index")
+            if self._whole and isinstance(index, int) and self.budget.take(_size(item), 1):
+                self.items[index] = item
+        elif kind == "error":
+            # The event's own type says nothing; its code does.
+            self.error = self.error or error_text(member(event, "error") or {**event, "type": None})
+        elif isinstance(kind, str) and kind.startswith("response.") and "response" in event:
+            response = member(event, "response")
+            self._begin(response)
+            self.usage = member(response, "usage") or self.usage
+            if kind in ENDS:
+                self._end(response)
+
+    def done(self) -> None:
+        """Some compatible servers say `[DONE]`; the response has ended before."""
+
+    def _begin(self, response: Mapping[str, Any]) -> None:
+        self.id = text(response.get("id")) or self.id
+        self._stored = self._stored and response.get("store") is not False
+        if not self.begun:
+            self.begun = {key: response[key] for key in ("id", "created_at", "model") if key in response}
+
+    def _end(self, response: dict[str, Any]) -> None:
+        self.complete = True
+        if output := objects(response.get("output")):
+            self._tools, self._thoughts = [], []
+            self._record(output)
+        if self._whole:
+            self.final = response
+        if response.get("status") == "failed" or response.get("error"):
+            self.error = self.error or error_text(response.get("error") or "the response failed")
+
+    def read(self, answer: Mapping[str, Any]) -> None:
+        self._begin(answer)
+        self.usage = member(answer, "usage")
+        if "output" in answer:
+            self._end(dict(answer))
+        elif answer.get("error"):
+            self.error = error_text(answer["error"])
+
+    def output(self) -> list[dict[str, Any]]:
+        """The items; the end repeats them, and where it does not, they were seen one by one."""
+        return objects(self.final.get("output")) or [self.items[index] for index in sorted(self.items)]
+
+    def _record(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Keep what is recorded of these items, and nothing else of them."""
+        for item in items:
+            kind = text(item.get("type"))
+            if kind.endswith("_call") and item.get("call_id"):
+                self._tools.append(self._tool_usage(kind, item))
+            elif kind == "reasoning":
+                for part in objects(item.get("summary")):
+                    self._think("reasoning_summary", text(part.get("text")))
+            elif kind == "message" and item.get("phase") == "commentary":
+                self._think("commentary", "".join(text(part.get("text")) for part in objects(item.get("content"))))
+
+    def _think(self, source: str, said: str) -> None:
+        most = min(self.budget.recorded, self.budget.left)
+        if said and self.budget.take(min(len(said), most), 1):
+            self._thoughts.append(Thought(source=source, text=said[:most], truncated=len(said) > most))
+
+    def _tool_usage(self, kind: str, item: Mapping[str, Any]) -> ToolUsage:
+        """A call that the client is to run. OpenAI's own shell and computer tools have no name but their type."""
+        if kind == "function_call":
+            raw = item.get("arguments") or ""
+        elif kind == "custom_tool_call":
+            raw = item.get("input")
+        else:
+            raw = next((item[key] for key in ("action", "operation", "actions", "arguments") if key in item), None)
+        arguments, truncated = arguments_of(raw, self.budget.recorded, parsed=kind == "function_call")
+        return ToolUsage(
+            message_id=self.id,
+            call_id=text(item.get("call_id")),
+            tool=text(item.get("name")) or kind.removesuffix("_call"),
+            arguments=arguments,
+            truncated=truncated,
+        )
+
+    def facts(self) -> Facts:
+        facts = Facts(tool_usages=list(self._tools), thoughts=list(self._thoughts))
+        if self.usage:
+            facts.token_usages.append(responses_usage(self.id, self.usage, partial=not self.complete))
+        if self.id and self._stored:
+            facts.objects.append(ProviderObject(kind="response", id=self.id))
+        return facts
+
+
+def _size(item: Mapping[str, Any]) -> int:
+    """Characters, more or less: of the strings that an item holds."""
+    size, left = 0, [item]
+    while left:
+        one = left.pop()
+        for value in one.values():
+            if isinstance(value, str):
+                size += len(value)
+            elif isinstance(value, dict):
+                left.append(value)
+            elif isinstance(value, list):
+                size += 8 * len(value)
+                left += [inner for inner in value if isinstance(inner, dict)]
+    return size

@@ -1,0 +1,366 @@
+"""OpenAI Responses with injected tools: several upstream responses become the one that the client sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from ... import sse
+from ...errors import GatewayError
+from ..decoder import Decoder
+from ..lenient import load, member, objects, text
+from ..rounds import (
+    Held,
+    HiddenCall,
+    Memory,
+    Result,
+    Tail,
+    Tool,
+    ToolCall,
+    Turn,
+    extended,
+    forced,
+    offered,
+    parameters,
+    too_large,
+    with_tools,
+)
+from ..splice import find_member, list_member, set_member
+from ..text import Budget
+from ..usage import total
+from .items import REASONING, arguments_are_object, call_output, is_call, mark_of, reasoning_keys
+from .message import BEGINNINGS, ENDS, ResponseMessage
+from .restoring import restored
+from .streams import NUMBERED, error_events, numbered_error_events
+
+PING = b": ping\n\n"
+_KNOWN_BY_REASONING = ("function_call", "message")
+"""Items that go without an id as well; hosted calls must have one."""
+_TELLING = (b'"response"', b"response.output_item.", b'"error"')
+
+
+def definitions(tools: Iterable[Tool]) -> bytes:
+    """The tools as this format lists them, without the brackets."""
+    return b",".join(
+        orjson.dumps(
+            {
+                "type": "function",
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": parameters(tool),
+                "strict": False,
+            }
+        )
+        for tool in tools
+    )
+
+
+def woven(
+    body: bytes,
+    names: frozenset[str],
+    tools: bytes,
+    memory: Memory,
+    max_text: int,
+    *,
+    usage_asked: bool,  # noqa: ARG001 - every format's signature
+) -> ResponsesWeaver:
+    names, tools = offered(body, names, tools)
+    return ResponsesWeaver(body, with_tools(restored(body, memory), tools), names, max_text)
+
+
+def _tells(events: bytes) -> bool:
+    """What has to be read as long as nothing is hidden: deltas pass as they are."""
+    return any(mark in events for mark in _TELLING)
+
+
+class ResponsesWeaver:
+    def __init__(self, asked: bytes, body: bytes, names: frozenset[str], max_text: int) -> None:
+        self.body = body
+        self.names = names
+        self._previous = text(_value(asked, "previous_response_id"))
+        self._tool_choice: Any = _value(asked, "tool_choice") or "auto"
+        own_tools = _value(asked, "tools")
+        self._own_tools: list[Any] = own_tools if isinstance(own_tools, list) else []
+        self._stored = _value(asked, "store") is not False
+        self._in_conversation = bool(_value(asked, "conversation"))
+        given = list_member(asked, "input")
+        self._asked_mark = mark_of(load(given[-1]) if given else {"content": _value(asked, "input")})
+        self._budget = Budget.of_rounds(max_text)
+        self._usages: list[dict[str, Any]] = []
+        self._turns: list[Turn] = []
+        self._reasoning: list[str] = []
+        self._sequence: int | None = None
+        self._next_index = 0
+        self._first: dict[str, Any] = {}
+        self._seen: list[dict[str, Any]] = []
+        self._answer: bytes | None = None
+        self._chosen = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.message = ResponseMessage(self._budget, whole=True)
+        self._decoder = Decoder(self.message, _tells, every=bool(self._usages), numbered=NUMBERED)
+        self._indexes: dict[int, int | None] = {}
+        self._hides = False
+        self._end_raw = b""
+        self._tail = Tail()
+
+    @property
+    def untouched(self) -> bool:
+        return False  # what it repeats of the request is the client's
+
+    @property
+    def _own_numbers(self) -> bool:
+        """Whether the client gets every item as it came."""
+        return not self._usages and not self._hides
+
+    # Streamed
+
+    def stream(self, block: bytes) -> bytes:
+        if not self._end_raw and self._decoder.passes(block):
+            return block
+        return b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
+
+    def _event(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
+        kind = event.get("type")
+        if not isinstance(kind, str):
+            if self._end_raw:
+                self._tail.add(raw)
+                return b""
+            return raw
+        if kind in ENDS:
+            self._end_raw = raw
+            return b""
+        if kind in BEGINNINGS:
+            if self._usages:
+                return b""
+            response = member(event, "response")
+            self._first = self._first or self.message.begun
+            return self._numbered(raw, event, response=self._echoed(response))
+        index = event.get("output_index")
+        if not isinstance(index, int):
+            return self._numbered(raw, event)
+        if index not in self._indexes:
+            self._place(index, event)
+        new = self._indexes[index]
+        return b"" if new is None else self._numbered(raw, event, output_index=new)
+
+    def _place(self, index: int, event: Mapping[str, Any]) -> None:
+        if self._injected(member(event, "item")):
+            self._indexes[index] = None
+            self._hides = self._decoder.every = True
+            number = event.get("sequence_number")
+            if self._sequence is None and isinstance(number, int):
+                self._sequence = number - 1
+            return
+        # Until something is hidden the client sees the provider's own numbers.
+        place = index if self._own_numbers else self._next_index
+        self._indexes[index], self._next_index = place, place + 1
+
+    def _numbered(self, raw: bytes, event: Mapping[str, Any], **changes: Any) -> bytes:
+        """The event with what is to be another in it, and the sequence number that comes next for the client."""
+        if self._sequence is not None and isinstance(event.get("sequence_number"), int):
+            self._sequence += 1
+            changes["sequence_number"] = self._sequence
+        changes = {key: value for key, value in changes.items() if value not in (event.get(key), {})}
+        if not changes:
+            return raw
+        data = sse.data_of(raw)
+        for key, value in changes.items():
+            if key == "response" and isinstance(event.get(key), dict):
+                value = orjson.Fragment(_changed(data, key, event[key], value))
+            data = set_member(data, key, orjson.dumps(value))
+        return sse.event(data.replace(b"\n", b" "), text(event.get("type")))
+
+    def _echoed(self, response: dict[str, Any]) -> dict[str, Any]:
+        """A response object as it repeats what the client asked for, and nothing of what was made of that."""
+        echoed = dict(response)
+        if isinstance(response.get("tools"), list):
+            # As the provider spells them out, if these are they.
+            tools = [tool for tool in objects(response["tools"]) if text(tool.get("name")) not in self.names]
+            echoed["tools"] = tools if len(tools) == len(self._own_tools) else self._own_tools
+        if self._previous and response.get("previous_response_id"):
+            echoed["previous_response_id"] = self._previous
+        if self._chosen and "tool_choice" in response:
+            echoed["tool_choice"] = self._tool_choice
+        return echoed
+
+    # Blocking
+
+    def blocking(self, body: bytes) -> bool:
+        self._answer = body
+        answer = self._decoder.read(body)
+        self._hides = any(self._injected(item) for item in self.message.output())
+        return answer is not None
+
+    # Round
+
+    def _injected(self, item: Mapping[str, Any]) -> bool:
+        return item.get("type") == "function_call" and text(item.get("name")) in self.names
+
+    def _visible_output(self) -> list[dict[str, Any]]:
+        return [item for item in self.message.output() if not self._injected(item)]
+
+    def calls(self) -> list[ToolCall]:
+        if self.message.final.get("status") != "completed":
+            return []
+        hidden = [
+            ToolCall(id=text(item.get("call_id")), name=text(item.get("name")), arguments=_arguments(item))
+            for item in self.message.output()
+            if self._injected(item)
+        ]
+        if hidden and self._budget.exceeded:
+            raise too_large()
+        return hidden
+
+    def client_calls(self) -> list[str]:
+        """What the provider ran itself has its output beside it."""
+        output = self.message.output()
+        answered = {text(item.get("call_id")) for item in output if text(item.get("type")).endswith("_output")}
+        return [
+            text(item.get("call_id"))
+            for item in output
+            if is_call(item) and not self._injected(item) and text(item.get("call_id")) not in answered
+        ]
+
+    def _hidden(self, results: Sequence[Result]) -> tuple[HiddenCall, ...]:
+        given = {result.call.id: orjson.dumps(call_output(result)) for result in results}
+        hidden: list[HiddenCall] = []
+        place = 0
+        for item in self.message.output():
+            if not self._injected(item):
+                place += 1
+            elif (output := given.get(text(item.get("call_id")))) is not None:
+                call = orjson.dumps(_sent_back(item))
+                hidden.append(HiddenCall(id=text(item.get("call_id")), call=call, output=output, place=place))
+        return tuple(hidden)
+
+    def held(self, results: Sequence[Result]) -> Held:
+        ending: list[str] = []
+        for item in self._visible_output():
+            if is_call(item):
+                break
+            ending.append(mark_of(item))
+        return Held(
+            earlier=tuple(self._turns),
+            ending=tuple(ending),
+            hidden=self._hidden(results),
+            order=tuple(self.client_calls()),
+        )
+
+    def held_under(self) -> list[str]:
+        """The client's calls; and the reasoning that led to hidden ones, which OpenAI does not take back alone."""
+        return [*self.client_calls(), *self._reasoning]
+
+    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+        outputs = [orjson.dumps(call_output(result)) for result in results]
+        if self._in_conversation:
+            # The provider has added this round's items to the conversation by itself.
+            self.body = set_member(self.body, "input", b"[" + b",".join(outputs) + b"]")
+        else:
+            self.body = extended(_listed(self.body), "input", [*self._written(), *outputs])
+        if (choice := "none" if last else forced(_value(self.body, "tool_choice"), "auto")) is not None:
+            self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
+            self._chosen = True
+        seen = self._visible_output()
+        self._seen += seen
+        self._turns.append(Turn(said=tuple(map(mark_of, seen)), hidden=self._hidden(results)))
+        for item in seen:
+            if item.get("type") == REASONING:
+                self._reasoning += reasoning_keys(item, self._asked_mark)
+        self._usages.append(self.message.usage)
+        self._begin()
+
+    def _written(self) -> list[bytes]:
+        """The items of the round as input. What is not stored upstream can be named only by its encrypted content;
+        what it led to goes back without the id by which the provider would miss it.
+        """
+        stored = self._stored and self.message.final.get("store") is not False
+        written: list[bytes] = []
+        alone = False
+        for item in self.message.output():
+            if item.get("type") == REASONING:
+                alone = not (stored or item.get("encrypted_content"))
+                if alone:
+                    continue
+            sent = _sent_back(item)
+            if alone and sent.get("type") in _KNOWN_BY_REASONING:
+                sent = {key: value for key, value in sent.items() if key != "id"}
+            written.append(orjson.dumps(sent))
+        return written
+
+    # The end
+
+    def end(self) -> bytes:
+        final = self.message.final
+        if self._answer is not None and not isinstance(final.get("output"), list):
+            return self._answer
+        response = self._echoed(final)
+        if not self._own_numbers:
+            response["output"] = [*self._seen, *self._visible_output()]
+        if self._usages:
+            usage = total([*self._usages, self.message.usage])
+            response |= {"usage": usage} if usage else {}
+        if self._answer is not None:
+            return _changed(self._answer, None, final, response)
+        if not self._end_raw:
+            return b""
+        if self._usages:
+            # A stream has told them at its beginning.
+            response |= {key: self._first[key] for key in ("id", "created_at") if key in self._first}
+        event = load(sse.data_of(self._end_raw))
+        return self._numbered(self._end_raw, event, response=response) + bytes(self._tail)
+
+    @property
+    def alias(self) -> tuple[str, str] | None:
+        """The id that the client has seen, and the one that stands for the whole upstream, where they differ.
+
+        A stream names its id before it is known whether there will be another round.
+        """
+        seen, last = text(self._first.get("id")), text(self.message.final.get("id"))
+        return (seen, last) if seen and last and seen != last else None
+
+    def ping(self) -> bytes:
+        return PING
+
+    def error_events(self, error: GatewayError) -> bytes:
+        if self._sequence is None:
+            return error_events(error, self._decoder)
+        return numbered_error_events(error, self._sequence + 1, self._first)
+
+
+def _value(body: bytes, name: str) -> Any:
+    span = find_member(body, name)
+    return orjson.loads(body[span[0] : span[1]]) if span else None
+
+
+def _changed(text_: bytes, name: str | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
+    """An object's text, or that of the object in this member, with those members set that have become others."""
+    span = find_member(text_, name) if name else None
+    body = text_[span[0] : span[1]] if span else text_
+    for key, value in new.items():
+        if key not in old or old[key] != value:
+            body = set_member(body, key, orjson.dumps(value))
+    return body
+
+
+def _arguments(item: Mapping[str, Any]) -> str:
+    given = item.get("arguments")
+    return given if isinstance(given, str) else orjson.dumps(given or {}).decode()
+
+
+def _sent_back(item: dict[str, Any]) -> dict[str, Any]:
+    """Providers refuse a history whose arguments are not JSON; the result tells the model what it wrote."""
+    if item.get("type") != "function_call" or arguments_are_object(item.get("arguments")):
+        return item
+    return {**item, "arguments": "{}"}
+
+
+def _listed(body: bytes) -> bytes:
+    """The request with its input as a list, which a bare string is short for."""
+    given = _value(body, "input")
+    if isinstance(given, str):
+        return set_member(body, "input", orjson.dumps([{"type": "message", "role": "user", "content": given}]))
+    return body

@@ -1,0 +1,78 @@
+"""Text that is put together from the pieces of a stream, in time and memory that are bounded."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+WHOLE = 32 * 2**20
+"""Characters that are kept of an interception's messages where they may have to go back to the provider."""
+TEXTS = 4
+"""How many texts of the largest size are recorded of one message."""
+ITEMS = 4096
+"""Calls, blocks and parts of one message that are told apart."""
+
+
+class Budget:
+    """What may still be kept of a message, or of all messages of an interception."""
+
+    __slots__ = ("each", "exceeded", "items", "left", "recorded")
+
+    def __init__(self, each: int, total: int, recorded: int) -> None:
+        self.each = each
+        self.left = total
+        self.recorded = recorded
+        """Characters of each text that go into the record."""
+        self.items = ITEMS
+        self.exceeded = False
+        """Whether something has been left out."""
+
+    @classmethod
+    def of_record(cls, max_text: int) -> Budget:
+        """For what is only recorded: `max_text` characters of each text."""
+        return cls(max_text, TEXTS * max_text, max_text)
+
+    @classmethod
+    def of_rounds(cls, max_text: int) -> Budget:
+        """For what may go back to the provider, which must be whole."""
+        return cls(WHOLE, WHOLE, max_text)
+
+    def take(self, size: int, items: int = 0) -> bool:
+        """Whether so many characters, and items, can be kept; they are, then."""
+        if size > self.left or items > self.items:
+            self.exceeded = True
+            return False
+        self.left -= size
+        self.items -= items
+        return True
+
+
+class Text:
+    """A text of which pieces come, cut where the budget ends."""
+
+    __slots__ = ("_budget", "_buffer", "_room", "truncated")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._buffer: StringIO | None = None
+        self._room = budget.each
+        self.truncated = False
+
+    def add(self, piece: str) -> None:
+        if not piece or self.truncated:
+            return
+        budget = self._budget
+        size, room = len(piece), min(self._room, budget.left)
+        if size > room:
+            self.truncated = budget.exceeded = True
+            piece, size = piece[:room], room
+        self._room -= size
+        budget.left -= size
+        if self._buffer is None:
+            self._buffer = StringIO(newline="")
+        self._buffer.write(piece)
+
+    def __bool__(self) -> bool:
+        return self._buffer is not None
+
+    def __str__(self) -> str:
+        return "" if self._buffer is None else self._buffer.getvalue()
