@@ -16,7 +16,7 @@ from tests.waiting import until
 
 from ..gateway.client import connected
 from ..mcp.servers import PIXEL, ToolServer
-from ..rounds.driving import CHAT, KINDS, MESSAGES, RESPONSES, Kind, own_call, read
+from ..rounds.driving import CHAT, KINDS, MESSAGES, RESPONSES, Kind, events_of, own_call, read
 from .house import house, tool
 
 pytestmark = pytest.mark.anyio
@@ -213,10 +213,9 @@ async def test_the_error_event_says_what_kind_of_error_it_was(
     refused = Reply(status=status, error="too much")
     async with house([Reply(text="So", tool_calls=[tool("echo", "c1")]), refused], {"box": server.url}) as home:
         answer = await home.request(kind, streamed=True)
-        last = json.loads(answer.body.rstrip().rpartition(b"data: ")[2])
-        assert "too much" in (last["message"] if kind is RESPONSES else last["error"]["message"])
-        if kind is not RESPONSES:
-            assert last["error"]["type"] == (anthropics if kind is MESSAGES else openais)
+        error = next(one["error"] for one in events_of(answer.body) if one.get("error"))
+        assert "too much" in error["message"]
+        assert error["type"] == (anthropics if kind is MESSAGES else openais)
 
 
 async def test_a_crash_between_rounds_keeps_what_was_seen(kind: Kind, streamed: bool, server: ToolServer) -> None:

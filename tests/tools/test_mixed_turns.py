@@ -47,7 +47,7 @@ async def test_chat(streamed: bool, server: ToolServer) -> None:
             calls = choice.message.tool_calls or []
             assert choice.finish_reason == ("tool_calls" if calls else "stop")
             messages += [{"role": "tool", "tool_call_id": one.id, "content": "mine"} for one in calls]
-        words = ["user hi", "assistant One.", "call c1", "result c1", "assistant Two.", "call own", "call c2"]
+        words = ["user hi", "assistant One.", "call c1", "result c1", "assistant Two.", "call c2", "call own"]
         words += ["result c2", "result own"]
         assert outline(CHAT, home.upstream[2]) == words
         assert outline(CHAT, home.upstream[3]) == [*words, "assistant Three.", "call own3", "result own3"]
@@ -77,7 +77,7 @@ async def test_messages(streamed: bool, server: ToolServer) -> None:
             results = [{"type": "tool_result", "tool_use_id": one.id, "content": "mine"} for one in uses]
             messages.append({"role": "user", "content": results or "thanks"})
         words = ["user hi", "thinking", "assistant One.", "call c1", "result c1", "thinking", "assistant Two."]
-        words += ["call own", "call c2", "result c2", "result own"]
+        words += ["call c2", "call own", "result c2", "result own"]
         assert outline(MESSAGES, home.upstream[2]) == words
         assert outline(MESSAGES, home.upstream[3]) == [*words, "assistant Three.", "call own3", "result own3"]
         rounds = [one["messages"] for one in home.upstream]
@@ -106,7 +106,7 @@ async def test_responses(streamed: bool, server: ToolServer) -> None:
             calls = [item for item in response.output if item.type == "function_call"]
             items += [{"type": "function_call_output", "call_id": one.call_id, "output": "mine"} for one in calls]
         words = ["user hi", "reasoning", "assistant One.", "call c1", "result c1", "reasoning", "assistant Two."]
-        words += ["call own", "call c2", "result c2", "result own"]
+        words += ["call c2", "call own", "result c2", "result own"]
         assert outline(RESPONSES, home.upstream[2]) == words
         assert outline(RESPONSES, home.upstream[3]) == [*words, "assistant Three.", "call own3", "result own3"]
         await turn(home, BOB)
@@ -154,4 +154,4 @@ async def test_a_request_that_takes_no_tools_gets_its_history_back_too(server: T
         messages.append({"role": "tool", "tool_call_id": "own", "content": "mine"})
         await sdk.chat.completions.create(model="m", messages=messages, n=2)
         assert "tools" not in home.upstream[1]
-        assert outline(CHAT, home.upstream[1]) == ["user hi", "call own", "call c1", "result c1", "result own"]
+        assert outline(CHAT, home.upstream[1]) == ["user hi", "call c1", "call own", "result c1", "result own"]

@@ -42,13 +42,24 @@ def restored(body: bytes, memory: Memory) -> bytes:
         if following.get("role") != "user" or not isinstance(answers, list):
             continue
         turns, last = _unwoven([block for block in objects(blocks) if not is_blank(block)], kept)
-        now = {**message, "content": [*last, *(orjson.Fragment(one.call) for one in kept.hidden)]}
+        now = {**message, "content": _with_hidden(last, kept)}
         woven[index] = b",".join([*turns, orjson.dumps(now)])
         if kept.hidden:
             results = [orjson.Fragment(one.output) for one in kept.hidden]
             woven[index + 1] = orjson.dumps({**following, "content": [*results, *answers]})
         done.append(kept)
     return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
+
+
+def _with_hidden(blocks: list[dict[str, Any]], kept: Held) -> list[object]:
+    """The blocks of the last round with the calls that the client has not seen: each where the model wrote it, or
+    behind them all where the blocks are not what the client was given.
+    """
+    exact = tuple(map(mark_of, blocks)) == kept.ending
+    whole: list[object] = list(blocks)
+    for number, one in enumerate(kept.hidden):
+        whole.insert(one.place + number if exact else len(whole), orjson.Fragment(one.call))
+    return whole
 
 
 def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[bytes], list[dict[str, Any]]]:

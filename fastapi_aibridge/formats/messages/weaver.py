@@ -158,12 +158,16 @@ class MessagesWeaver:
         return [block.id for block in self.message.blocks if block.kind == "tool_use" and not block.hidden]
 
     def held(self, results: Sequence[Result]) -> Held:
-        written = {block.id: block.written() for block in self.message.blocks if block.hidden}
-        hidden = [
-            HiddenCall(id=one.call.id, call=orjson.dumps(written[one.call.id]), output=orjson.dumps(_tool_result(one)))
-            for one in results
-        ]
-        return Held(earlier=tuple(self._turns), hidden=tuple(hidden))
+        given = {one.call.id: orjson.dumps(_tool_result(one)) for one in results}
+        seen: list[str] = []
+        hidden: list[HiddenCall] = []
+        for block in self.message.blocks:
+            if not block.hidden:
+                seen += [] if block.is_blank else [mark_of(block.written())]
+            elif (output := given.get(block.id)) is not None:
+                call = orjson.dumps(block.written())
+                hidden.append(HiddenCall(id=block.id, call=call, output=output, place=len(seen)))
+        return Held(earlier=tuple(self._turns), hidden=tuple(hidden), ending=tuple(seen))
 
     def held_under(self) -> list[str]:
         return self.client_calls()
