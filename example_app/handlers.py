@@ -8,6 +8,7 @@ from typing import Annotated
 import openai
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from openai.types.responses import ResponseStreamEvent
 from pydantic import BaseModel
 
 from fastapi_aibridge import RequestBridge, get_bridge
@@ -61,12 +62,24 @@ async def summarise(document: Text, bridge: Bridge) -> Summary:
 
 
 @router.post("/stories", response_class=TextStream)
-async def tell(idea: Text, bridge: Bridge) -> AsyncIterator[str]:
-    """Token by token to the app's own caller. When they leave, the provider hears of it."""
-    async with bridge.openai().responses.stream(model=MODEL, input=f"Tell a story: {idea.text}") as stream:
+async def tell(idea: Text, bridge: Bridge) -> TextStream:
+    """Token by token to the app's own caller. When they leave, the provider hears of it.
+
+    The model is called before the response begins, so that a refusal is no 200.
+    """
+    return TextStream(words(await bridge.openai().responses.create(model=MODEL, input=idea.text, stream=True)))
+
+
+async def words(stream: openai.AsyncStream[ResponseStreamEvent]) -> AsyncIterator[str]:
+    """The text as it comes. Raises where the answer breaks off: the response is cut then, and the caller sees that."""
+    complete = False
+    async with stream:
         async for event in stream:
             if event.type == "response.output_text.delta":
                 yield event.delta
+            complete = complete or event.type in ("response.completed", "response.incomplete")
+    if not complete:
+        raise RuntimeError("the model's answer broke off")
 
 
 async def model_failed(_: Request, error: openai.APIStatusError) -> JSONResponse:

@@ -35,7 +35,7 @@ def override_bridge(
     Nobody authenticates, nothing of the app's own settings is read, and its lifespan need not run; its gateway routes
     are not touched. `names` are the providers' names and their types.
     """
-    recorder = recorder or MemoryRecorder()
+    recorder = MemoryRecorder() if recorder is None else recorder
     with provider.serve_in_thread() as base_url:
         aibridge = _scripted(base_url, recorder, names)
 
@@ -70,7 +70,7 @@ def override_providers(
             "the app runs already; override its providers before it starts: "
             "'with override_providers(aibridge, provider), TestClient(app)'"
         )
-    recorder = recorder or MemoryRecorder()
+    recorder = MemoryRecorder() if recorder is None else recorder
     with provider.serve_in_thread() as base_url:
 
         def redirected(settings: Settings) -> Settings:
@@ -91,7 +91,7 @@ async def scripted_bridge(
 ) -> AsyncIterator[RequestBridge]:
     """A bridge to `provider`, for code that takes one."""
     async with provider.serve() as base_url:
-        aibridge = _scripted(base_url, recorder or MemoryRecorder(), names)
+        aibridge = _scripted(base_url, MemoryRecorder() if recorder is None else recorder, names)
         async with aibridge.bridge(principal) as bridge:
             yield bridge
 

@@ -21,6 +21,8 @@ from fastapi_aibridge.testing import Reply, ScriptedProvider
 
 from .process import App, running
 
+ALICE = {"authorization": "Bearer demo-alice"}
+
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
@@ -94,6 +96,33 @@ def test_claude_code_finds_the_gateway(app: App) -> None:
             model="claude-sonnet-5", max_tokens=99, messages=[{"role": "user", "content": "think: so\nHello"}]
         )
     assert [block.type for block in message.content] == ["thinking", "text"]
+
+
+def test_a_story_is_streamed(app: App) -> None:
+    """Token by token, and whole."""
+    with httpx.stream("POST", f"{app.base}/stories", headers=ALICE, json={"text": "one two three"}) as answer:
+        pieces = list(answer.iter_text())
+    assert answer.status_code == 200
+    assert "".join(pieces) == "You said: one two three"
+    assert len(pieces) > 2
+
+
+@pytest.mark.parametrize("how", ["fail stream", "fail cut"])
+def test_a_story_that_breaks_off_is_no_success(app: App, how: str) -> None:
+    """The caller's client reports that the response is not whole."""
+    story = {"text": f"{how}\none two three"}
+    with httpx.stream("POST", f"{app.base}/stories", headers=ALICE, json=story) as answer:
+        assert answer.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+
+
+@pytest.mark.parametrize(("told", "status"), [("429", 429), ("500", 502), ("400", 502), ("503", 503)])
+@pytest.mark.parametrize("path", ["/stories", "/summaries"])
+def test_a_refusal_of_the_model_is_no_200(app: App, path: str, told: str, status: int) -> None:
+    """Neither streamed nor not."""
+    answer = httpx.post(f"{app.base}{path}", headers=ALICE, json={"text": f"fail {told}"}, timeout=30)
+    assert (answer.status_code, "detail" in answer.json()) == (status, True)
 
 
 @pytest.mark.parametrize("user", ["alice", "bob"])

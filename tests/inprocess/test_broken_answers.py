@@ -1,0 +1,122 @@
+"""Answers that break off, read as the page on handlers says: with both SDKs, their plain streams and their helpers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
+
+from fastapi_aibridge.testing import Reply
+
+from .doors import Doors
+from .test_anthropic_messages import HELLO, MODEL
+
+pytestmark = pytest.mark.anyio
+CHAT: Any = {"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}]}
+WHOLE = ("response.completed", "response.incomplete")
+
+
+class BrokeOff(Exception):
+    """What a handler raises."""
+
+
+async def responses_create(client: AsyncOpenAI) -> str:
+    text, whole = "", False
+    async for event in await client.responses.create(model="gpt-5", input="hi", stream=True):
+        text += event.delta if event.type == "response.output_text.delta" else ""
+        whole = whole or event.type in WHOLE
+    if not whole:
+        raise BrokeOff
+    return text
+
+
+async def responses_stream(client: AsyncOpenAI) -> str:
+    text, whole = "", False
+    async with client.responses.stream(model="gpt-5", input="hi") as stream:
+        async for event in stream:
+            text += event.delta if event.type == "response.output_text.delta" else ""
+            whole = whole or event.type in WHOLE
+    if not whole:
+        raise BrokeOff
+    return text
+
+
+async def chat_create(client: AsyncOpenAI) -> str:
+    text, whole = "", False
+    async for chunk in await client.chat.completions.create(**CHAT, stream=True):
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            whole = whole or choice.finish_reason is not None
+    if not whole:
+        raise BrokeOff
+    return text
+
+
+async def chat_stream(client: AsyncOpenAI) -> str:
+    text, whole = "", False
+    async with client.chat.completions.stream(**CHAT) as stream:
+        async for event in stream:
+            if event.type == "chunk":
+                for choice in event.chunk.choices:
+                    text += choice.delta.content or ""
+                    whole = whole or choice.finish_reason is not None
+    if not whole:
+        raise BrokeOff
+    return text
+
+
+async def messages_create(client: AsyncAnthropic) -> str:
+    text, whole = "", False
+    async for event in await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO, stream=True):
+        if event.type == "content_block_delta" and event.delta.type == "text_delta":
+            text += event.delta.text
+        whole = whole or event.type == "message_stop"
+    if not whole:
+        raise BrokeOff
+    return text
+
+
+async def messages_stream(client: AsyncAnthropic) -> str:
+    text, whole = "", False
+    async with client.messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
+        async for event in stream:
+            text += event.text if event.type == "text" else ""
+            whole = whole or event.type == "message_stop"
+    if not whole:
+        raise BrokeOff
+    return text
+
+
+FORMS = [responses_create, responses_stream, chat_create, chat_stream, messages_create, messages_stream]
+each = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+
+
+async def through(doors: Doors, reply: Reply, form: Any) -> object:
+    async def use(client: Any) -> object:
+        try:
+            return await form(client)
+        except Exception:  # noqa: BLE001 - which one it is differs by SDK; that there is one is what counts
+            return BrokeOff
+
+    ask = doors.anthropic if form.__name__.startswith("messages") else doors.openai
+    return await ask(reply, use)
+
+
+@each
+async def test_a_whole_answer_is_read(doors: Doors, form: Any) -> None:
+    """Its text, and no error."""
+    assert await through(doors, Reply("All of it."), form) == "All of it."
+
+
+@each
+@pytest.mark.parametrize(
+    "broken",
+    [Reply("Half an", error="overloaded"), Reply("Half an answer that goes on", hang_up=True)],
+    ids=["error event", "connection closed"],
+)
+async def test_half_an_answer_is_an_error(doors: Doors, form: Any, broken: Reply) -> None:
+    """In process and over HTTP, whether the provider says so or just goes away."""
+    assert await through(doors, broken, form) is BrokeOff
+    assert doors.records[0]["ending"]["status"] == "failed"
