@@ -50,7 +50,12 @@ class Limits:
         """Requests that run or wait."""
         return self._inside
 
-    async def enter(self, initiator: str) -> None:
+    @property
+    def waiting_room(self) -> WaitingRoom:
+        """For who waits for something before their request's work begins, and is counted as a request only then."""
+        return WaitingRoom(self)
+
+    async def enter(self, initiator: str, *, is_request: bool = True) -> None:
         """Call before the work, and `leave` after it unless this raised. Raises `GatewayError`, 429 or 503."""
         if self._inside >= self._max_concurrent:
             raise GatewayError(
@@ -61,7 +66,7 @@ class Limits:
         if caller is not None and caller.running + len(caller.waiting) >= self._with_waiting:
             await self._hold_back()
             raise _too_many(limit)
-        if self._requests is not None:
+        if self._requests is not None and is_request:
             self._count(initiator, self._requests, self._window)
         if caller is None:
             caller = self._callers[initiator] = _Caller()
@@ -115,6 +120,17 @@ class Limits:
                 f"the limit is {allowed} requests in {window:g} s",
                 headers={"retry-after": str(max(1, math.ceil(wait)))},
             )
+
+
+class WaitingRoom:
+    """The same limits of requests at once, without the limit of requests in a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.leave = limits.leave
+
+    async def enter(self, initiator: str) -> None:
+        await self._limits.enter(initiator, is_request=False)
 
 
 _HAIR = 1e-6

@@ -79,6 +79,13 @@ class Metrics:
             ("provider", "what"),
             registry=self.registry,
         )
+        self._builds = Histogram(
+            "aibridge_pool_build_duration_seconds",
+            "From the first request that needed a bridge until it was ready, or was not.",
+            ("outcome",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         # `labels()` costs more than `inc()`; the children are few.
         self._ended: dict[tuple[str, str, Status, str, bool], Counter] = {}
         self._durations: dict[tuple[str, str], Histogram] = {}
@@ -99,6 +106,10 @@ class Metrics:
         if duration is None:
             duration = self._durations[key[:2]] = self._duration.labels(*key[:2])
         duration.observe(seconds)
+
+    def built(self, seconds: float, outcome: str) -> None:
+        """A bridge of the pool: `outcome` is `ok`, `degraded`, `failed`, `timeout` or `shutdown`."""
+        self._builds.labels(outcome).observe(seconds)
 
     def tokens(self, provider: str, usage: TokenUsage) -> None:
         kinds = self._token_kinds.get(provider)

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.types import Message, Receive, Scope, Send
 
-from ..errors import SettingsError
+from ..errors import PoolShutdown, SettingsError
 from ..pool import PoolMetrics
 from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
@@ -40,8 +40,11 @@ class Administration(Protocol):
     @property
     def registry(self) -> CollectorRegistry: ...
 
-    async def reload(self) -> Reload:
-        """Read all settings again and swap the providers. Raises `SettingsError`."""
+    async def reload(self) -> object:
+        """Read all settings again and swap the providers. The value has the members of `answers.Reload`.
+
+        Raises `SettingsError`, and `PoolShutdown` where the app stops.
+        """
 
     def pool_metrics(self) -> PoolMetrics: ...
 
@@ -106,12 +109,14 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
 
     @route("POST", "/admin/reload", Need.CHANGE, Reload,
            {422: {"model": Invalid, "description": "The settings do not validate; nothing was changed."}})  # fmt: skip
-    async def reload() -> Reload:
+    async def reload() -> Any:
         """Read the settings' sources again and swap the providers; running requests are not touched."""
         try:
             return await administration.reload()
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
+        except PoolShutdown as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
 
     @route("GET", "/admin/metrics", Need.METRICS, None, {200: {"content": {CONTENT_TYPE_LATEST: {}}}})
     async def metrics() -> Response:

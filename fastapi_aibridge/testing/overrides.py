@@ -77,7 +77,7 @@ def override_providers(
             found = {name: one.type for name, one in settings.providers.items()}
             return settings.model_copy(update={"providers": _providers(base_url, names or found or BOTH)})
 
-        with aibridge.replaced(redirected, recorder):
+        with aibridge._host.replaced(redirected, recorder):  # noqa: SLF001 - of the same package
             yield recorder
 
 

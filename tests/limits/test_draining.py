@@ -72,12 +72,12 @@ async def test_signal_goes_on_to_the_server() -> None:
     before = signal.signal(signal.SIGTERM, server)
     try:
         async with running(OK) as app:
-            assert app.aibridge.unready() is None
+            assert app.aibridge._host.unready() is None
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert heard == [signal.SIGTERM]
-            assert app.aibridge.unready() == "shutting down"
+            assert app.aibridge._host.unready() == "shutting down"
         assert signal.getsignal(signal.SIGTERM) is server
     finally:
         signal.signal(signal.SIGTERM, before)

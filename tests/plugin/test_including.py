@@ -17,7 +17,6 @@ from starlette.routing import Mount
 from starlette.websockets import WebSocketDisconnect
 
 from fastapi_aibridge import AIBridge, ConfigurationError, SettingsError
-from fastapi_aibridge.plugin import _Running
 
 from .apps import ADMIN, ALICE, ASK, CHAT, BridgeDep, Model, add_me, bearer, by, initiators, is_openai_error
 
@@ -245,7 +244,7 @@ def test_the_apps_own_lifespan_runs_and_keeps_its_state(model: Model) -> None:
     aibridge = model.bridge()
 
     def runs() -> bool:
-        return isinstance(aibridge._running, _Running)
+        return aibridge.running
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -358,7 +357,8 @@ def test_a_start_that_fails_half_way_leaves_nothing_open(model: Model) -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no database"), TestClient(app):
             pass
-    assert aibridge._entries == 0
+    assert not aibridge.running
+    assert aibridge._host._apps == 0
 
 
 def test_openapi_of_the_host_app(model: Model) -> None:

@@ -1,0 +1,190 @@
+"""Starts and ends the runtime, and is what the routers ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from prometheus_client import CollectorRegistry
+from starlette.types import Scope
+
+from .errors import ConfigurationError
+from .guessing import WrongKeys
+from .observability import Metrics
+from .observability.metrics import PoolCollector, ProviderCollector
+from .pool import PoolMetrics
+from .principal import Principal
+from .providers import Provider
+from .recorder import InterceptionStore, Recorder
+from .recorder.usage import UsageStore
+from .runtime import Parts, Pool, Reload, Runtime, not_running, read_settings
+from .settings import Settings
+
+
+class Host:
+    """Holds the runtime while somebody needs it: apps, whose lifespan runs, or blocks of scripts."""
+
+    def __init__(self, parts: Parts, registry: CollectorRegistry | None) -> None:
+        self._parts = parts
+        self._metrics = Metrics(registry)
+        self._metrics.registry.register(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
+        self._metrics.registry.register(ProviderCollector(self.providers))
+        self.wrong_keys = WrongKeys(self._metrics)
+        # All that changes.
+        self._runtime: Runtime | None = None  # with the counts: _entered
+        self._apps = 0
+        self._blocks = 0
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # of the loop that runs: _entering
+
+    # Its life
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """While an app runs. The last app to end ends the runtime, whoever still has a block open."""
+        loop = self._check_loop()
+        self._apps += 1
+        try:
+            async with self._entering(loop):
+                await self._start(serves=True)
+            yield
+        finally:
+            try:
+                async with self._entering(loop):
+                    if self._apps == 1:
+                        await self._end()
+            finally:
+                self._apps -= 1  # not earlier: until the end is over, others hear that it has come
+
+    @asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[Pool]:
+        """The pool, for a block outside of requests. Where no app runs, the last block to end ends the runtime."""
+        loop = self._check_loop()
+        if self._apps and self._runtime is not None:
+            yield self._runtime.pool
+            return
+        async with self._entering(loop):  # a task of an app that is about to start waits here for it
+            if not self._apps:
+                await self._start(serves=False)
+            runtime = self.runtime
+            self._blocks += 1
+        try:
+            yield runtime.pool
+        finally:
+            async with self._entering(loop):
+                if self._runtime is runtime:
+                    self._blocks -= 1
+                    if not self._blocks and not self._apps:
+                        await self._end()
+
+    async def _start(self, *, serves: bool) -> None:
+        if self._runtime is None:
+            self._runtime = await Runtime.start(self._parts, self._metrics, serves=serves)
+            self._blocks = 0
+
+    async def _end(self) -> None:
+        if self._runtime is not None:
+            try:
+                await self._runtime.aclose()
+            finally:
+                self._runtime = None
+
+    def _entering(self, loop: asyncio.AbstractEventLoop) -> asyncio.Lock:
+        """Held while it starts or ends. A lock belongs to one loop, and loops may come one after the other."""
+        if self._lock is None or self._lock[0] is not loop:
+            self._lock = (loop, asyncio.Lock())
+        return self._lock[1]
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(
+                "fastapi_aibridge needs asyncio, and no event loop of asyncio runs here; with hypercorn that is "
+                "--worker-class asyncio or uvloop, in tests anyio's backend 'asyncio'"
+            ) from None
+        before = self._lock[0] if self._lock is not None else loop
+        if before is not loop:
+            if not before.is_closed():
+                if self._runtime is not None or self._apps:
+                    raise ConfigurationError(
+                        "this AIBridge already runs in another event loop; make one AIBridge for each app"
+                    )
+            else:
+                self._runtime, self._apps, self._blocks = None, 0, 0  # a loop that was closed has ended nothing
+        return loop
+
+    @contextmanager
+    def replaced(self, settings: Callable[[Settings], Settings], recorder: Recorder) -> Iterator[None]:
+        """While the block runs, a start reads settings through this function, has this recorder and no provider source.
+
+        Made for tests: `fastapi_aibridge.testing.override_providers`.
+        """
+        parts = self._parts
+        before = parts.settings, parts.recorder, parts.source
+
+        def read() -> Settings:
+            return settings(read_settings(before[0]))
+
+        parts.settings, parts.recorder, parts.source = read, recorder, None
+        try:
+            yield
+        finally:
+            parts.settings, parts.recorder, parts.source = before
+
+    # What runs
+
+    @property
+    def runs(self) -> bool:
+        return self._runtime is not None
+
+    @property
+    def runtime(self) -> Runtime:
+        """Raises `ConfigurationError` outside of the lifespan."""
+        if self._runtime is None:
+            raise not_running()
+        return self._runtime
+
+    # What the routers ask
+
+    @property
+    def pool(self) -> Pool:
+        return self.runtime.pool
+
+    @property
+    def settings(self) -> Settings:
+        return self.runtime.settings
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._metrics.registry
+
+    async def reload(self) -> Reload:
+        return await self.runtime.reload()
+
+    def unready(self) -> str | None:
+        return "not running" if self._runtime is None else self._runtime.unready()
+
+    def pool_metrics(self) -> PoolMetrics:
+        return self.pool.metrics()
+
+    def providers(self) -> Sequence[Provider]:
+        return () if self._runtime is None else self._runtime.pool.providers
+
+    async def store(self) -> InterceptionStore | None:
+        readable = await self.runtime.readable()
+        return readable if isinstance(readable, InterceptionStore) else None
+
+    async def usage_store(self) -> UsageStore | None:
+        readable = await self.runtime.readable()
+        return readable if isinstance(readable, UsageStore) else None
+
+    def known_principal(self, token: bytes | None) -> Principal | None:
+        return self.runtime.keys.principal(token)
+
+    async def unknown_key(self, scope: Scope, token: bytes | None) -> None:
+        if token:
+            await self.wrong_keys.note(scope, "client")
+
+    def refused(self, code: str) -> None:
+        self._metrics.refused(code)
