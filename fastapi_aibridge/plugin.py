@@ -7,7 +7,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, Response, WebSocketException, status
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    HTTPException,
+    Request,
+    Response,
+    WebSocketException,
+    status,
+)
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
@@ -19,6 +29,7 @@ from .fastapi_inside import included_routers
 from .host import Host
 from .mcp import MCPProxyBuilder
 from .observability.instrumentation import instrument
+from .openapi import CallerScheme, described
 from .principal import Principal
 from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
@@ -56,7 +67,7 @@ class AIBridge:
         self.principal: Callable[..., Any] = principal or self._client_key_principal
         """The dependency that tells who calls: the key for `dependency_overrides`."""
         self._resolver = PrincipalResolver(self.principal)
-        built_in = principal is None
+        self._takes_client_keys = built_in = principal is None
         parts = Parts(settings, recorder, mcp, providers, self._resolver.header_names, takes_client_keys=built_in)
         self._host = host = Host(parts, registry)
 
@@ -71,14 +82,15 @@ class AIBridge:
             add_admin_routes(router, host, access)
 
     @asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:  # noqa: ARG002 - what FastAPI calls
+    async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:
         """Runs the pool. It comes with the routers; only an app that mounts a sub-app has to name it itself.
 
         May be entered several times, as by a router that is included twice; the last exit ends it. Raises
         `SettingsError`, and `ConfigurationError` in a second event loop, or where asyncio does not run.
         """
-        async with self._host.serving():
-            yield {f"{_STATE}{id(self):x}": self}
+        with described(app, None if self._takes_client_keys else self.principal):
+            async with self._host.serving():
+                yield {f"{_STATE}{id(self):x}": self}
 
     @asynccontextmanager
     async def bridge(self, principal: Principal) -> AsyncIterator[RequestBridge]:
@@ -93,7 +105,11 @@ class AIBridge:
             yield bridge
 
     async def get_bridge(
-        self, connection: HTTPConnection, response: Response, background_tasks: BackgroundTasks
+        self,
+        connection: HTTPConnection,
+        response: Response,
+        background_tasks: BackgroundTasks,
+        _: None = Depends(CallerScheme()),
     ) -> AsyncIterator[RequestBridge]:
         """As the function `get_bridge`, of this object, for apps that have several: `Depends(aibridge.get_bridge)`."""
         async with _leased(self, connection, response, background_tasks) as bridge:
@@ -181,7 +197,10 @@ class _Router(APIRouter):
 
 
 async def get_bridge(
-    connection: HTTPConnection, response: Response, background_tasks: BackgroundTasks
+    connection: HTTPConnection,
+    response: Response,
+    background_tasks: BackgroundTasks,
+    _: None = Depends(CallerScheme()),
 ) -> AsyncIterator[RequestBridge]:
     """The caller's bridge, for `Depends(get_bridge)` in any HTTP or WebSocket route of an app that has the router.
 

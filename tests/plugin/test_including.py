@@ -362,12 +362,14 @@ def test_a_start_that_fails_half_way_leaves_nothing_open(model: Model) -> None:
 
 
 def test_openapi_of_the_host_app(model: Model) -> None:
-    """The app's schema has its own routes and the admin ones, no gateway catch-all, and no trace of our parameters."""
+    """The app's schema has its own routes and the admin ones, no gateway catch-all, and no parameters but those that
+    the app's own principal dependency reads.
+    """
     with TestClient(model.app(any_user)) as client:
         schema = client.get("/openapi.json").json()
         assert client.get("/docs").status_code == 200
     paths = schema["paths"]
-    assert "parameters" not in paths["/me"]["get"]
+    assert [one["name"] for one in paths["/me"]["get"]["parameters"]] == ["x-gate"]
     assert not any("{provider}" in path for path in paths)
     assert {"/ai/admin/reload", "/ai/admin/pool", "/ai/admin/metrics"} <= set(paths)
 
