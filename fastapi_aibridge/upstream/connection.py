@@ -85,9 +85,7 @@ class Connection(asyncio.Protocol):
         self._method = method
         self._limits = limits
         if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
-            # Some servers fill chunk sizes up with spaces, and all that read HTTP put up with it.
-            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+            self._parser = self._new_parser()
         self._headers = []
         self._head_size = 0
         self._in_body = self._done = False
@@ -204,8 +202,15 @@ class Connection(asyncio.Protocol):
                     self._reusable = self._parser.should_keep_alive()  # type: ignore[union-attr]
                     self._parser = None  # it waits for a body
                 return data
+            self._parser = self._new_parser()  # an interim answer may say that it is the last on this connection
             if not data:
                 return b""
+
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        # Some servers fill chunk sizes up with spaces, and all that read HTTP put up with it.
+        parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        return parser
 
     def _keep_partial(self, data: bytes) -> None:
         partial = self._partial
