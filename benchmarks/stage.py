@@ -14,6 +14,7 @@ from .upstream import PACED
 
 UPSTREAM = "upstream alone"
 RELAY = "bare relay"
+CLIENT = "bare relay on the gateway's client"
 GATEWAY = "gateway"
 RECORDING = "gateway, recording"
 PRINCIPAL = "gateway, the app's own principal"
@@ -84,6 +85,7 @@ def set_stage(cores: tuple[int, int], recorders: Sequence[str]) -> Iterator[Stag
         actors = [
             Actor(UPSTREAM, upstream, upstream.url + chat, upstream.url + paced),
             start(RELAY, "benchmarks.relay:build", chat, paced),
+            start(CLIENT, "benchmarks.client_relay:build", chat, paced),
         ]
         if "off" in recorders:
             actors.append(start(GATEWAY, "benchmarks.gateway:build", *ours))

@@ -144,7 +144,7 @@ async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_connections_grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy one, too: its name may lead elsewhere by now."""
-    monkeypatch.setattr(pools, "MAX_AGE", 0.0)
+    monkeypatch.setattr(pools, "MAX_AGE", -1.0)
     async with pair() as one:
         for number in range(1, 4):
             await one.ask()
