@@ -9,7 +9,7 @@ import resource
 import uvloop
 
 from . import load
-from .stage import PRINCIPAL, RELAY, TOOLS, UPSTREAM, Stage
+from .stage import CLIENT, PRINCIPAL, RELAY, TOOLS, UPSTREAM, Stage
 from .streams import EVENTS, SLOW, Watched, percentile, watch
 from .table import Table
 
@@ -34,7 +34,7 @@ def measure(stage: Stage, *, streams: int) -> Table:
     os.sched_setaffinity(0, {stage.load_core})
     rows: list[tuple[str, ...]] = []
     base: tuple[float, float] | None = None
-    for actor in stage.without(PRINCIPAL, TOOLS):
+    for actor in stage.without(CLIENT, PRINCIPAL, TOOLS):
         path = f"{SLOW}/v1/chat/completions" if actor.name in (UPSTREAM, RELAY) else "/ai/slow/v1/chat/completions"
         uvloop.run(_burst(actor.server.url + path, 20))
         done = uvloop.run(_burst(actor.server.url + path, streams))

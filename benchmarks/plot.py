@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from .stage import RELAY, UPSTREAM
+from .stage import CLIENT, RELAY, UPSTREAM
 from .table import Table
 
 WIDTH, BAR, GAP, LABELS, VALUES = 760, 18, 6, 240, 120
-COLOURS = {RELAY: "#9aa5b1"}
+COLOURS = {RELAY: "#9aa5b1", CLIENT: "#9aa5b1"}
 OURS = "#3f51b5"
 
 Bar = tuple[str, float, str]
