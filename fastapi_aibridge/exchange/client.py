@@ -32,6 +32,8 @@ class _Kind:
     """Headers with its session id, the best first."""
     is_agent: bool = True
     """Whether it is an agent that works with tools of its own."""
+    ignores_error_events: bool = False
+    """Whether it passes over `error` events, and learns only from a response's own end that it has failed."""
 
 
 _KINDS = (
@@ -42,7 +44,7 @@ _KINDS = (
         ("x-session-id",),
     ),
     _Kind("Claude Code", ("claude",), ("x-claude-code-session-id",)),
-    _Kind("Codex", ("codex",), ("session_id", "session-id")),
+    _Kind("Codex", ("codex",), ("session_id", "session-id"), ignores_error_events=True),
     _Kind("Zed", ("zed/",)),
     _Kind("GitHub Copilot (VS Code)", ("githubcopilotchat/",), ("x-interaction-id",)),
     _Kind("GitHub Copilot (CLI)", ("copilot/",), ("x-client-session-id", "x-interaction-id")),
@@ -87,6 +89,7 @@ class Client:
 
     name: str
     is_agent: bool
+    ignores_error_events: bool
     user_agent: str | None
     session_id: str | None
     agent_id: str | None
@@ -110,7 +113,7 @@ def client_of(header: Header, user_id: str | None) -> Client:
     if truncated:
         agent = agent[:MAX_USER_AGENT]
         session, child, parent = (one[:MAX_ID] if one else one for one in (session, child, parent))
-    return Client(name, kind.is_agent, agent or None, session, child, parent, truncated)
+    return Client(name, kind.is_agent, kind.ignores_error_events, agent or None, session, child, parent, truncated)
 
 
 def _kind(agent: str, header: Header) -> _Kind:

@@ -112,7 +112,8 @@ class Exchange:
         return Status.COMPLETED, None
 
     async def _fail(self, error: GatewayError) -> None:
-        await self._reply.fail(self._admitted.provider, error, self._loop.rounds)
+        failed = self._admitted.client.ignores_error_events
+        await self._reply.fail(self._admitted.provider, error, self._loop.rounds, failed=failed)
 
 
 def _given_up() -> GatewayError:

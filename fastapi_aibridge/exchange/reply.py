@@ -59,14 +59,16 @@ class Reply:
         self.begun = True
         await self._send(self._head)
 
-    async def fail(self, provider: Provider, error: GatewayError, rounds: Rounds | None) -> None:
-        """Tell the client, as far as it can still be told."""
+    async def fail(
+        self, provider: Provider, error: GatewayError, rounds: Rounds | None, *, failed: bool = False
+    ) -> None:
+        """Tell the client, as far as it can still be told. `failed` is that of `Rounds.error_events`."""
         try:
             async with asyncio.timeout(FAREWELL):
                 if not self.begun:
                     headers = {INTERCEPTION_ID: self._interception_id} if rounds else {}
                     await send_error(self._send, provider, error, headers)
                 elif self.streaming and rounds is not None:
-                    await self.finish(rounds.error_events(error))
+                    await self.finish(rounds.error_events(error, failed=failed))
         except (OSError, TimeoutError):
             logger.debug("interception %s: the client did not take the error", self._interception_id)

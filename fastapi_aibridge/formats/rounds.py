@@ -195,8 +195,11 @@ class Rounds(Protocol):
     def ping(self) -> bytes:
         """Keeps a silent stream alive."""
 
-    def error_events(self, error: GatewayError) -> bytes:
-        """What ends a broken stream, in the provider's shape, so that the vendor's SDK raises."""
+    def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
+        """What ends a broken stream, in the provider's shape, so that the vendor's SDK raises.
+
+        With `failed`, the response's own end follows, where the format has one: some clients read nothing else.
+        """
 
 
 def parameters(tool: Tool) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from ..errors import GatewayError
 from .decoder import Decoder, Message
 from .rounds import Held, Result, ToolCall
 
+ErrorEvents = Callable[[GatewayError, Decoder, bool], bytes]
+"""What ends a broken stream; the flag is that of `Rounds.error_events`."""
+
 
 class SingleRound:
     """Relays event by event; events that have nothing to tell are passed on unread."""
@@ -23,7 +26,7 @@ class SingleRound:
         self,
         body: bytes,
         decoder: Decoder,
-        error_events: Callable[[GatewayError, Decoder], bytes],
+        error_events: ErrorEvents,
         drops: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.body = body
@@ -73,5 +76,5 @@ class SingleRound:
     def ping(self) -> bytes:
         return b""
 
-    def error_events(self, error: GatewayError) -> bytes:
-        return self._error_events(error, self._decoder)
+    def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
+        return self._error_events(error, self._decoder, failed)

@@ -50,7 +50,7 @@ def _openai(message_id: str, usage: dict[str, Any], start: str, end: str, *, par
     asked, said = count(usage.get(f"{start}_tokens")), count(usage.get(f"{end}_tokens"))
     extra = counts(details_out, _DETAILS_OUT) | counts(details_in, _DETAILS_IN)
     excess = count(usage.get("total_tokens")) - asked - said if asked else 0
-    if beside := _reasoning_beside(excess, extra.get("reasoning", 0)):
+    if beside := _reasoning_beside(excess, extra.get("reasoning")):
         extra["reasoning"] = beside
     return TokenUsage(
         message_id=message_id,
@@ -63,13 +63,15 @@ def _openai(message_id: str, usage: dict[str, Any], start: str, end: str, *, par
     )
 
 
-def _reasoning_beside(excess: int, reasoning: int) -> int:
+def _reasoning_beside(excess: int, reasoning: int | None) -> int:
     """Reasoning that is in the total and not in the output: xAI names it (docs.x.ai/docs/guides/reasoning), Gemini's
     compatible API does not (ai.google.dev/gemini-api/docs/openai).
     """
     if excess <= 0:
         return 0
-    return reasoning if 0 < reasoning <= excess else 0 if reasoning else excess
+    if reasoning is None:
+        return excess
+    return reasoning if reasoning <= excess else 0
 
 
 def messages_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:

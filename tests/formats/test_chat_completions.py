@@ -343,3 +343,14 @@ def test_our_own_error_event() -> None:
     expected = {"message": "gone", "type": "server_error", "param": None, "code": "upstream_unreachable"}
     assert json.loads(event[6:]) == {"error": expected}
     assert b'"rate_limit_error"' in observer(chat_completions).error_event(GatewayError(429, "c", "m"))
+
+
+@pytest.mark.parametrize(
+    ("details", "output"),
+    [({"reasoning_tokens": 0}, 2), ({"reasoning_tokens": 7}, 9), ({"reasoning_tokens": 90}, 2), ({}, 10), (None, 10)],
+)
+def test_a_total_beyond_its_parts_is_reasoning_unless_that_is_named(details: Any, output: int) -> None:
+    """xAI names the reasoning that is beside the output, Gemini does not; a wrong total changes nothing."""
+    usage = {**USAGE, "total_tokens": 18, "completion_tokens_details": details}
+    [seen] = answered(chat_completions, {"id": "x", "choices": [], "usage": usage}).facts().token_usages
+    assert seen.output_tokens == output

@@ -189,13 +189,14 @@ def test_our_own_error_event_goes_on_counting() -> None:
     """Its sequence number follows the last one that the client got, over comments too."""
     watching = observer(responses)
     error = GONE
-    assert [number for _, number in numbered(watching.error_event(error))] == [0, 1]
+    assert numbered(watching.error_event(error)) == [("error", 0)]
     watching.stream(b'data: {"type":"response.output_text.delta","delta":"a","sequence_number":6}\n\n')
     watching.stream(b'data: {"type":"x","sequence_number":7}\n\nevent: y\ndata: {"type":"y","sequence_number" : 8}\n\n')
     watching.stream(b": ping\n\n")
     end = watching.error_event(error)
     assert end.startswith(b"event: error\ndata: ")
-    assert numbered(end) == [("error", 9), ("response.failed", 10)]
+    assert numbered(end) == [("error", 9)]
+    assert numbered(watching.error_event(error, failed=True)) == [("error", 9), ("response.failed", 10)]
 
 
 def numbered(events: bytes) -> list[tuple[str, int]]:
@@ -206,7 +207,7 @@ def numbered(events: bytes) -> list[tuple[str, int]]:
 def test_a_broken_stream_ends_with_an_error_for_each_client() -> None:
     """OpenAI's SDKs raise on an `error` member; Codex reads nothing but `response.failed`."""
     watching = streamed(responses, whole("created", created_at=1, model="m", status="in_progress", tools=[{}] * 9))
-    error, failed = [json.loads(sse.data_of(event)) for event in sse.events(watching.error_event(GONE))]
+    error, failed = [json.loads(sse.data_of(event)) for event in sse.events(watching.error_event(GONE, failed=True))]
     said = {"code": "upstream_unreachable", "message": "gone"}
     assert {key: error[key] for key in ("type", "code", "message", "param")} == {"type": "error", **said, "param": None}
     assert error["error"]["message"] == "gone"

@@ -45,6 +45,6 @@ def is_usage_only(chunk: Mapping[str, Any]) -> bool:
     return chunk.get("choices") == [] and bool(member(chunk, "usage"))
 
 
-def error_events(error: GatewayError, decoder: Decoder) -> bytes:  # noqa: ARG001 - every format's signature
+def error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:  # noqa: ARG001 - every format's signature
     """What ends a broken stream. OpenAI's SDKs raise on an event that has an `error`."""
     return sse.event(orjson.dumps({"error": error_object(error)}))

@@ -36,6 +36,6 @@ def tells(events: bytes) -> bool:
     return False
 
 
-def error_events(error: GatewayError, decoder: Decoder) -> bytes:  # noqa: ARG001 - every format's signature
+def error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:  # noqa: ARG001 - every format's signature
     """What ends a broken stream. Anthropic's SDKs raise on an `error` event."""
     return sse.event(orjson.dumps(error_body(error)), "error")

@@ -249,8 +249,8 @@ class MessagesWeaver:
     def ping(self) -> bytes:
         return PING
 
-    def error_events(self, error: GatewayError) -> bytes:
-        return self._flushed() + error_events(error, self._decoder)
+    def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
+        return self._flushed() + error_events(error, self._decoder, failed)
 
     def _flushed(self) -> bytes:
         """What was held back of a message that the client gets as it came, once it ends in an error."""

@@ -34,25 +34,28 @@ def tells(events: bytes) -> bool:
     return False
 
 
-def error_events(error: GatewayError, decoder: Decoder) -> bytes:
+def error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:
     """What ends a broken stream, numbered on from the last event.
 
     OpenAI's SDKs raise on the `error` member, which OpenAI's own event does not have; Codex reads nothing but
-    `response.failed`.
+    `response.failed`, which comes second where `failed` asks for it.
     """
     numbers = [int(found) for found in _NUMBER.findall(decoder.last)]
     message = decoder.message
     begun = message.begun if isinstance(message, ResponseMessage) else {}
-    return numbered_error_events(error, max(numbers, default=-1) + 1, begun)
+    return numbered_error_events(error, max(numbers, default=-1) + 1, begun, failed=failed)
 
 
-def numbered_error_events(error: GatewayError, number: int, begun: dict[str, object]) -> bytes:
+def numbered_error_events(error: GatewayError, number: int, begun: dict[str, object], *, failed: bool) -> bytes:
     said = {"code": error.code, "message": error.message}
     event = {"type": "error", **said, "param": None, "error": error_object(error), "sequence_number": number}
-    failed = {"object": "response", **begun, "status": "failed", "error": said, "incomplete_details": None}
+    written = sse.event(orjson.dumps(event), "error")
+    if not failed:
+        return written
+    response = {"object": "response", **begun, "status": "failed", "error": said, "incomplete_details": None}
     end = {
         "type": "response.failed",
-        "response": {**failed, "output": [], "usage": None},
+        "response": {**response, "output": [], "usage": None},
         "sequence_number": number + 1,
     }
-    return sse.event(orjson.dumps(event), "error") + sse.event(orjson.dumps(end), "response.failed")
+    return written + sse.event(orjson.dumps(end), "response.failed")

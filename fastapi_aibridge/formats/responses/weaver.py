@@ -325,10 +325,10 @@ class ResponsesWeaver:
     def ping(self) -> bytes:
         return PING
 
-    def error_events(self, error: GatewayError) -> bytes:
+    def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
         if self._sequence is None:
-            return error_events(error, self._decoder)
-        return numbered_error_events(error, self._sequence + 1, self._first)
+            return error_events(error, self._decoder, failed)
+        return numbered_error_events(error, self._sequence + 1, self._first, failed=failed)
 
 
 def _value(body: bytes, name: str) -> Any:
