@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
 from pydantic import SecretStr
 
@@ -16,12 +17,14 @@ _SESSION_KEY = "{session_key}"
 
 TOKEN_TIMEOUT = 10.0
 """Seconds that a token provider may take."""
+RENEW_EVERY = 5.0
+"""Seconds in which a provider is not asked again: a server that refuses all tokens must not become a flood there."""
 
 
 class Credentials:
-    """The headers of every request. What changes: `_token`, while `_asking` is held."""
+    """The headers of every request. What changes: `_token` and `_renewed_at`, while `_asking` is held."""
 
-    __slots__ = ("_asking", "_headers", "_provider", "_token", "left_out")
+    __slots__ = ("_asking", "_headers", "_provider", "_renewed_at", "_token", "left_out")
 
     def __init__(self, server: MCPServer, principal: Principal) -> None:
         key = _plain(principal.session_key or "")
@@ -34,6 +37,7 @@ class Credentials:
         }
         self._provider = server.token_provider
         self._token: str | None = None
+        self._renewed_at = -RENEW_EVERY
         self._asking: asyncio.Lock | None = None
 
     @property
@@ -61,7 +65,10 @@ class Credentials:
         assert self._provider is not None  # noqa: S101 - for the type checker
         self._asking = self._asking or asyncio.Lock()
         async with self._asking:
-            if self._token is None or f"Bearer {self._token}" == refused:
+            is_refused = f"Bearer {self._token}" == refused
+            if self._token is None or (is_refused and time.monotonic() - self._renewed_at >= RENEW_EVERY):
+                if is_refused:
+                    self._renewed_at = time.monotonic()
                 try:
                     async with asyncio.timeout(TOKEN_TIMEOUT):
                         token = _plain(await self._provider())

@@ -24,6 +24,8 @@ from .problems import ConnectionBroken, MCPProblem, Refused, ServerError, Unusab
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
 MAX_SESSION_ID = 1024
+MAX_REQUEST_ID = 256
+"""Characters of the id of a server's request, which goes back in the answer."""
 RESUMPTIONS = 3
 """How often an answer that broke off is asked for again."""
 MAX_ANSWERING = 8
@@ -107,7 +109,8 @@ class HTTPDispatcher:
         return Incoming(number, self._asked, self._changed)
 
     def _asked(self, number: object, method: object) -> None:
-        if self._answering < MAX_ANSWERING:
+        known = isinstance(number, int) or (isinstance(number, str) and len(number) <= MAX_REQUEST_ID)
+        if known and self._answering < MAX_ANSWERING:
             self._answering += 1
             self._connections.spawn(self._answer(number, method))
 

@@ -6,9 +6,7 @@ The tool has been run by then: whatever it answered reaches the model in some fo
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,49 +62,55 @@ def _media(data: str, declared: str) -> Content:
     """An image or a sound, named by its bytes."""
     if data.startswith("data:"):
         data = data.partition(",")[2]
-    raw = _decoded(data)
-    if raw is None:
+    standard = _standard(data)
+    if standard is None:
         return Text(f"[{declared}, which is not shown: it is not base64]")
-    kind = media_type(raw[:32]) or declared
-    if not _STANDARD.fullmatch(data):  # vendors want the standard alphabet, padded and without line breaks
-        data = base64.b64encode(raw).decode()
+    kind = _kind(standard) or declared
     if kind.startswith("image/"):
-        return Image(data, kind)
+        return Image(standard, kind)
     if kind.startswith("audio/"):
-        return Audio(data, kind)
-    return Text(f"[{kind}, {len(raw)} bytes, is not shown]")
+        return Audio(standard, kind)
+    return Text(f"[{kind}, {len(standard) * 3 // 4} bytes, is not shown]")
 
 
 def _blob(blob: str, uri: str, declared: str) -> Content:
     declared = declared or "application/octet-stream"
-    raw = _decoded(blob)
-    kind = raw is not None and media_type(raw[:32])
+    standard = _standard(blob)
+    kind = _kind(standard) if standard is not None else None
     if (kind and kind.startswith(_INLINE)) or declared.startswith(_INLINE):
         return _media(blob, declared)
-    if raw is not None and (declared.startswith("text/") or declared.endswith(("json", "xml", "yaml"))):
+    if standard is not None and (declared.startswith("text/") or declared.endswith(("json", "xml", "yaml"))):
         try:
-            return Text(raw.decode())
+            return Text(base64.b64decode(standard).decode())
         except UnicodeDecodeError:
             pass
-    size = len(blob) * 3 // 4 if raw is None else len(raw)
+    size = len(standard or blob) * 3 // 4 - (standard or "").count("=")
     return Text(f"[Resource {uri}, {declared}, {size} bytes, is not shown.]")
 
 
-def _decoded(data: str) -> bytes | None:
-    """Base64 of either alphabet, with line breaks or without its padding; None where it is none."""
-    try:
-        return base64.b64decode(data, validate=True)
-    except (ValueError, binascii.Error):
-        pass
-    compact = "".join(data.split()).translate(_TO_STANDARD).rstrip("=")
-    try:
-        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        return None
+def _standard(data: str) -> str | None:
+    """Base64 in the form that vendors want: the standard alphabet, padded, without line breaks. None where it is none.
+
+    Looked at without being decoded: there may be megabytes of it.
+    """
+    odd = data.encode(errors="replace").translate(None, _ALPHABET)
+    if odd not in _PADDINGS or len(data) % 4 or not data.endswith(odd.decode()):
+        if len(odd) > len(data) // 8:
+            return None
+        data = "".join(data.split()).translate(_TO_STANDARD).rstrip("=")
+        if data.encode(errors="replace").translate(None, _ALPHABET) or len(data) % 4 == 1:
+            return None
+        data += "=" * (-len(data) % 4)
+    return data
 
 
-_STANDARD = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_PADDINGS = (b"", b"=", b"==")
 _TO_STANDARD = str.maketrans("-_", "+/")
+
+
+def _kind(standard: str) -> str | None:
+    return media_type(base64.b64decode(standard[:64]))
 
 
 def _string(block: Mapping[Any, Any], key: str) -> str:

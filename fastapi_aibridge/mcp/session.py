@@ -38,8 +38,6 @@ REFRESH_PAUSES = (1.0, 60.0)
 """Seconds of such a wait, at first and at most."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the attempts to connect for a call: as long as a server may take to restart."""
-_LET_OTHERS_RUN = 16
-"""Tools that are made at a stretch."""
 
 
 class Session:
@@ -252,13 +250,11 @@ class Session:
     async def _take(self, listed: ToolList) -> None:
         catalogue = self._connections.catalogue
         tools = []
-        made = 0
         for name in sorted(listed.tools):
             tool, new = catalogue.tool(self.server.name, self._names.name(self.server.name, name), listed.tools[name])
             tools.append(tool)
-            made += new
-            if new and made % _LET_OTHERS_RUN == 0:
-                await asyncio.sleep(0)
+            if new:
+                await asyncio.sleep(0)  # to make one may take some milliseconds
         ordered = tuple(tools)
         if ordered != self.tools:
             self.tools = ordered
