@@ -71,9 +71,10 @@ class Opening:
         asked = admitted.request.usage_asked
         body = admitted.request.body if self._usage else admitted.body
         if toolset is not None:
-            return format_.woven(
-                body, toolset.names, toolset.definitions(format_), self._memory, self._max_text, usage_asked=asked
-            )
+            definitions = toolset.definitions(format_)
+            rounds = format_.woven(body, toolset.names, definitions, self._memory, self._max_text, usage_asked=asked)
+            toolset.offered(rounds.names, format_)
+            return rounds
         # Without tools, now: earlier requests may have had some.
         body = format_.aliased(body, self._memory) if self._plain else format_.restored(body, self._memory)
         return format_.single(body, self._max_text, usage_asked=asked or not self._usage)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..formats import Format
 from ..tools import Tool, Tools
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 10
+"""Tools that one line of the log names."""
 
 
 class Toolset:
@@ -11,13 +18,14 @@ class Toolset:
     provider's prompt cache lives on that.
     """
 
-    __slots__ = ("_definitions", "by_name", "listed", "names", "tools")
+    __slots__ = ("_crowded", "_definitions", "by_name", "listed", "names", "tools")
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         self.listed: tuple[Tool, ...] = tools.tools
         self.by_name = {tool.name: tool for tool in self.listed}
         self.names = frozenset(self.by_name)
+        self._crowded = False
         self._definitions: dict[str, bytes] = {}
 
     def definitions(self, format_: Format) -> bytes:
@@ -25,3 +33,15 @@ class Toolset:
         if known is None:
             known = self._definitions[format_.name] = format_.definitions(self.listed)
         return known
+
+    def offered(self, names: frozenset[str], format_: Format) -> None:
+        """Say once in the log which tools a request goes without, where a provider does not take that many."""
+        if self._crowded or format_.max_tools is None or len(names) == len(self.names):
+            return
+        left_out = [tool.name for tool in self.listed if tool.name not in names]
+        self._crowded = True
+        logger.warning(
+            "a request goes up without %d of its tools, as a provider takes %d in all, or as the client has tools of "
+            "the same names: %s%s",
+            len(left_out), format_.max_tools, ", ".join(left_out[:MAX_NAMED]), "..." if left_out[MAX_NAMED:] else "",
+        )  # fmt: skip

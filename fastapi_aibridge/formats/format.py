@@ -15,6 +15,10 @@ class Format(Protocol):
 
     name: str
 
+    @property
+    def max_tools(self) -> int | None:
+        """How many tools a provider takes in one request, the client's own among them."""
+
     def read(self, body: bytes, max_text: int) -> Steps[ModelRequest]:
         """Read a request, keeping at most `max_text` bytes of what was said. Raises `GatewayError` with status 400."""
 

@@ -14,7 +14,7 @@ import orjson
 from ..errors import GatewayError
 from .decoder import Message
 from .lenient import load, member, objects, text
-from .splice import add_member, elements, find_member, set_member
+from .splice import add_member, elements, find_member, list_member, set_member
 
 
 class Tool(Protocol):
@@ -220,16 +220,26 @@ PREFIX = "bmcp_"
 _MARK = f'"{PREFIX}'.encode()
 
 
-def offered(body: bytes, names: frozenset[str], definitions: bytes) -> tuple[frozenset[str], bytes]:
-    """The injected tools without those that are called as one of the client's own, which may itself be a gateway.
+def offered(
+    body: bytes, names: frozenset[str], definitions: bytes, max_tools: int | None
+) -> tuple[frozenset[str], bytes]:
+    """The injected tools without those that are called as one of the client's own, which may itself be a gateway, and
+    without the last ones where the provider takes no more than `max_tools` in all.
 
     Providers refuse two tools of a name, and a call of it is the client's.
     """
     own = {_name_of(tool) for tool in objects(load(body).get("tools"))} if _MARK in body else set()
-    if names.isdisjoint(own):
+    # Each of the client's tools says what type it is: only where that is often is it worth counting them.
+    crowded = max_tools is not None and len(names) + body.count(b'"type"') > max_tools
+    room = max(0, max_tools - len(list_member(body, "tools"))) if max_tools is not None and crowded else len(names)
+    if names.isdisjoint(own) and len(names) <= room:
         return names, definitions
-    left = [one for one in elements(b"[" + definitions + b"]") if _name_of(load(one)) not in own]
-    return names - own, b",".join(left)
+    left: dict[str, bytes] = {}
+    for one in elements(b"[" + definitions + b"]"):
+        name = _name_of(load(one))
+        if name not in own and len(left) < room:
+            left[name] = one
+    return frozenset(left), b",".join(left.values())
 
 
 def _name_of(tool: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import time
@@ -263,3 +264,52 @@ async def test_sockets_to_one_server_are_bounded(monkeypatch: pytest.MonkeyPatch
             await asyncio.sleep(0.005)
         assert {call.result().text for call in calls} == {"ok"}
         await tools.aclose()
+
+
+async def test_a_server_that_refuses_all_tokens(start: Start) -> None:
+    """Whoever gives the tokens is not asked again for each of its refusals."""
+    asked: list[int] = []
+
+    async def provider() -> str:
+        asked.append(1)
+        return f"token-{len(asked)}"
+
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp, token_provider=provider))
+        server.before = lambda _, __: whole(b"", 401, ())
+        for _ in range(10):
+            assert (await tools.call("bmcp_box_look", {})).is_error
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("number", ["x" * 300, {"a": 1}, [1], None])
+async def test_requests_of_a_server_with_odd_ids(start: Start, connections: MCPConnections, number: object) -> None:
+    """They are not answered: an answer would carry all of that back."""
+    ping = event({"jsonrpc": "2.0", "id": number, "method": "ping"})
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = lambda message: stream(ping, event(result(message["id"], TEXT)))
+        assert (await tools.call("bmcp_box_look", {})).text == "ok"
+        await until(lambda: not connections.working)
+        assert not any(b'"result":{}' in one.body for one in server.requests)
+
+
+async def test_idle_bridges_are_small(connections: MCPConnections) -> None:
+    """What a principal with one server of ten tools costs while idle: 9 KiB at most."""
+    async with ScriptedServer(*(tool(f"t{n}") for n in range(10))) as server:
+        servers = [MCPServer(name="box", url=server.mcp)]
+        bridges = [MCPTools(servers, Principal(f"user-{n}"), connections) for n in range(220)]
+        for tools in bridges[:20]:
+            await tools.start()
+        await until(lambda: not connections.working)
+        server.requests.clear()
+        tracemalloc.start()
+        for tools in bridges[20:]:
+            await tools.start()
+            server.requests.clear()
+        await until(lambda: not connections.working)
+        gc.collect()
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert size / 200 < 9 * 1024
+        await asyncio.gather(*(tools.aclose() for tools in bridges))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fastapi_aibridge.testing import Received, Reply, ToolCall
 
 from ..mcp.servers import ToolServer
-from ..rounds.driving import KINDS, Kind
+from ..rounds.driving import KINDS, MESSAGES, Kind
 from ..tool_schemas.providers import refusals
 from .house import house
 from .test_loop import results_of
@@ -55,3 +56,24 @@ async def test_a_schema_that_a_provider_would_refuse(kind: Kind) -> None:
             assert server.calls == [("echo", {"$.xgafv": "1", "rows": [{"a b": 1}], "text": "hi"})]
             record = await home.record()
             assert record.facts.tool_usages[0].tool == "echo"
+
+
+@pytest.mark.parametrize("own", [0, 60, 128, 150])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.path)
+async def test_more_tools_than_a_provider_takes(kind: Kind, own: int, caplog: pytest.LogCaptureFixture) -> None:
+    """OpenAI takes 128 in one request: the client's own go first, the injected ones behind are left out and named."""
+    with ToolServer() as server:
+        server.extra = [f"tool_{number:03}" for number in range(130)]
+        server.page_size = 1000
+        async with house(Reply(text="Done."), {"box": server.url}) as home:
+            mine = [json.loads(json.dumps(kind.own_tool).replace("read", f"read_{number}")) for number in range(own)]
+            members: dict[str, Any] = {"tools": mine} if mine else {}
+            await home.ask(kind, streamed=False, **members)
+            offered = len(home.upstream[0].get("tools", ()))
+    if kind is MESSAGES:
+        assert offered == 140 + own
+        assert "takes 128" not in caplog.text
+    else:
+        assert offered == max(own, 128)
+        assert "takes 128" in caplog.text
+        assert caplog.text.count("bmcp_box_") == 10

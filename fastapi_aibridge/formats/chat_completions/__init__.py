@@ -3,8 +3,8 @@
 from .request import parse, read
 from .restoring import aliased, restored
 from .streams import single
-from .weaver import definitions, woven
+from .weaver import definitions, max_tools, woven
 
 name = "chat_completions"
 
-__all__ = ["aliased", "definitions", "name", "parse", "read", "restored", "single", "woven"]
+__all__ = ["aliased", "definitions", "max_tools", "name", "parse", "read", "restored", "single", "woven"]

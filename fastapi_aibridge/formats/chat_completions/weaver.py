@@ -37,6 +37,10 @@ from .streams import error_events, tells
 PING = b": ping\n\n"
 
 
+max_tools = 128
+"""What OpenAI takes in one request: a longer list is refused."""
+
+
 def definitions(tools: Iterable[Tool]) -> bytes:
     """The tools as this format lists them, without the brackets."""
     return b",".join(
@@ -53,7 +57,7 @@ def definitions(tools: Iterable[Tool]) -> bytes:
 def woven(
     body: bytes, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
 ) -> ChatWeaver:
-    names, tools = offered(body, names, tools)
+    names, tools = offered(body, names, tools, max_tools)
     return ChatWeaver(with_tools(restored(body, memory), tools), names, max_text, usage_asked=usage_asked)
 
 

@@ -37,6 +37,10 @@ from .streams import error_events, tells
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
+max_tools: int | None = None
+"""Anthropic takes any number."""
+
+
 def definitions(tools: Iterable[Tool]) -> bytes:
     """The tools as this format lists them, without the brackets."""
     return b",".join(
@@ -54,7 +58,7 @@ def woven(
     *,
     usage_asked: bool,  # noqa: ARG001 - every format's signature
 ) -> MessagesWeaver:
-    names, tools = offered(body, names, tools)
+    names, tools = offered(body, names, tools, max_tools)
     return MessagesWeaver(with_tools(restored(body, memory), tools), names, max_text)
 
 

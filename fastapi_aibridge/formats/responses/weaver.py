@@ -41,6 +41,10 @@ _KNOWN_BY_REASONING = ("function_call", "message")
 _TELLING = (b'"response"', b"response.output_item.", b'"error"')
 
 
+max_tools = 128
+"""What OpenAI takes in one request: a longer list is refused."""
+
+
 def definitions(tools: Iterable[Tool]) -> bytes:
     """The tools as this format lists them, without the brackets."""
     return b",".join(
@@ -66,7 +70,7 @@ def woven(
     *,
     usage_asked: bool,  # noqa: ARG001 - every format's signature
 ) -> ResponsesWeaver:
-    names, tools = offered(body, names, tools)
+    names, tools = offered(body, names, tools, max_tools)
     return ResponsesWeaver(body, with_tools(restored(body, memory), tools), names, max_text)
 
 
