@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _UNAVAILABLE = {503, 504, 529}
 """What a breaker counts. 429 is no failure: it says how long to wait."""
+_REASON_WITHIN = 2.0
+"""Seconds that the body of a 401 is waited for, to see what it speaks of."""
 _UP = b"x-aibridge-retry-count"
 """Tells the upstream that the gateway has tried before. `X-Stainless-Retry-Count` stays what the client's SDK says."""
 _ATTEMPTS = "x-aibridge-attempts"
@@ -237,7 +239,10 @@ class RetryState:
 
     async def _judge(self, answer: UpstreamResponse, credential: Credential) -> None:
         """Is a 401 about the key, or about the request?"""
-        body = await answer.peek(MAX_REASON)
+        body = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REASON_WITHIN):
+                body = await answer.peek(MAX_REASON)
         with suppress(ValueError, DecodedTooLarge, UnsupportedEncoding):
             body = decode(body, answer.headers.get("content-encoding", "identity"), MAX_REASON)
         keys, caller = self.provider.keys, self.principal.initiator_id

@@ -9,7 +9,7 @@ from typing import cast
 import httptools
 
 from .failures import BROKEN_OFF, SILENT, Failure, refused
-from .message import HEAD_LIMIT, LINE_LIMIT, STATUS_LINE, RequestHeaders, may_become_head, request_head
+from .message import HEAD_LIMIT, LINE_LIMIT, MAX_HEADERS, STATUS_LINE, RequestHeaders, may_become_head, request_head
 from .origin import TimeLimits
 from .response import ResponseHeaders, UpstreamResponse
 
@@ -148,6 +148,11 @@ class Connection(asyncio.Protocol):
                 self._is_paused = True
                 self._pause()
 
+    def eof_received(self) -> None:
+        """The upstream writes no more. A connection that is idle is not given out any more, even before it is lost."""
+        if self._response is None:
+            self.close()
+
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
         response = self._response
@@ -230,6 +235,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # else it is a trailer
             self._headers.append((name.lower(), value.rstrip()))
+            if len(self._headers) > MAX_HEADERS:
+                raise ValueError("it has too many headers")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()  # type: ignore[union-attr] # it is it that calls

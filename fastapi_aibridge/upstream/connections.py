@@ -50,20 +50,24 @@ class OriginPool:
 
     def take_free(self) -> Connection | None:
         """One that is idle, if there is one."""
-        return self._free.popitem()[0] if self._free else None
+        while self._free:
+            connection, _ = self._free.popitem()
+            if connection.is_open:
+                return connection
+        return None
 
     async def acquire(self, connect: Connect, *, fresh: bool) -> tuple[Connection, bool]:
         """A connection, and whether it had been used before. Waits while there are as many as there may be.
 
         `fresh` asks for a new one. Raises what `connect` raises.
         """
-        while fresh or not self._free:
+        while fresh or (free := self.take_free()) is None:
             if len(self) < self._limit:
                 return await self._connect(connect), False
             if self._free:
-                next(iter(self._free)).close()  # makes room once it is lost
+                self._free.popitem(last=False)[0].close()  # makes room once it is lost
             await self._turn()
-        return self._free.popitem()[0], True
+        return free, True
 
     async def _connect(self, connect: Connect) -> Connection:
         self._connecting += 1

@@ -12,6 +12,8 @@ HEAD_LIMIT = 256 * 1024
 """Bytes of an answer's head, interim answers included."""
 LINE_LIMIT = 8 * 1024
 """Bytes of its first line."""
+MAX_HEADERS = 4096
+"""Of one head; each costs more to hand on than its bytes tell."""
 
 HeaderValue = bytes | Secret
 RequestHeaders = Sequence[tuple[bytes, HeaderValue]]

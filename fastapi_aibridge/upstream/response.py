@@ -148,11 +148,7 @@ class UpstreamResponse:
     async def peek(self, size: int) -> bytes:
         """The first bytes of the body, at most so many; `read_some` gives them as well. Fewer where it breaks off."""
         if self._connection is not None:
-            try:
-                await self._fill(size)
-            except BaseException:
-                self.close()
-                raise
+            await self._fill(size)
         return b"".join(self._pieces)[:size]
 
     async def read_some(self) -> bytes:
@@ -205,9 +201,11 @@ class UpstreamResponse:
         """Until so many bytes wait, or all there are."""
         if size > 1:
             self.limit = self.wanted = size
-        while self._connection is not None and self.size < size:
-            await self._more()
-        self.limit, self.wanted = HIGH_WATER, 1
+        try:
+            while self._connection is not None and self.size < size:
+                await self._more()
+        finally:
+            self.limit, self.wanted = HIGH_WATER, 1
 
     async def _more(self) -> None:
         connection = self._connection

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from fastapi_aibridge import GatewayError, OpenAIProvider, Principal, ProviderSettings
+from fastapi_aibridge.exchange import calls
 from fastapi_aibridge.exchange.calls import UpstreamCaller, UpstreamRequest
 from fastapi_aibridge.exchange.relay import answer_headers
 from fastapi_aibridge.observability import Metrics
@@ -307,6 +308,16 @@ async def test_a_401_with_the_callers_key_is_the_callers(answer: Answer) -> None
         assert not any(state.resting_for for state in one.provider.keys)
 
 
+async def test_a_401_whose_body_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is handed on as it is, without the wait for what it might speak of."""
+    monkeypatch.setattr(calls, "_REASON_WITHIN", 0.05)
+    async with desk(Answer(401, b"some", {"content-length": "100"}, stalls=True)) as one:
+        response = await one.call()
+        assert (response.status, await response.read_some()) == (401, b"some")
+        response.close()
+        assert not any(state.resting_for for state in one.provider.keys)
+
+
 async def test_compressed_rejections_are_read() -> None:
     """What speaks of the key may come compressed; the caller gets it as it came."""
     body = gzip.compress(REJECTED.body)
@@ -318,8 +329,15 @@ async def test_compressed_rejections_are_read() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"X-Large: " + b"x" * 300_000, b"Content-Length: 2\r\nContent-Length: 3", b"A: b\x00", b"A: b\r\n c", b"A b"],
-    ids=["too large", "two lengths", "NUL", "folded", "no colon"],
+    [
+        b"X-Large: " + b"x" * 300_000,
+        b"Content-Length: 2\r\nContent-Length: 3",
+        b"A: b\x00",
+        b"A: b\r\n c",
+        b"A b",
+        b"a:\r\n" * 5000,
+    ],
+    ids=["too large", "two lengths", "NUL", "folded", "no colon", "too many"],
 )
 async def test_an_answer_that_cannot_be_read_is_not_asked_for_again(head: bytes) -> None:
     """It has been paid for: each try would be billed again, here and in the SDK."""
