@@ -19,6 +19,10 @@ FAREWELL = 2.0
 INTERCEPTION_ID = "x-aibridge-interception-id"
 _INTERCEPTION_ID = INTERCEPTION_ID.encode()
 
+BROKEN = "aibridge.broken"
+"""Set in the last message of a stream that the gateway ends with an error event of its own. Servers pass over it; a
+caller in process takes it for what it is, a response that broke off."""
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -69,6 +73,7 @@ class Reply:
                     headers = {INTERCEPTION_ID: self._interception_id} if rounds else {}
                     await send_error(self._send, provider, error, headers)
                 elif self.streaming and rounds is not None:
-                    await self.finish(rounds.error_events(error, failed=failed))
+                    body = rounds.error_events(error, failed=failed)
+                    await self._send({"type": "http.response.body", "body": body, "more_body": False, BROKEN: True})
         except (OSError, TimeoutError):
             logger.debug("interception %s: the client did not take the error", self._interception_id)

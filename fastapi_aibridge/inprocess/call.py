@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 
 from starlette.types import ASGIApp, Message, Scope
 
+from ..exchange.reply import BROKEN
+
 HIGH_WATER = 64 * 1024
 """Bytes of the response that may wait to be read before the app has to; as with uvicorn."""
 
@@ -123,7 +125,8 @@ class Call:
             self._size += len(body)
             self._news.set()
         if not message.get("more_body", False):
-            self._whole = True
+            # An error event at the end is for clients behind a socket, and some SDKs yield it like any other event.
+            self._whole = not message.get(BROKEN, False)
             self._gone.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import anthropic
+import httpx2
+import openai
 import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
@@ -120,3 +123,80 @@ async def test_half_an_answer_is_an_error(doors: Doors, form: Any, broken: Reply
     """In process and over HTTP, whether the provider says so or just goes away."""
     assert await through(doors, broken, form) is BrokeOff
     assert doors.records[0]["ending"]["status"] == "failed"
+
+
+# In process nobody has to look: the stream raises, as it does against the provider itself.
+
+
+async def naive_responses(doors: Doors) -> None:
+    async for _ in await doors.bridge.openai().responses.create(model="gpt-5", input="hi", stream=True):
+        pass
+
+
+async def naive_responses_helper(doors: Doors) -> None:
+    async with doors.bridge.openai().responses.stream(model="gpt-5", input="hi") as stream:
+        async for _ in stream:
+            pass
+
+
+async def final_response(doors: Doors) -> None:
+    async with doors.bridge.openai().responses.stream(model="gpt-5", input="hi") as stream:
+        await stream.get_final_response()
+
+
+async def naive_chat(doors: Doors) -> None:
+    async for _ in await doors.bridge.openai().chat.completions.create(**CHAT, stream=True):
+        pass
+
+
+async def final_completion(doors: Doors) -> None:
+    async with doors.bridge.openai().chat.completions.stream(**CHAT) as stream:
+        await stream.get_final_completion()
+
+
+async def naive_messages(doors: Doors) -> None:
+    client = doors.bridge.anthropic()
+    async for _ in await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO, stream=True):
+        pass
+
+
+async def final_message(doors: Doors) -> None:
+    async with doors.bridge.anthropic().messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
+        await stream.get_final_message()
+
+
+async def text_of_messages(doors: Doors) -> None:
+    async with doors.bridge.anthropic().messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
+        async for _ in stream.text_stream:
+            pass
+
+
+async def lines(doors: Doors) -> None:
+    body = {"model": "gpt-5", "input": "hi", "stream": True}
+    async with doors.bridge.http_client("openai").stream("POST", "/v1/responses", json=body) as response:
+        async for _ in response.aiter_lines():
+            pass
+
+
+NAIVE = [
+    naive_responses,
+    naive_responses_helper,
+    final_response,
+    naive_chat,
+    final_completion,
+    naive_messages,
+    final_message,
+    text_of_messages,
+    lines,
+]
+
+
+@pytest.mark.parametrize("read", NAIVE, ids=lambda read: read.__name__)
+async def test_a_stream_that_breaks_raises(doors: Doors, read: Any) -> None:
+    """A handler that checks nothing gets an error for half an answer, and none for a whole one."""
+    doors.provider.script = lambda _: Reply("All of it.")
+    await read(doors)
+    doors.provider.script = lambda _: Reply("Half an answer that goes on", hang_up=True)
+    with pytest.raises((openai.APIError, anthropic.APIError, httpx2.RemoteProtocolError)):
+        await read(doors)
+    assert doors.records[-1]["ending"]["status"] == "failed"
