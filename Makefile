@@ -1,6 +1,7 @@
 # Two commands are all that users need: `make run` and `make test`. Each sets up what it needs.
 
 PYTHON ?= python3
+PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -13,12 +14,16 @@ help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml
+	@echo 'Setting up $(VENV) with the app, its tests and its documentation: once, some minutes. No key is needed.'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@rm -f $(VENV)/.failed
+	@( $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '.[dev]' \
+	  || touch $(VENV)/.failed ) | awk '/^(Collecting|Installing|Building)/ { print "  " substr($$0, 1, 100); fflush() }'
+	@test ! -e $(VENV)/.failed || { echo 'The installation failed; the lines above say why.'; exit 1; }
 	touch $@
 
-run: $(INSTALLED) ## Serve the example app on http://127.0.0.1:8000, with no key and no network
-	$(BIN)/python -m example_app
+run: $(INSTALLED) ## Serve the example app on http://127.0.0.1:8000 (PORT=9000: another port), with no key and no network
+	$(BIN)/python -m example_app --port $(PORT)
 
 test: lint types ## Run lint, type checks and all tests
 	$(BIN)/python -m pytest

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import openai
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from openai.types.responses import ResponseStreamEvent
 from pydantic import BaseModel
 
@@ -17,6 +17,17 @@ MODEL = "gpt-5"
 Bridge = Annotated[RequestBridge, Depends(get_bridge)]
 
 router = APIRouter()
+
+START = """\
+<!doctype html>
+<title>AI bridge example</title>
+<h1>An app with an AI gateway</h1>
+<p>The terminal that started this app shows commands to try: with curl, the SDKs and coding agents.</p>
+<ul>
+<li><a href="docs">The app's routes</a>, the gateway's admin routes among them</li>
+<li><a href="ai/readyz">Whether the gateway can take work</a></li>
+</ul>
+"""
 
 
 class TextStream(StreamingResponse):
@@ -42,6 +53,12 @@ class Text(BaseModel):
 class Summary(BaseModel):
     summary: str
     output_tokens: int
+
+
+@router.get("/", include_in_schema=False, response_class=HTMLResponse)
+async def start() -> str:
+    """Where a browser comes first."""
+    return START
 
 
 @router.get("/me")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from string import Template
 
 from example_app.settings import DEMO_ADMIN_TOKEN, DEMO_CLIENT_KEYS
 from fastapi_aibridge import Settings
+
+_GREETING = """\
+The AI gateway is at $base/ai, its users are: $users.
+The app's own routes are shown at $base/docs.
+"""
 
 _CURL = """\
 # curl
@@ -21,29 +28,22 @@ curl $base/me -H 'Authorization: Bearer $key'
 
 _SDKS = """\
 # openai SDK
-python - <<'EOF'
-from openai import OpenAI
+$python -c 'from openai import OpenAI
 client = OpenAI(base_url="$base/ai/$openai/v1", api_key="$key")
-print(client.responses.create(model="gpt-5", input="Hello").output_text)
-EOF
+print(client.responses.create(model="gpt-5", input="Hello").output_text)'
 
 # anthropic SDK
-python - <<'EOF'
-from anthropic import Anthropic
+$python -c 'from anthropic import Anthropic
 client = Anthropic(base_url="$base/ai/$anthropic", api_key="$key")
 messages = [{"role": "user", "content": "Hello"}]
-with client.messages.stream(model="claude-sonnet-5", max_tokens=500, messages=messages) as stream:
-    for text in stream.text_stream:
-        print(text, end="", flush=True)
-print()
-EOF
+print(client.messages.create(model="claude-sonnet-5", max_tokens=500, messages=messages).content[0].text)'
 """
 
 _AGENTS = """\
 # Claude Code
-ANTHROPIC_BASE_URL=$base/ai/$anthropic ANTHROPIC_AUTH_TOKEN=$key claude
+env ANTHROPIC_BASE_URL=$base/ai/$anthropic ANTHROPIC_AUTH_TOKEN=$key claude
 
-# Codex: in ~/.codex/config.toml, then: AIBRIDGE_KEY=$key codex
+# Codex: in ~/.codex/config.toml, then: env AIBRIDGE_KEY=$key codex
 model = "gpt-5"
 model_provider = "aibridge"
 [model_providers.aibridge]
@@ -77,10 +77,13 @@ def text(base: str, settings: Settings, *, offline: bool) -> str:
         "openai": names.get("openai", "openai"),
         "anthropic": names.get("anthropic", "anthropic"),
         "base": base,
+        "users": ", ".join(settings.client_keys) or "none yet",
+        # The interpreter that runs this app has the SDKs, whether the reader's shell has activated its venv or not.
+        "python": shlex.quote(sys.executable),
         "key": demo_key if demo_key in keys else "YOUR_KEY",
         "admin": DEMO_ADMIN_TOKEN if admin == DEMO_ADMIN_TOKEN else "YOUR_ADMIN_TOKEN",
     }
-    parts = [f"The AI gateway is at {base}/ai, its users are: {', '.join(settings.client_keys) or 'none yet'}.\n"]
+    parts = [_GREETING]
     if offline:
         parts.append(_OFFLINE)
     parts += [_CURL, _SDKS, _AGENTS]

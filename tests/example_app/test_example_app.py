@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,11 +73,26 @@ def test_the_streamed_curl_commands_stream(app: App) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["openai", "anthropic"])
-def test_the_sdk_snippets_of_the_text_work(app: App, number: int) -> None:
-    """Each Python snippet, as printed, prints the model's answer."""
-    snippet = re.findall(r"<<'EOF'\n(.*?)EOF", app.welcome, flags=re.DOTALL)[number]
-    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=True, timeout=30)
-    assert done.stdout.strip() == "You said: Hello"
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_sdk_snippets_of_the_text_work_in_any_shell(app: App, number: int, shell: str) -> None:
+    """Each Python snippet, as printed, prints the model's answer; no virtual environment need be active."""
+    command = re.findall(r"^\S+ -c '.*?'$", app.welcome, flags=re.DOTALL | re.MULTILINE)[number]
+    environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
+    done = subprocess.run(
+        [str(shutil.which(shell)), "-c", command], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.stdout.strip() == "You said: Hello", done.stderr
+
+
+def test_a_browser_finds_something(app: App) -> None:
+    """The first page leads to others, which are there."""
+    answer = httpx.get(f"{app.base}/")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    links = re.findall(r'href="([^"]+)"', answer.text)
+    assert len(links) == 2
+    for link in links:
+        assert httpx.get(f"{app.base}/{link}").status_code == 200
+    assert f"{app.base}/docs" in app.welcome
 
 
 def test_the_codex_configuration_of_the_text_is_valid(app: App) -> None:
