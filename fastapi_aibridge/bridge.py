@@ -21,6 +21,7 @@ from .providers import Provider
 from .providers.request_headers import check_headers
 from .providers.routes import Route, Target
 from .tools import Tool, Tools
+from .upstream.keys import BYOK
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -161,6 +162,9 @@ class RequestBridge:
             admitted = await self._arrival(
                 admit(state.engine, self.principal, provider, target, scope, receive, state.share, holding)
             )
+            if admitted.request.references and admitted.credential.kind != BYOK:
+                account = state.accounts[provider.name]
+                await state.engine.ownership.check(self.principal.initiator_id, account, admitted.request.references)
             await self._run(admitted, receive, send)
         finally:
             holding.release()
@@ -184,7 +188,17 @@ class RequestBridge:
         self, provider: Provider, target: Target, route: Route, scope: Scope, receive: Receive, send: Send
     ) -> None:
         state = self._state
-        passage = PassThrough(state.engine, self.principal, provider, target, route, scope, send)
+        passage = PassThrough(
+            state.engine,
+            self.principal,
+            state.share,
+            provider,
+            state.accounts[provider.name],
+            target,
+            route,
+            scope,
+            send,
+        )
         holding = state.engine.bodies.holding(self.principal.initiator_id)
         try:
             request = await self._arrival(passage.admit(receive, holding))

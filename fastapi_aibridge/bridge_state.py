@@ -30,6 +30,7 @@ class BridgeState:
         "_running",
         "_tools",
         "_toolset",
+        "accounts",
         "acquire",
         "closed",
         "engine",
@@ -48,6 +49,7 @@ class BridgeState:
         acquire: Acquire | None = None,
     ) -> None:
         self.providers = {provider.name: provider for provider in providers}
+        self.accounts = _accounts(self.providers.values())
         self.engine = engine
         self.share = engine.queue.share(initiator_id)
         self.tracer = tracer()
@@ -106,6 +108,14 @@ class BridgeState:
                 await self._idle.wait()
         finally:
             await self._tools.aclose()
+
+
+def _accounts(providers: Iterable[Provider]) -> dict[str, tuple[str, ...]]:
+    """Each provider's name, and the names of all that call the same API."""
+    by_url: dict[str, list[str]] = {}
+    for provider in providers:
+        by_url.setdefault(provider.base_url, []).append(provider.name)
+    return {name: tuple(names) for names in by_url.values() for name in names}
 
 
 def closing() -> GatewayError:

@@ -120,6 +120,7 @@ class Runtime:
                 capture_content=settings.recorder.capture_content,
                 lines=InterceptionLines(settings.log_format, shown),
                 request_headers=self._request_headers(settings),
+                refuse_foreign_ids=settings.foreign_ids == "refuse",
             )
             self.pool = CachedBridgePool(
                 self._build_bridge,

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from starlette.types import Receive, Scope
 
 from ..credentials import own_key
-from ..errors import GatewayError
 from ..formats import Format, ModelRequest
 from ..principal import Principal
 from ..providers import Credential, Provider
 from ..providers.routes import Target
 from ..recorder import Interception
 from ..recorder.identifier import new_id
-from .body import decode_body, read_body
+from .body import plain_body, read_body
 from .client import Client, client_of
 from .engine import Engine
 from .fair_queue import Share
@@ -81,10 +80,8 @@ async def admit(
     """Read, decode and look through a request. Raises `GatewayError` and `ClientGone`."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     body = await read_body(scope, receive, engine.max_body_size, holding)
-    if encoding := headers.get(b"content-encoding"):
-        if sum(name == b"content-encoding" for name, _ in scope["headers"]) > 1:
-            raise GatewayError(415, "unsupported_encoding", "a body that is encoded more than once is not supported")
-        body = await decode_body(body, encoding.decode("latin-1"), engine.max_body_size, holding, share)
+    if b"content-encoding" in headers:
+        body = await plain_body(scope, body, engine.max_body_size, holding, share)
     format_ = provider.intercepted[target.path]
     request = await in_steps(format_.read(body, engine.max_text), share)
 

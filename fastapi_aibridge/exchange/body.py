@@ -59,6 +59,16 @@ async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding
     raise ClientGone
 
 
+async def plain_body(scope: Scope, body: bytes, limit: int, holding: Holding, share: Share) -> bytes:
+    """A request's body without the content encoding that its headers name. Raises as `decode_body` does."""
+    encodings = [value for name, value in scope["headers"] if name == b"content-encoding"]
+    if len(encodings) > 1:
+        raise GatewayError(415, "unsupported_encoding", "a body that is encoded more than once is not supported")
+    if not encodings or not encodings[0]:
+        return body
+    return await decode_body(body, encodings[0].decode("latin-1"), limit, holding, share)
+
+
 async def decode_body(body: bytes, encoding: str, limit: int, holding: Holding, share: Share) -> bytes:
     """The body without its content encoding, counted in `holding` in place of the encoded one.
 

@@ -6,12 +6,14 @@ from ..formats.request import MAX_TEXT
 from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
+from ..recorder.owners import owners_of
 from ..settings import LimitSettings
 from ..upstream.client import UpstreamClient
 from .calls import UpstreamCaller
 from .fair_queue import FairQueue
 from .limits import Limits
 from .memory import BodyBudget
+from .ownership import Ownership
 from .refusals import Refusals
 from .tool_memory import ToolMemory
 
@@ -32,6 +34,7 @@ class Engine:
         max_text: int = MAX_TEXT,
         capture_content: bool = True,
         request_headers: RequestHeaders | None = None,
+        refuse_foreign_ids: bool = False,
     ) -> None:
         self.caller = UpstreamCaller(client, metrics)
         self.recorder = recorder
@@ -43,6 +46,7 @@ class Engine:
         self.max_text = max_text if capture_content else 0
         self.capture_content = capture_content
         self.request_headers = request_headers or RequestHeaders()
+        self.ownership = Ownership(owners_of(recorder), refuse_foreign=refuse_foreign_ids)
         self.tool_memory = ToolMemory()
         self.refusals = Refusals()
         self.queue = FairQueue()

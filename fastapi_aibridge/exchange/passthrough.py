@@ -1,4 +1,8 @@
-"""Requests that are relayed without being understood: model lists, token counts, stored responses."""
+"""Requests that are relayed without being understood: model lists, token counts, stored responses.
+
+What changes something at the provider is recorded; what is stored there under the organisation's key is reached by its
+owner only.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,51 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..credentials import own_key
 from ..errors import GatewayError
+from ..formats.references import Reference, made_in, references_in
 from ..principal import Principal
 from ..providers import Provider
 from ..providers.routes import SAFE_METHODS, Route, Target
 from ..upstream.keys import BYOK
 from ..upstream.response import UpstreamResponse
-from .body import read_body
+from .body import plain_body, read_body
 from .calls import UpstreamRequest
+from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
 from .engine import Engine
+from .fair_queue import Share
 from .interruption import Interruption
 from .memory import Holding
-from .relay import answer_headers
+from .ownership import Account
+from .relay import answer_headers, encoding_of
+from .steps import in_steps
+
+READ_SIZE = 1024 * 1024
+"""Bytes of an answer that are read for what it says; it is relayed all the same where it is larger."""
 
 
 class PassThrough:
-    """One request and its answer, byte for byte in both directions."""
+    """One request and its answer, byte for byte in both directions. `account` is that of the provider."""
 
-    __slots__ = ("_begun", "_engine", "_principal", "_provider", "_route", "_scope", "_send", "_target")
+    __slots__ = (
+        "_account",
+        "_begun",
+        "_engine",
+        "_own_account",
+        "_principal",
+        "_provider",
+        "_route",
+        "_scope",
+        "_send",
+        "_share",
+        "_target",
+    )
 
     def __init__(
         self,
         engine: Engine,
         principal: Principal,
+        share: Share,
         provider: Provider,
+        account: Account,
         target: Target,
         route: Route,
         scope: Scope,
@@ -36,11 +62,14 @@ class PassThrough:
     ) -> None:
         self._engine = engine
         self._principal = principal
+        self._share = share
         self._provider = provider
+        self._account = account
         self._target = target
         self._route = route
         self._scope = scope
         self._send = send
+        self._own_account = False
         self._begun = False
 
     async def admit(self, receive: Receive, holding: Holding) -> UpstreamRequest:
@@ -48,16 +77,34 @@ class PassThrough:
         engine, provider, method = self._engine, self._provider, self._scope["method"]
         headers = dict(self._scope["headers"])
         credential = provider.credential(own_key(headers), self._principal)
-        own = credential.kind == BYOK
-        if method in self._route.organisation and not own and not provider.settings.allow_organisation_changes:
-            raise _concerns_everybody(provider, method)
+        self._own_account = credential.kind == BYOK
+        if not self._own_account:
+            await self._check_path(method)
         body = await read_body(self._scope, receive, engine.max_body_size, holding)
-        kept = engine.request_headers.going_up(self._scope["headers"], own_account=own)
+        if not self._own_account and self._route.names_objects and method == "POST":
+            await self._check_body(body, holding)
+        kept = engine.request_headers.going_up(self._scope["headers"], own_account=self._own_account)
         kept.append((b"accept-encoding", headers.get(b"accept-encoding", b"identity")))
         memory = engine.tool_memory.of((*self._principal.key, provider.name))
         target = provider.target(memory.path(self._target.raw_path), self._scope["query_string"])
         # Others may have changed something upstream when they break off, and are not sent again.
         return UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)
+
+    async def _check_path(self, method: str) -> None:
+        """Whether the caller may do that with the organisation's key."""
+        provider, route = self._provider, self._route
+        if method in route.organisation and not provider.settings.allow_organisation_changes:
+            raise _concerns_everybody(provider, method)
+        if id_ := route.object_id(self._target.path):
+            await self._check([Reference(route.kind, id_)])
+
+    async def _check_body(self, body: bytes, holding: Holding) -> None:
+        """Whether all that the body names is the caller's."""
+        body = await plain_body(self._scope, body, self._engine.max_body_size, holding, self._share)
+        await self._check(await in_steps(references_in(body), self._share))
+
+    async def _check(self, references: list[Reference]) -> None:
+        await self._engine.ownership.check(self._principal.initiator_id, self._account, references)
 
     async def run(self, request: UpstreamRequest, interruption: Interruption) -> None:
         """Raises `GatewayError` while nothing has been sent, `ClientGone`, and `OSError` where the answer breaks off:
@@ -69,7 +116,10 @@ class PassThrough:
                 response = await engine.caller.call(self._provider, self._principal, request)
                 engine.metrics.passed_through(self._provider.name, self._route.path, response.status)
                 try:
-                    await self._relay(response, interruption)
+                    if self._route.makes and request.method == "POST" and 200 <= response.status < 300:
+                        await self._relay_made(response, interruption)
+                    else:
+                        await self._relay(response, interruption)
                 finally:
                     response.close()
         except GatewayError as error:
@@ -77,8 +127,8 @@ class PassThrough:
                 raise ConnectionAbortedError(error.message) from error
             raise
 
-    async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> None:
-        chunk = await response.read_some()
+    async def _relay(self, response: UpstreamResponse, interruption: Interruption, begun: bytes = b"") -> None:
+        chunk = begun or await response.read_some()
         head = answer_headers(response)
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
         while chunk:
@@ -87,9 +137,34 @@ class PassThrough:
         interruption.settle()
         await self._tell({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _relay_made(self, response: UpstreamResponse, interruption: Interruption) -> None:
+        """Relay an answer that names what was made; whose it is is known before the client knows what it is called."""
+        body = await _read_up_to(READ_SIZE, response)
+        if not self._own_account:
+            made = made_in(_decoded(response, body), self._route.makes)
+            await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made)
+        await self._relay(response, interruption, body)
+
     async def _tell(self, message: Message) -> None:
         self._begun = True
         await self._send(message)
+
+
+async def _read_up_to(size: int, response: UpstreamResponse) -> bytes:
+    """The beginning of an answer, all of it where it is no longer."""
+    pieces: list[bytes] = []
+    while size > 0 and (piece := await response.read_some()):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def _decoded(response: UpstreamResponse, body: bytes) -> bytes:
+    """The body without its content encoding; empty where it cannot be decoded."""
+    try:
+        return body if encoding_of(response) == "identity" else decode(body, encoding_of(response), READ_SIZE)
+    except (UnsupportedEncoding, DecodedTooLarge, ValueError):
+        return b""
 
 
 def _concerns_everybody(provider: Provider, method: str) -> GatewayError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..errors import GatewayError
 from .members import Members, Value, check, read_members, string
 from .prompts import Said
+from .references import Reference
 from .scanner import Steps
 
 MAX_MODEL = 256
@@ -29,6 +30,8 @@ class ModelRequest:
     correlating_tool_call_id: str | None = None
     user_id: str | None = None
     """`metadata.user_id`, where clients hide their session."""
+    references: list[Reference] = field(default_factory=list)
+    """What it names that is stored at the provider."""
     takes_tools: bool = True
     """Whether tools can be injected into it."""
     offers_no_tools: bool = False

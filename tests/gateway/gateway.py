@@ -94,12 +94,15 @@ class Gateway:
 
 
 def settings_for(url: str, **values: Any) -> Settings:
-    """Two providers at this address, Alice's key and the admin's token; `providers` adds to both."""
+    """Two providers at this address, Alice's key and the admin's token; `providers` adds to both, and `openai_names`
+    are the names of the first.
+    """
+    names = values.pop("openai_names", ("openai",))
     both = {"max_retries": 0, "circuit_breaker": {"enabled": False}, **values.pop("providers", {})}
     return Settings(
         **{
             "providers": {
-                "openai": {"type": "openai", "base_url": f"{url}/v1", "api_key": OPENAI_KEY, **both},
+                **{name: {"type": "openai", "base_url": f"{url}/v1", "api_key": OPENAI_KEY, **both} for name in names},
                 "anthropic": {"type": "anthropic", "base_url": url, "api_key": ANTHROPIC_KEY, **both},
             },
             "client_keys": {"alice": KEY},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..prompts import Conversation
+from ..references import read_references
 from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body, says_something
 from ..scanner import Steps, finish
 
@@ -48,5 +49,6 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     tools = members.get("tools")
     instructed = conversation.instructed or says_something(members.get("instructions"))
     request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or instructed)
+    request.references = yield from read_references(members)
     request.correlating_tool_call_id = conversation.answered
     return request
