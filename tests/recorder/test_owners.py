@@ -90,7 +90,7 @@ async def test_what_a_process_remembers_is_bounded(url: str) -> None:
     memory = MemoryOwners(10)
     for number in range(100):
         await memory.note("openai", f"r{number}", "alice", "response")
-    assert len(memory) == 10
+    assert memory.count == 10
     assert await memory.owner("openai", "r99") == "alice"
     assert await memory.owner("openai", "r0") is None
     async with SQLRecorder(url) as recorder:
@@ -99,7 +99,7 @@ async def test_what_a_process_remembers_is_bounded(url: str) -> None:
             await recorder.note("openai", f"r{number}", "alice", "response")
         await until(lambda: not recorder.pending)
         assert await recorder.owner("openai", "r0") == "alice"
-        assert len(recorder._owners) == 10
+        assert recorder._owners.count == 10
 
 
 async def test_recorders_that_keep_no_owners_get_a_memory() -> None:
