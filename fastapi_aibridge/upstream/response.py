@@ -17,6 +17,15 @@ AHEAD = 4 * 2**20
 HIGH_WATER = 256 * 1024
 """Bytes of a body that wait for their reader; beyond that the rest is left in the socket."""
 
+_FIRST_FIELD = 16
+"""Bytes of a body that tell whether it begins as a stream of events, a byte-order mark and blank lines included."""
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+def _is_of_events(start: bytes) -> bool:
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").startswith(_FIELDS)
+
+
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
@@ -126,13 +135,15 @@ class UpstreamResponse:
     async def read_ahead(self, *, stream_asked: bool) -> None:
         """Wait for the first bytes of a stream, or for the whole of another answer, up to `AHEAD` bytes of it.
 
-        An answer that does not say what it is is taken for what was asked for.
+        Where a stream was asked for, an answer by another name is one if it begins as one.
 
         `read_some` begins with these bytes; what breaks off here can still be asked for again. Raises as it does.
         """
-        kind = self.headers.raw(b"content-type")
-        is_stream = stream_asked if kind is None else kind[:17].lower() == b"text/event-stream"
-        self.streams = is_stream and self.status == 200
+        kind = self.headers.raw(b"content-type") or b""
+        self.streams = kind[:17].lower() == b"text/event-stream" and 200 <= self.status < 300
+        if stream_asked and not self.streams and 200 <= self.status < 300:
+            # Some servers call their streams by another name, or by none; every SDK reads them all the same.
+            self.streams = _is_of_events(await self.peek(_FIRST_FIELD))
         if self._connection is not None:
             try:
                 await self._fill(1 if self.streams else AHEAD)

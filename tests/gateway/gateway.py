@@ -125,7 +125,7 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """`values` are settings; the others are what `include_router`, `AIBridge` and uvicorn get beside the usual."""
     app = app or FastAPI()
-    recorder = recorder or CountingRecorder()
+    recorder = CountingRecorder() if recorder is None else recorder
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream())
         aibridge = AIBridge(settings_for(upstream.url, **values), recorder=recorder, **(bridge or {}))

@@ -14,6 +14,8 @@ from ..text import Budget, Text
 from ..usage import chat_usage
 from .accumulate import Members, add, built
 
+_AT_ONCE = 1024
+"""Deltas of calls, or calls, that are read of one event or answer."""
 _OF_A_CALL = ("index", "id", "type", "function", "custom")
 
 
@@ -145,7 +147,10 @@ class ChatMessage:
         self.usage = usage or member(event.get("x_groq"), "usage") or self.usage
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        for one in objects(delta.get("tool_calls")):
+        calls = objects(delta.get("tool_calls"))
+        if len(calls) > _AT_ONCE:
+            self.budget.exceeded = True
+        for one in calls[:_AT_ONCE]:
             call = self._call(choice, one.get("index"), text(one.get("id")))
             call.add(one, whole=self.whole)
             self.touched.append(call)

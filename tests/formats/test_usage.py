@@ -1,0 +1,243 @@
+"""Usage as twelve providers report it, and as it was billed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.formats import chat_completions, messages, responses
+from fastapi_aibridge.formats.usage import gone_on, total
+
+from .observing import answered, streamed
+
+CHAT: list[tuple[str, dict[str, Any], tuple[int, int, int, int], dict[str, int]]] = [
+    (
+        "OpenAI",
+        {
+            "prompt_tokens": 1117,
+            "completion_tokens": 46,
+            "total_tokens": 1163,
+            "prompt_tokens_details": {"cached_tokens": 1024, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 20,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        },
+        (93, 46, 1024, 0),
+        {"reasoning": 20, "audio_input": 0, "audio_output": 0, "accepted_prediction": 0, "rejected_prediction": 0},
+    ),
+    (
+        "Azure OpenAI",
+        {
+            "completion_tokens": 33,
+            "completion_tokens_details": {"reasoning_tokens": 0},
+            "prompt_tokens": 843,
+            "prompt_tokens_details": None,
+            "total_tokens": 876,
+        },
+        (843, 33, 0, 0),
+        {"reasoning": 0},
+    ),
+    (
+        "Gemini, compatible API: thinking is in the total only",
+        {"completion_tokens": 12, "prompt_tokens": 8, "total_tokens": 143},
+        (8, 135, 0, 0),
+        {"reasoning": 123},
+    ),
+    (
+        "DeepSeek",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 13,
+            "total_tokens": 113,
+            "prompt_tokens_details": {"cached_tokens": 64},
+            "prompt_cache_hit_tokens": 64,
+            "prompt_cache_miss_tokens": 36,
+            "completion_tokens_details": {"reasoning_tokens": 9},
+        },
+        (36, 13, 64, 0),
+        {"reasoning": 9},
+    ),
+    (
+        "DeepSeek, before it had details",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 13,
+            "total_tokens": 113,
+            "prompt_cache_hit_tokens": 64,
+            "prompt_cache_miss_tokens": 36,
+        },
+        (36, 13, 64, 0),
+        {},
+    ),
+    (
+        "Kimi",
+        {"prompt_tokens": 19, "completion_tokens": 13, "total_tokens": 32, "cached_tokens": 12},
+        (7, 13, 12, 0),
+        {},
+    ),
+    (
+        "xAI: reasoning beside the completion",
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 135,
+            "prompt_tokens_details": {"text_tokens": 32, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 6},
+            "completion_tokens_details": {
+                "reasoning_tokens": 94,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+            "num_sources_used": 0,
+        },
+        (26, 103, 6, 0),
+        {"reasoning": 94, "audio_input": 0, "audio_output": 0, "accepted_prediction": 0, "rejected_prediction": 0},
+    ),
+    (
+        "Mistral",
+        {"prompt_tokens": 16, "total_tokens": 50, "completion_tokens": 34, "num_cached_tokens": 8},
+        (8, 34, 8, 0),
+        {},
+    ),
+    (
+        "Groq",
+        {
+            "queue_time": 0.037,
+            "prompt_tokens": 18,
+            "prompt_time": 0.0007,
+            "completion_tokens": 556,
+            "completion_time": 0.46,
+            "total_tokens": 574,
+            "total_time": 0.46,
+            "completion_tokens_details": {"reasoning_tokens": 213},
+        },
+        (18, 556, 0, 0),
+        {"reasoning": 213},
+    ),
+    (
+        "OpenRouter",
+        {
+            "prompt_tokens": 10339,
+            "completion_tokens": 60,
+            "total_tokens": 10399,
+            "cost": 0.0013,
+            "is_byok": False,
+            "prompt_tokens_details": {"cached_tokens": 10318, "cache_write_tokens": 11, "audio_tokens": 0},
+            "cost_details": {"upstream_inference_cost": None},
+            "completion_tokens_details": {"reasoning_tokens": 4, "image_tokens": 0},
+        },
+        (10, 60, 10318, 11),
+        {"reasoning": 4, "image_output": 0, "audio_input": 0},
+    ),
+    (
+        "vLLM",
+        {
+            "prompt_tokens": 5,
+            "total_tokens": 12,
+            "completion_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        },
+        (1, 7, 4, 0),
+        {},
+    ),
+    ("Ollama", {"prompt_tokens": 26, "completion_tokens": 298, "total_tokens": 324}, (26, 298, 0, 0), {}),
+    ("members by Responses' names", {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}, (7, 3, 0, 0), {}),
+    (
+        "a gateway before Anthropic",
+        {
+            "prompt_tokens": 50,
+            "completion_tokens": 5,
+            "total_tokens": 55,
+            "cache_read_input_tokens": 30,
+            "cache_creation_input_tokens": 10,
+        },
+        (10, 5, 30, 10),
+        {},
+    ),
+]
+
+
+def counted(usage: Any) -> tuple[int, int, int, int]:
+    return usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens
+
+
+@pytest.mark.parametrize(("provider", "usage", "right", "extra"), CHAT, ids=[one[0] for one in CHAT])
+def test_chat(provider: str, usage: dict[str, Any], right: tuple[int, int, int, int], extra: dict[str, int]) -> None:
+    """Blocking and streamed, each dialect is recorded as it was billed."""
+    blocking = answered(chat_completions, {"id": "x", "choices": [{"message": {}}], "usage": usage})
+    stream = streamed(chat_completions, {"id": "x", "choices": []}, {"choices": [], "usage": usage}, "[DONE]")
+    for watching in (blocking, stream):
+        [recorded] = watching.facts().token_usages
+        assert (counted(recorded), recorded.extra) == (right, extra)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 19}}]},  # Kimi
+        {"choices": [], "x_groq": {"id": "req_1", "usage": {"prompt_tokens": 19}}},
+    ],
+)
+def test_usage_in_other_places_of_a_stream(ending: dict[str, Any]) -> None:
+    """Within the choice, and beside it."""
+    watching = streamed(chat_completions, {"id": "x", "choices": []}, ending, "[DONE]")
+    assert [one.input_tokens for one in watching.facts().token_usages] == [19]
+
+
+def test_responses() -> None:
+    """OpenAI's names, and xAI's reasoning beside the output."""
+    details = {"output_tokens_details": {"reasoning_tokens": 10}, "input_tokens_details": {"cached_tokens": 3}}
+    for tokens, right in (((8, 12, 20), (5, 12, 3, 0)), ((8, 2, 20), (5, 12, 3, 0))):
+        usage = {**dict(zip(("input_tokens", "output_tokens", "total_tokens"), tokens, strict=True)), **details}
+        [recorded] = answered(responses, {"id": "x", "output": [], "usage": usage}).facts().token_usages
+        assert (counted(recorded), recorded.extra["reasoning"]) == (right, 10)
+
+
+MESSAGE = {"type": "message", "input_tokens": 23000, "output_tokens": 1000, "cache_read_input_tokens": 5}
+COMPACTION = {"type": "compaction", "input_tokens": 180000, "output_tokens": 3500, "cache_creation_input_tokens": 7}
+ADVISOR = {"type": "advisor_message", "model": "claude-opus", "input_tokens": 400, "output_tokens": 90}
+
+
+@pytest.mark.parametrize(
+    ("iterations", "right"),
+    [
+        ([MESSAGE], (23000, 1000, 5, 0)),
+        ([COMPACTION, MESSAGE], (203000, 4500, 5, 7)),
+        ([MESSAGE, COMPACTION, MESSAGE, ADVISOR], (203400, 4590, 5, 7)),
+        ("odd", (23000, 1000, 5, 0)),
+    ],
+)
+def test_iterations_of_other_kinds_are_billed_beside_the_message(iterations: Any, right: tuple[int, ...]) -> None:
+    """Anthropic's counts at the top are those of the message alone, streamed and not."""
+    usage = {key: value for key, value in MESSAGE.items() if key != "type"} | {"iterations": iterations}
+    blocking = answered(messages, {"id": "m", "content": [], "usage": usage})
+    start = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 23000, "output_tokens": 1}}}
+    stream = streamed(messages, start, {"type": "message_delta", "delta": {}, "usage": usage}, {"type": "message_stop"})
+    for watching in (blocking, stream):
+        [recorded] = watching.facts().token_usages
+        assert counted(recorded) == right
+
+
+def test_a_zero_in_a_delta_says_nothing() -> None:
+    """Counts of a stream only grow: what the start said is not wiped out, at any depth."""
+    before = {"input_tokens": 1500, "cache_creation": {"ephemeral_1h_input_tokens": 9}, "service_tier": "standard"}
+    now = {"input_tokens": 0, "output_tokens": 16, "cache_creation": {"ephemeral_1h_input_tokens": 0}, "new": 0}
+    expected = {**before, "output_tokens": 16, "new": 0}
+    assert gone_on(before, now) == expected
+    assert gone_on(expected, {"output_tokens": 20, "input_tokens": None}) == {**expected, "output_tokens": 20}
+
+
+def test_usages_of_rounds_add_up() -> None:
+    """Member by member; lists one behind the other, so that no iteration is lost."""
+    one = {"input_tokens": 1, "iterations": [MESSAGE], "details": {"a": 2, "b": None}, "tier": "x"}
+    two = {"input_tokens": 2, "iterations": [COMPACTION], "details": {"a": 3}, "tier": "y"}
+    assert total([one, two]) == {
+        "input_tokens": 3,
+        "iterations": [MESSAGE, COMPACTION],
+        "details": {"a": 5, "b": None},
+        "tier": "y",
+    }
