@@ -55,7 +55,7 @@ async def test_what_is_refused_with_tools_goes_up_without(
 async def test_only_what_was_refused_goes_without(server: ToolServer) -> None:
     """Another option, another model and another caller get their tools: nobody can take them from others."""
     async with house(picky(unless="response_format"), {"box": server.url}) as home:
-        json_only = {"response_format": {"type": "json_object"}}
+        json_only: dict[str, Any] = {"response_format": {"type": "json_object"}}
         assert (await home.ask(CHAT, streamed=False, **json_only)).text == "Fine."
         assert offered(home) == [True, False]
         await home.ask(CHAT, streamed=False)
