@@ -62,8 +62,12 @@ class ToolResult:
 
     @property
     def text(self) -> str:
-        """All text, for records and for formats that know nothing else."""
-        return "\n".join(part.text for part in self.content if isinstance(part, Text))
+        """All of it as text, for records and for formats that know nothing else; an image is only mentioned."""
+        said = [
+            part.text if isinstance(part, Text) else f"[{type(part).__name__.lower()}, {part.mime_type}]"
+            for part in self.content
+        ]
+        return "\n".join(said) or "(no output)"
 
 
 class Tools(Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from ..formats.rounds import Part, Result, ToolCall
+from ..formats.rounds import Result, ToolCall
 from ..observability import Metrics
 from ..recorder import Facts, ToolUsage
-from ..tools import Image, Text, ToolResult
+from ..tools import Audio, Content, Image, Text, ToolResult
 from .cancellation import is_cancelled
 from .toolset import Toolset
 
@@ -40,16 +40,16 @@ class ToolRuns:
     async def _outcome(self, call: ToolCall) -> Result:
         arguments = call.parsed()
         if arguments is None:
-            return Result(call=call, parts=(Part(text="the arguments are not a JSON object"),), is_error=True)
+            return _failed(call, "the arguments are not a JSON object")
         try:
             outcome = await self._toolset.tools.call(call.name, arguments)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
-            return Result(call=call, parts=(Part(text="the tool was cancelled"),), is_error=True)
+            return _failed(call, "the tool was cancelled")
         if outcome.duration is not None and (tool := self._toolset.by_name.get(call.name)):
             self._metrics.tool_called(tool.server, tool.tool, outcome.duration, is_error=outcome.is_error)
-        return Result(call=call, parts=_parts(outcome), is_error=outcome.is_error, duration=outcome.duration)
+        return Result(call=call, outcome=replace(outcome, content=tuple(map(_shown, outcome.content))))
 
     def mark(self, facts: Facts, names: frozenset[str]) -> None:
         """Tell injected calls from the client's, in place. `names` are the tools that were injected."""
@@ -64,8 +64,8 @@ class ToolRuns:
     def _marked(self, usage: ToolUsage, result: Result | None) -> ToolUsage:
         tool = self._toolset.by_name[usage.tool]
         error = "no result: the message or the request ended before" if result is None else None
-        if result is not None and result.is_error:
-            error = result.text
+        if result is not None and result.outcome.is_error:
+            error = result.outcome.text
         cut = error is not None and len(error) > self._max_text
         return replace(
             usage,
@@ -73,18 +73,17 @@ class ToolRuns:
             injected=True,
             server=tool.server,
             error=error[: self._max_text] if error is not None else None,
-            duration=result.duration if result is not None else None,
+            duration=result.outcome.duration if result is not None else None,
             truncated=usage.truncated or cut,
         )
 
 
-def _parts(result: ToolResult) -> tuple[Part, ...]:
-    parts = []
-    for content in result.content:
-        if isinstance(content, Text):
-            parts.append(Part(text=content.text))
-        elif isinstance(content, Image) and content.mime_type in IMAGES:
-            parts.append(Part(image=content.data, mime_type=content.mime_type))
-        else:
-            parts.append(Part(text=f"[{type(content).__name__.lower()}, {content.mime_type}]"))
-    return tuple(parts)
+def _failed(call: ToolCall, why: str) -> Result:
+    return Result(call=call, outcome=ToolResult(content=(Text(why),), is_error=True))
+
+
+def _shown(part: Content) -> Content:
+    """The part, or what is said of it to a model that cannot see or hear it."""
+    if isinstance(part, Audio) or (isinstance(part, Image) and part.mime_type not in IMAGES):
+        return Text(f"[{type(part).__name__.lower()}, {part.mime_type}]")
+    return part

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from ..tools import Tool
 from .request import ModelRequest
-from .rounds import Memory, Rounds, Tool
+from .rounds import Memory, Rounds
 from .scanner import Steps
 
 

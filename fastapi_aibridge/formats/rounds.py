@@ -12,20 +12,10 @@ from typing import Any, Protocol
 import orjson
 
 from ..errors import GatewayError
+from ..tools import Tool, ToolResult
 from .decoder import Message
 from .lenient import load, member, objects, text
 from .splice import add_member, elements, find_member, list_member, set_member
-
-
-class Tool(Protocol):
-    """A tool as it is offered to models; `name` is the injected one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def input_schema(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,29 +41,11 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A piece of a tool's result: text, or an image as base64."""
-
-    text: str = ""
-    image: str = ""
-    mime_type: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a call came to. An error is a result too: the model reads it and may try again."""
+    """What a call came to. Of its outcome's content, images are of kinds that all vendors' models can see."""
 
     call: ToolCall
-    parts: tuple[Part, ...]
-    is_error: bool = False
-    duration: float | None = None
-    """Seconds; None where the tool was not run."""
-
-    @property
-    def text(self) -> str:
-        """All of it as text; an image is only mentioned."""
-        said = [part.text if not part.image else f"[image, {part.mime_type}]" for part in self.parts]
-        return "\n".join(said) or "(no output)"
+    outcome: ToolResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

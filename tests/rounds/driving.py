@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, settings
 from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
 from fastapi_aibridge.formats import Format, chat_completions, messages, responses
-from fastapi_aibridge.formats.rounds import Part, Result, Rounds, ToolCall
+from fastapi_aibridge.formats.rounds import Result, Rounds, ToolCall
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.testing import ToolCall as ScriptedCall
 from fastapi_aibridge.testing.wire_formats import BY_PATH, WireFormat
-from fastapi_aibridge.tools import Tool
+from fastapi_aibridge.tools import Text, Tool, ToolResult
 
 lean = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -133,8 +133,8 @@ def call(id_: str = "call_1", arguments: Mapping[str, Any] | str | None = None, 
 def answer_to(one: ToolCall) -> Result:
     """Every tool answers with what it was asked."""
     if one.parsed() is None:
-        return Result(call=one, parts=(Part(text="no JSON"),), is_error=True)
-    return Result(call=one, parts=(Part(text=f"result of {one.id}"),))
+        return Result(call=one, outcome=ToolResult(content=(Text("no JSON"),), is_error=True))
+    return Result(call=one, outcome=ToolResult(content=(Text(f"result of {one.id}"),)))
 
 
 def remembering() -> OwnMemory:

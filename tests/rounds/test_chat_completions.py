@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastapi_aibridge.formats.rounds import Part, Result
+from fastapi_aibridge.formats.rounds import Result
 from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.tools import Image, Text, ToolResult
 
 from .driving import CHAT, call, events_of, own_call, play, remembering
 
@@ -206,7 +207,7 @@ def test_images_are_mentioned() -> None:
     """Chat takes nothing but text from tools."""
 
     def respond(one: Any) -> Result:
-        return Result(call=one, parts=(Part(text="Look:"), Part(image="aGk=", mime_type="image/png")))
+        return Result(call=one, outcome=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"))))
 
     played = play(CHAT, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, respond=respond)
     assert played.bodies[1]["messages"][2]["content"] == "Look:\n[image, image/png]"

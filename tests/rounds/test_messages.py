@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.formats.rounds import Part, Result
+from fastapi_aibridge.formats.rounds import Result
 from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.tools import Image, Text, ToolResult
 
 from .driving import MESSAGES, call, play
 
@@ -139,13 +140,13 @@ def test_images_and_errors_have_the_shape_that_the_api_takes() -> None:
     """An image is a block; an error holds only text; no text is blank."""
 
     def respond(one: Any) -> Result:
-        image, blank = Part(image="aGk=", mime_type="image/png"), Part(text=" ")
+        image, blank = Image("aGk=", "image/png"), Text(" ")
         match one.id:
             case "picture":
-                return Result(call=one, parts=(blank, image))
+                return Result(call=one, outcome=ToolResult(content=(blank, image)))
             case "broken":
-                return Result(call=one, parts=(Part(text="no"), image), is_error=True)
-        return Result(call=one, parts=())
+                return Result(call=one, outcome=ToolResult(content=(Text("no"), image), is_error=True))
+        return Result(call=one, outcome=ToolResult(content=()))
 
     calls = [call(id_) for id_ in ("picture", "broken", "empty")]
     played = play(MESSAGES, [Reply(tool_calls=calls), Reply(text="x")], streamed=False, respond=respond)

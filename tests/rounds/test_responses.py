@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats.rounds import Part, Result
+from fastapi_aibridge.formats.rounds import Result
 from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.tools import Image, Text, ToolResult
 
 from .driving import NAMES, RESPONSES, call, play, remembering, woven
 
@@ -166,7 +167,7 @@ def test_images_are_parts_of_the_output() -> None:
     """Text and image keep their order."""
 
     def respond(one: Any) -> Result:
-        return Result(call=one, parts=(Part(text="Look:"), Part(image="aGk=", mime_type="image/png"), Part(text="")))
+        return Result(call=one, outcome=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"), Text(""))))
 
     played = play(RESPONSES, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, respond=respond)
     assert played.bodies[1]["input"][-1]["output"] == [

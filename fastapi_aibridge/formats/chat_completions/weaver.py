@@ -9,6 +9,7 @@ import orjson
 
 from ... import sse
 from ...errors import GatewayError
+from ...tools import Tool
 from ..decoder import Decoder
 from ..lenient import load, member, objects, text
 from ..rounds import (
@@ -17,7 +18,6 @@ from ..rounds import (
     Memory,
     Result,
     Tail,
-    Tool,
     ToolCall,
     Turn,
     extended,
@@ -275,4 +275,4 @@ class ChatWeaver:
 
 def _tool_message(result: Result) -> dict[str, Any]:
     """Chat takes text only from tools."""
-    return {"role": "tool", "tool_call_id": result.call.id, "content": result.text}
+    return {"role": "tool", "tool_call_id": result.call.id, "content": result.outcome.text}

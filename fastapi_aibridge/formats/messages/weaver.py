@@ -9,6 +9,7 @@ import orjson
 
 from ... import sse
 from ...errors import GatewayError
+from ...tools import Text, Tool
 from ..decoder import Decoder
 from ..lenient import as_object, load, member, objects, text
 from ..rounds import (
@@ -17,7 +18,6 @@ from ..rounds import (
     Memory,
     Result,
     Tail,
-    Tool,
     ToolCall,
     Turn,
     extended,
@@ -265,15 +265,15 @@ class MessagesWeaver:
 def _tool_result(result: Result) -> dict[str, Any]:
     # An error may hold nothing but text, and no text may be blank.
     content = [
-        {"type": "image", "source": {"type": "base64", "media_type": part.mime_type, "data": part.image}}
-        if part.image
-        else {"type": "text", "text": part.text}
-        for part in result.parts
-        if part.image or part.text.strip()
+        {"type": "text", "text": part.text}
+        if isinstance(part, Text)
+        else {"type": "image", "source": {"type": "base64", "media_type": part.mime_type, "data": part.data}}
+        for part in result.outcome.content
+        if not isinstance(part, Text) or part.text.strip()
     ]
-    if result.is_error or not content:
-        content = [{"type": "text", "text": result.text}]
+    if result.outcome.is_error or not content:
+        content = [{"type": "text", "text": result.outcome.text}]
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call.id, "content": content}
-    if result.is_error:
+    if result.outcome.is_error:
         block["is_error"] = True
     return block

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ...tools import Text
 from ..lenient import objects, text
 from ..rounds import Result, ToolCall
 
@@ -61,13 +62,13 @@ def arguments_are_object(written: object) -> bool:
 
 
 def call_output(result: Result) -> dict[str, Any]:
-    output: Any = result.text
-    if any(part.image for part in result.parts):
+    output: Any = result.outcome.text
+    if not all(isinstance(part, Text) for part in result.outcome.content):
         output = [
-            {"type": "input_image", "image_url": f"data:{part.mime_type};base64,{part.image}"}
-            if part.image
-            else {"type": "input_text", "text": part.text}
-            for part in result.parts
-            if part.image or part.text
+            {"type": "input_text", "text": part.text}
+            if isinstance(part, Text)
+            else {"type": "input_image", "image_url": f"data:{part.mime_type};base64,{part.data}"}
+            for part in result.outcome.content
+            if not isinstance(part, Text) or part.text
         ]
     return {"type": "function_call_output", "call_id": result.call.id, "output": output}
