@@ -12,7 +12,7 @@ from starlette.types import Scope
 from .errors import ConfigurationError
 from .guessing import WrongKeys
 from .observability import Metrics
-from .observability.metrics import PoolCollector, ProviderCollector
+from .observability.collectors import PoolCollector, ProviderCollector
 from .pool import PoolMetrics
 from .principal import Principal
 from .providers import Provider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -101,3 +102,41 @@ def test_a_failed_span_says_no_more_than_the_kind() -> None:
     [finished] = exporter.get_finished_spans()
     assert (finished.status.status_code, finished.status.description) == (trace.StatusCode.ERROR, "ValueError")
     assert "sk-secret" not in finished.to_json()
+
+
+def test_whatever_others_choose_is_bounded() -> None:
+    """A client, a provider or a tool server that makes up ever new names fills no memory; what was counted before goes
+    on, and the rest is counted together.
+    """
+    metrics = Metrics()
+    value = metrics.registry.get_sample_value
+    metrics.tool_called("files", "read", 0.1, is_error=False)
+    for number in range(5000):
+        metrics.started()
+        metrics.ended(replace(interception(), client=f"c-{number}", route=f"/r-{number}"), Status.COMPLETED, 0.1)
+        metrics.tool_called("files", f"tool-{number}", 0.1, is_error=False)
+        metrics.passed_through("openai", f"/v1/{number}", 100 + number % 900)
+        metrics.retried("openai", str(number))
+        metrics.refused(f"code-{number}")
+    metrics.tool_called("files", "read", 0.1, is_error=False)
+    assert len(generate_latest(metrics.registry)) < 4_000_000
+    assert len(list(metrics.registry.collect())) < 30
+    assert sum(len(family.samples) for family in metrics.registry.collect()) < 25_000
+    assert value("aibridge_tool_duration_seconds_count", {"server": "files", "tool": "read", "outcome": "ok"}) == 2
+    others = value("aibridge_tool_duration_seconds_count", {"server": "files", "tool": "other", "outcome": "ok"})
+    assert others == 5000 - 499
+    ended = (
+        sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "aibridge_interceptions_total"
+    )
+    assert sum(ended) == 5000
+
+
+def test_a_long_name_is_cut() -> None:
+    """One label of a megabyte would be in every scrape."""
+    metrics = Metrics()
+    metrics.tool_called("s", "x" * 10_000, 0.1, is_error=False)
+    metrics.tool_called("s", "x" * 10_000, 0.1, is_error=False)
+    assert len(generate_latest(metrics.registry)) < 20_000

@@ -1,0 +1,84 @@
+"""Metrics that are read from the pool and the providers when they are scraped."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..pool import PoolMetrics
+from ..providers import Provider
+from ..upstream.breaker import CircuitState
+
+
+class PoolCollector(Collector):
+    """The pool's own counters, read when they are scraped."""
+
+    def __init__(self, counts: Callable[[], PoolMetrics | None]) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        if counts is None:
+            return
+        for name, words in (
+            ("hits", "Acquires that found a bridge in the cache."),
+            ("misses", "Acquires that found none."),
+            ("keys_added", "Bridges that were cached."),
+            ("keys_evicted", "Bridges that capacity or expiry removed."),
+        ):
+            yield CounterMetricFamily(f"aibridge_pool_{name}", words, value=getattr(counts, name))
+        for name, words in (
+            ("size", "Bridges in the cache."),
+            ("builds_in_flight", "Bridges that are being built."),
+            ("leases", "Leases that are held."),
+            ("draining", "Retired bridges that are still leased."),
+            ("provider_version", "How often the providers have been replaced."),
+        ):
+            yield GaugeMetricFamily(f"aibridge_pool_{name}", words, value=getattr(counts, name))
+
+
+class ProviderCollector(Collector):
+    """The state of the providers' circuit breakers and keys, read when it is scraped."""
+
+    def __init__(self, providers: Callable[[], Iterable[Provider]]) -> None:
+        self._providers = providers
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        circuits = GaugeMetricFamily(
+            "aibridge_circuits", "Circuit breakers that are not closed.", labels=("provider", "route", "state")
+        )
+        trips = CounterMetricFamily(
+            "aibridge_circuit_trips", "How often a circuit breaker has opened.", labels=("provider", "route")
+        )
+        rejections = CounterMetricFamily(
+            "aibridge_circuit_rejections", "Attempts that a circuit breaker refused.", labels=("provider", "route")
+        )
+        keys = GaugeMetricFamily("aibridge_keys", "Keys by masked hint.", labels=("provider", "key", "state"))
+        rests = CounterMetricFamily(
+            "aibridge_key_rests", "How often a key was sent to rest.", labels=("provider", "status")
+        )
+        for provider in self._providers():
+            name, breakers = provider.name, provider.breakers
+            states = breakers.count()
+            for route in provider.intercepted:
+                for state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+                    circuits.add_metric((name, route, state), states.get((route, state), 0))
+                trips.add_metric((name, route), breakers.trips[route])
+                rejections.add_metric((name, route), breakers.rejections[route])
+            # Short keys have the same hint.
+            ready = Tally(key.hint for key in provider.keys if not key.resting_for)
+            for hint, number in Tally(key.hint for key in provider.keys).items():
+                keys.add_metric((name, hint, "ready"), ready[hint])
+                keys.add_metric((name, hint, "resting"), number - ready[hint])
+            for status in (401, 429):
+                rests.add_metric((name, str(status)), provider.keys.rests[status])
+        yield from (circuits, trips, rejections, keys, rests)
