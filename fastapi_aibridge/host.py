@@ -12,7 +12,7 @@ from starlette.types import Scope
 from .errors import ConfigurationError
 from .guessing import WrongKeys
 from .observability import Metrics
-from .observability.collectors import PoolCollector, ProviderCollector
+from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector
 from .pool import PoolMetrics
 from .principal import Principal
 from .providers import Provider
@@ -30,6 +30,7 @@ class Host:
         self._metrics = Metrics(registry)
         self._metrics.registry.register(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
         self._metrics.registry.register(ProviderCollector(self.providers))
+        self._metrics.registry.register(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
         self.wrong_keys = WrongKeys(self._metrics)
         # All that changes.
         self._runtime: Runtime | None = None  # with the counts: _entered

@@ -43,6 +43,28 @@ class PoolCollector(Collector):
             yield GaugeMetricFamily(f"aibridge_pool_{name}", words, value=getattr(counts, name))
 
 
+class RecorderCollector(Collector):
+    """What the recorder could not write, of a recorder that counts it; zero of others."""
+
+    def __init__(self, recorder: Callable[[], object]) -> None:
+        self._recorder = recorder
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        recorder = self._recorder()
+        stats = getattr(recorder, "stats", None)
+        for name, member, words in (
+            ("failures", "failures", "Attempts to write that the database did not take."),
+            ("refused", "refused", "Rows that the database will never take."),
+            ("set_aside", "set_aside", "Those of them that are kept in a table of their own."),
+        ):
+            yield CounterMetricFamily(f"aibridge_recorder_{name}", words, value=getattr(stats, member, 0))
+        pending = getattr(recorder, "pending", 0)
+        yield GaugeMetricFamily("aibridge_recorder_pending", "Records that wait to be written.", value=pending)
+
+
 class ProviderCollector(Collector):
     """The state of the providers' circuit breakers and keys, read when it is scraped."""
 

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fastapi_aibridge.observability import Metrics
+from fastapi_aibridge.observability.collectors import RecorderCollector
 from fastapi_aibridge.observability.tracing import fail, tracer
+from fastapi_aibridge.recorder.committer import WriterStats
 from fastapi_aibridge.recorder.records import Interception, Status, TokenUsage
 
 
@@ -140,3 +142,17 @@ def test_a_long_name_is_cut() -> None:
     metrics.tool_called("s", "x" * 10_000, 0.1, is_error=False)
     metrics.tool_called("s", "x" * 10_000, 0.1, is_error=False)
     assert len(generate_latest(metrics.registry)) < 20_000
+
+
+def test_what_the_recorder_could_not_write_is_exposed() -> None:
+    """Of one that counts it; of another there is nothing to tell."""
+
+    class Counting:
+        stats = WriterStats(failures=3, refused=2, set_aside=1)
+        pending = 7
+
+    for recorder, wanted in ((Counting(), (3, 2, 1, 7)), (object(), (0, 0, 0, 0)), (None, (0, 0, 0, 0))):
+        registry = CollectorRegistry()
+        registry.register(RecorderCollector(lambda one=recorder: one))  # type: ignore[misc]
+        names = ("failures_total", "refused_total", "set_aside_total", "pending")
+        assert tuple(registry.get_sample_value(f"aibridge_recorder_{name}") for name in names) == wanted
