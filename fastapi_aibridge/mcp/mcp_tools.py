@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..observability.tracing import detached
 from ..principal import Principal
 from ..tool_schemas import restored
 from ..tools import Content, Text, Tool, ToolResult
@@ -91,7 +92,7 @@ class MCPTools:
         )
         if not self._opening or self._closed:
             return
-        openings = [self._connections.spawn(session.open()) for session in self._opening]
+        openings = [self._connections.spawn(self._traced(session)) for session in self._opening]
         await asyncio.wait(openings)
         if self._closed:
             return
@@ -105,6 +106,15 @@ class MCPTools:
                 self._degraded = True
                 self._connections.health.failed(session.server.name, reason)
         self._sessions = tuple(working)
+
+    def _traced(self, session: Session) -> Coroutine[Any, Any, None]:
+        principal = self._principal
+        attributes = {
+            "aibridge.initiator_id": principal.initiator_id,
+            "aibridge.api_key_id": principal.api_key_id,
+            "aibridge.mcp_server": session.server.name,
+        }
+        return detached("MCP.Connect", attributes, session.open())
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Run one tool. Everything but a cancellation ends in a result, after `call_timeout` at the latest."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from opentelemetry import trace
-from opentelemetry.trace import Span, Tracer
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, Span, Tracer
+
+T = TypeVar("T")
 NAME = "fastapi_aibridge"
 
 
@@ -20,3 +24,29 @@ def tracer() -> Tracer | None:
 def fail(span: Span, error: BaseException) -> None:
     """Mark a span as failed with the error's class; its text could hold what a span must not."""
     span.set_status(trace.StatusCode.ERROR, type(error).__name__)
+
+
+def detached(name: str, attributes: Mapping[str, str], work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """`work` in a span below the current one, for a task that does not inherit the current context."""
+    listener = tracer()
+    if listener is None:
+        return work
+    parent = NonRecordingSpan(trace.get_current_span().get_span_context())
+    return _within(listener, name, attributes, parent, work)
+
+
+async def _within(
+    listener: Tracer, name: str, attributes: Mapping[str, str], parent: Span, work: Coroutine[Any, Any, T]
+) -> T:
+    with listener.start_as_current_span(
+        name,
+        trace.set_span_in_context(parent),
+        attributes=dict(attributes),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            return await work
+        except BaseException as error:
+            fail(span, error)
+            raise

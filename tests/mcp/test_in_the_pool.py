@@ -1,0 +1,71 @@
+"""Sessions of MCP servers as the pool's bridges have them: whose key they show, and what traces tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from fastapi_aibridge import AIBridge, MemoryRecorder, Principal, Settings
+
+from .servers import ToolServer
+
+pytestmark = pytest.mark.anyio
+
+
+def bridge_to(server: ToolServer) -> AIBridge:
+    servers = {"box": {"url": server.url, "headers": {"X-Key": "{session_key}"}}}
+    settings = Settings.model_validate({"mcp_servers": servers, "shutdown_grace": 0})
+    return AIBridge(settings, recorder=MemoryRecorder())
+
+
+async def test_a_new_session_key_is_used_at_once(server: ToolServer) -> None:
+    """Who comes with another session key is shown to MCP servers with it, beside a holder of the old one too."""
+
+    def shown() -> set[str | None]:
+        seen = {headers.get("x-key") for headers in server.headers}
+        server.headers.clear()
+        return seen
+
+    aibridge = bridge_to(server)
+    async with aibridge.bridge(Principal("ann", session_key="s-1")) as old:
+        assert shown() == {"s-1"}
+        async with aibridge.bridge(Principal("ann", session_key="s-2")) as new:
+            assert shown() == {"s-2"}
+            assert old.tools == new.tools != ()
+            async with aibridge.bridge(Principal("ann", session_key="s-2", metadata={"n": 1})) as again:
+                assert again.principal.metadata == {"n": 1}
+            assert shown() == set()
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    yield exporter
+    provider.shutdown()
+
+
+async def test_connections_are_spans_of_the_principal(server: ToolServer, spans: InMemorySpanExporter) -> None:
+    """Acquire, build and connection are one below the other, each with the principal's ids and no secret."""
+    async with bridge_to(server).bridge(Principal("ann", "key-1", "s3cret")):
+        pass
+    # The test's server is in this process, and has spans of its own.
+    found = {span.name: span for span in spans.get_finished_spans()}
+    acquire, build, connect = (
+        found[name] for name in ("CachedBridgePool.Acquire", "CachedBridgePool.Build", "MCP.Connect")
+    )
+    assert build.parent is not None
+    assert connect.parent is not None
+    assert (build.parent.span_id, connect.parent.span_id) == (acquire.context.span_id, build.context.span_id)
+    for span in (acquire, build, connect):
+        attributes = dict(span.attributes or {})
+        assert (attributes.pop("aibridge.initiator_id"), attributes.pop("aibridge.api_key_id")) == ("ann", "key-1")
+        assert attributes == ({"aibridge.mcp_server": "box"} if span is connect else {})
+    assert "s3cret" not in "".join(span.to_json() for span in spans.get_finished_spans())
