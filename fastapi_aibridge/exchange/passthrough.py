@@ -6,25 +6,33 @@ owner only.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from starlette.types import Message, Receive, Scope, Send
 
 from ..credentials import own_key
 from ..errors import GatewayError
+from ..formats import ModelRequest
 from ..formats.references import Reference, made_in, references_in
 from ..principal import Principal
 from ..providers import Provider
 from ..providers.routes import SAFE_METHODS, Route, Target
+from ..recorder import Facts, Interception, Status
+from ..recorder.identifier import new_id
 from ..upstream.keys import BYOK
 from ..upstream.response import UpstreamResponse
 from .body import plain_body, read_body
 from .calls import UpstreamRequest
+from .client import client_of
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
 from .engine import Engine
 from .fair_queue import Share
+from .interception_log import InterceptionLog
 from .interruption import Interruption
 from .memory import Holding
 from .ownership import Account
 from .relay import answer_headers, encoding_of
+from .reply import INTERCEPTION_ID
 from .steps import in_steps
 
 READ_SIZE = 1024 * 1024
@@ -38,6 +46,7 @@ class PassThrough:
         "_account",
         "_begun",
         "_engine",
+        "_id",
         "_own_account",
         "_principal",
         "_provider",
@@ -45,6 +54,7 @@ class PassThrough:
         "_scope",
         "_send",
         "_share",
+        "_status",
         "_target",
     )
 
@@ -71,6 +81,8 @@ class PassThrough:
         self._send = send
         self._own_account = False
         self._begun = False
+        self._id = ""
+        self._status = 0
 
     async def admit(self, receive: Receive, holding: Holding) -> UpstreamRequest:
         """Read and check the request, whose body is held until it is over. Raises `GatewayError` and `ClientGone`."""
@@ -110,26 +122,88 @@ class PassThrough:
         """Raises `GatewayError` while nothing has been sent, `ClientGone`, and `OSError` where the answer breaks off:
         then the server must close the connection, so that the client does not take the piece for the whole.
         """
-        engine = self._engine
         try:
-            with interruption:
-                response = await engine.caller.call(self._provider, self._principal, request)
-                engine.metrics.passed_through(self._provider.name, self._route.path, response.status)
-                try:
-                    if self._route.makes and request.method == "POST" and 200 <= response.status < 300:
-                        await self._relay_made(response, interruption)
-                    else:
-                        await self._relay(response, interruption)
-                finally:
-                    response.close()
+            if self._route.changes(request.method):
+                await self._run_recorded(request, interruption)
+            else:
+                await self._call(request, interruption)
         except GatewayError as error:
             if self._begun:
                 raise ConnectionAbortedError(error.message) from error
             raise
 
+    async def _run_recorded(self, request: UpstreamRequest, interruption: Interruption) -> None:
+        """The record says who changed what and when, and how it ended; it is durable before the provider is called."""
+        engine = self._engine
+        empty = ModelRequest(model="", streaming=False, body=b"")
+        log = InterceptionLog(engine.recorder, engine.metrics, engine.lines, self._interception(request), empty)
+        await log.start()
+        self._id = log.id
+        status, error = Status.CANCELLED, None
+        try:
+            await self._call(request, interruption)
+            good = 200 <= self._status < 300
+            status = Status.COMPLETED if good else Status.FAILED
+            error = None if good else f"the upstream answered with status {self._status}"
+        except GatewayError as problem:
+            status, error = Status.FAILED, problem.message
+            problem.headers[INTERCEPTION_ID] = log.id
+            raise
+        finally:
+            await log.end(
+                status,
+                error,
+                Facts(),
+                message_id="",
+                upstream_status=self._status or None,
+                credential_hint=request.credential.hint,
+                masker=self._provider.masker(request.credential),
+            )
+
+    def _interception(self, request: UpstreamRequest) -> Interception:
+        headers = dict(self._scope["headers"])
+        client = client_of(lambda name: headers.get(name.encode(), b"").decode("latin-1"), None)
+        return Interception(
+            id=new_id(),
+            initiator_id=self._principal.initiator_id,
+            api_key_id=self._principal.api_key_id,
+            provider=self._provider.name,
+            provider_type=self._provider.type,
+            route=f"{request.method} {self._route.path}",
+            model="",
+            streaming=False,
+            client=client.name,
+            user_agent=client.user_agent,
+            session_id=client.session_id,
+            correlating_tool_call_id=None,
+            credential_kind=request.credential.kind,
+            credential_hint=request.credential.hint,
+            metadata=self._principal.metadata,
+            started_at=datetime.now(UTC),
+            agent_id=client.agent_id,
+            parent_agent_id=client.parent_agent_id,
+            truncated=client.truncated,
+        )
+
+    async def _call(self, request: UpstreamRequest, interruption: Interruption) -> None:
+        engine = self._engine
+        with interruption:
+            response = await engine.caller.call(self._provider, self._principal, request)
+            self._status = response.status
+            engine.metrics.passed_through(self._provider.name, self._route.path, response.status)
+            try:
+                if self._route.makes and request.method == "POST" and 200 <= response.status < 300:
+                    await self._relay_made(response, interruption)
+                else:
+                    await self._relay(response, interruption)
+            finally:
+                response.close()
+
     async def _relay(self, response: UpstreamResponse, interruption: Interruption, begun: bytes = b"") -> None:
         chunk = begun or await response.read_some()
         head = answer_headers(response)
+        if self._id:
+            head.append((INTERCEPTION_ID.encode(), self._id.encode()))
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
         while chunk:
             await self._tell({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -142,7 +216,7 @@ class PassThrough:
         body = await _read_up_to(READ_SIZE, response)
         if not self._own_account:
             made = made_in(_decoded(response, body), self._route.makes)
-            await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made)
+            await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made, self._id or None)
         await self._relay(response, interruption, body)
 
     async def _tell(self, message: Message) -> None:

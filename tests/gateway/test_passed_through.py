@@ -1,0 +1,96 @@
+"""Requests that are passed through and change something at the provider: who did what and when is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from fastapi_aibridge import Interception, Status
+
+from .gateway import CountingRecorder, Gateway, gateway
+
+pytestmark = pytest.mark.anyio
+
+
+async def passed(gate: Gateway, method: str, path: str, status: int = 200) -> str | None:
+    """The id of its record, where the answer has one."""
+    body = b"{}" if method == "POST" else b""
+    asked = asyncio.create_task(gate.request(method, path, body, {"User-Agent": "codex_cli_rs/0.1"}))
+    call = await gate.upstream.call()
+    await call.answer(json.dumps({"id": "x"}).encode(), status=status)
+    answer = await asked
+    assert answer.status == status
+    return answer.header("x-aibridge-interception-id")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("DELETE", "/v1/responses/resp_1", "DELETE /v1/responses/*"),
+        ("POST", "/v1/responses/resp_1/cancel", "POST /v1/responses/*/cancel"),
+        ("POST", "/v1/conversations", "POST /v1/conversations"),
+        ("POST", "/v1/conversations/conv_1/items", "POST /v1/conversations/*/items"),
+        ("DELETE", "/v1/conversations/conv_1/items/i", "DELETE /v1/conversations/*"),
+        ("PUT", "/v1/files/f", "PUT /v1/files/*"),
+        ("PATCH", "/v1/files/a/b/c", "PATCH /v1/files/*"),
+    ],
+)
+async def test_what_changes_something_is_recorded(method: str, path: str, route: str) -> None:
+    """With the listed path, of which there are few, and the id of the record in the answer."""
+    async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
+        id_ = await passed(gate, method, f"/ai/openai{path}")
+        record = await gate.record()
+        begun, ending = record.interception, record.ending
+        assert (begun.id, begun.route, begun.model, begun.initiator_id) == (id_, route, "", "alice")
+        assert (begun.client, begun.credential_kind) == ("Codex", "centralized")
+        assert ending is not None
+        assert (ending.status, ending.upstream_status, ending.error) == (Status.COMPLETED, 200, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/openai/v1/models"),
+        ("GET", "/openai/v1/responses/resp_1"),
+        ("HEAD", "/openai/v1/files/f"),
+        ("POST", "/openai/v1/responses/input_tokens"),
+        ("POST", "/anthropic/v1/messages/count_tokens"),
+        ("POST", "/anthropic/api/event_logging/batch"),
+    ],
+)
+async def test_what_only_reads_is_not(method: str, path: str) -> None:
+    """Also where it reads by POST."""
+    async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
+        assert await passed(gate, method, f"/ai{path}") is None
+        assert isinstance(gate.recorder, CountingRecorder)
+        assert gate.recorder.starts == []
+
+
+async def test_a_change_that_the_provider_refuses() -> None:
+    """It is recorded as failed; an error of the gateway names the record, too."""
+    async with gateway(providers={"connect_timeout": 1}) as gate:
+        await passed(gate, "DELETE", "/ai/openai/v1/responses/resp_1", 404)
+        asked = asyncio.create_task(gate.request("POST", "/ai/openai/v1/responses/resp_2/cancel", b"{}"))
+        await (await gate.upstream.call()).write(b"no HTTP\r\n\r\n")
+        answer = await asked
+        first, second = await gate.records(2)
+        assert (first.ending and first.ending.status, first.ending and first.ending.upstream_status) == ("failed", 404)
+        assert answer.status == 502
+        assert answer.header("x-aibridge-interception-id") == second.interception.id
+        assert second.ending is not None
+        assert second.ending.status == "failed"
+
+
+class Failing(CountingRecorder):
+    async def start(self, interception: Interception) -> None:
+        raise OSError("the disk is full")
+
+
+async def test_what_cannot_be_recorded_is_not_changed() -> None:
+    """The record comes first."""
+    async with gateway(recorder=Failing()) as gate:
+        answer = await gate.request("DELETE", "/ai/openai/v1/responses/resp_1")
+        assert answer.status == 503
+        assert gate.upstream.untouched
