@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..errors import GatewayError
-from ..formats import chat_completions, responses
+from ..formats import chat_completions, compaction, completions, embeddings, responses
 from ..formats.openai_errors import error_object
 from .provider import Provider
 from .routes import Route
@@ -15,7 +15,13 @@ class OpenAIProvider(Provider):
     type = "openai"
     base_path = "/v1"
     list_headers = frozenset({"openai-beta"})
-    intercepted: ClassVar = {"/v1/chat/completions": chat_completions, "/v1/responses": responses}
+    intercepted: ClassVar = {
+        "/v1/chat/completions": chat_completions,
+        "/v1/responses": responses,
+        "/v1/responses/compact": compaction,
+        "/v1/completions": completions,
+        "/v1/embeddings": embeddings,
+    }
     passed_through = (
         Route(path="/v1/models", methods=("GET",)),
         Route(path="/v1/models/*", methods=("GET", "DELETE"), organisation=("DELETE",)),

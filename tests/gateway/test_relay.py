@@ -460,7 +460,7 @@ async def test_a_key_of_the_callers_own_is_refused_where_that_is_off() -> None:
     ("method", "path", "status"),
     [
         ("POST", "/ai/nobody/v1/chat/completions", 404),
-        ("POST", "/ai/openai/v1/embeddings", 404),
+        ("POST", "/ai/openai/v1/images/generations", 404),
         ("GET", "/ai/openai/v1/chat/completions", 404),
         ("POST", "/ai/openai/v1/messages", 404),
         ("GET", "/ai/openai/v1/models/..%2f..%2fadmin", 404),

@@ -66,7 +66,7 @@ def test_which_paths_are_relayed(one: Provider, path: str, methods: str) -> None
     assert [method for method in METHODS if relayed(one, method, path)] == methods.split()
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("path", sorted(set(OpenAIProvider.intercepted) - {"/v1/responses/compact"}))
 def test_what_is_intercepted(path: str) -> None:
     """By POST only, and with the path as it was written."""
     target = find(OPENAI, "POST", path)

@@ -34,13 +34,17 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or conversation.instructed)
     request.correlating_tool_call_id = conversation.answered
     if streaming:
-        options = members.get("stream_options")
-        written = options is not None and options.begins_with(b"{")
-        asked = (yield from read_members(options, {"include_usage"})) if options and written else {}
-        if not is_true(asked.get("include_usage")):
-            request.usage_asked = False
-            request.body = _asking_for_usage(body, options)
+        yield from ask_for_usage(request, members.get("stream_options"))
     return request
+
+
+def ask_for_usage(request: ModelRequest, options: Value | None) -> Steps[None]:
+    """Have a stream tell its usage, whether its client asks for that or not."""
+    written = options is not None and options.begins_with(b"{")
+    asked = (yield from read_members(options, {"include_usage"})) if options and written else {}
+    if not is_true(asked.get("include_usage")):
+        request.usage_asked = False
+        request.body = _asking_for_usage(request.body, options)
 
 
 def _asking_for_usage(body: bytes, options: Value | None) -> bytes:

@@ -1,0 +1,27 @@
+"""Compaction of a Responses conversation: `/v1/responses/compact`, which is billed like a response."""
+
+from __future__ import annotations
+
+from . import responses
+from .request import ModelRequest
+from .rounds import Memory
+from .scanner import Steps
+from .untooled import UntooledFormat
+
+
+def read(body: bytes, max_text: int) -> Steps[ModelRequest]:
+    request = yield from responses.read(body, max_text)
+    request.takes_tools = False
+    request.prompts = []  # what is compacted was said in the responses before
+    return request
+
+
+class Compaction(UntooledFormat):
+    def aliased(self, body: bytes, memory: Memory) -> bytes:
+        return responses.aliased(body, memory)
+
+    def restored(self, body: bytes, memory: Memory) -> bytes:
+        return responses.restored(body, memory)
+
+
+compaction = Compaction("compaction", read, responses.single)

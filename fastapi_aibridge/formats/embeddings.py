@@ -1,0 +1,109 @@
+"""OpenAI Embeddings (https://platform.openai.com/docs/api-reference/embeddings).
+
+What is embedded is not kept: it is documents more often than words of a user. Answers are large, and nothing is read of
+them but their usage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from .. import sse
+from ..errors import GatewayError
+from ..recorder.records import Facts
+from .decoder import Decoder
+from .lenient import error_text, load_answer, member
+from .openai_errors import error_object
+from .request import ModelRequest, model_of, read_body
+from .scanner import Steps
+from .single import SingleRound
+from .untooled import UntooledFormat
+from .usage import chat_usage
+
+_READ = frozenset({"model", "stream"})
+_SMALL = 1024 * 1024
+"""Bytes of an answer whose members are told apart in a millisecond; in a larger one the usage is looked for."""
+_NEAR = 4096
+"""Bytes at either end of a large answer in which its usage stands: beside the vectors, not among them."""
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class EmbeddingsMessage:
+    """An answer with vectors; there is no stream of them."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.complete = False
+        self.error: str | None = None
+        self._usage: dict[str, Any] = {}
+
+    @property
+    def stream_complete(self) -> bool:
+        return self.complete
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        self.read(event)
+
+    def done(self) -> None:
+        self.complete = True
+
+    def read(self, answer: Mapping[str, Any]) -> None:
+        self.complete = True
+        self._usage = member(answer, "usage")
+        if answer.get("error"):
+            self.error = error_text(answer["error"])
+
+    def facts(self) -> Facts:
+        usage = [chat_usage("", self._usage, partial=False)] if self._usage else []
+        return Facts(token_usages=usage)
+
+
+class _UsageDecoder(Decoder):
+    def read(self, body: bytes) -> Mapping[str, Any] | None:
+        answer = _outline(body)
+        if answer is not None:
+            self.message.read(answer)
+        return answer
+
+
+def _outline(body: bytes) -> Mapping[str, Any] | None:
+    """What an answer says beside its vectors; None where it is no JSON object."""
+    if len(body) > _SMALL:
+        if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            return None
+        return {"usage": _usage_near(body[-_NEAR:], last=True) or _usage_near(body[:_NEAR], last=False)}
+    try:
+        members = _MEMBERS.decode(body)
+    except (ValueError, RecursionError):
+        return load_answer(body)
+    return {name: load_answer(bytes(members[name])) for name in ("usage", "error") if name in members}
+
+
+def _usage_near(piece: bytes, *, last: bool) -> object:
+    place = piece.rfind(b'"usage"') if last else piece.find(b'"usage"')
+    _, colon, value = piece[place:].partition(b":") if place >= 0 else (b"", b"", b"")
+    try:
+        return json.JSONDecoder().raw_decode(value.decode("ascii", "ignore").lstrip())[0] if colon else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def read(body: bytes, max_text: int) -> Steps[ModelRequest]:  # noqa: ARG001 - every format's signature
+    members = yield from read_body(body, _READ)
+    return ModelRequest(model=model_of(members), streaming=False, body=body, takes_tools=False)
+
+
+def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
+    return SingleRound(body, _UsageDecoder(EmbeddingsMessage(), lambda _: True), _error_events)
+
+
+def _error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:  # noqa: ARG001 - every format's signature
+    return sse.event(orjson.dumps({"error": error_object(error)}))
+
+
+embeddings = UntooledFormat("embeddings", read, single)

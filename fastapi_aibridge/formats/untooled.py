@@ -1,0 +1,52 @@
+"""Wire formats that know no tools: one round, which is relayed as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from ..tools import Tool
+from .request import ModelRequest
+from .rounds import Memory, Rounds
+from .scanner import Steps, finish
+
+Read = Callable[[bytes, int], Steps[ModelRequest]]
+
+
+class Single(Protocol):
+    def __call__(self, body: bytes, max_text: int, *, usage_asked: bool) -> Rounds: ...
+
+
+class UntooledFormat:
+    """A format that is made of how its requests are read and how its one round is observed."""
+
+    max_tools: int | None = None
+
+    def __init__(self, name: str, read: Read, single: Single) -> None:
+        self.name = name
+        self.read = read
+        self.single = single
+
+    def parse(self, body: bytes) -> ModelRequest:
+        return finish(self.read(body, 2**20))
+
+    def definitions(self, tools: Iterable[Tool]) -> bytes:  # noqa: ARG002 - every format's signature
+        return b""
+
+    def restored(self, body: bytes, memory: Memory) -> bytes:  # noqa: ARG002 - every format's signature
+        return body
+
+    def aliased(self, body: bytes, memory: Memory) -> bytes:  # noqa: ARG002 - every format's signature
+        return body
+
+    def woven(
+        self,
+        body: bytes,
+        names: frozenset[str],  # noqa: ARG002 - every format's signature
+        tools: bytes,  # noqa: ARG002
+        memory: Memory,  # noqa: ARG002
+        max_text: int,
+        *,
+        usage_asked: bool,
+    ) -> Rounds:
+        return self.single(body, max_text, usage_asked=usage_asked)
