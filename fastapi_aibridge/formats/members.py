@@ -20,12 +20,14 @@ from .scanner import MAX_DEPTH, Scanner, Steps, TooMuchJSON
 
 MAX_VALUES = 1_000_000
 """Values in one request. Token lists for embeddings come to some 300,000; those beyond are there to cost."""
-SMALL = 32 * 1024
+SMALL = 16 * 1024
 """Bytes that are read at once: with the worst of shapes in two milliseconds."""
 CHECKED = 512 * 1024
 """Bytes that are checked at once, which is faster than reading them."""
 _WEIGHT = 10
 """Values that an element counts for which the gateway looks at by itself, rather than passing over it."""
+_BATCH = 64
+"""Members or elements that are looked at in one step."""
 _READ = 4 * 1024 * 1024
 """Bytes of one string that are decoded at once."""
 
@@ -74,7 +76,7 @@ def read_members(value: Value, wanted: Collection[str]) -> Steps[Members]:
     the one and the provider might read the other. Raises `GatewayError`, 400.
     """
     found: Members = {}
-    seen = 0
+    seen = passed = 0
     try:
         if _has_few(value, b":"):
             for key, raw in _MEMBERS.decode(value.raw).items():
@@ -85,8 +87,9 @@ def read_members(value: Value, wanted: Collection[str]) -> Steps[Members]:
                     seen += 1
         else:
             for member in Scanner(value.text, begin=value.begin, most=MAX_VALUES, weight=_WEIGHT).members():
-                if member is None:
+                if member is None or not (passed := passed + 1) % _BATCH:
                     yield
+                if member is None:
                     continue
                 name = _name(value.text[member.name])
                 if name.lower() in wanted:
@@ -108,10 +111,10 @@ def read_elements(value: Value) -> Steps[list[Value]]:
         if _has_few(value, b","):
             return [Value(text, 0, len(text)) for text in map(bytes, _ELEMENTS.decode(value.raw))]
         for place in Scanner(value.text, begin=value.begin, most=MAX_VALUES, weight=_WEIGHT).elements():
-            if place is None:
-                yield
-            else:
+            if place is not None:
                 found.append(Value(value.text, place.start, place.stop))
+            if place is None or not len(found) % _BATCH:
+                yield
     except (ValueError, RecursionError) as error:
         raise _refusal(error) from None
     return found
@@ -120,7 +123,7 @@ def read_elements(value: Value) -> Steps[list[Value]]:
 def _has_few(value: Value, mark: bytes) -> bool:
     """Whether an object or list is quickly taken apart at once: it has few of these, those in its strings counted."""
     size = value.end - value.begin
-    return size <= SMALL or (size <= CHECKED and value.text.count(mark, value.begin, value.end) <= CHECKED // 32)
+    return size <= SMALL or (size <= CHECKED and value.text.count(mark, value.begin, value.end) <= CHECKED // 128)
 
 
 def check(body: bytes) -> Steps[None]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import GatewayError
 from .members import Value, read_elements, read_members, string, word
-from .scanner import Steps
+from .scanner import Steps, finish
 
 USER, AGENT = "user", "agent"
 _MAX_PARTS = 64
@@ -55,9 +55,13 @@ _ADDED = (
 )
 """The tags that coding agents put around what they add to the user's words, as seen in their requests: Claude Code,
 Codex, Cline, Roo Code and Kilo Code, Cursor, GitHub Copilot."""
-_TAG = re.compile(
-    r"(?:# AGENTS\.md instructions for [^\n<#]{0,1024}+\s{1,4}+)?<(" + "|".join(map(re.escape, _ADDED)) + ")>"
-)
+_TAG = re.compile("<(" + "|".join(map(re.escape, _ADDED)) + ")>")
+_HEADING = re.compile(r"# AGENTS\.md instructions for [^\n]*+\s*+\Z")
+"""What Codex writes before the file's text."""
+_WINDOW = 32 * 1024
+"""Characters that are searched for tags in one step."""
+_LONGEST_TAG = 64
+_MAX_HEADING = 1024
 _MAX_TAGS = 1000
 """Tags of one text; what stands behind them counts as the user's."""
 
@@ -129,10 +133,9 @@ class Conversation:
             self.instructed = word(first.get("role")) in _INSTRUCTIONS
         for found in reversed(texts):
             for value in found:
-                self.say(value)
-                yield
+                yield from self.say(value)
 
-    def say(self, value: Value) -> None:
+    def say(self, value: Value) -> Steps[None]:
         """Take in a text."""
         found = string(value, self._left) if self._left else None
         if found is None or not found[0]:
@@ -142,7 +145,8 @@ class Conversation:
         text, cut = found
         self._cut = self._cut or cut
         self._left = max(0, self._left - (len(text) if text.isascii() else len(text.encode())))
-        for words, source in split(text):
+        yield
+        for words, source in (yield from splitting(text)):
             self._keep(Said(words, source))
 
     def _parts(self, content: Value | None) -> Steps[tuple[list[Value], str | None]]:
@@ -179,26 +183,42 @@ class Conversation:
 
 def split(text: str) -> list[tuple[str, str]]:
     """A text's words and who they are from, those within an agent's tags apart from the others."""
+    return finish(splitting(text))
+
+
+def splitting(text: str) -> Steps[list[tuple[str, str]]]:
+    """The same, in steps."""
     if "<" not in text:
         return [(text, USER)]
     own: list[str] = []
     added: list[str] = []
     unclosed: set[str] = set()
-    at = begin = 0
-    for _ in range(_MAX_TAGS):
-        tag = _TAG.search(text, at)
+    at = begin = tags = 0
+    while at < len(text) and tags < _MAX_TAGS:
+        tag = _TAG.search(text, at, at + _WINDOW)
         if tag is None:
-            break
+            at += _WINDOW - _LONGEST_TAG
+            yield
+            continue
+        tags += 1
         name, at = tag[1], tag.end()
         end = -1 if name in unclosed else text.find(f"</{name}>", at)
         if end < 0:
             unclosed.add(name)  # nor is it closed further on
             continue
-        own.append(text[begin : tag.start()])
+        start = _start(text, begin, tag.start())
+        own.append(text[begin:start])
         begin = at = end + len(name) + 3
-        added.append(text[tag.start() : begin])
+        added.append(text[start:begin])
     if not added:
         return [(text, USER)]
     own.append(text[begin:])
     words = "\n".join(piece.strip() for piece in own if piece.strip())
     return [*([(words, USER)] if words else []), ("\n".join(added), AGENT)]
+
+
+def _start(text: str, begin: int, tag: int) -> int:
+    """Where an agent's text begins: with the heading over its tag, where there is one."""
+    begin = max(begin, tag - _MAX_HEADING)
+    heading = text.rfind("# AGENTS.md", begin, tag)
+    return heading if heading >= 0 and _HEADING.match(text, heading, tag) else tag

@@ -32,7 +32,6 @@ _KEY = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _AFTER = re.compile(rb"[ \t\n\r]*+([,}\]])")
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]*+")
-_INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
 
 _ROUND = bytes.maketrans(b"{[}]", b"(())")
@@ -142,21 +141,18 @@ class Scanner:
         return at
 
     def _string_end(self, quote: int) -> Steps[int]:
-        text, at = self._text, quote + 1
+        text, at, width = self._text, quote + 1, _NEAR
         while at < len(text):
-            stop = at + _STEP
-            closing = text.find(b'"', at, stop)
-            if text.find(b"\\", at, stop if closing < 0 else closing) < 0:
-                if closing >= 0:
-                    return closing + 1
-                at = stop
-            else:
-                inside = _INSIDE.match(text, at, stop)
-                passed, at = (inside.end() - at, inside.end()) if inside else (0, at)
-                if text[at : at + 1] == b'"':
-                    return at + 1
-                if not passed:
-                    break
+            piece = text[at : at + width]
+            if b"\\" in piece:
+                piece = _unescaped(piece)
+            closing = piece.find(b'"')
+            if closing >= 0:
+                return at + closing + 1
+            at += len(piece) - piece.endswith(b"\\")  # half an escape waits for its other half
+            if len(piece) < width:
+                break
+            width = min(4 * width, _STEP)
             yield
         raise NotJSON("a string has no end")
 
@@ -199,11 +195,16 @@ def _outside_strings(piece: bytes) -> tuple[bytes, int | None, int]:
     how many strings there are.
     """
     if b"\\" in piece:
-        piece = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        piece = _unescaped(piece)
     parts = piece.split(b'"')
     if len(parts) % 2:
         return b"".join(parts[::2]), None, len(parts) // 2
     return b"".join(parts[:-1:2]), len(piece) - len(parts[-1]) - 1, len(parts) // 2
+
+
+def _unescaped(piece: bytes) -> bytes:
+    """The piece without quotes and backslashes that are escaped, and as long. It must not begin within an escape."""
+    return piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 def _closes(outside: bytes, depth: int) -> bool:

@@ -42,7 +42,7 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     conversation = Conversation(max_text)
     given = members.get("input")
     if given is not None and given.begins_with(b'"'):
-        conversation.say(given)
+        yield from conversation.say(given)
     else:
         yield from conversation.read(given)
     request.prompts = conversation.prompts

@@ -1,0 +1,107 @@
+"""Time grows with the size of what is read, not with its square; and no step of it keeps others waiting."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fastapi_aibridge.formats import Format
+
+from .works import ENCODERS, FORMATS, Work, bodies, observe, responses, steps_of, streams, unpacking, works
+
+MANY_TIMES = 6
+"""What four times as much may take; four would be exact."""
+MEASURABLE = 0.004
+"""Seconds; less is noise."""
+LARGEST = 1024 * 1024
+LONGEST_STEP = 0.020
+MIB = 1024 * 1024
+
+WORKS = list(works())
+
+
+def seconds(do: Callable[[], object], times: int = 2) -> float:
+    """Processor time, the least of several: others on the machine cannot make it longer."""
+    best = float("inf")
+    for _ in range(times):
+        begun = time.process_time()
+        do()
+        best = min(best, time.process_time() - begun)
+    return best
+
+
+@pytest.fixture(autouse=True)
+def _no_collections() -> Iterator[None]:
+    """A garbage collection would count for whatever runs just then."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda one: one.name)
+def test_time_grows_with_size(work: Work) -> None:
+    """Four times the text takes less than six times as long, whatever it is made of."""
+    size = work.smallest
+    while True:
+        large = work.shape(4 * size)
+        took = seconds(lambda: work.do(large), 1)  # noqa: B023 - used at once
+        if took >= MEASURABLE or 2 * size >= LARGEST:
+            break
+        size *= 2
+    if took < MEASURABLE:
+        return  # a mebibyte in no time
+    small = work.shape(size)
+    for _ in range(3):
+        ratio = seconds(lambda: work.do(large)) / seconds(lambda: work.do(small))
+        if ratio < MANY_TIMES:
+            return
+    pytest.fail(f"{work.name}: four times the text takes {ratio:.1f} times as long ({took:.3f} s for {4 * size} bytes)")
+
+
+def longest(steps: Callable[[], Iterator[None]]) -> float:
+    """The longest step, the least of several runs."""
+    best = float("inf")
+    for _ in range(3):
+        worst = 0.0
+        begun = time.process_time()
+        for _ in steps():
+            now = time.process_time()
+            worst = max(worst, now - begun)
+            begun = time.process_time()
+        best = min(best, max(worst, time.process_time() - begun))
+        if best < LONGEST_STEP / 2:
+            break
+    return best
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.name)
+def test_requests_are_read_in_short_steps(format_: Format) -> None:
+    """Bodies of any size and shape, sizes at which one way of reading gives way to another among them."""
+    for kind, shape in bodies("input" if format_ is responses else "messages"):
+        for size in (32 * 1024, 500 * 1024, 8 * MIB):
+            body = shape(size)
+            took = longest(lambda: steps_of(format_, body))  # noqa: B023
+            assert took < LONGEST_STEP, f"{kind}, {size} bytes: {took:.3f} s"
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_bodies_are_decoded_in_short_steps(encoding: str) -> None:
+    """Bombs and texts alike."""
+    for data in (bytes(32 * MIB), b"0," * 8 * MIB, bytes(range(256)) * 8 * 1024):
+        encoded = ENCODERS[encoding](data)
+        assert longest(lambda: unpacking(encoded, encoding)) < LONGEST_STEP  # noqa: B023
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.name)
+def test_streams_are_observed_in_short_steps(format_: Format) -> None:
+    """A block is what came at once: some 256 KiB at most."""
+    for kind, shape in streams(format_):
+        block = shape(256 * 1024)
+        took = seconds(lambda: observe(format_, block))  # noqa: B023
+        assert took < 2 * LONGEST_STEP, f"{kind}: {took:.3f} s"
