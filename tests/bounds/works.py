@@ -22,6 +22,7 @@ from fastapi_aibridge.exchange.encoding import Inflater, decode, decoding
 from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses
 from fastapi_aibridge.formats.members import CHECKED
 from fastapi_aibridge.formats.prompts import split
+from fastapi_aibridge.formats.rounds import Held, Rounds
 from fastapi_aibridge.formats.scanner import Steps
 from fastapi_aibridge.formats.splice import add_member, elements, find_member, list_member, set_member
 
@@ -186,10 +187,36 @@ def streams(format_: Format) -> Iterator[tuple[str, Callable[[int], bytes]]]:
         yield kind, repeated(raw, b"", b"\n\n")
 
 
-def observe(format_: Format, block: bytes) -> None:
-    observer = format_.observer(format_.parse(b'{"model":"m","stream":true}'))
-    observer.stream(block)
-    observer.facts()
+def relay(format_: Format, block: bytes) -> None:
+    """As it is done without injected tools."""
+    _run(format_.single(_STREAMED, 1024 * 1024, usage_asked=False), block)
+
+
+def weave(format_: Format, block: bytes) -> None:
+    """As it is done with injected tools, one of which the model calls."""
+    names, tools = frozenset({"f"}), b'{"name":"f"}'
+    _run(format_.woven(_STREAMED, names, tools, _NoMemory(), 1024 * 1024, usage_asked=False), block)
+
+
+_STREAMED = b'{"model":"m","stream":true,"messages":[],"input":[]}'
+
+
+class _NoMemory:
+    empty = True
+
+    def held(self, key: str) -> Held | None:
+        return None
+
+    def named(self, response_id: str) -> str:
+        return response_id
+
+
+def _run(rounds: Rounds, block: bytes) -> None:
+    with suppress(GatewayError):
+        rounds.stream(block)
+        rounds.message.facts()
+        rounds.calls()
+        rounds.end()
 
 
 def frame(chunk: bytes) -> None:
@@ -237,7 +264,8 @@ def works() -> Iterator[Work]:
             if format_ is FORMATS[0] or not kind.endswith("elsewhere"):
                 yield Work(f"read {format_.name}: {kind}", shape, partial(read_all, format_), CHECKED + 1024)
         for kind, shape in streams(format_):
-            yield Work(f"observe {format_.name}: {kind}", shape, partial(observe, format_))
+            yield Work(f"relay {format_.name}: {kind}", shape, partial(relay, format_))
+            yield Work(f"weave {format_.name}: {kind}", shape, partial(weave, format_))
     for kind, shape in bodies("messages"):
         yield Work(f"edit: {kind}", shape, edit)
     for kind, piece in {

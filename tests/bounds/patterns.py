@@ -1,0 +1,58 @@
+"""The regular expressions of the package that see text of others, each with the worst text for it.
+
+An expression is known by its module and its name, or by its text where it has no name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Text = str | bytes
+
+WORST: dict[str, Callable[[int], Text]] = {
+    # Requests' headers and paths
+    "exchange/client.py:_SDK": lambda size: "anthropic" + "a" * size,
+    "exchange/client.py:_DOTNET": lambda size: "openai/1" + "0" * size,
+    "providers/path.py:_WRITABLE": lambda size: b"%20a" * (size // 4) + b"%",
+    "providers/path.py:_ENCODED_SLASH": lambda size: b"%2" * (size // 2),
+    "providers/path.py:_UNRESERVED": lambda size: b"%2" * (size // 2),
+    "providers/request_headers.py:_SECRET": lambda size: b"-api-" * (size // 5),
+    "providers/request_headers.py:_TOKEN": lambda size: b"a" * size,
+    "providers/own_headers.py:[^a-z0-9_.-]": lambda size: "\u00e4" * size,
+    "observability/lines.py:_PLAIN": lambda size: "a" * size + " ",
+    # JSON
+    "formats/scanner.py:_BEGIN": lambda size: b" " * size,
+    "formats/scanner.py:_KEY": lambda size: b'"' + b"\\" * size,
+    "formats/scanner.py:_SPACE": lambda size: b" " * size,
+    "formats/scanner.py:_AFTER": lambda size: b" " * size,
+    "formats/scanner.py:_SCALAR": lambda size: b"1" * size,
+    "formats/scanner.py:_TOKEN": lambda size: b'"' + b"\\n" * (size // 2),
+    "formats/prompts.py:_TAG": lambda size: "<environment_" * (size // 13),
+    "formats/prompts.py:_HEADING": lambda size: "# AGENTS.md instructions for " + " " * size + "x",
+    # Streams and answers
+    "sse.py:_BLANK_LINE": lambda size: b"\r" * size,
+    "exchange/tool_memory.py:_COUNTED": lambda size: "-" * size + "a",
+    "upstream/message.py:STATUS_LINE": lambda size: b"HTTP/1.1 200 " + b"a" * size,
+    "formats/responses/streams.py:_NUMBER": lambda size: b'"sequence_number"        ' * (size // 25),
+    "upstream/keys.py:_SPEAKS_OF_KEY": lambda size: b"invalid api key " * (size // 16),
+    # Tool servers
+    "mcp/results.py:_STANDARD": lambda size: "A" * size + "!",
+    "tool_schemas/property_names.py:_ALLOWED": lambda size: "a" * size,
+    "tool_schemas/property_names.py:_ODD": lambda size: " " * size,
+    "visible_text.py:_NOT_SEEN": lambda size: "\u200b" * size,
+    "mcp/naming.py:_ODD": lambda size: " " * size,
+    "mcp/naming.py:_MARKED": lambda size: "_0123456" * (size // 8),
+    "mcp/cookies.py:_COOKIE": lambda size: "a" * size,
+    "mcp/cookies.py:(?i)(?:^|;)\\s*max-age\\s*=\\s*(?:0|-\\d+)\\s*(?:;|$)": lambda size: ";max-age=" * (size // 9),
+}
+
+OWN_TEXT: dict[str, str] = {
+    "settings/": "the operator's settings",
+    "mcp/credentials.py:_HEADER_VALUE": "the operator's settings and the app's session keys",
+    "testing/": "what an app's tests write",
+    "__main__.py:": "the operator's command line",
+    "mcp/server.py:self.tool_deny": "the operator's expression; names of tools are short",
+    "mcp/server.py:self.tool_allow": "the operator's expression; names of tools are short",
+    "tool_schemas/keywords.py:pattern": "compiled only, to see whether it is one",
+}
+"""Those that see no text of others, and why: by the beginning of their name."""

@@ -1,0 +1,123 @@
+"""No regular expression that sees text of others takes more than time in proportion to it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import fastapi_aibridge
+
+from .patterns import OWN_TEXT, WORST, Text
+
+ROOT = Path(fastapi_aibridge.__file__).parent
+CALLS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
+SIZE = 50_000
+
+
+def found() -> Iterator[tuple[str, ast.Call]]:
+    """Each use of `re` in the package, by its place and name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        if "migrations" in path.parts:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {
+            id(call): target
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target, call in _assigned(node)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CALLS:
+                module = node.func.value
+                if isinstance(module, ast.Name) and module.id == "re":
+                    written = node.args[0]
+                    text = written.value if isinstance(written, ast.Constant) else ast.unparse(written)
+                    yield f"{path.relative_to(ROOT).as_posix()}:{names.get(id(node), text)}", node
+
+
+def _assigned(node: ast.Assign) -> Iterator[tuple[str, ast.expr]]:
+    for target in node.targets:
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            yield from zip(map(ast.unparse, target.elts), node.value.elts, strict=True)
+        else:
+            yield ast.unparse(target), node.value
+
+
+FOUND = dict(found())
+
+
+def is_own(name: str) -> bool:
+    return name.startswith(tuple(OWN_TEXT))
+
+
+def test_all_expressions_are_listed() -> None:
+    """A new one is either given its worst text, or a reason why it sees none of others."""
+    assert sorted(name for name in FOUND if not is_own(name)) == sorted(WORST)
+
+
+def test_no_list_names_what_is_gone() -> None:
+    """Nor is anything in both."""
+    assert [start for start in OWN_TEXT if not any(name.startswith(start) for name in FOUND)] == []
+    assert [name for name in WORST if is_own(name)] == []
+
+
+def pattern(name: str) -> re.Pattern[str] | re.Pattern[bytes]:
+    path, _, attribute = name.partition(":")
+    module = __import__(f"fastapi_aibridge.{path[:-3].replace('/', '.')}", fromlist=["_"])
+    compiled = getattr(module, attribute, None)
+    return compiled if isinstance(compiled, re.Pattern) else re.compile(attribute)
+
+
+def uses(name: str) -> set[str]:
+    """How an expression is used, by the methods that its module calls."""
+    path, _, attribute = name.partition(":")
+    if not attribute.isidentifier():
+        func = FOUND[name].func
+        return {func.attr} if isinstance(func, ast.Attribute) else set()
+    found: set[str] = set()
+    for module in ROOT.rglob("*.py"):
+        source = module.read_text(encoding="utf-8")
+        if module == ROOT / path or (not attribute.startswith("_") and attribute in source):
+            found |= {
+                node.attr
+                for node in ast.walk(ast.parse(source))
+                if isinstance(node, ast.Attribute)
+                and ast.unparse(node.value).endswith(attribute)
+                and node.attr in CALLS
+            }
+    return found
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_time_grows_with_the_text(name: str) -> None:
+    """In the ways in which it is used."""
+    compiled = pattern(name)
+    assert uses(name)
+    for use in uses(name):
+        small, large = WORST[name](SIZE), WORST[name](4 * SIZE)
+
+        def do(text: Text, use: str = use) -> None:
+            if use in ("sub", "subn"):
+                getattr(compiled, use)(text[:0], text)
+            else:
+                result = getattr(compiled, use)(text)
+                for _ in result if use == "finditer" else ():
+                    pass
+
+        took = least(do, large)
+        if took > 0.002:
+            assert took < 6 * least(do, small), use
+
+
+def least(do: Callable[[Text], object], text: Text) -> float:
+    best = float("inf")
+    for _ in range(4):
+        begun = time.process_time()
+        do(text)
+        best = min(best, time.process_time() - begun)
+    return best
