@@ -62,9 +62,8 @@ class MCPConnections:
 
     async def __aenter__(self) -> Self:
         require_mcp()
-        # Takes long: here rather than in somebody's first request.
+        # The library takes long to load: here rather than in somebody's first request.
         self._catalogue = importlib.import_module(".catalogue", __package__).ToolCatalogue(self.health)
-        importlib.import_module(".session", __package__)
         self._background = BackgroundTasks()
         await self._entered.enter_async_context(self.http)
         return self

@@ -31,7 +31,7 @@ class Credentials:
         self.left_out = () if key else tuple(name for name, value in server.headers.items() if _SESSION_KEY in value)
         """Headers that want a session key where the principal has none: an empty one would be a wrong one."""
         self._headers = {
-            name: value.replace(_SESSION_KEY, key)
+            name.lower(): value.replace(_SESSION_KEY, key)
             for name, value in server.headers.items()
             if name not in self.left_out
         }
@@ -46,11 +46,10 @@ class Credentials:
         return self._provider is not None
 
     async def headers(self) -> dict[str, str]:
-        """Raises `MCPProblem` where there is no token, or a value that no header may have."""
+        """By name in lower case. Raises `MCPProblem` where there is no token, or a value that no header may have."""
         headers = dict(self._headers)
         if self._provider is not None:
-            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-            headers["Authorization"] = f"Bearer {self._token or await self._ask(None)}"
+            headers["authorization"] = f"Bearer {self._token or await self._ask(None)}"
         if not all(_HEADER_VALUE.fullmatch(value) for value in headers.values()):
             raise MCPProblem("its headers have characters that no header may have")
         return headers
@@ -59,7 +58,7 @@ class Credentials:
         """Whether other headers than those that were refused with 401 are worth a try. Raises `MCPProblem`."""
         if self._provider is None:
             return False
-        return f"Bearer {await self._ask(refused['Authorization'])}" != refused["Authorization"]
+        return f"Bearer {await self._ask(refused['authorization'])}" != refused["authorization"]
 
     async def _ask(self, refused: str | None) -> str:
         assert self._provider is not None  # noqa: S101 - for the type checker

@@ -151,7 +151,7 @@ class HTTPDispatcher:
             if incoming.last_id is None:
                 break
             await asyncio.sleep(incoming.retry)
-            async with self._send("GET", {**headers, "Last-Event-ID": incoming.last_id}) as response:
+            async with self._send("GET", {**headers, "last-event-id": incoming.last_id}) as response:
                 reply = await self._read_reply(response, incoming)
         if reply is None:
             raise ConnectionBroken("its answer broke off")
@@ -175,12 +175,12 @@ class HTTPDispatcher:
         self, method: str, headers: Mapping[str, str], message: Mapping[str, Any] | None = None
     ) -> AsyncIterator[HTTPResponse]:
         """One HTTP request with the credentials and the session's headers; its response has a good status."""
-        own = {"Accept": "text/event-stream" if method == "GET" else "application/json, text/event-stream"}
+        own = {"accept": "text/event-stream" if method == "GET" else "application/json, text/event-stream"}
         if self.session_id is not None:
             own[_SESSION_ID] = self.session_id
         body = None
         if message is not None:
-            own["Content-Type"] = "application/json"
+            own["content-type"] = "application/json"
             try:
                 body = orjson.dumps(message)
             except TypeError:
@@ -203,7 +203,7 @@ class HTTPDispatcher:
             credentials = await self._credentials.headers()
             all_headers = {**credentials, **headers}
             if self._cookies is not None:
-                all_headers["Cookie"] = "; ".join(filter(None, (credentials.get("Cookie"), self._cookies.header)))
+                all_headers["cookie"] = "; ".join(filter(None, (credentials.get("cookie"), self._cookies.header)))
             response = await self._connections.http.request(method, self._url, all_headers, body, repeatable=repeatable)
             if set_cookies := response.headers("set-cookie"):
                 self._cookies = self._cookies or Cookies()

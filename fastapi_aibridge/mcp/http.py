@@ -31,7 +31,7 @@ DRAIN_SIZE = 64 * 1024
 MAX_ENDPOINTS = 1024
 """URLs whose parts are remembered."""
 
-_HEADERS = {"User-Agent": "fastapi-aibridge", "Accept-Encoding": "identity"}
+_HEADERS = {"user-agent": "fastapi-aibridge", "accept-encoding": "identity"}
 _LIMITS = TimeLimits(connect=CONNECT_TIMEOUT)
 
 
@@ -116,7 +116,7 @@ class HTTPClient:
     ) -> HTTPResponse:
         """The response once its head is there. Raises `Unreachable`, `ConnectionBroken`, or another `MCPProblem`.
 
-        `repeatable`: it may be sent again where the connection had been idle and may just have been closed.
+        Names of headers are in lower case. `repeatable`: it may be sent again where the connection had been idle and may just have been closed.
         """
         endpoint = self._endpoints.get(url)
         if endpoint is None:
@@ -154,7 +154,7 @@ def _endpoint(url: str) -> _Endpoint:
         headers = {}
         if parts.username is not None or parts.password is not None:
             pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         return _Endpoint(origin, quote(target, safe="%/:?#[]@!$&'()*+,;=-._~").encode("ascii"), headers)
     except (ConfigurationError, ValueError):
         raise _no_request() from None

@@ -21,6 +21,8 @@ MAX_STREAM = 2 * MAX_MESSAGE
 """Bytes of all that one request is answered with."""
 MAX_EVENTS = 10_000
 """Events beside the answer to one request; tools tell of their progress."""
+MAX_LINES = 10_000
+"""Lines of one event. JSON needs one."""
 MAX_REQUESTS = 16
 """Requests of the server that are answered meanwhile, pings above all; more are not."""
 MAX_EVENT_ID = 1024
@@ -64,6 +66,8 @@ class Incoming:
             if max(torn, len(block)) > MAX_MESSAGE:
                 raise TooLarge(MAX_MESSAGE)
             for event in events(block):
+                if event.count(b"\n") + event.count(b"\r") > MAX_LINES:
+                    raise Unusable("an event of its answer has more lines than anybody reads")
                 self._note_position(event)
                 if (data := data_of(event)) and (reply := self.message(data)) is not None:
                     return reply

@@ -14,6 +14,10 @@ from ..visible_text import clean, shown
 MAX_TOOLS = 512
 MAX_SIZE = 1024 * 1024
 """Bytes of all definitions together."""
+MAX_LISTED = 4 * MAX_TOOLS
+"""Entries that are looked at, those that are not usable or not let through among them."""
+MAX_REMARKS = 50
+"""What is said of one list."""
 MAX_NAME = 128
 """Characters; what the specification allows. The patterns of the settings are searched for in it."""
 MAX_DESCRIPTION = 16 * 1024
@@ -41,6 +45,7 @@ class ToolList:
         self._offers = offers
         self._later = later
         self._size = 0
+        self._looked_at = 0
         self.full = False
         self.tools: dict[str, ListedTool] = {}
         self.remarks: list[str] = []
@@ -49,40 +54,42 @@ class ToolList:
         """The tools of one page, those aside that the patterns of the settings do not let through."""
         listed = page.get("tools")
         if not isinstance(listed, list):
-            self.remarks.append("a page of its tools has none")
+            self._remark("a page of its tools has none")
             return
-        for number, one in enumerate(listed):
+        for number, one in enumerate(listed[:MAX_LISTED]):
+            self._looked_at += 1
+            self.full = self.full or self._looked_at > MAX_LISTED
             if self.full:
                 return
             name = one.get("name") if isinstance(one, dict) else None
             if not isinstance(name, str) or not name:
-                self.remarks.append(f"the tool at place {number} has no name and is left out")
+                self._remark(f"the tool at place {number} has no name and is left out")
             elif len(name) > MAX_NAME:
-                self.remarks.append(f"its tool {shown(name)} is left out: a name has at most {MAX_NAME} characters")
+                self._remark(f"its tool {shown(name)} is left out: a name has at most {MAX_NAME} characters")
             elif name not in self.tools and self._offers(name):
                 self._add(name, one)
+
+    def _remark(self, remark: str) -> None:
+        if len(self.remarks) < MAX_REMARKS:
+            self.remarks.append(remark)
 
     def _add(self, name: str, one: Mapping[str, Any]) -> None:
         schema = one.get("inputSchema")
         if schema is None:
             schema = {"type": "object", "properties": {}}
-            self.remarks.append(f"its tool {shown(name)} has no schema: it is offered without parameters")
-        problem = "its schema is no object" if not isinstance(schema, dict) else None
-        if problem is None and self._later and find_invalid_x_mcp_header(schema) is not None:
+            self._remark(f"its tool {shown(name)} has no schema: it is offered without parameters")
+        encoded, problem = _encoded(schema)
+        if not problem and self._later and find_invalid_x_mcp_header(schema) is not None:
             problem = "its x-mcp-header are not valid, and the protocol says to drop it then"
-        try:
-            encoded = orjson.dumps(schema)
-        except TypeError:
-            encoded, problem = b"", "its schema is nested too deeply"
-        if problem is not None:
-            self.remarks.append(f"its tool {shown(name)} is left out: {problem}")
+        if problem:
+            self._remark(f"its tool {shown(name)} is left out: {problem}")
             return
         description = clean(one.get("description") or _title(one), MAX_DESCRIPTION)
         self._size += len(encoded) + len(description) + len(name)
         if len(self.tools) == MAX_TOOLS or self._size > MAX_SIZE:
             self.full = True
             limit = f"{MAX_TOOLS} tools and {MAX_SIZE} bytes"
-            self.remarks.append(f"its tool {shown(name)} and all behind it are left out: {limit} are read at most")
+            self._remark(f"its tool {shown(name)} and all behind it are left out: {limit} are read at most")
             return
         self.tools[name] = ListedTool(
             name=name,
@@ -92,6 +99,17 @@ class ToolList:
             repeatable=_repeatable(one.get("annotations")),
             headers=x_mcp_header_map(schema) if self._later else {},
         )
+
+
+def _encoded(schema: object) -> tuple[bytes, str]:
+    """The schema as JSON, and what is wrong with it."""
+    if not isinstance(schema, dict):
+        return b"", "its schema is no object"
+    try:
+        encoded = orjson.dumps(schema)
+    except TypeError:
+        return b"", "its schema is nested too deeply"
+    return encoded, "its schema is too large" if len(encoded) > MAX_SIZE else ""
 
 
 def _title(tool: Mapping[str, Any]) -> object:

@@ -313,3 +313,52 @@ async def test_idle_bridges_are_small(connections: MCPConnections) -> None:
         tracemalloc.stop()
         assert size / 200 < 9 * 1024
         await asyncio.gather(*(tools.aclose() for tools in bridges))
+
+
+async def test_a_list_of_nothing_usable(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Hundreds of thousands of entries are not all looked at, and a schema of megabytes is not gone through."""
+    huge = tool("huge", {"type": "object", "properties": {f"p{n}": {} for n in range(150_000)}})
+    async with ScriptedServer(tool("good"), huge, *[{}] * 200_000, tool("behind")) as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        assert [one.tool for one in tools.tools] == ["good"]
+    assert len(caplog.records) < 30
+    assert "'huge' is left out: its schema is too large" in caplog.text
+
+
+async def test_an_event_of_many_lines(start: Start) -> None:
+    """Lines are counted before they are taken apart."""
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        server.on_call = lambda message: stream(b"data:\n" * 1_000_000 + b"\n", event(result(message["id"], TEXT)))
+        assert "more lines than anybody reads" in (await tools.call("bmcp_box_look", {})).text
+
+
+async def test_nothing_holds_the_loop_for_long(start: Start) -> None:
+    """Whatever one answer consists of, others get their turn meanwhile."""
+    text = "x," * 400_000
+    answers = [
+        {"content": [{"type": "text", "text": text}]},
+        {"content": [{"type": "text", "text": "a"}] * 200_000},
+        {"content": [{"type": "image", "data": PNG * 100_000}]},
+        {"content": [{"type": "image", "data": "-_" * 4_000_000}]},
+        {"structuredContent": {str(number): [number] for number in range(100_000)}},
+    ]
+    async with ScriptedServer() as server:
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        for answer in answers:
+            encoded = json.dumps(answer).encode()
+            server.on_call = lambda message, encoded=encoded: whole(  # type: ignore[misc]
+                b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (message["id"], encoded)
+            )
+            stalls = [0.0]
+
+            async def watch(stalls: list[float] = stalls) -> None:
+                while True:
+                    began = time.thread_time()
+                    await asyncio.sleep(0)
+                    stalls.append(time.thread_time() - began)
+
+            watching = asyncio.create_task(watch())
+            await tools.call("bmcp_box_look", {})
+            watching.cancel()
+            assert max(stalls) < 0.05
