@@ -22,6 +22,7 @@ class Outcome(Enum):
 
     WHOLE = "the answer, byte for byte"
     AS_IT_CAME = "what the upstream sent, byte for byte; failed"
+    NO_MESSAGE = "a 200 whose body is passed on, byte for byte, and failed; 502 where it says that it is a stream"
     BAD_GATEWAY = "502"
     TIMEOUT = "504"
     BROKEN_STREAM = "whole events, then an error event; or, not streamed, 502"
@@ -280,37 +281,43 @@ async def chunk_shorter_than_its_size(link: Link) -> None:
 # It is HTTP, and no message
 
 
-@fault(Outcome.BAD_GATEWAY)
+PAGE = b"<html><body>Please log in to the network</body></html>"
+NOISE = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")
+PACKED = gzip.compress(b"data: {}" * 200, mtime=0)[:20]
+
+
+@fault(Outcome.NO_MESSAGE)
 async def a_page(link: Link) -> None:
-    page = b"<html><body>Please log in to the network</body></html>"
-    await link.send(head(content_type="text/html", content_length=str(len(page))) + page)
+    await link.send(head(content_type="text/html", content_length=str(len(PAGE))) + PAGE)
 
 
-@fault(Outcome.BAD_GATEWAY)
+@fault(Outcome.NO_MESSAGE)
 async def empty_answer(link: Link) -> None:
     await link.send(head(content_type="application/json", content_length="0"))
 
 
-@fault(Outcome.BAD_GATEWAY)
+@fault(Outcome.NO_MESSAGE)
 async def garbage_for_a_body(link: Link) -> None:
-    noise = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"")
     kind = "text/event-stream" if link.streams else "application/json"
-    await link.send(head(content_type=kind, content_length=str(len(noise))) + noise)
+    await link.send(head(content_type=kind, content_length=str(len(NOISE))) + NOISE)
 
 
 # It is not encoded as it says
 
 
-@fault(Outcome.BAD_GATEWAY)
+@fault(Outcome.NO_MESSAGE)
 async def bad_gzip(link: Link) -> None:
     await link.send(link.head[:-2] + b"Content-Encoding: gzip\r\n\r\n" + link.body)
 
 
-@fault(Outcome.BAD_GATEWAY)
+@fault(Outcome.NO_MESSAGE)
 async def cut_gzip(link: Link) -> None:
     kind = "text/event-stream" if link.streams else "application/json"
-    packed = gzip.compress(b"data: {}" * 200)[:20]
-    await link.send(head(content_type=kind, content_encoding="gzip", content_length=str(len(packed))) + packed)
+    await link.send(head(content_type=kind, content_encoding="gzip", content_length=str(len(PACKED))) + PACKED)
+
+
+NO_MESSAGES = {"a page": PAGE, "empty answer": b"", "garbage for a body": NOISE, "cut gzip": PACKED}
+"""The bodies of those that are the same for all formats."""
 
 
 # It says no

@@ -12,7 +12,7 @@ from fastapi_aibridge.recorder import Ending
 from tests.gateway.bodies import CHAT, WIRES, Wire
 from tests.gateway.client import Answer
 
-from .faults import CASES, OVERLOADED, Case, Outcome
+from .faults import CASES, NO_MESSAGES, OVERLOADED, Case, Outcome
 from .house import House, house
 from .leftovers import held, nothing_left_over
 from .proxy import Fault, no_fault
@@ -61,6 +61,9 @@ def judge(case: Case, wire: Wire, answer: Answer, ending: Ending, *, stream: boo
     if outcome is Outcome.AS_IT_CAME:
         assert (answer.status, answer.body) == (case.status, OVERLOADED)
         assert ending.upstream_status == case.status
+    elif outcome is Outcome.NO_MESSAGE and not (stream and case.name in CALLED_STREAMS):
+        assert (answer.status, answer.body) == (200, NO_MESSAGES.get(case.name, wire.blocking))
+        assert ending.upstream_status == 200
     elif stream and outcome in (Outcome.BROKEN_STREAM, Outcome.SILENT_STREAM):
         assert answer.status == 200
         whole = b"".join(answer.body.partition(b"\n\n")[:2])
@@ -72,6 +75,9 @@ def judge(case: Case, wire: Wire, answer: Answer, ending: Ending, *, stream: boo
         assert wire.is_error(answer.body)
         assert answer.header("content-type") == "application/json"
 
+
+CALLED_STREAMS = {"garbage for a body", "bad gzip", "cut gzip"}
+"""Of what is no message, what says that it is a stream where one was asked for."""
 
 BEFORE_THE_BODY = [
     case
