@@ -40,14 +40,7 @@ class Wire:
         return set(value) == {"error"} and {"message", "type", "code"} <= set(error)
 
     def is_error_event(self, event: bytes) -> bool:
-        """Whether this is one whole error event in the provider's shape; of Responses with the end that Codex reads."""
-        if self.name == "responses":
-            event, mark, failed = event.partition(b"event: response.failed\n")
-            if not mark or not failed.endswith(b"\n\n") or failed.count(b"\n\n") != 1:
-                return False
-            response = json.loads(failed.removeprefix(b"data: "))["response"]
-            if response["status"] != "failed" or response["error"]["message"] not in event.decode():
-                return False
+        """Whether this is one whole error event in the provider's shape, as clients other than Codex get it."""
         if not event.endswith(b"\n\n") or event.count(b"\n\n") != 1:
             return False
         data = json.loads(event.split(b"data: ")[1])
