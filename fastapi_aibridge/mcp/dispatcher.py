@@ -67,12 +67,13 @@ class HTTPDispatcher:
                 params = {"requestId": number}
                 self._connections.spawn(self._briefly(self.notify("notifications/cancelled", params, headers)))
             raise
-        if reply.get("error") is not None:
-            raise _error_of(200, reply["error"])
-        result = reply.get("result")
-        if not isinstance(result, dict):
-            raise Unusable("its answer has no result")
-        return result
+        if reply.get("error") or "result" not in reply:
+            raise _error_of(200, reply["error"]) if "error" in reply else Unusable("its answer has no result")
+        result = reply["result"]
+        if isinstance(result, dict):
+            return result
+        # Some servers answer with the bare value.
+        return {"content": result} if isinstance(result, str | None) else {"structuredContent": result}
 
     async def notify(self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> None:
         """Raises `MCPProblem`."""

@@ -116,8 +116,8 @@ class HTTPClient:
     ) -> HTTPResponse:
         """The response once its head is there. Raises `Unreachable`, `ConnectionBroken`, or another `MCPProblem`.
 
-        Names of headers are in lower case. `repeatable`: it may be sent again where the connection had been idle and may
-        just have been closed.
+        Names of headers are in lower case. `repeatable`: it may be sent again where the connection had been idle and
+        may just have been closed.
         """
         endpoint = self._endpoints.get(url)
         if endpoint is None:

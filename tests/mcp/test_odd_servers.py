@@ -140,6 +140,18 @@ async def test_an_odd_result_reaches_the_model(start: Start, answer: dict[str, A
 
 
 @pytest.mark.parametrize(
+    ("answer", "shown"), [("text", "text"), ([1, 2], "[1,2]"), (7, "7"), (None, "(no output)"), (False, "false")]
+)
+async def test_a_bare_value_is_a_result(start: Start, answer: object, shown: str) -> None:
+    """What stands where a result should stand is told, too; and so it is beside an empty error."""
+    async with ScriptedServer() as server:
+        server.on_call = lambda message: whole({**result(message["id"], answer), "error": None})
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        outcome = await tools.call("bmcp_box_look", {})
+        assert (outcome.text, outcome.is_error) == (shown, False)
+
+
+@pytest.mark.parametrize(
     ("raw", "shown"),
     [
         (rb'{"content": [{"type": "text", "text": "a\ud800b"}]}', "a?b"),
