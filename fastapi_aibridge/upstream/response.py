@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .failures import Failure
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 AHEAD = 4 * 2**20
 """Bytes of an answer that is no stream which are waited for before its relay begins."""
@@ -50,6 +47,22 @@ class ResponseHeaders(Mapping[str, str]):
         return len(self._fields)
 
 
+class Source(Protocol):
+    """What a response needs of the connection that it comes on."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def has_room(self) -> None:
+        """The reader has taken what waited."""
+
+    def hold(self) -> None:
+        """Leave what comes in the socket."""
+
+    def go_on(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class UpstreamResponse:
     """Filled by its connection, and read by one reader."""
 
@@ -73,8 +86,8 @@ class UpstreamResponse:
 
     headers: ResponseHeaders
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection: Connection | None = connection  # until the answer has come whole, or failed
+    def __init__(self, connection: Source) -> None:
+        self._connection: Source | None = connection  # until the answer has come whole, or failed
         self._pieces: list[bytes] = []  # of the body, as they came
         self._failure: Failure | None = None
         self._waiter: asyncio.Future[None] | None = None

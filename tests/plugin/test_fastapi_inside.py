@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_aibridge import fastapi_inside
-from fastapi_aibridge.fastapi_inside import Solver, declared, dependant_of, dependency_stacks, included_routers
+from fastapi_aibridge.fastapi_inside import Solver, declared, dependant_of, dependency_stacks, included_routers, plans
 
 from .apps import ALICE, ASK, CHAT, Model, by
 
@@ -180,7 +180,7 @@ async def test_all_else_is_left_to_fastapi(dependency: Any) -> None:
 async def test_a_field_that_is_not_known_makes_no_plan() -> None:
     """A release of FastAPI that adds something to dependants is asked to do it itself."""
     dependant = asking(user)
-    known = fastapi_inside._KNOWN
+    known = plans._KNOWN
     names = {field.name for field in dataclasses.fields(dependant)}
     assert known <= names
     unknown = type(dependant)()
@@ -271,7 +271,7 @@ def test_what_fastapi_hides_goes_to_nobody(
             return None
         return shown.setdefault(id(key), Without(key, hidden))
 
-    for module in ("fastapi_inside", "routers.gateway"):
+    for module in ("fastapi_inside.routes", "routers.gateway"):
         monkeypatch.setattr(f"fastapi_aibridge.{module}.route_key", told)
     app = model.app(principal, include={"dependencies": [Depends(guard)]})
     headers = {**ALICE, "X-User": "ann", "X-Guard": SECRET, "Anthropic-Beta": "b"}
