@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
 from starlette.types import Scope
 
 from .errors import ConfigurationError
 from .guessing import WrongKeys
 from .observability import Metrics
-from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector
 from .pool import PoolMetrics
 from .principal import Principal
 from .providers import Provider
@@ -21,11 +20,16 @@ from .recorder.usage import UsageStore
 from .runtime import Parts, Pool, Reload, Runtime, not_running, read_settings
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 
 class Host:
     """Holds the runtime while somebody needs it: apps, whose lifespan runs, or blocks of scripts."""
 
     def __init__(self, parts: Parts, registry: CollectorRegistry | None) -> None:
+        from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector
+
         self._parts = parts
         self._metrics = Metrics(registry)
         self._metrics.registry.register(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from fastapi import (
@@ -18,7 +18,6 @@ from fastapi import (
     WebSocketException,
     status,
 )
-from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
 from .bridge import RequestBridge
@@ -38,6 +37,9 @@ from .recorder.usage import UsageStore
 from .routers import AdminAccess, add_admin_routes, add_gateway_route, add_health_routes
 from .runtime import Parts, Pool, Reload
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _STATE = "aibridge:"
 """How the names in the lifespan's state begin that hold a plugin."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from prometheus_client import Counter, Histogram
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram
 
-MetricT = TypeVar("MetricT", Counter, Histogram)
+MetricT = TypeVar("MetricT", "Counter", "Histogram")
 
 OTHER = "other"
 _LONGEST = 128

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from typing import TYPE_CHECKING
 
 from ..recorder.records import Interception, Status, TokenUsage
 from .bounded_labels import BoundedLabels
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
 _KINDS = ("input", "output", "cache_read", "cache_write")
@@ -15,6 +18,9 @@ class Metrics:
     """The metrics of one app, in a registry of its own unless one is given."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        # Not before: it brings HTTP and WSGI servers along.
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
         self.registry = CollectorRegistry() if registry is None else registry
         self._interceptions = BoundedLabels(
             Counter(

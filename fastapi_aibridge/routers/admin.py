@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import PoolShutdown, SettingsError
@@ -26,6 +25,9 @@ from ..recorder.usage import UsageQuery, UsageStore, usage_json
 from .access import AdminAccess, Need
 from .answers import InterceptionItem, InterceptionPage, Invalid, Problem, ProviderStates, Reload, UsageItems
 from .queries import Export, Listing, Summary, refuse_unknown_parameters
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +119,9 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
             raise HTTPException(422, str(error)) from None
         except PoolShutdown as error:
             raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
+
+    # Not before: it brings HTTP and WSGI servers along.
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     @route("GET", "/admin/metrics", Need.METRICS, None, {200: {"content": {CONTENT_TYPE_LATEST: {}}}})
     async def metrics() -> Response:

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..recorder import Interception, Prompt, Status, Thought, TokenUsage, ToolUsage
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(defer_build=True)
 
 
 class ReloadedProvider(_Answer):
     name: str
     type: str
-    status: str
-    """`enabled` or `disabled`."""
+    status: Annotated[str, Field(description="`enabled` or `disabled`.")]
 
 
 class Reload(_Answer):
     """What a reload did."""
 
-    provider_version: int
-    """How often the providers have been replaced since the start."""
+    provider_version: Annotated[int, Field(description="How often the providers have been replaced since the start.")]
     providers: list[ReloadedProvider]
-    retired_bridges: int
-    """Bridges that take no new requests from now on."""
+    retired_bridges: Annotated[int, Field(description="Bridges that take no new requests from now on.")]
 
 
 class ProviderKey(_Answer):
-    hint: str
-    """Enough to tell keys apart: `sk-...1234`."""
+    hint: Annotated[str, Field(description="Enough to tell keys apart: `sk-...1234`.")]
     state: Literal["ready", "resting"]
-    until: datetime | None
-    """When the rest ends."""
+    until: Annotated[datetime | None, Field(description="When the rest ends.")]
 
 
 class Breaker(_Answer):
@@ -45,12 +40,10 @@ class Breaker(_Answer):
 
     route: str
     model: str
-    initiator_id: str | None
-    """Whose requests alone it concerns; null where it concerns all."""
+    initiator_id: Annotated[str | None, Field(description="Whose requests alone it concerns; null if it concerns all.")]
     state: Literal["closed", "open", "half_open"]
     failures: int
-    until: datetime | None
-    """When requests may be tried again."""
+    until: Annotated[datetime | None, Field(description="When requests may be tried again.")]
 
 
 class ProviderState(_Answer):
@@ -82,8 +75,7 @@ class InterceptionItem(Interception):
 
 class InterceptionPage(_Answer):
     items: list[InterceptionItem]
-    next_cursor: str | None
-    """For the next page; null on the last one."""
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 
 class UsageItem(_Answer):
@@ -113,8 +105,7 @@ class Problem(_Answer):
 
 class InvalidParameter(_Answer):
     type: str
-    loc: list[str | int]
-    """Where it is: `["query", "limit"]`."""
+    loc: Annotated[list[str | int], Field(description='Where it is: `["query", "limit"]`.')]
     msg: str
     input: Any = None
     ctx: dict[str, Any] = {}

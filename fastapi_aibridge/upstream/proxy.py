@@ -6,7 +6,6 @@ import asyncio
 from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from ..errors import ConfigurationError
 from .secret import Secret
@@ -38,6 +37,8 @@ def proxy_for(setting: str | None, url: str) -> Proxy | None:
         return None
     if setting != FROM_ENVIRONMENT:
         return _parse(setting)
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
     known = getproxies_environment()
     parts = urlsplit(url)
     proxy = known.get(parts.scheme) or known.get("all")
