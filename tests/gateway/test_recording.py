@@ -111,3 +111,34 @@ async def test_a_request_that_is_cancelled_while_its_start_is_recorded() -> None
         await asked
         assert recorder.starts == recorder.ends
         assert gate.upstream.untouched
+
+
+class Cancelling(CountingRecorder):
+    """Whose own tasks are cancelled under it, as a driver's are when its pool closes."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    async def start(self, interception: Interception) -> None:
+        if self.at == "start":
+            raise asyncio.CancelledError
+        await super().start(interception)
+
+    async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
+        await super().end(interception_id, ending, facts)
+        if self.at == "end":
+            raise asyncio.CancelledError
+
+
+async def test_a_recorder_that_is_cancelled_is_not_taken_for_the_caller() -> None:
+    """It has failed like any other, at the start with 503, and the caller is still there."""
+    async with gateway(recorder=Cancelling("start")) as gate:
+        answer = await gate.request("POST", CHAT.target, CHAT.ask(stream=True))
+        assert (answer.status, answer.header("retry-after")) == (503, "5")
+        assert gate.upstream.untouched
+    async with gateway(recorder=Cancelling("end")) as gate, gate.connected() as client:
+        for _ in range(2):
+            await client.send("POST", CHAT.target, CHAT.ask(stream=False))
+            await (await gate.upstream.call()).answer(CHAT.blocking)
+            assert (await client.answer()).body == CHAT.blocking

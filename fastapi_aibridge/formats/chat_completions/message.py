@@ -14,6 +14,8 @@ from ..text import Budget, Text
 from ..usage import chat_usage
 from .accumulate import Members, add, built
 
+_MAX_NAME = 1024
+"""Characters of a call's id and of its tool's name."""
 _AT_ONCE = 1024
 """Deltas of calls, or calls, that are read of one event or answer."""
 _OF_A_CALL = ("index", "id", "type", "function", "custom")
@@ -22,7 +24,7 @@ _OF_A_CALL = ("index", "id", "type", "function", "custom")
 class Call:
     """A tool call, put together from its deltas."""
 
-    __slots__ = ("_given", "_written", "custom", "extra", "hidden", "id", "number", "tool")
+    __slots__ = ("_given", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool")
 
     def __init__(self, budget: Budget) -> None:
         self.id = ""
@@ -33,15 +35,16 @@ class Call:
         self._given: object = None
         self.hidden = False
         """Whether the client does not see it: it is one of an injected tool."""
+        self.placed = False
         self.number = 0
         """Its index: the provider's own, and as the client sees it once it has been placed."""
 
     def add(self, delta: Mapping[str, Any], *, whole: bool) -> None:
-        self.id = self.id or text(delta.get("id"))
+        self.id = self.id or text(delta.get("id"))[:_MAX_NAME]
         custom = member(delta, "custom")
         self.custom = self.custom or bool(custom)
         function = custom or member(delta, "function")
-        self.tool = self.tool or text(function.get("name"))
+        self.tool = self.tool or text(function.get("name"))[:_MAX_NAME]
         arguments = function.get("input" if custom else "arguments")
         if isinstance(arguments, str):
             self._written.add(arguments)
@@ -167,7 +170,7 @@ class ChatMessage:
             if call is None:
                 call = Call(self.budget)
                 call.number = at
-                if not self.budget.take(len(call_id), 1):
+                if not self.budget.take(0, 1):
                     return call
                 self.calls.append(call)
             self._open[choice, at] = call

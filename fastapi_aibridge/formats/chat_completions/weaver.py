@@ -79,7 +79,6 @@ class ChatWeaver:
     def _begin(self) -> None:
         self.message = ChatMessage(self._budget, whole=True)
         self._decoder = Decoder(self.message, tells, every=True)
-        self._known_calls = 0
         self._next_number = 0
         self._hides = False
         self._spoken = False
@@ -156,9 +155,10 @@ class ChatWeaver:
 
     def _number(self) -> None:
         """Give the calls that have just begun their place among those that the client sees."""
-        begun = self.message.calls[self._known_calls :]
-        self._known_calls = len(self.message.calls)
-        for call in begun:
+        for call in self.message.touched:
+            if call.placed:
+                continue
+            call.placed = True
             call.hidden = call.tool in self.names
             if call.hidden:
                 self._hides = True

@@ -113,7 +113,7 @@ class MessagesWeaver:
     def _block_start(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
         block = self.message.block(event)
         if block is None:
-            return raw if self.untouched else b""
+            raise too_large()
         if self._injected(block):
             block.hidden = self._hides = True
             return b""

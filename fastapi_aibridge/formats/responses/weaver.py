@@ -28,7 +28,7 @@ from ..rounds import (
     with_tools,
 )
 from ..splice import find_member, list_member, set_member
-from ..text import Budget
+from ..text import ITEMS, Budget
 from ..usage import total
 from .items import REASONING, arguments_are_object, call_output, is_call, mark_of, reasoning_keys
 from .message import BEGINNINGS, ENDS, ResponseMessage
@@ -152,6 +152,8 @@ class ResponsesWeaver:
         return b"" if new is None else self._numbered(raw, event, output_index=new)
 
     def _place(self, index: int, event: Mapping[str, Any]) -> None:
+        if len(self._indexes) >= ITEMS:
+            raise too_large()
         if self._injected(member(event, "item")):
             self._indexes[index] = None
             self._hides = self._decoder.every = True

@@ -1,0 +1,240 @@
+"""What the model said goes back whole: members and parts that nobody knows yet, state beside the calls, arguments as
+they were given.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.testing import Reply
+
+from .driving import CHAT, MESSAGES, RESPONSES, Played, call, own_call, play, remembering
+from .test_chat_completions import DONE, FINISH, calls, chunk, piece
+from .test_mixed_turns import history
+from .test_responses import MESSAGE, USE, answered
+
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+    {"type": "text", "text": "It is 42."},
+]
+ENCRYPTED = {"type": "reasoning.encrypted", "data": "c2ln", "id": "rs_1", "format": "google-gemini-v1", "index": 0}
+INJECTED = piece("bmcp_box_echo", '{"text":"x"}', "c1")
+
+
+def chat_answer(message: dict[str, Any], finish: str = "tool_calls") -> bytes:
+    whole = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    return json.dumps({"id": "c", "choices": [whole], "usage": {"prompt_tokens": 1}}).encode()
+
+
+def chat_stream(*deltas: dict[str, Any]) -> bytes:
+    return b"".join([*map(chunk, deltas), FINISH, DONE])
+
+
+def sent_back(played: Played) -> dict[str, Any]:
+    message: dict[str, Any] = played.bodies[1]["messages"][1]
+    return message
+
+
+def test_content_in_parts() -> None:
+    """In every place of a blocking chat: beside an injected call, in a mixed turn, in the final answer."""
+    played = play(CHAT, [chat_answer({"content": PARTS, "tool_calls": [INJECTED]}), Reply(text="ok")], streamed=False)
+    assert sent_back(played)["content"] == PARTS
+    shown = played.answer["choices"][0]["message"]["content"]
+    assert shown == [*PARTS, {"type": "text", "text": "ok"}]
+    final = chat_answer({"content": PARTS}, "stop")
+    played = play(CHAT, [Reply(tool_calls=[call()]), final], streamed=False)
+    assert played.answer["choices"][0]["message"]["content"] == PARTS
+    mixed = chat_answer({"content": PARTS, "tool_calls": [INJECTED, piece("read", "{}", "own")]})
+    played = play(CHAT, [mixed], streamed=False)
+    assert played.answer["choices"][0]["message"]["content"] == PARTS
+    played = play(CHAT, [Reply(text="So.", tool_calls=[call()]), final], streamed=False)
+    assert played.answer["choices"][0]["message"]["content"] == [{"type": "text", "text": "So."}, *PARTS]
+
+
+def test_content_in_parts_of_a_stream() -> None:
+    """Pieces of one part are one part again, and text behind the parts is a part of its own."""
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}]}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "m"}]}]},
+        {"content": "It is"},
+        {"content": " 42."},
+        calls({**INJECTED, "index": 0}),
+    ]
+    played = play(CHAT, [chat_stream(*deltas), Reply(text="ok")], streamed=True)
+    assert sent_back(played)["content"] == PARTS
+
+
+def test_parts_are_found_again_in_the_clients_history() -> None:
+    """A mixed turn behind a round that spoke in parts: each message has its own parts again."""
+    memory = remembering()
+    first = chat_answer({"content": PARTS, "tool_calls": [INJECTED]})
+    second = chat_answer({"content": "And?", "tool_calls": [piece("read", "{}", "own")]})
+    played = play(CHAT, [first, second], streamed=False, memory=memory)
+    shown = played.answer["choices"][0]["message"]
+    messages = [{"role": "user", "content": "hi"}, shown, {"role": "tool", "tool_call_id": "own", "content": "mine"}]
+    body = json.dumps({"model": "m", "messages": messages}).encode()
+    asked = play(CHAT, [Reply(text="ok")], streamed=False, body=body, memory=memory).bodies[0]["messages"]
+    assert [one["role"] for one in asked] == ["user", "assistant", "tool", "assistant", "tool"]
+    assert asked[1]["content"] == PARTS
+    assert asked[3]["content"] == [{"type": "text", "text": "And?"}]
+
+
+CITATION = {"type": "url_citation", "url_citation": {"url": "u"}}
+SIGNATURE = {"thought_signature": "a"}
+STATES: list[tuple[str, list[Any], Any]] = [
+    ("reasoning_details", [[ENCRYPTED]], [ENCRYPTED]),
+    (
+        "reasoning_details",
+        [
+            [{"type": "reasoning.text", "text": "Let ", "index": 0, "format": "x"}],
+            [{"type": "reasoning.text", "text": "me", "index": 0, "format": "x"}],
+            [{"type": "reasoning.text", "signature": "sig", "index": 0}],
+            [{**ENCRYPTED, "index": 1}],
+        ],
+        [
+            {"type": "reasoning.text", "text": "Let me", "index": 0, "format": "x", "signature": "sig"},
+            {**ENCRYPTED, "index": 1},
+        ],
+    ),
+    ("reasoning_content", ["Think", "ing"], "Thinking"),
+    ("reasoning", ["Think", "ing"], "Thinking"),
+    ("provider_specific_fields", [SIGNATURE, {"more": {"n": 1}}], {**SIGNATURE, "more": {"n": 1}}),
+    ("annotations", [[CITATION], [CITATION]], [CITATION, CITATION]),
+    ("novelty", [7], 7),
+]
+
+
+@pytest.mark.parametrize(("name", "pieces", "whole"), STATES)
+def test_state_beside_the_calls(name: str, pieces: list[Any], whole: Any) -> None:
+    """Without it providers refuse the next round; streamed it is put together from its pieces."""
+    answer = chat_answer({"content": None, name: whole, "tool_calls": [INJECTED]})
+    assert sent_back(play(CHAT, [answer, Reply(text="ok")], streamed=False))[name] == whole
+    deltas = [{"role": "assistant"}, *({name: one} for one in pieces), calls({**INJECTED, "index": 0})]
+    played = play(CHAT, [chat_stream(*deltas), Reply(text="ok")], streamed=True)
+    assert sent_back(played)[name] == whole
+
+
+@pytest.mark.parametrize("given", [{"text": "x"}, {}, {"deep": [{"a": None}]}])
+def test_arguments_that_are_an_object(streamed: bool, given: dict[str, Any]) -> None:
+    """Some servers do not write them as a string; the tool is run with them, and they go back as they came."""
+    one = {"id": "c1", "type": "function", "function": {"name": "bmcp_box_echo", "arguments": given}}
+    chat = chat_stream(calls({**one, "index": 0})) if streamed else chat_answer({"tool_calls": [one]})
+    played = play(CHAT, [chat, Reply(text="ok")], streamed=streamed)
+    assert [call.parsed() for call in played.calls] == [given]
+    assert sent_back(played)["tool_calls"][0]["function"]["arguments"] == given
+    item = {**USE, "arguments": given}
+    played = play(RESPONSES, [answered([item], streamed=streamed), Reply(text="ok")], streamed=streamed)
+    assert [call.parsed() for call in played.calls] == [given]
+    assert item in played.bodies[1]["input"]
+
+
+def test_hidden_calls_return_to_where_the_model_wrote_them(streamed: bool) -> None:
+    """Before the client's calls or behind them: some providers sign the first one."""
+    for kind in (CHAT, MESSAGES, RESPONSES):
+        memory = remembering()
+        mixed = Reply(text="So:", tool_calls=[call("c1"), own_call("own"), call("c2")])
+        first = play(kind, [mixed], streamed=streamed, memory=memory)
+        asked = play(kind, [Reply(text="ok")], streamed=streamed, memory=memory, **history(first)).asked[0].decode()
+        assert asked.index('"c1"') < asked.index('"own"')
+
+
+# Reasoning of a response, and what it led to
+
+RS1 = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "enc1"}
+RS2 = {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": "enc2"}
+
+
+def outline(items: list[dict[str, Any]]) -> list[str]:
+    return [
+        item.get("id") or (f"output {item['call_id']}" if "output" in item else item.get("type", "message"))
+        for item in items
+    ]
+
+
+@pytest.mark.parametrize("left_out", [(), ("id",), ("encrypted_content",)])
+def test_reasoning_gets_the_call_back_that_it_led_to(streamed: bool, left_out: tuple[str, ...]) -> None:
+    """In the client's own history, whichever of the reasoning's two names it keeps; also two turns later."""
+    memory = remembering()
+    rounds = [answered([RS1, USE], streamed=streamed), answered([RS2, MESSAGE], streamed=streamed)]
+    first = play(RESPONSES, rounds, streamed=streamed, memory=memory)
+    given = first.events[-1]["response"]["output"] if streamed else first.answer["output"]
+    items = [{key: value for key, value in item.items() if key not in left_out} for item in given]
+    items = [{key: value for key, value in item.items() if value is not None} for item in items]
+    asked = [{"role": "user", "content": "hi"}, *items, {"role": "user", "content": "And?"}]
+    second = play(RESPONSES, [Reply(text="x")], streamed=streamed, memory=memory, input=asked)
+    whole = second.bodies[0]["input"]
+    calls_at = [n for n, item in enumerate(whole) if item.get("type") == "function_call"]
+    assert len(calls_at) == 1
+    assert whole[calls_at[0] - 1]["type"] == "reasoning"
+    assert whole[calls_at[0] + 1]["type"] == "function_call_output"
+    # An id of its own is only good beside a reasoning that has one.
+    assert ("id" in whole[calls_at[0]]) is ("id" not in left_out)
+    assert [item for item in whole if item in asked] == asked
+
+
+def test_reasoning_of_another_conversation_gets_nothing(streamed: bool) -> None:
+    """Some providers count their ids anew; what was asked before tells conversations apart."""
+    memory = remembering()
+    rounds = [answered([RS1, USE], streamed=streamed), answered([RS2, MESSAGE], streamed=streamed)]
+    play(RESPONSES, rounds, streamed=streamed, memory=memory)
+    asked = [{"role": "user", "content": "other"}, RS1, MESSAGE, {"role": "user", "content": "And?"}]
+    second = play(RESPONSES, [Reply(text="x")], streamed=streamed, memory=memory, input=asked)
+    assert second.bodies[0]["input"] == asked
+
+
+def test_a_provider_that_does_not_retain_gets_nothing_to_look_up(streamed: bool) -> None:
+    """Its response says so, whatever the client asked for: reasoning stays behind, and the call has no id then."""
+    bare = {"id": "rs_1", "type": "reasoning", "summary": []}
+    rounds = [answered([bare, USE], streamed=streamed, store=False), answered([MESSAGE], streamed=streamed)]
+    whole = play(RESPONSES, rounds, streamed=streamed).bodies[1]["input"]
+    assert outline(whole) == ["message", "function_call", "output c1"]
+
+
+# The container of a message
+
+CONTAINER = {"id": "container_1", "expires_at": "2026-12-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("asked", [None, "container_0", {"id": "container_0", "skills": [{"skill_id": "x"}]}])
+def test_the_container_is_named_in_the_next_round(streamed: bool, asked: Any) -> None:
+    """With what the client wants in it; and the client learns of it."""
+    use = {"type": "tool_use", "id": "t1", "name": "bmcp_box_echo", "input": {}}
+    final = {"type": "text", "text": "ok"}
+    if streamed:
+        first = _stream([use], {"stop_reason": "tool_use", "container": CONTAINER})
+        answers = [first, _stream([final], {"stop_reason": "end_turn"})]
+    else:
+        answers = [
+            json.dumps({"id": "m", "content": [one], "stop_reason": stop, **more}).encode()
+            for one, stop, more in ((use, "tool_use", {"container": CONTAINER}), (final, "end_turn", {}))
+        ]
+    members = {} if asked is None else {"container": asked}
+    played = play(MESSAGES, answers, streamed=streamed, **members)
+    named = {**asked, "id": "container_1"} if isinstance(asked, dict) else "container_1"
+    assert played.bodies[1]["container"] == named
+    shown = played.events[-2]["delta"] if streamed else played.answer
+    assert shown["container"] == CONTAINER
+
+
+def _stream(blocks: list[dict[str, Any]], delta: dict[str, Any]) -> bytes:
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1}}}]
+    for index, block in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": block})
+        events.append({"type": "content_block_stop", "index": index})
+    events += [{"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}, {"type": "message_stop"}]
+    return b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
+
+
+def test_unknown_blocks_and_members_of_messages_go_back(streamed: bool) -> None:
+    """Blocks and deltas of kinds that are still to come."""
+    novelty = {"type": "novelty", "shape": {"a": [1]}}
+    use = {"type": "tool_use", "id": "t1", "name": "bmcp_box_echo", "input": {}, "caller": {"type": "direct"}}
+    if streamed:
+        first = _stream([novelty, use], {"stop_reason": "tool_use"})
+    else:
+        first = json.dumps({"id": "m", "content": [novelty, use], "stop_reason": "tool_use"}).encode()
+    turn = play(MESSAGES, [first, Reply(text="ok")], streamed=streamed).bodies[1]["messages"][1]
+    assert turn["content"] == [novelty, use]
