@@ -49,10 +49,11 @@ class Budget:
 class Text:
     """A text of which pieces come, cut where the budget ends."""
 
-    __slots__ = ("_budget", "_buffer", "_room", "truncated")
+    __slots__ = ("_budget", "_buffer", "_first", "_room", "truncated")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self._first = ""  # most texts of some kinds come in one piece
         self._buffer: StringIO | None = None
         self._room = budget.each
         self.truncated = False
@@ -67,12 +68,17 @@ class Text:
             piece, size = piece[:room], room
         self._room -= size
         budget.left -= size
-        if self._buffer is None:
+        if self._buffer is not None:
+            self._buffer.write(piece)
+        elif not self._first:
+            self._first = piece
+        else:
             self._buffer = StringIO(newline="")
-        self._buffer.write(piece)
+            self._buffer.write(self._first)
+            self._buffer.write(piece)
 
     def __bool__(self) -> bool:
-        return self._buffer is not None
+        return bool(self._first)
 
     def __str__(self) -> str:
-        return "" if self._buffer is None else self._buffer.getvalue()
+        return self._first if self._buffer is None else self._buffer.getvalue()

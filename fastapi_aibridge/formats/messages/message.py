@@ -155,6 +155,8 @@ class AnthropicMessage:
         if self.budget.take(0, 1):
             self._open[index] = block
             self.blocks.append(block)
+        else:
+            self._open.pop(index, None)
 
     def _message_delta(self, event: Mapping[str, Any]) -> None:
         before, now = member(self.delta, "delta"), member(event, "delta")
