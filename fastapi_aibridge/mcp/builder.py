@@ -16,6 +16,9 @@ class MCPProxyBuilder(Protocol):
     def build(self, principal: Principal) -> Sequence[MCPServer] | Awaitable[Sequence[MCPServer]]:
         """The principal's servers, each name once, within 10 seconds. An error here costs the bridge its tools, not its
         start. One that is not async runs on the event loop: it must not wait for anything.
+
+        Ids and session key are those of all requests that the bridge will serve; the metadata is that of the first one
+        only, so nothing should be decided by it. Must not acquire the same principal's bridge.
         """
         ...
 
