@@ -314,7 +314,10 @@ def _recorder(
     from .recorder.sql import SQLRecorder  # a fifth of a second, which an app with a recorder of its own need not wait
 
     return SQLRecorder(
-        settings.recorder.url.get_secret_value(), capture_content=capture, retention=settings.recorder.retention
+        settings.recorder.url.get_secret_value(),
+        capture_content=capture,
+        retention=settings.recorder.retention,
+        max_text=settings.recorder.max_text,
     )
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from ..errors import RecorderUnavailable
 from .batch import Batch, PendingStart, Sink
 from .cursor import to_microseconds
+from .rows import bare_row
 from .text import cut, dump, storable
 from .verdict import Verdict, judge
 
@@ -67,7 +68,7 @@ class Committer:
                 doubts += at_fault is None
                 # What does not say for certain that a row is at fault may pass: a broken connection, a deadlock.
                 if at_fault or (at_fault is None and doubts >= (3 if len(piece) == 1 else 2)):
-                    doubts = 0
+                    doubts, delay = 0, _FIRST_DELAY
                     pieces[-1:] = self._isolated(piece, error, starts)
                     continue
                 self._note_failure(error, begun, away=at_fault is False)
@@ -75,7 +76,7 @@ class Committer:
                 delay = min(delay * 2, _LONGEST_DELAY)
             else:
                 pieces.pop()
-                doubts = 0
+                doubts, delay = 0, _FIRST_DELAY
                 self._note_success(piece, begun)
                 begun = self._loop.time()
 
@@ -117,7 +118,13 @@ class Committer:
         elif kind != "set_aside":
             self._stats.set_aside += 1
             rest.set_aside.append(set_aside_row(piece.recorder_id, kind, reason, row))
-        return [rest] if len(rest) or rest.stale_days or rest.filed_up_to else []
+        pieces = [rest] if len(rest) or rest.stale_days or rest.filed_up_to else []
+        bare = bare_row(kind, row)
+        if bare != row:
+            # Who asked, when and at which cost is kept in its place at least.
+            pieces.append(Batch(piece.recorder_id, stale_days=piece.stale_days))
+            getattr(pieces[-1], kind).append(bare)
+        return pieces
 
     def _note_success(self, piece: Batch, begun: float) -> None:
         if self.away_since is not None:

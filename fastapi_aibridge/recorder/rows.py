@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from .bounds import LIMITS, bounded, bounded_ending, metadata_text
-from .columns import BEGUN, START_COLUMNS
+from .columns import BEGUN, END_COLUMNS, FILED_COLUMNS, START_COLUMNS
 from .cursor import to_microseconds
 from .records import Ending, Interception, TokenUsage
 from .text import cut_key, dump, load
@@ -70,6 +70,16 @@ def filed_row(start: tuple[Any, ...], end: tuple[Any, ...] | None) -> tuple[Any,
         changed[_TRUNCATED] = truncated or start[_TRUNCATED]
         start = tuple(changed)
     return (*start, *state)
+
+
+_BARE = {"user_agent": None, "correlating_tool_call_id": None, "metadata": "{}", "error": None, "truncated": True}
+_COLUMNS = {"filed": FILED_COLUMNS, "ends": END_COLUMNS}
+
+
+def bare_row(kind: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row of an interception or of an end without the texts that nobody searches for; other rows as they are."""
+    columns = _COLUMNS.get(kind, ())
+    return tuple(_BARE.get(name, value) for name, value in zip(columns, row, strict=True)) if columns else row
 
 
 def add_tokens(tokens: Tokens, usages: Sequence[TokenUsage]) -> Tokens:

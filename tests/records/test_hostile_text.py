@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge import Principal
+from fastapi_aibridge.exchange.client import MAX_USER_AGENT
 from fastapi_aibridge.testing import Received, Reply, ToolCall
 from tests.gateway import client
 
@@ -81,24 +82,26 @@ async def test_in_headers(url: str) -> None:
                 answer = await client.request(port, "POST", CHAT, body, {"User-Agent": agent}, "k-alice")
                 assert answer.status == 400
         records = await gate.listing()
-        assert {one["user_agent"] for one in records} == set(agents)
+        assert {one["user_agent"] for one in records} == {agent[:MAX_USER_AGENT] for agent in agents}
+        assert sorted(one["truncated"] for one in records) == [False, False, False, True]
         assert {one["status"] for one in records} == {"completed"}
 
 
 async def test_in_what_the_app_says_of_the_principal(url: str) -> None:
-    """Ids and metadata of the app's own making never cost a request or its record."""
+    """What could not be written into a record is refused before the provider is called; the next request is served."""
     texts = iter(HOSTILE)
 
     async def principal() -> Principal:
-        text = next(texts)
-        return Principal(f"user {text}", f"key {text}", metadata={"name": text, text: [text], "n": 2**70})
+        text = next(texts, "plain")
+        return Principal(f"user {text}", f"key {text}", metadata={"name": text, text: [text], "n": 2**40})
 
     async with gateway(url, bridge={"principal": principal}) as gate:
-        for _ in HOSTILE:
-            assert (await gate.ask(stream=True)).status_code == 200
+        answers = [(await gate.ask(stream=True)).status_code for _ in HOSTILE]
+        refused = [any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text) for text in HOSTILE]
+        assert [status == 200 for status in answers] == [not one for one in refused]
         records = await gate.listing()
-        assert [one["status"] for one in records] == ["completed"] * len(HOSTILE)
+        assert len(records) == len(gate.provider.received) == refused.count(False)
         for one in records:
-            assert one["initiator_id"].startswith("user ")
-            assert "\0" not in one["initiator_id"]
+            assert one["status"] == "completed"
             assert one in await gate.listing(initiator_id=one["initiator_id"])
+        assert (await gate.ask()).status_code == 200
