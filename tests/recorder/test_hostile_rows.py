@@ -147,8 +147,8 @@ class Hostile:
         assert recorder._writer is not None
         self._sink = recorder._writer._sink
         self._error = error
-        recorder._writer._sink = self  # type: ignore[assignment]
-        recorder._writer._committer._sink = self  # type: ignore[assignment]
+        recorder._writer._sink = self
+        recorder._writer._committer._sink = self
 
     async def write(self, batch: Batch) -> None:
         rows = [*batch.inbox, *batch.filed, *batch.ends, *batch.facts, *batch.objects]
