@@ -119,8 +119,10 @@ async def _export(url: str, options: argparse.Namespace) -> None:
 
 
 async def _write(output: BinaryIO, store: SQLStore, query: InterceptionQuery, format: ExportFormat) -> None:  # noqa: A002
+    shown = output.isatty()
     async for chunk in export(store, query, format=format):
-        output.write(chunk)
+        # A terminal would go back to the beginning of the line, and write over it.
+        output.write(chunk.replace(b"\r", b"") if shown else chunk)
     output.flush()
 
 

@@ -20,6 +20,9 @@ from .postgres import PostgresSink
 from .problems import database_place, database_problem
 from .sqlite import SQLiteSink, enter_wal
 
+_STATEMENT_TIMEOUT = 30_000
+"""Milliseconds, of PostgreSQL: what takes longer is given up by the server, and a little later by us."""
+
 
 class Database:
     """One engine for reading and upkeep, and the sink that a writer uses; nothing is touched before `open`.
@@ -60,7 +63,14 @@ class Database:
             return
         try:
             self.engine = create_async_engine(
-                self.url, pool_pre_ping=True, connect_args={"timeout": 10}, hide_parameters=True
+                self.url,
+                pool_pre_ping=True,
+                connect_args={
+                    "timeout": 10,
+                    "command_timeout": 1.5 * _STATEMENT_TIMEOUT / 1000,
+                    "server_settings": {"statement_timeout": str(_STATEMENT_TIMEOUT)},
+                },
+                hide_parameters=True,
             )
         except ModuleNotFoundError as error:
             raise ConfigurationError(f"PostgreSQL needs a driver: {install_command('postgres')}") from error

@@ -9,14 +9,13 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from .columns import TOKEN_COLUMNS
 from .jsonform import record_json
+from .printable import cell, json_cell, json_line
 from .recorder import InterceptionQuery, InterceptionStore
 from .records import InterceptionRecord
 from .rows import NO_TOKENS, add_tokens
-from .text import dump
+from .text import dump, dump_bytes
 
 _LARGEST_PAGE = 200
 _LARGEST_CHUNK = 4 * 1024 * 1024
@@ -53,8 +52,8 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
     """One interception to a line, as `record_json` gives it."""
     CSV = "csv"
-    """RFC 4180 with a header line; sums of tokens, and what is nested as JSON in a column of its own. A text that a
-    spreadsheet would run as a formula is preceded by an apostrophe."""
+    """RFC 4180 with a header line; sums of tokens, and what is nested as JSON in a column of its own. What a
+    spreadsheet would run as a formula is preceded by an apostrophe, control characters are replaced."""
 
 
 async def export(
@@ -89,27 +88,20 @@ async def export(
 
 
 def _json_line(record: InterceptionRecord) -> bytes:
-    value = record_json(record)
-    try:
-        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        return dump(value).encode() + b"\n"
+    return json_line(dump_bytes(record_json(record))) + b"\n"
 
 
 def _csv_record(record: InterceptionRecord) -> bytes:
     value = record_json(record)
     tokens = add_tokens(NO_TOKENS, record.facts.token_usages)
-    return _csv_line(
-        [*(_cell(value[name]) for name in _PLAIN), *tokens, *(dump(value[name]) for name in _NESTED)],
-    )
+    nested = (json_cell(dump(value[name])) for name in _NESTED)
+    return _csv_line([*(_cell(value[name]) for name in _PLAIN), *tokens, *nested])
 
 
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    return cell(value) if isinstance(value, str) else value
 
 
 def _csv_line(cells: Any) -> bytes:

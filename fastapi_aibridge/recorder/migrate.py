@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, inspect, text
@@ -18,6 +21,7 @@ HEAD = "0002"
 
 VERSION_TABLE = "aibridge_version"
 _LOCK = 0x41_49_42_52_49_44_47_45
+_in_process = threading.Lock()
 
 
 def is_ours(name: str | None, kind: str, parents: Mapping[Any, Any]) -> bool:  # noqa: ARG001
@@ -30,13 +34,28 @@ async def migrate(database: Database) -> bool:
     async with database.engine.connect() as connection:
         if await _revision(connection) == HEAD:
             return False
-    async with database.writing() as connection:
+    async with _alone(), database.writing() as connection:
         if not database.is_sqlite:
+            await connection.execute(text("SET LOCAL statement_timeout = 0"))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         if await _revision(connection) == HEAD:
             return False
         await connection.run_sync(_upgrade)
     return True
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    """One migration of this process at a time, in whatever event loop or thread: alembic keeps what it migrates in
+    globals of its modules.
+    """
+    # Asked for again and again, since no lock waits in several event loops.
+    while not _in_process.acquire(blocking=False):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        _in_process.release()
 
 
 async def _revision(connection: AsyncConnection) -> str | None:

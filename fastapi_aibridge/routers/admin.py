@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-import orjson
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
@@ -21,6 +20,7 @@ from ..pool import PoolMetrics
 from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
 from ..recorder.export import ExportFormat, export
+from ..recorder.text import dump_bytes
 from ..recorder.usage import UsageQuery, UsageStore, usage_json
 from .access import AdminAccess, Need
 from .answers import InterceptionItem, InterceptionPage, Invalid, Problem, ProviderStates, Reload, UsageItems
@@ -241,4 +241,4 @@ def _provider_json(provider: Provider) -> dict[str, Any]:
 
 
 def _json(value: object) -> Response:
-    return Response(orjson.dumps(value, default=str), media_type="application/json")
+    return Response(dump_bytes(value), media_type="application/json")
