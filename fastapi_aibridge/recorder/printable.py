@@ -11,7 +11,7 @@ _FORMULA = re.compile(
 )
 """What some spreadsheet takes for the beginning of a formula."""
 
-_IN_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_IN_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"')
 
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """What a terminal may obey: control characters, and marks that turn the direction of what follows. Tabs and line breaks

@@ -22,8 +22,8 @@ async def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
                 pass
 
 
-async def test_folders_are_made_and_the_file_is_private(tmp_path: Path) -> None:
+async def test_a_new_file_is_private(tmp_path: Path) -> None:
     """It holds prompts: nobody else may read it."""
-    path = tmp_path / "new" / "folder" / "records.db"
+    path = tmp_path / "records.db"
     async with SQLRecorder(f"sqlite+aiosqlite:///{path}"):
         assert path.stat().st_mode & 0o077 == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +90,32 @@ async def test_concurrent_recorders_of_one_process_may_migrate_at_once(url: str)
     assert sorted(await asyncio.gather(*map(migrate, databases))) == [False, False, True]
     for database in databases:
         await database.close()
+
+
+async def test_apps_that_start_at_one_moment_on_databases_of_their_own_all_come_up(tmp_path: Path) -> None:
+    """In one event loop, and in several threads: what alembic keeps in its modules is no longer shared by two."""
+    databases = [Database(f"sqlite+aiosqlite:///{tmp_path / f'{number}.db'}") for number in range(6)]
+    for database in databases:
+        database.open(create=True)
+    assert await asyncio.gather(*map(migrate, databases)) == [True] * 6
+    for database in databases:
+        await database.close()
+
+    async def start(number: int) -> None:
+        async with SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / f'thread-{number}.db'}") as recorder:
+            await recorder.start(interception())
+
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, start(number)) for number in range(4)))
+
+
+def test_a_recorder_may_be_opened_in_one_event_loop_after_the_other(url: str) -> None:
+    """Nothing of the first loop is left behind."""
+    recorder = SQLRecorder(url)
+
+    async def run() -> None:
+        async with recorder:
+            await recorder.start(begun := interception())
+            assert await recorder.get(begun.id) is not None
+
+    for _ in range(2):
+        asyncio.run(run())
