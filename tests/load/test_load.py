@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from fastapi_aibridge import AIBridge, MemoryRecorder, plugin
+from fastapi_aibridge import AIBridge, MemoryRecorder, runtime
 from fastapi_aibridge.bridge import SharedBridge
 from tests.gateway import client
 from tests.gateway.server import served_in_thread
@@ -139,7 +139,7 @@ async def test_evictions_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "aibridge.toml"
     monkeypatch.setenv("AIBRIDGE_CONFIG_FILE", str(file))
     watched = Watched()
-    monkeypatch.setattr(plugin, "SharedBridge", watched.bridge_class())
+    monkeypatch.setattr(runtime, "SharedBridge", watched.bridge_class())
 
     async def use(port: int, user: int) -> None:
         long = asyncio.create_task(stream(port, user, "3s"))
