@@ -20,12 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ..upstream.raw import Answer, RawUpstream
 from .attack import CHAT
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
-OK = Answer(200, b'{"id":"c1","object":"chat.completion","choices":[]}')
 QUESTION = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hello"}]}'
 PAUSE = 0.005
 """Seconds between an answer and the next question."""
@@ -124,6 +122,18 @@ async def _listening(port: int) -> None:
 
 
 @asynccontextmanager
+async def _upstream() -> AsyncIterator[str]:
+    options = ("-m", "tests.bounds.quiet_upstream")
+    process = await asyncio.create_subprocess_exec(sys.executable, *options, cwd=ROOT, stdout=PIPE)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(await process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
 async def attacked(port: int) -> AsyncIterator[None]:
     options = ("-m", "tests.bounds.attack", str(port))
     process = await asyncio.create_subprocess_exec(sys.executable, *options, cwd=ROOT, stdout=PIPE)
@@ -146,8 +156,8 @@ async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) ->
     seen = Seen()
     with tempfile.TemporaryDirectory() as name:
         async with (
-            RawUpstream(OK) as upstream,
-            gateway(Path(name), upstream.base_url, recorded=recorded) as (process, port),
+            _upstream() as base_url,
+            gateway(Path(name), base_url, recorded=recorded) as (process, port),
         ):
             await _phase(port, Seen(), [], process.pid, 1)  # warm
             seen.before = resident(process.pid)
