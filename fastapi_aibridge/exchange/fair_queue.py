@@ -73,13 +73,26 @@ class FairQueue:
 class Share:
     """What one initiator may still do in this round, and what waits for the next ones, first come, first served."""
 
-    __slots__ = ("__weakref__", "_limit", "_queue", "_spent", "_waiting")
+    __slots__ = ("__weakref__", "_lane", "_limit", "_queue", "_spent", "_waiting")
 
     def __init__(self, queue: FairQueue) -> None:
         self._queue = queue
         self._limit = QUANTUM
         self._spent = 0
         self._waiting: deque[tuple[asyncio.Future[None], int]] | None = None
+        self._lane: asyncio.Lock | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other initiator has done anything for a while."""
+        return self._queue.quantum == ALONE
+
+    @property
+    def lane(self) -> asyncio.Lock:
+        """For work that is long, one at a time."""
+        if self._lane is None:
+            self._lane = asyncio.Lock()
+        return self._lane
 
     def take(self, cost: int) -> bool:
         """Whether the work can be done now. If not, await `turn` before it."""
