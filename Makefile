@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
+NEWEST := .venv-newest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest chaos lint types bench docs recipes clean
+.PHONY: help run test test-oldest test-newest-python chaos lint types bench docs recipes clean
 
 help: ## Show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,10 +29,18 @@ run: $(INSTALLED) ## Serve the example app on http://127.0.0.1:8000 (PORT=9000: 
 test: lint types ## Run lint, type checks and all tests
 	$(BIN)/python -m pytest
 
-test-oldest: ## Run the tests that touch FastAPI against the oldest release that is supported
+test-oldest: ## Run the tests that touch FastAPI and the SDKs against the oldest releases that are supported
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.137.0'
-	$(OLDEST)/bin/python -m pytest tests/plugin tests/gateway tests/test_corpus.py
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
+	  'fastapi==0.137.0' 'openai[httpx2]==2.50.0' 'anthropic==1.0.0'
+	$(OLDEST)/bin/python -m pytest tests/plugin tests/gateway tests/inprocess tests/test_corpus.py
+
+test-newest-python: ## Run the tests that need no coding agent on the newest Python that pyenv has; nothing where there is none
+	@python=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python 2>/dev/null | sort -V | tail -1); \
+	if [ -z "$$python" ]; then echo 'pyenv has no newer Python here: nothing to run'; exit 0; fi; \
+	echo "$$python"; set -e; "$$python" -m venv $(NEWEST); \
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	$(NEWEST)/bin/python -m pytest tests/unit tests/settings tests/formats tests/plugin tests/gateway tests/test_corpus.py
 
 chaos: $(INSTALLED) ## Half an hour of load with faults, reloads and evictions; `make test` has a short form
 	$(BIN)/python -m pytest tests/chaos
@@ -54,4 +63,4 @@ recipes: $(INSTALLED) ## Run the recipes for other libraries with their newest r
 	$(BIN)/python examples/recipes/run.py
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(OLDEST) site .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.build
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) site .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.build

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anthropic
+import httpx
 import httpx2
 import openai
 import pytest
@@ -23,7 +24,7 @@ HELLO: Any = [{"role": "user", "content": "Hello"}]
 CHAT: dict[str, Any] = {"model": "gpt-5", "messages": HELLO}
 ANTHROPIC: dict[str, Any] = {"model": "claude", "max_tokens": 99, "messages": HELLO}
 RESPONSE: dict[str, Any] = {"model": "gpt-5", "input": "Hello"}
-RAISED = (openai.APIError, anthropic.APIError, httpx2.HTTPError)
+RAISED = (openai.APIError, anthropic.APIError, httpx2.HTTPError, httpx.HTTPError)
 
 
 async def read(stream: Any) -> None:

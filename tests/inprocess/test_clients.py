@@ -112,7 +112,7 @@ async def test_the_bare_client(doors: Doors) -> None:
     doors.provider.script = Reply("Hello")
     async with doors.bridge.http_client("openai") as client:
         answer = await client.post("/v1/responses", json={"model": "gpt-5", "input": "Hello"})
-        missing = await client.post("/v1/embeddings", json={"model": "gpt-5", "input": "Hello"})
+        missing = await client.post("/v1/nothing", json={"model": "gpt-5", "input": "Hello"})
     assert answer.json()["status"] == "completed"
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
