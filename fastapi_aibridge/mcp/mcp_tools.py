@@ -86,10 +86,18 @@ class MCPTools:
 
         servers = await self._list_servers()
         names = Names(server.name for server in servers)
-        self._opening = tuple(
-            Session(server, self._principal, self._connections, names, connect_timeout=self._connect_timeout)
-            for server in sorted(servers, key=lambda server: server.name)
-        )
+        sessions = []
+        for server in sorted(servers, key=lambda server: server.name):
+            try:
+                session = Session(
+                    server, self._principal, self._connections, names, connect_timeout=self._connect_timeout
+                )
+            except Exception as error:  # noqa: BLE001 - what the app made of a server costs that server only
+                self._degraded = True
+                self._connections.health.failed(server.name, f"it failed with {type(error).__qualname__}")
+            else:
+                sessions.append(session)
+        self._opening = tuple(sessions)
         if not self._opening or self._closed:
             return
         openings = [self._connections.spawn(self._traced(session)) for session in self._opening]
@@ -199,8 +207,8 @@ class MCPTools:
 async def _built(builder: MCPProxyBuilder, principal: Principal) -> Sequence[MCPServer]:
     built = builder.build(principal)
     servers = list(await built if inspect.isawaitable(built) else built)
-    if not all(isinstance(server, MCPServer) for server in servers):
-        raise TypeError("the list holds something that is no MCPServer")
+    if not all(isinstance(server, MCPServer) and isinstance(server.name, str) for server in servers):
+        raise TypeError("the list holds something that is no MCPServer with a name")
     return servers
 
 

@@ -151,7 +151,7 @@ async def test_a_builder_that_hangs(server: ToolServer, start: Start, caplog: py
     await gone.wait()
 
 
-@pytest.mark.parametrize("built", [None, 7, ["box"], [None], {"a": 1}])
+@pytest.mark.parametrize("built", [None, 7, ["box"], [None], {"a": 1}, [MCPServer(name=None, url="x")]])  # type: ignore[arg-type]
 async def test_a_builder_that_answers_nonsense(start: Start, built: Any) -> None:
     """What is no list of servers costs the bridge its tools, not its start."""
 
@@ -180,6 +180,7 @@ async def test_one_server_that_makes_no_sense(server: ToolServer, start: Start) 
         MCPServer(name="scheme", url="ftp://127.0.0.1/x"),
         MCPServer(name="port", url="http://127.0.0.1:99999999/"),
         MCPServer(name="header", url=server.url, headers={"X y": "a"}),
+        MCPServer(name="number", url=server.url, headers={"X": 7}),  # type: ignore[dict-item]
     ]
     tools = await start(*odd, MCPServer(name="box", url=server.url))
     assert tools.degraded
