@@ -139,6 +139,7 @@ class Runtime:
                 )
             if parts.mcp is not None or settings.mcp_servers:
                 self._connections = await stack.enter_async_context(MCPConnections())
+            stack.push_async_callback(self._engine.background.aclose)
             stack.push_async_callback(self._shut_pool_down)
             stack.enter_context(Termination(self.drain))
             if settings.gc_freeze:

@@ -9,6 +9,7 @@ from ..recorder import Recorder
 from ..recorder.owners import owners_of
 from ..settings import LimitSettings
 from ..upstream.client import UpstreamClient
+from .background import BackgroundResponses
 from .calls import UpstreamCaller
 from .fair_queue import FairQueue
 from .limits import Limits
@@ -47,6 +48,7 @@ class Engine:
         self.capture_content = capture_content
         self.request_headers = request_headers or RequestHeaders()
         self.ownership = Ownership(owners_of(recorder), refuse_foreign=refuse_foreign_ids)
+        self.background = BackgroundResponses(self.caller)
         self.tool_memory = ToolMemory()
         self.refusals = Refusals()
         self.queue = FairQueue()

@@ -9,8 +9,10 @@ from opentelemetry.trace import Tracer
 from starlette.types import Send
 
 from ..errors import GatewayError
+from ..formats.responses.message import ResponseMessage
 from ..recorder import Status
 from .admission import Admitted
+from .background import Waiting
 from .engine import Engine
 from .fair_queue import Share
 from .interception_log import InterceptionLog
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """One admitted request and its response."""
 
-    __slots__ = ("_admitted", "_calls", "_log", "_loop", "_reply")
+    __slots__ = ("_admitted", "_calls", "_engine", "_log", "_loop", "_reply")
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Exchange:
         toolset: Toolset | None = None,
     ) -> None:
         self._admitted = admitted
+        self._engine = engine
         self._log = InterceptionLog(
             engine.recorder, engine.metrics, engine.lines, admitted.interception(), admitted.request
         )
@@ -92,15 +95,33 @@ class Exchange:
             status, error = Status.FAILED, "internal error of the gateway"
             await self._fail(GatewayError(500, "internal_error", "the gateway failed"))
         finally:
-            await self._log.end(
-                status,
-                error,
-                self._loop.facts(),
-                message_id=self._loop.rounds.message.id,
-                upstream_status=self._calls.status,
-                credential_hint=self._calls.credential.hint,
-                masker=self._calls.masker(),
-            )
+            if not (self._admitted.request.background and await self._goes_on()):
+                await self._log.end(
+                    status,
+                    error,
+                    self._loop.facts(),
+                    message_id=self._loop.rounds.message.id,
+                    upstream_status=self._calls.status,
+                    credential_hint=self._calls.credential.hint,
+                    masker=self._calls.masker(),
+                )
+
+    async def _goes_on(self) -> bool:
+        """Whether the provider goes on, with or without a client, and the end of the record waits for that."""
+        message = self._loop.rounds.message
+        if not isinstance(message, ResponseMessage) or not message.pending:
+            return False
+        admitted = self._admitted
+        waiting = Waiting(
+            log=self._log,
+            principal=admitted.principal,
+            provider=admitted.provider,
+            credential=self._calls.credential,
+            response_id=message.id,
+            upstream_status=self._calls.status,
+            max_text=self._engine.max_text,
+        )
+        return await self._engine.background.wait_for(waiting, message.facts())
 
     def _outcome(self) -> tuple[Status, str | None]:
         status = self._calls.status or 0

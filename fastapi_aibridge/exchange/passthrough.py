@@ -6,6 +6,7 @@ owner only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from starlette.types import Message, Receive, Scope, Send
@@ -14,13 +15,17 @@ from ..credentials import own_key
 from ..errors import GatewayError
 from ..formats import ModelRequest
 from ..formats.references import Reference, made_in, references_in
+from ..formats.responses.message import ResponseMessage
+from ..formats.single import SingleRound
 from ..principal import Principal
-from ..providers import Provider
+from ..providers import Credential, Provider
 from ..providers.routes import SAFE_METHODS, Route, Target
 from ..recorder import Facts, Interception, Status
 from ..recorder.identifier import new_id
+from ..sse import Framer
 from ..upstream.keys import BYOK
 from ..upstream.response import UpstreamResponse
+from .background import ANSWER_SIZE, Waiting
 from .body import plain_body, read_body
 from .calls import UpstreamRequest
 from .client import client_of
@@ -194,28 +199,89 @@ class PassThrough:
             try:
                 if self._route.makes and request.method == "POST" and 200 <= response.status < 300:
                     await self._relay_made(response, interruption)
+                elif self._route.kind == "response" and (waiting := self._waiting(request.credential)) is not None:
+                    await self._relay_outcome(waiting, request.method, response, interruption)
                 else:
                     await self._relay(response, interruption)
             finally:
                 response.close()
 
-    async def _relay(self, response: UpstreamResponse, interruption: Interruption, begun: bytes = b"") -> None:
+    async def _relay(
+        self,
+        response: UpstreamResponse,
+        interruption: Interruption,
+        begun: bytes = b"",
+        see: Callable[[bytes], None] | None = None,
+    ) -> None:
         chunk = begun or await response.read_some()
         head = answer_headers(response)
         if self._id:
             head.append((INTERCEPTION_ID.encode(), self._id.encode()))
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
         while chunk:
+            if see is not None:
+                see(chunk)
             await self._tell({"type": "http.response.body", "body": chunk, "more_body": True})
             chunk = await response.read_some()
         interruption.settle()
         await self._tell({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def _waiting(self, credential: Credential) -> Waiting | None:
+        """The interception whose outcome this answer may tell. Another account tells nothing of it."""
+        segments = self._target.path.split("/")
+        if len(segments) != 4 and segments[4:] != ["cancel"]:
+            return None
+        one = self._engine.background.waiting(self._account, self._route.object_id(self._target.path))
+        if one is None or one.credential.kind != credential.kind:
+            return None
+        return one if credential.kind != BYOK or one.credential == credential else None
+
+    async def _relay_outcome(
+        self, waiting: Waiting, method: str, response: UpstreamResponse, interruption: Interruption
+    ) -> None:
+        """Relay what is said of a response in the background, and read it."""
+        background = self._engine.background
+        good = 200 <= response.status < 300
+        if not good or method == "HEAD":
+            await self._relay(response, interruption)
+        elif method == "DELETE":
+            await self._relay(response, interruption)
+            await background.end(waiting, Status.CANCELLED, "the response was deleted before its outcome was known")
+        elif response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            await self._relay_watched(waiting, response, interruption)
+        else:
+            body = await _read_up_to(ANSWER_SIZE, response)
+            observer = waiting.observer()
+            if observer.blocking(_decoded(response, body, ANSWER_SIZE)):
+                await self._learn(waiting, observer)
+            await self._relay(response, interruption, body)
+
+    async def _relay_watched(self, waiting: Waiting, response: UpstreamResponse, interruption: Interruption) -> None:
+        """Relay the stream of a response in the background."""
+        observer, framer = waiting.observer(), Framer()
+        readable = encoding_of(response) == "identity"
+
+        def see(chunk: bytes) -> None:
+            nonlocal readable
+            try:
+                if readable and (block := framer.feed(chunk)):
+                    observer.stream(block)
+            except ValueError:
+                readable = False
+
+        await self._relay(response, interruption, see=see)
+        await self._learn(waiting, observer)
+
+    async def _learn(self, waiting: Waiting, observer: SingleRound) -> None:
+        message = observer.message
+        if isinstance(message, ResponseMessage):
+            await self._engine.background.learn(waiting, message)
+
     async def _relay_made(self, response: UpstreamResponse, interruption: Interruption) -> None:
         """Relay an answer that names what was made; whose it is is known before the client knows what it is called."""
         body = await _read_up_to(READ_SIZE, response)
         if not self._own_account:
-            made = made_in(_decoded(response, body), self._route.makes)
+            made = made_in(_decoded(response, body, READ_SIZE), self._route.makes)
             await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made, self._id or None)
         await self._relay(response, interruption, body)
 
@@ -233,10 +299,10 @@ async def _read_up_to(size: int, response: UpstreamResponse) -> bytes:
     return b"".join(pieces)
 
 
-def _decoded(response: UpstreamResponse, body: bytes) -> bytes:
+def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:
     """The body without its content encoding; empty where it cannot be decoded."""
     try:
-        return body if encoding_of(response) == "identity" else decode(body, encoding_of(response), READ_SIZE)
+        return body if encoding_of(response) == "identity" else decode(body, encoding_of(response), limit)
     except (UnsupportedEncoding, DecodedTooLarge, ValueError):
         return b""
 

@@ -32,6 +32,8 @@ class ModelRequest:
     """`metadata.user_id`, where clients hide their session."""
     references: list[Reference] = field(default_factory=list)
     """What it names that is stored at the provider."""
+    background: bool = False
+    """Whether the provider goes on with it when the request is over."""
     takes_tools: bool = True
     """Whether tools can be injected into it."""
     offers_no_tools: bool = False

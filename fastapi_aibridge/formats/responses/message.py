@@ -19,13 +19,14 @@ class ResponseMessage:
 
     __slots__ = (
         "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id", "items",
-        "usage",
+        "status", "usage",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
         self.budget = budget
         self._whole = whole
         self.id = ""
+        self.status = ""
         self.complete = False
         self.error: str | None = None
         self.usage: dict[str, Any] = {}
@@ -40,6 +41,11 @@ class ResponseMessage:
     @property
     def stream_complete(self) -> bool:
         return self.complete
+
+    @property
+    def pending(self) -> bool:
+        """Whether the response goes on at the provider."""
+        return bool(self.id) and self.status in ("queued", "in_progress")
 
     def apply(self, event: Mapping[str, Any]) -> None:
         kind = event.get("type")
@@ -64,6 +70,7 @@ class ResponseMessage:
 
     def _begin(self, response: Mapping[str, Any]) -> None:
         self.id = text(response.get("id")) or self.id
+        self.status = text(response.get("status")) or self.status
         self._stored = self._stored and response.get("store") is not False
         if not self.begun:
             self.begun = {key: response[key] for key in ("id", "created_at", "model") if key in response}

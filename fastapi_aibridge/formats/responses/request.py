@@ -38,7 +38,8 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
         model="" if optional else model_of(members), streaming=is_true(members.get("stream")), body=body
     )
     # A response in the background is over here before it has begun.
-    request.takes_tools = not is_true(members.get("background"))
+    request.background = is_true(members.get("background"))
+    request.takes_tools = not request.background
     conversation = Conversation(max_text)
     given = members.get("input")
     if given is not None and given.begins_with(b'"'):

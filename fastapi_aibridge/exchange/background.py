@@ -1,0 +1,162 @@
+"""Responses that go on at the provider after their request is over (`"background": true`).
+
+Their interceptions end when the outcome is known: from what the client asks for, or from what the gateway asks for
+itself after a while. Each ends once, however many ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from ..errors import GatewayError
+from ..formats import responses
+from ..formats.responses.message import ResponseMessage
+from ..formats.single import SingleRound
+from ..principal import Principal
+from ..providers import Credential, Provider
+from ..recorder import Facts, Status
+from .calls import UpstreamCaller, UpstreamRequest
+from .interception_log import InterceptionLog
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 10_000
+"""Responses whose outcome is waited for. Further ones end with what is known when their request is over."""
+FIRST_LOOK, LONGEST_PAUSE = 30.0, 600.0
+"""Seconds until the gateway asks for the first time, and between two times at most."""
+GIVEN_UP = 24 * 3600.0
+"""Seconds after which the outcome is no longer waited for."""
+ANSWER_SIZE = 16 * 1024 * 1024
+"""Bytes of a response that is asked for."""
+_AT_ONCE = 4
+"""Responses that are asked for at the same time."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """One response whose outcome is not known."""
+
+    log: InterceptionLog
+    principal: Principal
+    provider: Provider
+    credential: Credential
+    response_id: str
+    upstream_status: int | None
+    max_text: int
+    task: asyncio.Task[None] | None = None
+
+    def observer(self) -> SingleRound:
+        """What reads an answer that tells of it."""
+        return responses.single(b"", self.max_text, usage_asked=True)
+
+
+class BackgroundResponses:
+    """All of an app."""
+
+    def __init__(self, caller: UpstreamCaller) -> None:
+        self._caller = caller
+        self._waiting: dict[tuple[str, str], Waiting] = {}
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait_for(self, one: Waiting, facts: Facts) -> bool:
+        """Take over an interception whose request is over; False where it has to end now.
+
+        What `facts` say of objects is written down at once; the rest comes with the outcome.
+        """
+        key = (one.provider.name, one.response_id)
+        if self._closed or len(self._waiting) >= MAX_WAITING or key in self._waiting:
+            return False
+        self._waiting[key] = one
+        one.task = asyncio.create_task(self._look(one))
+        masker = one.provider.masker(one.credential)
+        await one.log.round_ended(Facts(objects=facts.objects), one.response_id, masker)
+        return True
+
+    def waiting(self, account: tuple[str, ...], response_id: str) -> Waiting | None:
+        """The one that waits for this response; `account` are the provider's names."""
+        if not self._waiting:
+            return None
+        return next(
+            (self._waiting[name, response_id] for name in account if (name, response_id) in self._waiting), None
+        )
+
+    async def learn(self, one: Waiting, message: ResponseMessage) -> bool:
+        """Take in what an answer said; whether the outcome is known now."""
+        if message.pending or message.id != one.response_id or not message.status:
+            return False
+        status = {"failed": Status.FAILED, "cancelled": Status.CANCELLED}.get(message.status, Status.COMPLETED)
+        await self.end(one, status, message.error, message.facts())
+        return True
+
+    async def end(self, one: Waiting, status: Status, error: str | None, facts: Facts | None = None) -> None:
+        """End its interception, unless that has been done."""
+        if self._waiting.pop((one.provider.name, one.response_id), None) is not one:
+            return
+        if one.task is not None and one.task is not asyncio.current_task():
+            one.task.cancel()
+        await one.log.end(
+            status,
+            error,
+            facts or Facts(),
+            message_id=one.response_id,
+            upstream_status=one.upstream_status,
+            credential_hint=one.credential.hint,
+            masker=one.provider.masker(one.credential),
+        )
+
+    async def aclose(self) -> None:
+        """End all that still wait: nobody asks for them any more."""
+        self._closed = True
+        for one in tuple(self._waiting.values()):
+            await self.end(one, Status.INTERRUPTED, "the app stopped before the response's outcome was known")
+
+    async def _look(self, one: Waiting) -> None:
+        for pause in _pauses():
+            await asyncio.sleep(pause)
+            try:
+                async with self._turn:
+                    if await self._ask(one):
+                        return
+            except GatewayError as error:
+                logger.debug("a response in the background cannot be asked for: %s", error.message)
+            except Exception:
+                logger.exception("a response in the background cannot be asked for")
+        await self.end(one, Status.FAILED, "the outcome of the response was not known after a day")
+
+    async def _ask(self, one: Waiting) -> bool:
+        target = one.provider.target(f"/v1/responses/{quote(one.response_id, safe='')}", b"")
+        headers = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
+        request = UpstreamRequest("GET", target, headers, b"", one.credential)
+        response = await self._caller.call(one.provider, one.principal, request)
+        try:
+            pieces, size = [], 0
+            while size <= ANSWER_SIZE and (piece := await response.read_some()):
+                pieces.append(piece)
+                size += len(piece)
+        finally:
+            response.close()
+        if response.status == 404:
+            await self.end(one, Status.FAILED, "the provider no longer has the response")
+            return True
+        observer = one.observer()
+        if not 200 <= response.status < 300 or not observer.blocking(b"".join(pieces)):
+            return False
+        message = observer.message
+        return isinstance(message, ResponseMessage) and await self.learn(one, message)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between the looks at one response, ever longer."""
+    pause, total = FIRST_LOOK, 0.0
+    while total < GIVEN_UP:
+        yield pause
+        total += pause
+        pause = min(2 * pause, LONGEST_PAUSE)
