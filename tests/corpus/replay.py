@@ -34,6 +34,10 @@ class Replay(Loopback):
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         received = await _receive(reader)
+        if received.method == "GET":
+            # A gateway may ask what has become of a response in the background, at any time later.
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return True
         self.received.append(received)
         answer, cuts = self._answer, self._cuts
         if answer is None:

@@ -114,7 +114,7 @@ class Runner:
         interception_id = reply.headers.get(INTERCEPTION_ID)
         if not interception_id:
             return [f"no {INTERCEPTION_ID}"]
-        record = self._record(interception_id)
+        record = self._record(interception_id, running=exchange.record.get("status") == "running")
         if record is None:
             return [f"interception {interception_id} has not ended after {RECORD_WAIT} s"]
         request = exchange.request
@@ -127,7 +127,7 @@ class Runner:
             differences.append(f"record.error is {record['error']!r} where record.status is {record['status']!r}")
         return differences
 
-    def _record(self, interception_id: str) -> dict[str, Any] | None:
+    def _record(self, interception_id: str, *, running: bool) -> dict[str, Any] | None:
         until = time.monotonic() + RECORD_WAIT
         while True:
             response = self._client.get(
@@ -138,7 +138,7 @@ class Runner:
                 raise RuntimeError(f"GET {response.url} answers {response.status_code}: {response.text[:200]}")
             if response.status_code == 200:
                 record: dict[str, Any] = response.json()
-                if record["ended_at"]:
+                if running or record["ended_at"]:
                     return record
             if time.monotonic() > until:
                 return None
