@@ -26,23 +26,6 @@ def _is_of_events(start: bytes) -> bool:
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
-class Source(Protocol):
-    """What an answer comes from: its connection, as far as it concerns the answer."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def has_room(self) -> None:
-        """What had come has been read."""
-
-    def hold(self) -> None:
-        """Read nothing more, until `go_on`."""
-
-    def go_on(self) -> None: ...
-
-    def close(self) -> None:
-        """Break the answer off."""
-
-
 class ResponseHeaders(Mapping[str, str]):
     """Headers by name in lower case; of several with one name the first."""
 
