@@ -35,8 +35,12 @@ WORST: dict[str, Callable[[int], Text]] = {
     "upstream/message.py:STATUS_LINE": lambda size: b"HTTP/1.1 200 " + b"a" * size,
     "formats/responses/streams.py:_NUMBER": lambda size: b'"sequence_number"        ' * (size // 25),
     "upstream/keys.py:_SPEAKS_OF_KEY": lambda size: b"invalid api key " * (size // 16),
+    # Records
+    "recorder/printable.py:_FORMULA": lambda size: "," + " " * size + "x",
+    "recorder/printable.py:_IN_STRING": lambda size: "\\" * size,
+    "recorder/printable.py:_CONTROL": lambda size: "\x1b" * size,
+    "recorder/printable.py:_CONTROL_IN_JSON": lambda size: b"\xe2\x80" * (size // 2),
     # Tool servers
-    "mcp/results.py:_STANDARD": lambda size: "A" * size + "!",
     "tool_schemas/property_names.py:_ALLOWED": lambda size: "a" * size,
     "tool_schemas/property_names.py:_ODD": lambda size: " " * size,
     "visible_text.py:_NOT_SEEN": lambda size: "\u200b" * size,
