@@ -64,5 +64,5 @@ async def test_many_bridges_leave_nothing_behind(connections: MCPConnections) ->
         assert len(server.open_sessions) == 100
         await asyncio.gather(*(tools.aclose() for tools in bridges))
         assert not server.open_sessions
-        assert server.opened == 200
+        assert server.opened == 100
         await until(lambda: not connections.working)
