@@ -88,6 +88,41 @@ async def test_no_spelling_of_an_id_is_another_id(spelling: str) -> None:
         assert gate.upstream.untouched
 
 
+STORED = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "output": [
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "message", "id": "msg_1", "role": "assistant", "content": []},
+    ],
+}
+
+
+async def test_anothers_response_does_not_exist() -> None:
+    """Nor do its items, in paths and in bodies; its owner goes on with all of them."""
+    asked = {"model": "gpt-5", "input": "Hello"}
+    uses: list[tuple[str, str, object, str, str]] = [
+        ("GET", "/resp_1", None, "Response", "resp_1"),
+        ("GET", "/resp_1/input_items", None, "Response", "resp_1"),
+        ("POST", "/resp_1/cancel", {}, "Response", "resp_1"),
+        ("DELETE", "/resp_1", None, "Response", "resp_1"),
+        ("POST", "", {**asked, "previous_response_id": "resp_1"}, "Response", "resp_1"),
+        ("POST", "/compact", {**asked, "previous_response_id": "resp_1"}, "Response", "resp_1"),
+        ("POST", "", {**asked, "input": [{"type": "item_reference", "id": "msg_1"}]}, "Item", "msg_1"),
+        ("POST", "", {**asked, "input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "Item", "rs_1"),
+    ]
+    async with gateway(**BOTH) as gate:
+        assert (await ask(gate, KEY, "POST", RESPONSES, asked, answer=STORED)).status == 200
+        await gate.records()
+        for method, path, body, what, id_ in uses:
+            assert missing(await ask(gate, BOB, method, f"{RESPONSES}{path}", body), what, id_), path
+        assert gate.upstream.untouched
+        for method, path, body, _, _ in uses:
+            answer = {**STORED, "id": "resp_2"}
+            assert (await ask(gate, KEY, method, f"{RESPONSES}{path}", body, answer=answer)).status == 200
+
+
 REFERRING: list[tuple[str, dict[str, Any]]] = [
     (RESPONSES, {"model": "gpt-5", "input": "go on", "conversation": "conv_1"}),
     (RESPONSES, {"model": "gpt-5", "input": "go on", "conversation": {"id": "conv_1"}}),

@@ -13,12 +13,15 @@ from ..usage import responses_usage
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
+_MAX_ITEMS, _MAX_ID = 256, 512
+"""Items of a stored response whose owner is known, and the characters of their ids."""
+
 
 class ResponseMessage:
     """`whole` keeps its items, for a response that may have to go back to the provider."""
 
     __slots__ = (
-        "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id", "items",
+        "_item_ids", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id", "items",
         "status", "usage",
     )  # fmt: skip
 
@@ -37,6 +40,7 @@ class ResponseMessage:
         self._stored = True
         self._tools: list[ToolUsage] = []
         self._thoughts: list[Thought] = []
+        self._item_ids: list[str] = []
 
     @property
     def stream_complete(self) -> bool:
@@ -78,7 +82,7 @@ class ResponseMessage:
     def _end(self, response: dict[str, Any]) -> None:
         self.complete = True
         if output := objects(response.get("output")):
-            self._tools, self._thoughts = [], []
+            self._tools, self._thoughts, self._item_ids = [], [], []
             self._record(output)
         if self._whole:
             self.final = response
@@ -101,6 +105,8 @@ class ResponseMessage:
         """Keep what is recorded of these items, and nothing else of them."""
         for item in items:
             kind = text(item.get("type"))
+            if (id_ := text(item.get("id"))) and len(id_) <= _MAX_ID and len(self._item_ids) < _MAX_ITEMS:
+                self._item_ids.append(id_)
             if kind.endswith("_call") and item.get("call_id"):
                 self._tools.append(self._tool_usage(kind, item))
             elif kind == "reasoning":
@@ -137,6 +143,7 @@ class ResponseMessage:
             facts.token_usages.append(responses_usage(self.id, self.usage, partial=not self.complete))
         if self.id and self._stored:
             facts.objects.append(ProviderObject(kind="response", id=self.id))
+            facts.objects += [ProviderObject(kind="item", id=id_) for id_ in self._item_ids]
         return facts
 
 
