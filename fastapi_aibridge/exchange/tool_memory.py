@@ -12,6 +12,8 @@ from ..formats.rounds import Held
 HELD_SIZE = 32 * 1024 * 1024
 """Bytes of tool results that are held, for all principals together."""
 ALIASES = 50_000
+MAX_ID = 512
+"""Characters of an id; a longer one is not remembered, because providers choose them."""
 _STORED = "/v1/responses/"
 _COUNTED = re.compile(r"(.*[^A-Za-z0-9])?[0-9]{0,5}")
 """Ids such as `call_0` or `functions.read:1`, which some providers give out again in each conversation."""
@@ -50,7 +52,7 @@ class OwnMemory:
         """Keep it until the client comes with the results of its own calls of the same turn."""
         if held.size <= HELD_SIZE:
             for call_id in call_ids:
-                if not _COUNTED.fullmatch(call_id):
+                if len(call_id) <= MAX_ID and not _COUNTED.fullmatch(call_id):
                     self._held[self._owner, call_id] = held
 
     def held(self, call_id: str) -> Held | None:
@@ -59,7 +61,8 @@ class OwnMemory:
 
     def name(self, seen: str, stands_for: str) -> None:
         """Remember which response a response id that the client has seen stands for."""
-        self._aliases[self._owner, seen] = stands_for
+        if len(seen) <= MAX_ID and len(stands_for) <= MAX_ID:
+            self._aliases[self._owner, seen] = stands_for
 
     def named(self, seen: str) -> str:
         """The response that an id which the client has seen stands for; mostly itself."""
