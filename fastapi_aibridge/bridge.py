@@ -135,7 +135,7 @@ class RequestBridge:
 
     async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._state
-        target = provider.routes.find(scope["method"], tail, scope.get("raw_path"), scope["headers"])
+        target = provider.routes.find(scope["method"], tail, scope.get("raw_path"))
         if state.closed:
             raise closing()
         if target.route is None:

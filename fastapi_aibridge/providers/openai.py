@@ -38,7 +38,6 @@ class OpenAIProvider(Provider):
         Route(path="/v1/responses/*/cancel", methods=("POST",), kind="response"),
         Route(path="/v1/responses/*", methods=("GET", "POST", "DELETE"), kind="response"),
     )
-    websockets = frozenset({"/v1/responses"})
 
     def authorization(self, key: str) -> tuple[str, str]:
         return ("authorization", f"Bearer {key}")

@@ -36,8 +36,6 @@ class Provider(ABC):
     """What is relayed without being understood; what is listed first counts."""
     slashes_below: ClassVar[tuple[str, ...]] = ("v1/models/",)
     """Paths below which names may have encoded slashes."""
-    websockets: ClassVar[frozenset[str]] = frozenset()
-    """Paths that the vendor offers as WebSockets."""
     base_path: ClassVar[str] = ""
     """The part of our paths that the base URL already has."""
     list_headers: ClassVar[frozenset[str]] = frozenset()
@@ -68,7 +66,6 @@ class Provider(ABC):
             self.intercepted,
             (*self.passed_through, *further),
             slashes_below=self.slashes_below,
-            websockets=self.websockets,
         )
         self._targets = {path: self._target(path) for path in self.intercepted}
         self._own_headers: dict[Credential, OwnHeaders] = {}  # of central keys

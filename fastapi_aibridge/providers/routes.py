@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ..errors import GatewayError
 from ..formats import Format
 from .path import raw_tail
-from .request_headers import RawHeaders
 
 ANY_METHOD = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -70,18 +69,9 @@ class Target:
     """How it is relayed; None for what is intercepted."""
 
 
-def no_websockets() -> GatewayError:
-    """What clients such as Codex understand: they go on with HTTP at once."""
-    return GatewayError(426, "websockets_unsupported", "the gateway does not speak WebSocket yet; use HTTP")
-
-
 def _ends_in(written: bytes, path: str) -> bool:
     """Whether nothing of a path is encoded, as is common."""
     return b"%" not in written and written.endswith(path.encode())
-
-
-def _lowered(headers: RawHeaders) -> set[tuple[bytes, bytes]]:
-    return {(name, value.strip().lower()) for name, value in headers}
 
 
 class Routes:
@@ -94,21 +84,16 @@ class Routes:
         relayed: Iterable[Route],
         *,
         slashes_below: tuple[str, ...] = (),
-        websockets: frozenset[str] = frozenset(),
     ) -> None:
         """`slashes_below` are paths with a slash at their end below which a name may have encoded slashes."""
         self._provider = provider
         self._relayed = tuple(relayed)
         self._slashes_below = slashes_below
-        self._websockets = websockets
         # The common case, for which nothing has to be made.
         self._intercepted = {path: Target(path, path, format_, None) for path, format_ in intercepted.items()}
 
-    def find(self, method: str, tail: str, written: bytes | None, headers: RawHeaders = ()) -> Target:
-        """What a request for the end of a path, decoded and as it was written, is for.
-
-        Raises `GatewayError`, 404, and 426 for a request that asks to go on with WebSockets.
-        """
+    def find(self, method: str, tail: str, written: bytes | None) -> Target:
+        """What a request for the end of a path, decoded and as it was written, is for. Raises `GatewayError`, 404."""
         path = f"/{tail}"
         known = self._intercepted.get(path)
         if known is not None and method == "POST" and written and _ends_in(written, path):
@@ -116,8 +101,6 @@ class Routes:
         raw = raw_tail(tail, written, slashes_below=self._slashes_below)
         if raw is None:
             raise self._not_found("that path")
-        if path in self._websockets and method == "GET" and (b"upgrade", b"websocket") in _lowered(headers):
-            raise no_websockets()
         if known is not None and method == "POST":
             return Target(path, f"/{raw}", known.format, None)
         segments = tail.split("/")

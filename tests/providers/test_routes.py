@@ -18,9 +18,9 @@ def provider(type_: type[Provider] = OpenAIProvider, **members: Any) -> Provider
     return type_(type_.type, settings)
 
 
-def find(one: Provider, method: str, path: str, raw: str | None = None, *headers: tuple[bytes, bytes]) -> Target:
+def find(one: Provider, method: str, path: str, raw: str | None = None) -> Target:
     written = f"/ai/{one.name}{raw or path}"
-    return one.routes.find(method, path[1:], written.encode(), headers)
+    return one.routes.find(method, path[1:], written.encode())
 
 
 def relayed(one: Provider, method: str, path: str) -> bool:
@@ -148,18 +148,6 @@ def test_an_encoded_slash_is_a_slash(path: str, raw: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         with pytest.raises(GatewayError) as refused:
             find(OPENAI, method, path, raw)
-        assert refused.value.status == 404
-
-
-def test_a_request_for_websockets() -> None:
-    """Clients that hear 426 go on with HTTP at once."""
-    upgrade = (b"upgrade", b"WebSocket")
-    with pytest.raises(GatewayError) as refused:
-        find(OPENAI, "GET", "/v1/responses", None, upgrade)
-    assert refused.value.status == 426
-    for one, path in ((ANTHROPIC, "/v1/messages"), (OPENAI, "/v1/chat/completions"), (OPENAI, "/v1/responses")):
-        with pytest.raises(GatewayError) as refused:
-            find(one, "GET", path, None, *([upgrade] if path != "/v1/responses" else []))
         assert refused.value.status == 404
 
 

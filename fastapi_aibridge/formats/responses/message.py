@@ -21,8 +21,8 @@ class ResponseMessage:
     """`whole` keeps its items, for a response that may have to go back to the provider."""
 
     __slots__ = (
-        "_item_ids", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id", "items",
-        "status", "usage",
+        "_item_ids", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id",
+        "items", "status", "usage",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
