@@ -6,6 +6,7 @@ import logging
 
 from sqlalchemy import delete, insert, select, update
 
+from .committer import WriterStats
 from .database import Database
 from .process import ProcessIdentity
 from .recovery import interrupt, now_of
@@ -20,9 +21,10 @@ class Presence:
     A recorder is dead when its process is seen to be gone, or when its heartbeat is older than `lease` seconds.
     """
 
-    def __init__(self, database: Database, recorder_id: str, *, lease: float) -> None:
+    def __init__(self, database: Database, recorder_id: str, stats: WriterStats, *, lease: float) -> None:
         self._database = database
         self._recorder_id = recorder_id
+        self._stats = stats
         self._lease = int(lease * 1_000_000)
         self._process = ProcessIdentity.current()
         self._beats = 0
@@ -76,7 +78,7 @@ class Presence:
         }
         unknown = left - {row.id for row in rows} - {self._recorder_id}
         for recorder_id in [*dead, *(unknown if by_lease else ())]:
-            recovered += await interrupt(self._database, recorder_id, dead.get(recorder_id))
+            recovered += await interrupt(self._database, recorder_id, dead.get(recorder_id), self._stats)
             async with self._database.writing() as connection:
                 await connection.execute(delete(recorders).where(recorders.c.id == recorder_id))
         if recovered:
@@ -85,4 +87,4 @@ class Presence:
 
     async def interrupt_own(self) -> int:
         """For the end of a recorder: whatever it still has running will never end otherwise."""
-        return await interrupt(self._database, self._recorder_id, None)
+        return await interrupt(self._database, self._recorder_id, None, self._stats)

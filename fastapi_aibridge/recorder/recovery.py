@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .batch import Row
 from .columns import SET_ASIDE_COLUMNS, TOKEN_COLUMNS
-from .committer import set_aside_row
+from .committer import WriterStats, set_aside_row
 from .database import Database
 from .readback import load_facts
 from .records import Status
@@ -32,9 +32,11 @@ def now_of(database: Database) -> ColumnElement[int]:
     return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
 
 
-async def interrupt(database: Database, recorder_id: str, last_seen: int | None) -> int:
-    """End all that this recorder has running, at the moment when it was last seen; returns how many that were."""
-    await _file_inbox(database, recorder_id)
+async def interrupt(database: Database, recorder_id: str, last_seen: int | None, stats: WriterStats) -> int:
+    """End all that this recorder has running, at the moment when it was last seen; returns how many that were. Counts
+    in `stats` what had to be put aside.
+    """
+    await _file_inbox(database, recorder_id, stats)
     count = 0
     while True:
         async with database.writing() as connection:
@@ -86,7 +88,7 @@ async def _known_tokens(connection: AsyncConnection, ids: Sequence[str]) -> dict
     return tokens
 
 
-async def _file_inbox(database: Database, recorder_id: str) -> None:
+async def _file_inbox(database: Database, recorder_id: str, stats: WriterStats) -> None:
     """What the recorder had no time to put in its place. A start that no place takes is put aside: it must not keep
     the app from starting.
     """
@@ -103,10 +105,13 @@ async def _file_inbox(database: Database, recorder_id: str) -> None:
             if judge(error) is Verdict.SHORT:
                 raise
             for row in rows:
-                await _file_or_set_aside(database, recorder_id, row)
+                if not await _is_filed(database, recorder_id, row):
+                    stats.refused += 1
+                    stats.set_aside += 1
 
 
-async def _file_or_set_aside(database: Database, recorder_id: str, row: Row) -> None:
+async def _is_filed(database: Database, recorder_id: str, row: Row) -> bool:
+    """Whether the start got its place; one that did not is put aside."""
     try:
         await _file(database, recorder_id, [row])
     except Exception as error:
@@ -120,6 +125,8 @@ async def _file_or_set_aside(database: Database, recorder_id: str, row: Row) -> 
             await connection.execute(insert(set_aside).values(aside))
             await _leave_inbox(connection, recorder_id, [number])
         log.error("a start in the inbox could not be filed (%s); it is in aibridge_set_aside", reason)  # noqa: TRY400
+        return False
+    return True
 
 
 async def _file(database: Database, recorder_id: str, rows: Sequence[Row]) -> None:

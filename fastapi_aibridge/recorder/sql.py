@@ -107,6 +107,7 @@ class SQLRecorder(SQLStore):
         self._running: dict[str, _Running] = {}
         self._owners = MemoryOwners()
         self._presence: Presence
+        self._stats = WriterStats()
         self._writer: Writer | None = None
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -116,7 +117,8 @@ class SQLRecorder(SQLStore):
             raise RuntimeError("this recorder is open already; an app needs one of its own")
         self._database.open(create=True)
         self._id = str(uuid4())
-        self._presence = Presence(self._database, self._id, lease=self._lease)
+        self._stats = WriterStats()
+        self._presence = Presence(self._database, self._id, self._stats, lease=self._lease)
         self._turn_day()
         try:
             await self._prepare()
@@ -124,7 +126,11 @@ class SQLRecorder(SQLStore):
             await self._database.close()
             raise
         self._writer = Writer(
-            self._database.sink(), self._id, max_pending=self._max_pending, start_timeout=self._start_timeout
+            self._database.sink(),
+            self._id,
+            self._stats,
+            max_pending=self._max_pending,
+            start_timeout=self._start_timeout,
         )
         self._tasks = (
             asyncio.create_task(self._stay_present(), name="aibridge-recorder-presence"),
@@ -220,7 +226,7 @@ class SQLRecorder(SQLStore):
     @property
     def stats(self) -> WriterStats:
         """Commits, rows, failures since the recorder was opened."""
-        return WriterStats() if self._writer is None else self._writer.stats
+        return self._stats
 
     @property
     def pending(self) -> int:

@@ -32,13 +32,14 @@ class Writer:
         self,
         sink: Sink,
         recorder_id: str,
+        stats: WriterStats | None = None,
         *,
         max_pending: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
         start_timeout: float = 3.0,
         filing_delay: float = _FILING_DELAY,
     ) -> None:
-        self.stats = WriterStats()
+        self.stats = stats or WriterStats()
         self._sink = sink
         self._recorder_id = recorder_id
         self._max_pending = max_pending

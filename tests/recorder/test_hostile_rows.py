@@ -257,10 +257,12 @@ async def test_an_inbox_that_cannot_be_filed_keeps_nobody_from_starting(url: str
         assert found.ending is not None
         assert found.ending.status is Status.INTERRUPTED
         await record(recorder, interception())
+        counted = recorder.stats.set_aside
     assert await execute(url, select(inbox)) == []
     kept = await execute(url, select(interceptions.c.id).where(interceptions.c.id == "kept"))
     aside = await execute(url, select(set_aside.c.kind))
     assert len(kept) + len(aside) == 1
+    assert counted == len(aside)
     if LONG[:100] in body or (len(body) < 20_000 and noise(2600)[:100] in body):
         assert kept
 
