@@ -19,7 +19,7 @@ from .steps import in_steps
 
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
-STEP = 16 * 1024
+STEP = 8 * 1024
 """Bytes of events that are read at once, so that a burst of the smallest takes some milliseconds."""
 
 Read = Callable[[UpstreamResponse], Awaitable[bytes]]
