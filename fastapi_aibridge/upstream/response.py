@@ -224,9 +224,11 @@ class UpstreamResponse:
     async def _fill(self, size: int) -> None:
         """Until so many bytes wait, or all there are."""
         if size > 1:
-            self.limit = self.wanted = size
+            self.limit, self.wanted = max(size, HIGH_WATER), size
         try:
             while self._connection is not None and self.size < size:
+                # It may have stopped before the limit was raised, and nothing is taken here that would start it again.
+                self._connection.has_room()
                 await self._more()
         finally:
             self.limit, self.wanted = HIGH_WATER, 1

@@ -274,6 +274,25 @@ async def test_a_slow_reader_holds_its_upstream_back() -> None:
         assert size == 2**26
 
 
+@pytest.mark.parametrize("stream_asked", [False, True])
+async def test_an_answer_that_comes_before_it_is_waited_for(*, stream_asked: bool) -> None:
+    """What stopped for a full buffer goes on where more than that is waited for."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % 2**21 + b"x" * 2**21)
+        await writer.drain()
+
+    async with pair(play) as one, asyncio.timeout(10):
+        response = await one.send()
+        await asyncio.sleep(0.1)
+        await response.read_ahead(stream_asked=stream_asked)
+        size = 0
+        while piece := await response.read_some():
+            size += len(piece)
+        assert size == 2**21
+
+
 async def test_nothing_is_left_to_the_garbage_collector() -> None:
     """Of exchanges that went well, that broke, that timed out and that were given up."""
 
