@@ -11,7 +11,7 @@ from ..errors import GatewayError, RecorderUnavailable
 from ..formats import ModelRequest
 from ..masking import Masker
 from ..observability import InterceptionLines, Metrics
-from ..recorder import Ending, Facts, Interception, Prompt, Recorder, Status, TokenUsage
+from ..recorder import Ending, Facts, Interception, Prompt, ProviderObject, Recorder, Status, TokenUsage
 from .cancellation import is_cancelled
 from .masked_facts import mask_facts
 
@@ -61,9 +61,16 @@ class InterceptionLog:
         message = "the gateway cannot record requests now; try again"
         return GatewayError(503, "recorder_unavailable", message, headers={"retry-after": "5"})
 
+    async def made(self, objects: list[ProviderObject]) -> None:
+        """Write down whose these objects are, which later requests may name."""
+        await self._observe(Facts(objects=objects))
+
     async def round_ended(self, facts: Facts, message_id: str, masker: Masker) -> None:
         """Write down what a round showed, so that a crash in the next one does not lose it."""
         self._complete(facts, message_id, masker)
+        await self._observe(facts)
+
+    async def _observe(self, facts: Facts) -> None:
         try:
             await self._recorder.observe(self.id, facts)
         except asyncio.CancelledError as problem:

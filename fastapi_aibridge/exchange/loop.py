@@ -126,7 +126,7 @@ class Loop:
         """One round's message; None where the client has got all that it will get."""
         rounds, reply = self.rounds, self._reply
         if response.streams:
-            await relay_stream(response, rounds, reply, self._share, self._read if self._runs else None)
+            await relay_stream(response, rounds, reply, self._share, self._read if self._runs else None, self._claim)
             return Answer(response, b"", is_message=True)
         body, whole = await read_answer(response)
         if not whole and not reply.begun:
@@ -141,8 +141,14 @@ class Loop:
         if answer.is_message and not rounds.untouched:
             return answer
         self.problem = answer.problem
+        await self._claim()
         await send_answer(answer, reply, interruption, self._accept_encoding)
         return None
+
+    async def _claim(self) -> None:
+        """Say whose the message is before its id is told: from then on others could name it."""
+        if made := self.rounds.message.facts().objects:
+            await self._log.made(made)
 
     async def _finish(self, answer: Answer, interruption: Interruption) -> None:
         end = self.rounds.end()
@@ -150,6 +156,7 @@ class Loop:
             interruption.settle()
             await self._reply.finish(end)
         else:
+            await self._claim()
             await send_answer(answer.woven(end), self._reply, interruption, self._accept_encoding)
 
     def facts(self) -> Facts:

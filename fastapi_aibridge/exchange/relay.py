@@ -23,6 +23,8 @@ STEP = 8 * 1024
 """Bytes of events that are read at once, so that a burst of the smallest takes some milliseconds."""
 
 Read = Callable[[UpstreamResponse], Awaitable[bytes]]
+Begin = Callable[[], Awaitable[None]]
+"""What is to be done before the client gets the first bytes of a message."""
 
 
 def encoding_of(response: UpstreamResponse) -> str:
@@ -36,7 +38,7 @@ def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
 
 
 async def relay_stream(
-    response: UpstreamResponse, rounds: Rounds, reply: Reply, share: Share, read: Read | None
+    response: UpstreamResponse, rounds: Rounds, reply: Reply, share: Share, read: Read | None, begin: Begin
 ) -> None:
     """Relay whole events as they come, as far as the rounds pass them on; the client's stream stays open.
 
@@ -61,9 +63,11 @@ async def relay_stream(
         if inflater is None and len(chunk) <= STEP:
             # The common case: some events, or one.
             if (block := _framed(framer, chunk)) and (kept := rounds.stream(block)):
+                if not reply.begun:
+                    await begin()
                 await reply.piece(kept)
         else:
-            await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share)
+            await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share, begin)
     rest = framer.rest
     if broken is not None and (rest or not (message.stream_complete or message.error)):
         raise broken
@@ -95,6 +99,7 @@ async def _relay_slowly(
     rounds: Rounds,
     reply: Reply,
     share: Share,
+    begin: Begin,
 ) -> None:
     """Relay a large chunk, or what a compressed one unfolds to, in steps: others have their turn between them."""
     first = True
@@ -108,6 +113,8 @@ async def _relay_slowly(
                         await response.hold(share.turn(PIECE))
                 first = False
                 if kept := rounds.stream(part):
+                    if not reply.begun:
+                        await begin()
                     await reply.piece(kept)
     except ValueError as error:
         raise _unreadable(error) from error

@@ -306,7 +306,9 @@ async def test_bodies_over_the_limit_are_refused() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"])
 async def test_listed_routes_pass(method: str) -> None:
-    """Method, path as it was written, query and body reach the upstream; the answer comes back as it is."""
+    """Method, path as it was written, query and body reach the upstream; the answer comes back as it is. What may have
+    changed something there has a record.
+    """
     async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
         body = b"not even json" if method in ("POST", "PUT", "PATCH") else b""
         path = "/v1/files/gpt%205;a=b?limit=2&after=%C3%A4"
@@ -320,7 +322,7 @@ async def test_listed_routes_pass(method: str) -> None:
             await call.answer(b"[1,  2]", status=201, headers=[JSON, ("X-Request-Id", "r-1")])
         answer = await asked
         assert answer.header("x-request-id") == "r-1"
-        assert answer.header("x-aibridge-interception-id") is None
+        assert (answer.header("x-aibridge-interception-id") is None) == (method in ("GET", "HEAD"))
         if method == "HEAD":
             assert (answer.status, answer.header("content-length")) == (200, "321")
         else:

@@ -143,6 +143,21 @@ async def test_anothers_conversation_cannot_be_continued(path: str, body: dict[s
         assert (await ask(gate, KEY, "POST", path, body, answer=answer)).status == 200
 
 
+async def test_a_response_is_its_makers_from_its_first_event_on() -> None:
+    """Its id is known then: the maker may cancel it, and nobody else reach it, while it is still being written."""
+    event = b'data: {"type":"response.created","response":{"id":"resp_1","status":"in_progress"}}\n\n'
+    body = json.dumps({"model": "gpt-5", "input": "x", "stream": True}).encode()
+    async with gateway(**BOTH, foreign_ids="refuse") as gate, gate.connected() as client:
+        await client.send("POST", RESPONSES, body)
+        call = await gate.upstream.call()
+        await call.stream(event)
+        await client.head()
+        assert await client.piece() == event
+        assert missing(await ask(gate, BOB, "GET", f"{RESPONSES}/resp_1"), "Response", "resp_1")
+        assert (await ask(gate, KEY, "POST", f"{RESPONSES}/resp_1/cancel")).status == 200
+        call.close()
+
+
 async def test_ids_that_nobody_made_here() -> None:
     """They pass, because they may be older than the gateway, or they are refused, as the settings say."""
     async with gateway(**BOTH) as gate:
