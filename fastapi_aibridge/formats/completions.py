@@ -22,10 +22,10 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     conversation = Conversation(max_text)
     prompt = members.get("prompt")
     if prompt is not None and prompt.begins_with(b'"'):
-        conversation.say(prompt)
+        yield from conversation.say(prompt)
     elif prompt is not None and _is_list_of_texts(prompt):
         for one in (yield from read_elements(prompt)):
-            conversation.say(one)
+            yield from conversation.say(one)
             yield
     request.prompts = conversation.prompts
     if streaming:
