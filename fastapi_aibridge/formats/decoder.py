@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from .. import sse
 from ..recorder.records import Facts
 from .lenient import load, load_answer
+from .likeness import Likeness
 
 NOTHING: Mapping[str, Any] = {}
 DONE = b"[DONE]"
@@ -47,7 +48,7 @@ class Message(Protocol):
 class Decoder:
     """Reads the events of one upstream message. An event that has nothing to tell is passed over by its bytes."""
 
-    __slots__ = ("_begun", "_numbered", "_tells", "every", "last", "message")
+    __slots__ = ("_alike", "_begun", "_numbered", "_tells", "every", "last", "message")
 
     def __init__(
         self,
@@ -65,34 +66,68 @@ class Decoder:
         self._tells = tells  # whether anything in these events can matter; most bytes of most streams do not
         self._numbered = numbered
         self._begun = False
+        # Events with numbers are never the same.
+        self._alike = None if every or numbered is not None else Likeness()
 
     def passes(self, block: bytes) -> bool:
         """Whether these events can be passed on unread."""
-        if self._begun and not self.every and not self._tells(block):
-            if self._numbered is not None and self._numbered in block:
-                self.last = block
-            return True
-        return False
-
-    def feed(self, block: bytes) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
-        """Each event of a block as it came, and what it says: nothing where that has not been read."""
+        if not self._begun or self.every:
+            return False
+        alike = self._alike
+        if alike is not None and b"\r" not in block:
+            if alike.end(block) == len(block):
+                return True
+            if alike.hopes and block.find(b"\n\n") < len(block) - 2:
+                return False  # there are several, and each is compared
+        if self._tells(block):
+            return False
+        if alike is not None:
+            alike.learn(block)
         if self._numbered is not None and self._numbered in block:
             self.last = block
-        for raw in sse.events(block):
-            if self._begun and not self.every and not self._tells(raw):
-                yield raw, NOTHING
-                continue
-            data = sse.data_of(raw if self._begun else raw.removeprefix(_BYTE_ORDER_MARK))
-            if data.strip() == DONE:
-                self._begun = True
-                self.message.done()
-                yield raw, NOTHING
-                continue
-            event = load(data)
-            if event:
-                self.message.apply(event)
-                self._begun = self._begun or bool(self.message.id)
-            yield raw, event
+        return True
+
+    def feed(self, block: bytes) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+        """Each event of a block as it came, and what it says: nothing where that has not been read.
+
+        Events in a row that are not read may come as one, unless `every` is.
+        """
+        if self._numbered is not None and self._numbered in block:
+            self.last = block
+        alike = self._alike
+        if alike is None or b"\r" in block:
+            for raw in sse.events(block):
+                yield raw, self._take(raw)
+            return
+        begin = 0
+        while begin < len(block):
+            end = alike.end(block, begin) if self._begun else begin
+            if end > begin:
+                yield block[begin:end], NOTHING
+            else:
+                end = block.find(b"\n\n", begin) + 2
+                if end < 2:  # at most a line break more than an event needs
+                    end = len(block)
+                raw = block[begin:end]
+                yield raw, self._take(raw)
+            begin = end
+
+    def _take(self, raw: bytes) -> Mapping[str, Any]:
+        """What one event says."""
+        if self._begun and not self.every and not self._tells(raw):
+            if self._alike is not None:
+                self._alike.learn(raw)
+            return NOTHING
+        data = sse.data_of(raw if self._begun else raw.removeprefix(_BYTE_ORDER_MARK))
+        if data.strip() == DONE:
+            self._begun = True
+            self.message.done()
+            return NOTHING
+        event = load(data)
+        if event:
+            self.message.apply(event)
+            self._begun = self._begun or bool(self.message.id)
+        return event
 
     def read(self, body: bytes) -> Mapping[str, Any] | None:
         """A whole answer that is no stream; None where it is no JSON object."""
