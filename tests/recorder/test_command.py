@@ -127,6 +127,7 @@ def test_the_default_is_named(tmp_path: Path, run: Command, monkeypatch: pytest.
         (f"postgresql://u:hunter2@127.0.0.1:{free_port()}/records", "Connection refused"),
         ("postgresql://u:hunter2@no.such.host.invalid/records", "the host's name cannot be resolved"),
     ],
+    ids=["refused", "unknown host"],
 )
 def test_a_database_that_does_not_answer_is_named(run: Command, url: str, told: str) -> None:
     """Setting, host and cause, on one line, without the password."""
