@@ -35,7 +35,7 @@ class InterceptionLines:
         told = _told(interception, ending, seconds, usages)
         if console is not None and direct:
             # Past the logging module, whose record for each line costs more than the line.
-            console.write(_json(told, time.time()) if console.format_ == "json" else f"INFO:     {_text(told)}")
+            console.write(_json(told, time.time()) if console.format_ == "json" else "INFO:     " + _text(told))
         else:
             line = _json(told, time.time()) if self._format == "json" else _text(told)
             logger.info("%s", line, extra={"aibridge": told})
@@ -71,13 +71,20 @@ def _told(interception: Interception, ending: Ending, seconds: float, usages: It
 
 
 def _text(told: dict[str, Any]) -> str:
-    return "interception " + " ".join(f"{name}={_value(value)}" for name, value in told.items() if value is not None)
+    upstream_status = told["upstream_status"]
+    upstream = "" if upstream_status is None else f" upstream_status={upstream_status}"
+    return (
+        f"interception id={_value(told['id'])} initiator={_value(told['initiator'])} client={_value(told['client'])} "
+        f"provider={_value(told['provider'])} route={_value(told['route'])} model={_value(told['model'])} "
+        f"status={told['status']}{upstream} seconds={told['seconds']} "
+        f"input_tokens={told['input_tokens']} output_tokens={told['output_tokens']} "
+        f"cache_read_tokens={told['cache_read_tokens']} cache_write_tokens={told['cache_write_tokens']}"
+    )
 
 
-def _value(value: object) -> str:
-    text = str(value)
+def _value(value: str) -> str:
     # Quoted as JSON, in ASCII, where it is no plain word: callers choose some of them, line breaks included.
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 def _json(told: dict[str, Any], moment: float) -> str:
