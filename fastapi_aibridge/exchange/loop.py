@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from ..errors import GatewayError
+from ..formats.responses.message import ResponseMessage
 from ..formats.rounds import Result, Rounds
 from ..recorder import Facts
 from ..upstream.response import UpstreamResponse
@@ -126,8 +127,9 @@ class Loop:
         """One round's message; None where the client has got all that it will get."""
         rounds, reply = self.rounds, self._reply
         if response.streams:
-            await relay_stream(response, rounds, reply, self._share, self._read if self._runs else None, self._claim)
-            return Answer(response, b"", is_message=True)
+            read = self._read if self._runs else None
+            rest = await relay_stream(response, rounds, reply, self._share, read, self._claim)
+            return Answer(response, rest, is_message=True)
         body, whole = await read_answer(response)
         if not whole and not reply.begun:
             # Too large to be observed.
@@ -147,14 +149,16 @@ class Loop:
 
     async def _claim(self) -> None:
         """Say whose the message is before its id is told: from then on others could name it."""
-        if made := self.rounds.message.facts().objects:
+        message = self.rounds.message
+        # No other message is kept at its provider.
+        if isinstance(message, ResponseMessage) and (made := message.facts().objects):
             await self._log.made(made)
 
     async def _finish(self, answer: Answer, interruption: Interruption) -> None:
         end = self.rounds.end()
         if self._reply.streaming:
             interruption.settle()
-            await self._reply.finish(end)
+            await self._reply.finish(answer.body + end)
         else:
             await self._claim()
             await send_answer(answer.woven(end), self._reply, interruption, self._accept_encoding)

@@ -28,7 +28,8 @@ Begin = Callable[[], Awaitable[None]]
 
 
 def encoding_of(response: UpstreamResponse) -> str:
-    return response.headers.get("content-encoding", "identity").strip().lower() or "identity"
+    encoding = response.headers.raw(b"content-encoding")
+    return "identity" if encoding is None else encoding.decode("latin-1").strip().lower() or "identity"
 
 
 def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
@@ -39,8 +40,10 @@ def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
 
 async def relay_stream(
     response: UpstreamResponse, rounds: Rounds, reply: Reply, share: Share, read: Read | None, begin: Begin
-) -> None:
+) -> bytes:
     """Relay whole events as they come, as far as the rounds pass them on; the client's stream stays open.
+
+    Returns what is left to be sent, where the last events came with the end of a stream that no round follows.
 
     Raises `GatewayError` where the stream breaks off, after what came whole has been relayed; not where nothing is
     missing but the end of the connection, or the upstream's own error has said what is wrong.
@@ -65,6 +68,8 @@ async def relay_stream(
             if (block := _framed(framer, chunk)) and (kept := rounds.stream(block)):
                 if not reply.begun:
                     await begin()
+                if read is None and response.exhausted and message.complete and not message.error and not framer.rest:
+                    return kept  # it goes out together with the end
                 await reply.piece(kept)
         else:
             await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share, begin)
@@ -78,6 +83,7 @@ async def relay_stream(
             await reply.piece(rest if kept == rest + b"\n\n" else kept)
     if not message.complete and message.error is None:
         raise UpstreamUnreachable("the upstream's stream ended before its last event")
+    return b""
 
 
 def _framed(framer: Framer, piece: bytes) -> bytes:

@@ -197,6 +197,11 @@ class UpstreamResponse:
             self._connection.has_room()
         return data
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether all of the body has come, and has been read."""
+        return self.complete and not self._pieces
+
     async def hold(self, until: Awaitable[None]) -> None:
         """Wait, and leave what comes of the body in the socket meanwhile, at no cost but the sender's."""
         connection = self._connection
