@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from ..recorder.records import Ending, Interception, TokenUsage
@@ -74,15 +75,16 @@ def _text(told: dict[str, Any]) -> str:
     upstream_status = told["upstream_status"]
     upstream = "" if upstream_status is None else f" upstream_status={upstream_status}"
     return (
-        f"interception id={_value(told['id'])} initiator={_value(told['initiator'])} client={_value(told['client'])} "
-        f"provider={_value(told['provider'])} route={_value(told['route'])} model={_value(told['model'])} "
+        f"interception id={told['id']} initiator={_written(told['initiator'])} client={_written(told['client'])} "
+        f"provider={_written(told['provider'])} route={_written(told['route'])} model={_written(told['model'])} "
         f"status={told['status']}{upstream} seconds={told['seconds']} "
         f"input_tokens={told['input_tokens']} output_tokens={told['output_tokens']} "
         f"cache_read_tokens={told['cache_read_tokens']} cache_write_tokens={told['cache_write_tokens']}"
     )
 
 
-def _value(value: str) -> str:
+@lru_cache(maxsize=1024)
+def _written(value: str) -> str:
     # Quoted as JSON, in ASCII, where it is no plain word: callers choose some of them, line breaks included.
     return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
