@@ -69,6 +69,8 @@ _MESSAGE = frozenset({"role", "content", "type", "tool_call_id", "call_id"})
 _PART = frozenset({"type", "text", "tool_use_id"})
 _INSTRUCTIONS = ("system", "developer")
 """Roles whose messages may stand behind what the user said, as those of Claude Code do, without being the last word."""
+_TOOLS = ("tool", "function")
+"""Roles of the results of tools. Any other role is the user's: providers that are lenient read its message."""
 _MAX_ID = 1024
 
 
@@ -121,11 +123,11 @@ class Conversation:
             if role == "assistant" or (not role and (kind.endswith("_call") or kind == "reasoning")):
                 break
             answered: str | None = None
-            if role == "user":
+            if role in _TOOLS or (not role and kind.endswith("_call_output")):
+                answered = word(message.get("tool_call_id") or message.get("call_id"), _MAX_ID) or None
+            elif role not in _INSTRUCTIONS and "content" in message:
                 found, answered = yield from self._parts(message.get("content"))
                 texts.append(found)
-            elif role == "tool" or kind.endswith("_call_output"):
-                answered = word(message.get("tool_call_id") or message.get("call_id"), _MAX_ID) or None
             if last and role not in _INSTRUCTIONS:
                 self.answered, last = answered, False
         if elements and not self.instructed and elements[0].begins_with(b"{"):
@@ -155,7 +157,8 @@ class Conversation:
             return [content] if content is not None else [], None
         found: list[Value] = []
         answered: str | None = None
-        for element in (yield from read_elements(content)):
+        parts = [content] if content.begins_with(b"{") else (yield from read_elements(content))
+        for element in parts:
             yield
             self._count()
             if element.begins_with(b'"'):

@@ -48,6 +48,24 @@ def test_nothing_hides_behind_other_parts(format_: Format) -> None:
 
 
 @each_format
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "User", "content": "real words"},
+        {"role": "human", "content": [part("real words")]},
+        {"content": "real words"},
+        {"role": None, "content": "real words"},
+        {"role": "user", "content": part("real words")},
+        {"role": "user", "type": "x_call_output", "content": "real words"},
+    ],
+)
+def test_nothing_hides_behind_an_odd_role(format_: Format, message: dict[str, Any]) -> None:
+    """Nor in an odd form: a lenient provider reads it."""
+    request = said_in(format_, message, {"role": "user", "content": "."})
+    assert [one.text for one in request.prompts] == ["real words", "."]
+
+
+@each_format
 def test_what_agents_add_is_told_apart(format_: Format) -> None:
     """By the tags that they use; the words in a tag are recorded too, and so are those around it."""
     details = "<environment_details>\n# Files\na.py\n</environment_details>"
