@@ -214,7 +214,9 @@ class PassThrough:
         see: Callable[[bytes], None] | None = None,
     ) -> None:
         chunk = begun or await response.read_some()
-        head = answer_headers(response)
+        # Such an answer may tell how long the body would be; servers take that for the length of this one.
+        dropped = (b"content-length",) if response.status in (204, 304) else ()
+        head = answer_headers(response, *dropped)
         if self._id:
             head.append((INTERCEPTION_ID.encode(), self._id.encode()))
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})

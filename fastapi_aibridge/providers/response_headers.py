@@ -18,22 +18,24 @@ _STAYS = frozenset(
     sourcemap speculation-rules strict-transport-security supports-loading-mode use-as-dictionary
     x-content-security-policy x-content-type-options x-dns-prefetch-control x-download-options x-frame-options
     x-permitted-cross-domain-policies x-sourcemap x-ua-compatible x-webkit-csp x-xss-protection
-    x-cascade x-lighttpd-send-file x-litespeed-location x-reproxy-url x-send-file x-sendfile
-    x-sendfile-type""".split()
+    cdn-cache-control cloudflare-cdn-cache-control edge-control
+    x-cascade x-litespeed-location x-reproxy-url x-send-file x-sendfile x-sendfile-type x-sendfile2""".split()
 )
 _STAYS_BEGINS = (
     b"access-control-",
     b"cross-origin-",
     b"public-key-pins",
+    b"surrogate-",
     b"timing-allow-",
     b"x-accel-",
     b"x-aibridge-",
+    b"x-lighttpd-",
     b"x-litespeed-",
     b"x-reproxy-",
 )
 """Hop-by-hop headers; what the server in front of us writes itself; and what would speak for our host although the
-provider said it of its own: cookies, logins, policies of browsers, and orders to the proxy in front of us, which would
-fetch a file of ours for it."""
+provider said it of its own: cookies, logins, policies of browsers, and orders to the proxy or cache in front of us,
+which would fetch a file of ours for it, or keep one caller's answer for others."""
 
 _API_TYPES = {b"application/json", b"application/jsonl", b"application/x-ndjson", b"text/event-stream"}
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")

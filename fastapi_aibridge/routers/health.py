@@ -7,6 +7,8 @@ from typing import Protocol
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from ..providers.response_headers import PROTECTION
+
 
 class Health(Protocol):
     """What the routes need of the plugin."""
@@ -24,15 +26,24 @@ def add_health_routes(router: APIRouter, health: Health) -> None:
     """Add the routes. They need no credential and tell nothing that would."""
 
     @router.api_route("/healthz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False)
-    async def healthz() -> HealthStatus:
+    async def healthz(response: Response) -> HealthStatus:
         """Alive: the event loop turns."""
+        _protect(response)
         return HealthStatus(status="alive")
 
     @router.api_route("/readyz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False)
     async def readyz(response: Response) -> HealthStatus:
         """200 while work can be taken; 503 during start and end, and while no records can be written."""
+        _protect(response)
         if (reason := health.unready()) is None:
             return HealthStatus(status="ready")
         response.status_code = 503
         response.headers["retry-after"] = "1"
         return HealthStatus(status=reason)
+
+
+def _protect(response: Response) -> None:
+    """What stands in a cache tells nothing of now."""
+    response.headers["cache-control"] = "no-store"
+    for name, value in PROTECTION:
+        response.headers[name.decode()] = value.decode()

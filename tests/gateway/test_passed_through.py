@@ -94,3 +94,18 @@ async def test_what_cannot_be_recorded_is_not_changed() -> None:
         answer = await gate.request("DELETE", "/ai/openai/v1/responses/resp_1")
         assert answer.status == 503
         assert gate.upstream.untouched
+
+
+async def test_an_answer_without_a_body_that_tells_its_length() -> None:
+    """Such a 304 says how long the body would be. It is no broken answer, and the connection stays good."""
+    async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
+        for method in ("GET", "PUT"):
+            asked = asyncio.create_task(gate.request(method, "/ai/openai/v1/files/f", b"", {"If-None-Match": "e"}))
+            call = await gate.upstream.call()
+            await call.head(304, [("ETag", "e"), ("Content-Type", "application/json"), ("Content-Length", "5000")])
+            answer = await asked
+            assert (answer.status, answer.body, answer.header("etag")) == (304, b"", "e")
+            assert answer.header("content-length") is None
+        record = await gate.record()
+        assert record.ending is not None
+        assert (record.ending.status, record.ending.upstream_status) == (Status.FAILED, 304)

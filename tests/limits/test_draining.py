@@ -33,7 +33,10 @@ async def test_health_needs_no_credential() -> None:
     """Orchestrators hear that the process lives and takes work."""
     async with running(OK) as app:
         for path in ("healthz", "readyz"):
-            assert (await app.client.get(f"/ai/{path}")).status_code == 200
+            answer = await app.client.get(f"/ai/{path}")
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
             assert (await app.client.head(f"/ai/{path}")).status_code == 200
         assert (await app.client.get("/ai/readyz")).json() == {"status": "ready"}
 

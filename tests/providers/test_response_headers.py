@@ -23,6 +23,7 @@ def test_the_upstreams_headers_come_down() -> None:
     Strict-Transport-Security Alt-Svc Clear-Site-Data NEL Report-To Reporting-Endpoints Connection Keep-Alive
     Proxy-Authenticate Te Trailer Transfer-Encoding Upgrade Proxy-Connection X-AIBridge-Interception-Id X-AIBridge-Other
     X-Accel-Redirect X-Accel-Buffering X-Accel-Expires X_Accel_Redirect X-Sendfile X-Send-File X-Lighttpd-Send-File
+    X-Lighttpd-Send-Tempfile X-Sendfile2 Surrogate-Control Surrogate-Key Edge-Control CDN-Cache-Control
     X-LiteSpeed-Location X-LiteSpeed-Cache-Control X-Reproxy-URL Refresh Service-Worker-Allowed WWW-Authenticate
     Authentication-Info Content-Security-Policy Content-Security-Policy-Report-Only X-Frame-Options
     Cross-Origin-Opener-Policy Cross-Origin-Resource-Policy Permissions-Policy Origin-Trial Origin-Agent-Cluster
@@ -30,7 +31,7 @@ def test_the_upstreams_headers_come_down() -> None:
     X-UA-Compatible X-Permitted-Cross-Domain-Policies Date Server""".split(),  # noqa: SIM905
 )
 def test_what_would_speak_for_our_host_does_not_come_down(name: str) -> None:
-    """Cookies, logins, browsers' policies and orders to the proxy in front are the host's own to set."""
+    """Cookies, logins, browsers' policies and orders to the proxy or cache in front are the host's own to set."""
     for written in (name, name.lower(), name.upper()):
         headers = client_headers([(written.encode(), b"x"), JSON, (b"x-a", b"1")])
         assert headers == [JSON, (b"x-a", b"1"), NO_SNIFFING]
