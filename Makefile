@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
+# A file's tests stay together: they share servers and databases.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-oldest test-newest-python chaos lint types bench docs recipes clean
@@ -27,20 +29,20 @@ run: $(INSTALLED) ## Serve the example app on http://127.0.0.1:8000 (PORT=9000: 
 	$(BIN)/python -m example_app --port $(PORT)
 
 test: lint types ## Run lint, type checks and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-oldest: ## Run the tests that touch FastAPI and the SDKs against the oldest releases that are supported
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
 	  'fastapi==0.137.0' 'openai[httpx2]==2.50.0' 'anthropic==1.0.0'
-	$(OLDEST)/bin/python -m pytest tests/plugin tests/gateway tests/inprocess tests/test_corpus.py
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/plugin tests/gateway tests/inprocess tests/test_corpus.py
 
 test-newest-python: ## Run the core tests on the newest Python that pyenv has; nothing where there is none
 	@python=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python 2>/dev/null | sort -V | tail -1); \
 	if [ -z "$$python" ]; then echo 'pyenv has no newer Python here: nothing to run'; exit 0; fi; \
 	echo "$$python"; set -e; "$$python" -m venv $(NEWEST); \
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
-	$(NEWEST)/bin/python -m pytest tests/unit tests/settings tests/plugin tests/test_corpus.py
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) tests/unit tests/settings tests/plugin tests/test_corpus.py
 
 chaos: $(INSTALLED) ## Half an hour of load with faults, reloads and evictions; `make test` has a short form
 	$(BIN)/python -m pytest tests/chaos
