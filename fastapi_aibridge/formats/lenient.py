@@ -107,12 +107,14 @@ _MOST = 10**12
 
 def count(value: object) -> int:
     """A number of tokens, or an index; 0 where it is none."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return value if type(value) is int and 0 < value <= _MOST else 0
 
 
 def counts(value: dict[str, Any], names: dict[str, str]) -> dict[str, int]:
     """The token kinds that a provider reported: its name to ours."""
-    return {ours: count(value[theirs]) for theirs, ours in names.items() if type(value.get(theirs)) is int}
+    return {ours: count(value[theirs]) for theirs, ours in names.items() if type(value.get(theirs)) in (int, float)}
 
 
 def arguments_of(raw: object, most: int, *, cut: bool = False, parsed: bool = True) -> tuple[Any, bool]:

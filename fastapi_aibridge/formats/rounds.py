@@ -30,14 +30,29 @@ class ToolCall:
     """What else the provider put into the call and wants back, such as a signature."""
 
     def parsed(self) -> dict[str, Any] | None:
-        """The arguments, empty where there are none; None where they are no JSON object."""
-        if not self.arguments.strip():
-            return {}
-        try:
-            value = orjson.loads(self.arguments)
-        except orjson.JSONDecodeError:
-            return None
-        return value if isinstance(value, dict) else None
+        """The arguments, empty where there are none; None where they are no JSON object. Some models write the
+        object's JSON as a string of JSON, and `null` for none.
+        """
+        value: object = self.arguments
+        for _ in range(2):
+            if not isinstance(value, str):
+                break
+            if not value.strip():
+                return {}
+            try:
+                value = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                return None
+        return {} if value is None else value if isinstance(value, dict) else None
+
+    def sent_back(self) -> str:
+        """The arguments as a provider takes them in a history: those refuse one whose arguments are no JSON object.
+        The result tells the model what it wrote.
+        """
+        parsed = self.parsed()
+        if parsed is not None and self.arguments.lstrip().startswith("{"):
+            return self.arguments
+        return orjson.dumps(parsed or {}).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +261,7 @@ def forced(choice: object, auto: object) -> object | None:
     """What takes the place of a `tool_choice` that forces a call, once one has been made: it holds for the first round
     only, else the model could never answer. None where it forces nothing.
     """
-    if choice in ("required", "any"):
+    if isinstance(choice, str) and choice.lower() in ("required", "any"):
         return auto
     if not isinstance(choice, Mapping):
         return None

@@ -49,10 +49,11 @@ class Budget:
 class Text:
     """A text of which pieces come, cut where the budget ends."""
 
-    __slots__ = ("_budget", "_buffer", "_first", "_room", "truncated")
+    __slots__ = ("_budget", "_buffer", "_first", "_last", "_room", "truncated")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self._last = ""
         self._first = ""  # most texts of some kinds come in one piece
         self._buffer: StringIO | None = None
         self._room = budget.each
@@ -68,6 +69,7 @@ class Text:
             piece, size = piece[:room], room
         self._room -= size
         budget.left -= size
+        self._last = piece.rstrip()[-1:] or self._last
         if self._buffer is not None:
             self._buffer.write(piece)
         elif not self._first:
@@ -76,6 +78,11 @@ class Text:
             self._buffer = StringIO(newline="")
             self._buffer.write(self._first)
             self._buffer.write(piece)
+
+    @property
+    def last(self) -> str:
+        """The last character of what is kept, but for blanks in its own piece."""
+        return self._last
 
     def __bool__(self) -> bool:
         return bool(self._first)

@@ -26,41 +26,63 @@ _CACHED = (
     "num_cached_tokens",  # Mistral
     "cache_read_input_tokens",  # gateways before Anthropic
 )
+_WRITTEN = (
+    "cache_write_tokens",  # OpenRouter
+    "cache_creation_input_tokens",  # DashScope, and gateways before Anthropic
+    "cache_creation_tokens",  # LiteLLM
+)
+_MEMBERS = 64
+"""Members that are kept of cumulative counts."""
 _CACHE_CREATION = {"ephemeral_5m_input_tokens": "cache_creation_5m", "ephemeral_1h_input_tokens": "cache_creation_1h"}
 _SERVER_TOOLS = {"web_search_requests": "web_search_requests", "web_fetch_requests": "web_fetch_requests"}
 
 
 def chat_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
     """Of Chat Completions and Completions, whose members some call as Responses does."""
-    if "prompt_tokens" not in usage and "input_tokens" in usage:
-        return responses_usage(message_id, usage, partial=partial)
-    return _openai(message_id, usage, "prompt", "completion", partial=partial)
+    return _openai(message_id, usage, ("prompt", "input"), ("completion", "output"), partial=partial)
 
 
 def responses_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
-    """Of Responses."""
-    return _openai(message_id, usage, "input", "output", partial=partial)
+    """Of Responses, whose members some call as Chat Completions does."""
+    return _openai(message_id, usage, ("input", "prompt"), ("output", "completion"), partial=partial)
 
 
-def _openai(message_id: str, usage: dict[str, Any], start: str, end: str, *, partial: bool) -> TokenUsage:
+def _openai(
+    message_id: str, usage: dict[str, Any], start: tuple[str, str], end: tuple[str, str], *, partial: bool
+) -> TokenUsage:
     """OpenAI counts cached tokens into the input, and reasoning into the output."""
-    details_in, details_out = member(usage, f"{start}_tokens_details"), member(usage, f"{end}_tokens_details")
-    read = count(details_in.get("cached_tokens")) or next((n for name in _CACHED if (n := count(usage.get(name)))), 0)
-    written = count(details_in.get("cache_write_tokens")) or count(usage.get("cache_creation_input_tokens"))
-    asked, said = count(usage.get(f"{start}_tokens")), count(usage.get(f"{end}_tokens"))
+    details_in = next((found for name in start if (found := member(usage, f"{name}_tokens_details"))), {})
+    details_out = next((found for name in end if (found := member(usage, f"{name}_tokens_details"))), {})
+    read = count(details_in.get("cached_tokens")) or _first(usage, _CACHED)
+    written = _first(details_in, _WRITTEN) or _first(usage, _WRITTEN)
+    asked = _first(usage, tuple(f"{name}_tokens" for name in start))
+    said = _first(usage, tuple(f"{name}_tokens" for name in end))
     extra = counts(details_out, _DETAILS_OUT) | counts(details_in, _DETAILS_IN)
+    extra |= counts(member(details_in, "cache_creation"), _CACHE_CREATION)
+    if "reasoning" not in extra:
+        extra |= counts(usage, {"reasoning_tokens": "reasoning"})
     excess = count(usage.get("total_tokens")) - asked - said if asked else 0
+    cached = read + written
+    if asked < cached or (cached and cached == excess and not extra.get("reasoning")):
+        # Gateways before Anthropic and Bedrock leave what is cached out of the input, as those do.
+        asked += cached
+        excess -= cached
     if beside := _reasoning_beside(excess, extra.get("reasoning")):
         extra["reasoning"] = beside
     return TokenUsage(
         message_id=message_id,
-        input_tokens=max(0, asked - read - written),
+        input_tokens=asked - cached,
         output_tokens=said + beside,
         cache_read_tokens=read,
         cache_write_tokens=written,
         extra=extra,
         partial=partial,
     )
+
+
+def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    """The first of these counts that says something."""
+    return next((number for name in names if (number := count(usage.get(name)))), 0)
 
 
 def _reasoning_beside(excess: int, reasoning: int | None) -> int:
@@ -78,6 +100,8 @@ def messages_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> 
     """Of Anthropic Messages. The counts at the top are those of the message's own iterations; compactions and advisors
     are billed beside them (platform.claude.com/docs/en/build-with-claude/compaction).
     """
+    if "input_tokens" not in usage and "prompt_tokens" in usage:
+        return chat_usage(message_id, usage, partial=partial)
     all_counts = [usage, *(one for one in objects(usage.get("iterations")) if one.get("type") != "message")]
     extra: dict[str, int] = {}
     for one in all_counts:
@@ -89,27 +113,30 @@ def messages_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> 
     def summed(name: str) -> int:
         return sum(count(one.get(name)) for one in all_counts)
 
+    # Some servers name the kinds of cache writes only.
+    written = summed("cache_creation_input_tokens") or sum(extra.get(kind, 0) for kind in _CACHE_CREATION.values())
+
     return TokenUsage(
         message_id=message_id,
         input_tokens=summed("input_tokens"),
         output_tokens=summed("output_tokens"),
         cache_read_tokens=summed("cache_read_input_tokens"),
-        cache_write_tokens=summed("cache_creation_input_tokens"),
+        cache_write_tokens=written,
         extra=extra,
         partial=partial,
     )
 
 
 def gone_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Cumulative counts (`message_delta`'s) after those before. A zero says nothing: SGLang sends some for what it told
-    at the start (sgl-project/sglang#20830).
+    """Cumulative counts after those before. A zero says nothing: SGLang sends some for what it told at the start
+    (sgl-project/sglang#20830).
     """
     after = dict(before)
     for name, value in now.items():
         known = after.get(name)
         if isinstance(value, dict) and isinstance(known, dict):
             after[name] = gone_on(known, value)
-        elif value or not known:
+        elif (value or not known) and (name in after or len(after) < _MEMBERS):
             after[name] = value
     return after
 

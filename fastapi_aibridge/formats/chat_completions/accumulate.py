@@ -12,7 +12,8 @@ from ..text import Budget, Text
 
 Members: TypeAlias = dict[str, Any]
 
-_NAMES = frozenset({"id", "type", "role", "index", "format", "name", "signature", "object", "model", "mime_type"})
+_NAMES = frozenset({"id", "type", "role", "index", "format", "name", "object", "model", "mime_type"})
+_ENDS_OF_NAMES = ("_id", "_type", "signature")
 """What some providers repeat in each delta, and nobody sends in pieces."""
 _SAID = frozenset({"text", "thinking", "summary", "content", "data"})
 _OF_TEXT = _SAID | {"type", "format"}
@@ -30,7 +31,7 @@ def add(members: Members, delta: Mapping[str, Any], budget: Budget, depth: int =
 
 
 def _joined(key: str, known: Any, value: Any, budget: Budget, depth: int) -> Any:
-    if isinstance(value, str) and key not in _NAMES:
+    if isinstance(value, str) and not (key in _NAMES or key.endswith(_ENDS_OF_NAMES)):
         if isinstance(known, list):
             # Mistral: thinking comes as parts, and what is said behind it as a string.
             _append(known, {"type": "text", "text": value}, budget, depth)
@@ -78,7 +79,8 @@ def _goes_on(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
         return bool(item["index"] == last.get("index"))
     return (
         "index" not in last
-        and item.keys() <= _SAID | {"type", "format"}
+        and item.keys() <= _SAID | {"type", "format", "signature"}
+        and not ("signature" in item and "signature" in last)
         and last.keys() <= _SAID | {"type", "format", "signature"}
     )
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
 from ...recorder.records import Facts, ToolUsage
-from ..lenient import arguments_of, count, error_text, member, objects, text
+from ..lenient import arguments_of, as_object, count, error_text, member, objects, text
 from ..rounds import ToolCall
 from ..text import Budget, Text
-from ..usage import chat_usage
+from ..usage import chat_usage, gone_on
 from .accumulate import Members, add, built
 
 _MAX_NAME = 1024
@@ -19,18 +20,23 @@ _MAX_NAME = 1024
 _AT_ONCE = 1024
 """Deltas of calls, or calls, that are read of one event or answer."""
 _OF_A_CALL = ("index", "id", "type", "function", "custom")
+_OF_A_FUNCTION = ("name", "arguments", "input")
+_ID_LENGTH = 9
+"""Characters of an id that is made here: Mistral takes no other length."""
 
 
 class Call:
     """A tool call, put together from its deltas."""
 
-    __slots__ = ("_given", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool")
+    __slots__ = ("_given", "_made_id", "_of_function", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool")
 
     def __init__(self, budget: Budget) -> None:
         self.id = ""
         self.tool = ""
         self.custom = False
         self.extra: Members = {}
+        self._of_function: Members = {}
+        self._made_id = ""
         self._written = Text(budget)
         self._given: object = None
         self.hidden = False
@@ -53,6 +59,16 @@ class Call:
             self._given = arguments
         if whole and len(delta) > 1:
             self.extra |= {key: value for key, value in delta.items() if key not in _OF_A_CALL}
+        if whole and len(function) > 1:
+            self._of_function |= {key: value for key, value in function.items() if key not in _OF_A_FUNCTION}
+
+    def has_ended(self, delta: Mapping[str, Any]) -> bool:
+        """Whether a delta begins another call: its own name and object follow an object that is closed. Some servers
+        number all calls 0, and give them no id or one id.
+        """
+        function = member(delta, "function")
+        begins = bool(function.get("name")) and text(function.get("arguments")).lstrip().startswith("{")
+        return begins and (self._given is not None or self._written.last == "}")
 
     def recorded(self, message_id: str, budget: Budget) -> ToolUsage:
         raw = str(self._written) if self._given is None else self._given
@@ -65,22 +81,18 @@ class Call:
         """As an injected tool is run with it, and as it goes back."""
         given = self._given
         arguments = str(self._written) if given is None else orjson.dumps(given).decode()
-        return ToolCall(id=self.id, name=self.tool, arguments=arguments, extra=self.extra)
+        if not self.id and not self._made_id:
+            # The result has to name its call.
+            self._made_id = uuid4().hex[:_ID_LENGTH]
+        return ToolCall(id=self.id or self._made_id, name=self.tool, arguments=arguments, extra=self.extra)
 
     def written(self) -> dict[str, Any]:
-        """As it goes back to the provider. Those refuse a history whose arguments are not JSON; the result tells the
-        model what it wrote.
-        """
+        """As it goes back to the provider."""
         one = self.whole()
-        arguments: object = one.arguments if one.arguments.strip() and one.parsed() is not None else "{}"
-        if self._given is not None and one.parsed() is not None:
-            arguments = self._given
-        return {
-            "id": self.id,
-            "type": "function",
-            "function": {"name": self.tool, "arguments": arguments},
-            **one.extra,
-        }
+        given = self._given if isinstance(self._given, dict) else None
+        arguments = one.sent_back() if given is None else given
+        function = {"name": self.tool, "arguments": arguments, **self._of_function}
+        return {"id": one.id, "type": "function", "function": function, **one.extra}
 
 
 class ChatMessage:
@@ -143,31 +155,34 @@ class ChatMessage:
                     self.members = {key: value for key, value in message.items() if key != "tool_calls"}
 
     def _take_usage(self, event: Mapping[str, Any], choices: object) -> None:
-        """At the top; within the choice where Kimi has it; beside it where Groq has it."""
+        """At the top; within the choice or its message where Kimi and others have it; beside it where Groq has it."""
         usage = member(event, "usage")
         if not usage and isinstance(choices, list) and choices:
-            usage = member(choices[0], "usage")
-        self.usage = usage or member(event.get("x_groq"), "usage") or self.usage
+            choice = as_object(choices[0])
+            usage = member(choice, "usage") or member(choice.get("message") or choice.get("delta"), "usage")
+        if usage := usage or member(event.get("x_groq"), "usage"):
+            # Some send it with each chunk, and zeros at the end.
+            self.usage = gone_on(self.usage, usage)
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         calls = objects(delta.get("tool_calls"))
         if len(calls) > _AT_ONCE:
             self.budget.exceeded = True
         for one in calls[:_AT_ONCE]:
-            call = self._call(choice, one.get("index"), text(one.get("id")))
+            call = self._call(choice, one.get("index"), text(one.get("id")), one)
             call.add(one, whole=self.whole)
             self.touched.append(call)
         if legacy := member(delta, "function_call"):
-            self._call(choice, -1, "").add({"function": legacy}, whole=False)
+            self._call(choice, -1, "", {}).add({"function": legacy}, whole=False)
 
-    def _call(self, choice: int, index: object, call_id: str) -> Call:
+    def _call(self, choice: int, index: object, call_id: str, delta: Mapping[str, Any]) -> Call:
         """The call that a delta belongs to. A new id begins a new one: some providers send no index, or always 0."""
         at = index if isinstance(index, int) else 0
         call = self._open.get((choice, at))
-        if call is None or (call_id and call.id and call_id != call.id):
+        if call is None or (call_id and call.id and call_id != call.id) or call.has_ended(delta):
             again = call_id and (index is None or call is not None)
             call = self._open.get((choice, call_id)) if again else None
-            if call is None:
+            if call is None or call.has_ended(delta):
                 call = Call(self.budget)
                 call.number = at
                 if not self.budget.take(0, 1):

@@ -34,6 +34,9 @@ from .message import ChatMessage
 from .restoring import parts_of, restored, separator, texts_joined
 from .streams import error_events, tells
 
+CUT_OFF = ("length", "max_tokens", "content_filter", "error")
+"""Reasons for which a message has ended before its end."""
+
 PING = b": ping\n\n"
 
 
@@ -178,8 +181,8 @@ class ChatWeaver:
     # Round
 
     def calls(self) -> list[ToolCall]:
-        # A message that was cut off (`length`) may hold half a call. Some providers say `stop` where they mean calls.
-        if self.message.finish not in ("tool_calls", "stop", "function_call"):
+        # A message that was cut off may hold half a call. Of other reasons providers have many, or none at all.
+        if not self.message.complete or self.message.finish in CUT_OFF:
             return []
         hidden = [call.whole() for call in self.message.calls if call.hidden]
         if hidden and self._budget.exceeded:
@@ -255,7 +258,8 @@ class ChatWeaver:
     def _visible_finish(self) -> object:
         """`tool_calls` only where the client sees one."""
         finish = self.message.finish
-        return "stop" if finish == "tool_calls" and not self.client_calls() else finish
+        hides_calls = finish == "tool_calls" or (self._hides and finish not in CUT_OFF)
+        return "stop" if hides_calls and not self.client_calls() else finish
 
     @property
     def alias(self) -> tuple[str, str] | None:

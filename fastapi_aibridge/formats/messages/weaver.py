@@ -34,6 +34,8 @@ from .message import AnthropicMessage, Block
 from .restoring import mark_of, restored
 from .streams import error_events, tells
 
+CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn", "refusal")
+"""Reasons for which a message has ended before its end."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
@@ -150,8 +152,8 @@ class MessagesWeaver:
     # Round
 
     def calls(self) -> list[ToolCall]:
-        # A message that was cut off (`max_tokens`) may hold half a call; only `tool_use` asks for results.
-        if not self.message.complete or self.message.stop_reason != "tool_use":
+        # A message that was cut off may hold half a call. Compatible servers have other reasons, or none at all.
+        if not self.message.complete or self.message.stop_reason in CUT_OFF:
             return []
         hidden = [block.call() for block in self.message.blocks if block.hidden]
         if hidden and self._budget.exceeded:
@@ -206,7 +208,9 @@ class MessagesWeaver:
     def _name_container(self) -> None:
         """The container of a round's code must be named in the next: its files are there."""
         self._container = self.message.container or self._container
-        if (name := as_object(self._container).get("id")) is None:
+        container = self._container
+        name = container if isinstance(container, str) else as_object(container).get("id")
+        if not name:
             return
         span = find_member(self.body, "container")
         asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
