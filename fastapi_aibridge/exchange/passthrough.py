@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..credentials import own_key
 from ..errors import GatewayError
-from ..formats import ModelRequest
+from ..formats import ModelRequest, responses
 from ..formats.references import Reference, made_in, references_in
 from ..formats.responses.message import ResponseMessage
 from ..formats.single import SingleRound
@@ -39,6 +39,7 @@ from .ownership import Account
 from .relay import answer_headers, encoding_of
 from .reply import INTERCEPTION_ID
 from .steps import in_steps
+from .tool_memory import OwnMemory
 
 READ_SIZE = 1024 * 1024
 """Bytes of an answer that are read for what it says; it is relayed all the same where it is larger."""
@@ -103,6 +104,8 @@ class PassThrough:
         kept = engine.request_headers.going_up(self._scope["headers"], own_account=self._own_account)
         kept.append((b"accept-encoding", headers.get(b"accept-encoding", b"identity")))
         memory = engine.tool_memory.of((*self._principal.key, provider.name))
+        if self._route.names_objects and b"content-encoding" not in headers:
+            body = _aliased(body, memory)
         target = provider.target(memory.path(self._target.raw_path), self._scope["query_string"])
         # Others may have changed something upstream when they break off, and are not sent again.
         return UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)
@@ -307,6 +310,16 @@ def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:
         return body if encoding_of(response) == "identity" else decode(body, encoding_of(response), limit)
     except (UnsupportedEncoding, DecodedTooLarge, ValueError):
         return b""
+
+
+def _aliased(body: bytes, memory: OwnMemory) -> bytes:
+    """The body with the response's id that holds the whole. What is no JSON is for the provider to refuse."""
+    if memory.empty or b'"previous_response_id"' not in body:
+        return body
+    try:
+        return responses.aliased(body, memory)
+    except ValueError:
+        return body
 
 
 def _concerns_everybody(provider: Provider, method: str) -> GatewayError:

@@ -8,7 +8,7 @@ from typing import Any
 from mcp.shared.inbound import mcp_param_headers
 
 from .dispatcher import HTTPDispatcher
-from .problems import MCPProblem
+from .problems import MCPProblem, Refused
 from .protocol import Protocol
 from .tool_list import ToolList
 
@@ -45,7 +45,13 @@ class Connection:
         cursor: str | None = None
         seen: set[str] = set()
         for _ in range(MAX_PAGES):
-            page = await self._request("tools/list", {} if cursor is None else {"cursor": cursor})
+            try:
+                page = await self._request("tools/list", {} if cursor is None else {"cursor": cursor})
+            except Refused:
+                if not tools.tools:
+                    raise
+                tools.remarks.append("a further page of its tools is refused; those before it are offered")
+                break
             tools.add(page)
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str) or cursor in seen or len(cursor) > MAX_CURSOR or tools.full:

@@ -147,6 +147,57 @@ CHAT: list[tuple[str, dict[str, Any], tuple[int, int, int, int], dict[str, int]]
     ("Ollama", {"prompt_tokens": 26, "completion_tokens": 298, "total_tokens": 324}, (26, 298, 0, 0), {}),
     ("members by Responses' names", {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}, (7, 3, 0, 0), {}),
     (
+        "DashScope",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 10,
+            "total_tokens": 110,
+            "prompt_tokens_details": {
+                "cached_tokens": 0,
+                "cache_creation_input_tokens": 60,
+                "cache_creation": {"ephemeral_5m_input_tokens": 60},
+                "cache_type": "ephemeral",
+            },
+        },
+        (40, 10, 0, 60),
+        {"cache_creation_5m": 60},
+    ),
+    (
+        "LiteLLM: what is written to the cache is among the details",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 10,
+            "total_tokens": 110,
+            "prompt_tokens_details": {"cached_tokens": 60, "cache_creation_tokens": 20},
+        },
+        (20, 10, 60, 20),
+        {},
+    ),
+    (
+        "a gateway before Bedrock: what is cached is beside the input",
+        {
+            "prompt_tokens": 70,
+            "completion_tokens": 10,
+            "total_tokens": 140,
+            "prompt_tokens_details": {"cached_tokens": 60},
+        },
+        (70, 10, 60, 0),
+        {},
+    ),
+    (
+        "Perplexity: reasoning at the top",
+        {"prompt_tokens": 8, "completion_tokens": 30, "total_tokens": 38, "reasoning_tokens": 9, "citation_tokens": 4},
+        (8, 30, 0, 0),
+        {"reasoning": 9},
+    ),
+    ("counts as floats", {"prompt_tokens": 8.0, "completion_tokens": 3.0, "total_tokens": 11.0}, (8, 3, 0, 0), {}),
+    (
+        "both spellings, of which one says nothing",
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "input_tokens": 8, "output_tokens": 3},
+        (8, 3, 0, 0),
+        {},
+    ),
+    (
         "a gateway before Anthropic",
         {
             "prompt_tokens": 50,
@@ -186,6 +237,47 @@ def test_usage_in_other_places_of_a_stream(ending: dict[str, Any]) -> None:
     """Within the choice, and beside it."""
     watching = streamed(chat_completions, {"id": "x", "choices": []}, ending, "[DONE]")
     assert [one.input_tokens for one in watching.facts().token_usages] == [19]
+
+
+@pytest.mark.parametrize(
+    "usages",
+    [
+        ({"prompt_tokens": 19, "completion_tokens": 1}, {"prompt_tokens": 19, "completion_tokens": 7}),
+        ({"prompt_tokens": 19, "completion_tokens": 7}, {"prompt_tokens": 0, "completion_tokens": 0}),
+        ({"prompt_tokens": 19}, {"completion_tokens": 7}),
+        ({"prompt_tokens": 19, "completion_tokens": 7}, None),
+    ],
+)
+def test_usage_in_every_chunk(usages: tuple[Any, Any]) -> None:
+    """Cumulative counts: the last ones hold, and zeros or nothing at the end wipe nothing out."""
+    chunks = [{"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}}], "usage": one} for one in usages]
+    watching = streamed(chat_completions, *chunks, "[DONE]")
+    assert [counted(one) for one in watching.facts().token_usages] == [(19, 7, 0, 0)]
+
+
+def test_cumulative_counts_keep_a_bounded_number_of_members() -> None:
+    """Nothing on a stream grows with what has gone by."""
+    known: dict[str, Any] = {"output_tokens": 1}
+    for number in range(1000):
+        known = gone_on(known, {f"odd_{number}": 1, "output_tokens": number})
+    assert len(known) <= 64
+    assert known["output_tokens"] == 999
+
+
+def test_names_of_the_other_apis() -> None:
+    """A compatible server may answer with the counts of the API that it knows better."""
+    chat = {"prompt_tokens": 8, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+    for format_, answer in ((responses, {"id": "x", "output": []}), (messages, {"id": "x", "content": []})):
+        [recorded] = answered(format_, {**answer, "usage": chat}).facts().token_usages
+        assert counted(recorded) == (6, 3, 2, 0)
+
+
+def test_cache_writes_of_which_only_the_kinds_are_named() -> None:
+    """They are written all the same."""
+    kinds = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}
+    usage = {"input_tokens": 8, "output_tokens": 3, "cache_creation": kinds}
+    [recorded] = answered(messages, {"id": "m", "content": [], "usage": usage}).facts().token_usages
+    assert (counted(recorded), recorded.extra) == ((8, 3, 0, 30), {"cache_creation_5m": 10, "cache_creation_1h": 20})
 
 
 def test_responses() -> None:

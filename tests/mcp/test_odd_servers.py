@@ -12,7 +12,7 @@ from fastapi_aibridge.mcp import MCPServer
 from fastapi_aibridge.tools import Audio, Image, Text
 
 from .conftest import Start
-from .scripted import ScriptedServer, result, tool, whole
+from .scripted import ScriptedServer, error, result, tool, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,19 @@ async def test_an_odd_tool_costs_itself(
         assert (await tools.call("bmcp_box_good", {})).text == "ok"
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert (len(lines) == 1 and said in lines[0]) if said else not lines
+
+
+async def test_a_page_of_tools_that_is_refused_costs_itself(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """The tools of the pages before it are offered."""
+    async with ScriptedServer() as server:
+        server.on_list = lambda message: whole(
+            error(message["id"], -32602, "invalid cursor")
+            if message.get("params", {}).get("cursor")
+            else result(message["id"], {"tools": [tool("good")], "nextCursor": "2"})
+        )
+        tools = await start(MCPServer(name="box", url=server.mcp))
+        assert [one.tool for one in tools.tools] == ["good"]
+    assert any("a further page of its tools is refused" in record.getMessage() for record in caplog.records)
 
 
 async def test_what_is_odd_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from fastapi_aibridge.formats.rounds import Result
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
@@ -143,6 +145,79 @@ def test_stop_instead_of_tool_calls() -> None:
     played = play(CHAT, [first, Reply(text="done")], streamed=True)
     assert [one.id for one in played.calls] == ["c1"]
     assert played.seen().finish == "stop"
+
+
+@pytest.mark.parametrize("reason", ["tool_use", "TOOL_CALLS", "end_turn", "eos", None])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_calls_are_run_whatever_their_reason_is_called(reason: str | None, streamed: bool) -> None:
+    """Compatible servers have many reasons, or none at all; the client would be left without an answer."""
+    given = calls(piece("bmcp_box_echo", "{}", "c1", index=0))
+    first = START + chunk(given) + (chunk({}, reason) if reason else b"") + DONE
+    if not streamed:
+        choice = {"index": 0, "message": {"role": "assistant", "content": None, **given}, "finish_reason": reason}
+        first = json.dumps({"id": "c-1", "object": "chat.completion", "choices": [choice]}).encode()
+    played = play(CHAT, [first, Reply(text="done")], streamed=streamed)
+    assert [one.id for one in played.calls] == ["c1"]
+    assert (played.seen().text, played.seen().finish) == ("done", "stop")
+
+
+@pytest.mark.parametrize("id_", ["", "same"])
+def test_parallel_calls_that_share_a_number_and_an_id(id_: str) -> None:
+    """Gemini's compatible API has numbered all calls 0, without ids or with one for all: each is whole in its delta."""
+    first = START + b"".join(
+        chunk(calls({"index": 0, "id": id_, "type": "function", **piece("bmcp_box_echo", arguments)}))
+        for arguments in ('{"text":"1"}', '{"text":"2"} ', '{"text":"3"}')
+    )
+    played = play(CHAT, [first + FINISH + DONE, Reply(text="done")], streamed=True)
+    assert [one.parsed() for one in played.calls] == [{"text": "1"}, {"text": "2"}, {"text": "3"}]
+    _, message, *results = played.bodies[1]["messages"]
+    assert [one["id"] for one in message["tool_calls"]] == [one["tool_call_id"] for one in results]
+    assert all(one["id"] for one in message["tool_calls"])
+    assert len({one["id"] for one in message["tool_calls"]}) == (3 if id_ == "" else 1)
+
+
+def test_a_name_that_is_repeated_with_each_piece_begins_no_call() -> None:
+    """Only a whole object behind a whole object does."""
+    pieces = [piece("bmcp_box_echo", written, "c1", index=0) for written in ('{"text":{', '"a":1}', "}")]
+    first = START + b"".join(chunk(calls(one)) for one in pieces) + FINISH + DONE
+    played = play(CHAT, [first, Reply(text="done")], streamed=True)
+    assert [one.parsed() for one in played.calls] == [{"text": {"a": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("written", "run_with", "sent_back"),
+    [("null", {}, "{}"), ('"{\\"text\\":\\"x\\"}"', {"text": "x"}, '{"text":"x"}'), ('"no object"', None, "{}")],
+)
+def test_arguments_that_are_null_or_json_within_json(written: str, run_with: object, sent_back: str) -> None:
+    """The call is run with what was meant, and goes back as an object, which is all that providers take."""
+    first = START + chunk(calls(piece("bmcp_box_echo", written, "c1", index=0))) + FINISH + DONE
+    played = play(CHAT, [first, Reply(text="done")], streamed=True)
+    assert [one.parsed() for one in played.calls] == [run_with]
+    assert played.bodies[1]["messages"][1]["tool_calls"][0]["function"]["arguments"] == sent_back
+
+
+def test_unknown_members_of_a_calls_function_go_back() -> None:
+    """Signatures stand there, too."""
+    own = {"provider_specific_fields": {"thought_signature": "c2ln"}}
+    given = piece("bmcp_box_echo", "{}", "c1", index=0)
+    given["function"] |= own
+    played = play(CHAT, [START + chunk(calls(given)) + FINISH + DONE, Reply(text="done")], streamed=True)
+    function = played.bodies[1]["messages"][1]["tool_calls"][0]["function"]
+    assert function == {"name": "bmcp_box_echo", "arguments": "{}", **own}
+
+
+def test_what_is_repeated_in_each_delta_is_not_joined() -> None:
+    """Signatures and ids name something; a signature ends the thinking before it."""
+    signature = {"extra_content": {"google": {"thought_signature": "S"}}, "cot_id": "7"}
+    thinking = [{"thinking_blocks": [{"type": "thinking", "thinking": one}]} for one in ("h", "m")]
+    signed = {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": "T"}]}
+    deltas: list[dict[str, Any]] = [{"content": "a", **signature}, {"content": "b", **signature}, *thinking, signed]
+    last = chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0)))
+    first = START + b"".join(map(chunk, deltas)) + last + FINISH + DONE
+    message = play(CHAT, [first, Reply(text="done")], streamed=True).bodies[1]["messages"][1]
+    assert message["content"] == "ab"
+    assert {key: message[key] for key in signature} == signature
+    assert message["thinking_blocks"] == [{"type": "thinking", "thinking": "hm", "signature": "T"}]
 
 
 def test_usage_on_the_finish_chunk() -> None:

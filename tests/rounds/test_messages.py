@@ -60,7 +60,7 @@ def deltas(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]
     return block, []
 
 
-def stream_of(content: list[dict[str, Any]], stop: str, first: int = 0) -> bytes:
+def stream_of(content: list[dict[str, Any]], stop: str | None, first: int = 0) -> bytes:
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": USAGE}
     events = [event("message_start", message={**message, "stop_reason": None, "stop_sequence": None})]
     for index, block in enumerate(content, first):
@@ -75,7 +75,7 @@ def stream_of(content: list[dict[str, Any]], stop: str, first: int = 0) -> bytes
     return b"".join([*events, event("message_stop")])
 
 
-def answer_of(content: list[dict[str, Any]], stop: str) -> bytes:
+def answer_of(content: list[dict[str, Any]], stop: str | None) -> bytes:
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content, "usage": USAGE}
     return json.dumps({**message, "stop_reason": stop, "stop_sequence": None}).encode()
 
@@ -126,9 +126,25 @@ def test_several_message_deltas_are_one_at_the_end() -> None:
     assert play(MESSAGES, [first], streamed=True, last=1).body.count(b"event: message_delta") == 1
 
 
-@pytest.mark.parametrize("stop", ["end_turn", "max_tokens", "stop_sequence", "refusal", "pause_turn"])
+@pytest.mark.parametrize("stop", ["end_turn", None, "stop"])
+def test_calls_are_run_whatever_a_compatible_server_calls_their_reason(streamed: bool, stop: str | None) -> None:
+    """vLLM has said `end_turn`, others say nothing: the client would be left without an answer."""
+    first, last = (stream_of, stream_of) if streamed else (answer_of, answer_of)
+    played = play(MESSAGES, [first([USE], stop), last([CITED], "end_turn")], streamed=streamed)
+    assert len(played.calls) == 1
+    assert played.seen().finish == "end_turn"
+
+
+def test_a_container_that_is_only_its_name_is_named_in_the_next_round() -> None:
+    """As one that is an object."""
+    first = json.dumps({**json.loads(answer_of([USE], "tool_use")), "container": "container_1"}).encode()
+    played = play(MESSAGES, [first, answer_of([CITED], "end_turn")], streamed=False)
+    assert played.bodies[1]["container"] == "container_1"
+
+
+@pytest.mark.parametrize("stop", ["max_tokens", "stop_sequence", "refusal", "pause_turn"])
 def test_other_stop_reasons_pass(streamed: bool, stop: str) -> None:
-    """Only `tool_use` asks for results; a pause is the client's to take up."""
+    """A message that was cut off asks for no results; a pause is the client's to take up."""
     answer = stream_of(CONTENT, stop) if streamed else answer_of(CONTENT, stop)
     played = play(MESSAGES, [answer], streamed=streamed)
     assert played.calls == []

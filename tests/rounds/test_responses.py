@@ -195,3 +195,31 @@ def test_tool_lists_are_the_providers_spelling_of_the_clients_own() -> None:
     ours = [{"type": "function", "name": name} for name in NAMES]
     played = play(RESPONSES, [answer_of([MESSAGE], tools=[*ours, spelled])], streamed=False, tools=[mine])
     assert played.answer["tools"] == [spelled]
+
+
+@pytest.mark.parametrize("status", [None, "", "requires_action"])
+def test_calls_are_run_where_a_compatible_server_says_nothing_of_the_status(status: str | None) -> None:
+    """Only what was cut off, or goes on, is no call."""
+    first = json.dumps({**response([USE]), "status": status}).encode()
+    played = play(RESPONSES, [first, Reply(text="done")], streamed=False)
+    assert [one.id for one in played.calls] == ["c1"]
+    assert played.seen().text == "done"
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_arguments_that_are_told_before_the_items_end_only(repeats: bool) -> None:
+    """Some compatible servers do not repeat them, or the item, at its end and at the response's."""
+    bare = {**USE, "arguments": ""}
+    about = {"output_index": 0, "item_id": "fc_1"}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": response([], "in_progress")},
+        {"type": "response.output_item.added", "output_index": 0, "item": bare},
+        {"type": "response.function_call_arguments.delta", **about, "delta": '{"text":"x"}'},
+        {"type": "response.function_call_arguments.done", **about, "arguments": '{"text":"x"}'},
+        *([{"type": "response.output_item.done", "output_index": 0, "item": bare}] if repeats else []),
+        {"type": "response.completed", "response": response([])},
+    ]
+    first = b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
+    played = play(RESPONSES, [first, Reply(text="done")], streamed=True)
+    assert [one.parsed() for one in played.calls] == [{"text": "x"}]
+    assert played.bodies[1]["input"][-2]["arguments"] == '{"text":"x"}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from fastapi_aibridge.testing import Reply
@@ -140,6 +141,9 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
             await client.request(home.server.port, "GET", f"/ai/openai/v1/responses/{first.id}{path}")
             asked_for = home.provider.received[-1]
             assert f"{asked_for.path}?{asked_for.query}".rstrip("?") == f"/v1/responses/{named}{path}"
+        body = orjson.dumps({"model": "m", "previous_response_id": first.id})
+        await client.request(home.server.port, "POST", "/ai/openai/v1/responses/input_tokens", body)
+        assert home.provider.received[-1].json()["previous_response_id"] == named
         reached = len(home.provider.received)
         refused = await client.request(home.server.port, "DELETE", f"/ai/openai/v1/responses/{first.id}", key=BOB)
         assert (refused.status, len(home.provider.received)) == (404, reached), "it is another's"

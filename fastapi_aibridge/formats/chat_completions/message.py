@@ -28,7 +28,9 @@ _ID_LENGTH = 9
 class Call:
     """A tool call, put together from its deltas."""
 
-    __slots__ = ("_given", "_made_id", "_of_function", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool")
+    __slots__ = (
+        "_given", "_made_id", "_of_function", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget) -> None:
         self.id = ""

@@ -103,8 +103,7 @@ class AnthropicMessage:
     """`whole` keeps all that it says, for a message that may have to go back to the provider."""
 
     __slots__ = (
-        "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "stop_reason",
-        "stream_complete", "usage",
+        "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "stop_reason", "usage",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
@@ -112,8 +111,6 @@ class AnthropicMessage:
         self._whole = whole
         self.id = ""
         self.complete = False
-        """Whether it has been said why it ends; some compatible servers leave `message_stop` out."""
-        self.stream_complete = False
         self.error: str | None = None
         self.usage: dict[str, Any] = {}
         self.stop_reason: object = None
@@ -122,6 +119,10 @@ class AnthropicMessage:
         self.delta: dict[str, Any] = {}
         """All `message_delta`s in one: each says what it knows."""
         self._open: dict[int, Block] = {}
+
+    @property
+    def stream_complete(self) -> bool:
+        return self.complete
 
     def apply(self, event: Mapping[str, Any]) -> None:
         match event.get("type"):
@@ -138,7 +139,7 @@ class AnthropicMessage:
             case "message_delta":
                 self._message_delta(event)
             case "message_stop":
-                self.complete = self.stream_complete = True
+                self.complete = True
             case "error":
                 self.error = self.error or error_text(event.get("error"))
 
@@ -162,7 +163,6 @@ class AnthropicMessage:
         delta = before | {key: value for key, value in now.items() if value is not None or key not in before}
         self.delta = {**self.delta, **event, "delta": delta}
         self.stop_reason = delta.get("stop_reason")
-        self.complete = self.complete or bool(self.stop_reason)
         self.container = delta.get("container") or self.container
         # Cumulative counts: those of the last delta hold, the others stay as message_start gave them.
         self.usage = gone_on(self.usage, member(event, "usage"))

@@ -34,7 +34,7 @@ from .message import AnthropicMessage, Block
 from .restoring import mark_of, restored
 from .streams import error_events, tells
 
-CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn", "refusal")
+CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn", "refusal", "stop_sequence")
 """Reasons for which a message has ended before its end."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
-from ..lenient import arguments_of, error_text, member, objects, text
+from ..lenient import arguments_of, as_object, error_text, member, objects, text
 from ..text import Budget
 from ..usage import responses_usage
 
@@ -56,9 +56,13 @@ class ResponseMessage:
         if kind == "response.output_item.done":
             item = member(event, "item")
             self._record((item,))
-            index = event.get("output_index")
-            if self._whole and isinstance(index, int) and self.budget.take(_size(item), 1):
-                self.items[index] = item
+            self._keep(event, item)
+        elif kind == "response.output_item.added":
+            self._keep(event, member(event, "item"))
+        elif kind == "response.function_call_arguments.done":
+            item = as_object(self.items.get(event.get("output_index", -1)))
+            if item and not item.get("arguments") and self.budget.take(len(text(event.get("arguments")))):
+                item["arguments"] = event.get("arguments")
         elif kind == "error":
             # The event's own type says nothing; its code does.
             self.error = self.error or error_text(member(event, "error") or {**event, "type": None})
@@ -71,6 +75,19 @@ class ResponseMessage:
 
     def done(self) -> None:
         """Some compatible servers say `[DONE]`; the response has ended before."""
+
+    def _keep(self, event: Mapping[str, Any], item: dict[str, Any]) -> None:
+        """Keep an item where the response may have to go back: some compatible servers do not repeat at its end what
+        they have told of it before.
+        """
+        index = event.get("output_index")
+        if not self._whole or not isinstance(index, int):
+            return
+        known = self.items.get(index, {})
+        if self.budget.take(_size(item), index not in self.items):
+            if known.get("arguments") and not item.get("arguments") and item.get("type") == known.get("type"):
+                item = {**item, "arguments": known["arguments"]}
+            self.items[index] = item
 
     def _begin(self, response: Mapping[str, Any]) -> None:
         self.id = text(response.get("id")) or self.id

@@ -36,6 +36,8 @@ from .restoring import restored
 from .streams import NUMBERED, error_events, numbered_error_events
 
 PING = b": ping\n\n"
+CUT_OFF = ("incomplete", "failed", "cancelled", "in_progress", "queued")
+"""Statuses of responses that have not come to their end."""
 _KNOWN_BY_REASONING = ("function_call", "message")
 """Items that go without an id as well; hosted calls must have one."""
 _TELLING = (b'"response"', b"response.output_item.", b'"error"')
@@ -210,7 +212,8 @@ class ResponsesWeaver:
         return [item for item in self.message.output() if not self._injected(item)]
 
     def calls(self) -> list[ToolCall]:
-        if self.message.final.get("status") != "completed":
+        # Of a message that was cut off, half a call may be there. Some compatible servers say nothing of the status.
+        if not self.message.complete or self.message.final.get("status") in CUT_OFF:
             return []
         hidden = [
             ToolCall(id=text(item.get("call_id")), name=text(item.get("name")), arguments=_arguments(item))
