@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
-from ..lenient import arguments_of, as_object, error_text, member, objects, text
+from ..lenient import arguments_of, error_text, member, objects, text
 from ..text import Budget
 from ..usage import responses_usage
 
@@ -60,7 +60,8 @@ class ResponseMessage:
         elif kind == "response.output_item.added":
             self._keep(event, member(event, "item"))
         elif kind == "response.function_call_arguments.done":
-            item = as_object(self.items.get(event.get("output_index", -1)))
+            index = event.get("output_index")
+            item = self.items.get(index, {}) if isinstance(index, int) else {}
             if item and not item.get("arguments") and self.budget.take(len(text(event.get("arguments")))):
                 item["arguments"] = event.get("arguments")
         elif kind == "error":
