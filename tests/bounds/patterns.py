@@ -30,6 +30,7 @@ WORST: dict[str, Callable[[int], Text]] = {
     "formats/prompts.py:_TAG": lambda size: "<environment_" * (size // 13),
     "formats/prompts.py:_HEADING": lambda size: "# AGENTS.md instructions for " + " " * size + "x",
     # Streams and answers
+    "formats/likeness.py:_TEXT": lambda size: b'"content": ' * (size // 11),
     "sse.py:_BLANK_LINE": lambda size: b"\r" * size,
     "exchange/tool_memory.py:_COUNTED": lambda size: "-" * size + "a",
     "upstream/message.py:STATUS_LINE": lambda size: b"HTTP/1.1 200 " + b"a" * size,

@@ -110,13 +110,14 @@ def test_time_grows_with_the_text(name: str) -> None:
                     pass
 
         took = least(do, large)
-        if took > 0.002:
-            assert took < 6 * least(do, small), use
+        if took > 0.002 and took >= 6 * least(do, small):
+            # Once more, with more patience: other processes take their part of the caches.
+            assert least(do, large, times=12) < 6 * least(do, small, times=12), use
 
 
-def least(do: Callable[[Text], object], text: Text) -> float:
+def least(do: Callable[[Text], object], text: Text, *, times: int = 4) -> float:
     best = float("inf")
-    for _ in range(4):
+    for _ in range(times):
         begun = time.process_time()
         do(text)
         best = min(best, time.process_time() - begun)

@@ -350,7 +350,7 @@ def test_a_missing_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without_uvicorn)
     with (
-        pytest.raises(RuntimeError, match=r"fastapi-aibridge\[example\]"),
+        pytest.raises(RuntimeError, match=r"pip install '.*\[example\]'"),
         ScriptedProvider(Reply()).serve_in_thread(),
     ):
         pass

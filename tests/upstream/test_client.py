@@ -307,7 +307,7 @@ async def test_nothing_is_left_to_the_garbage_collector() -> None:
 
     async with pair(play) as one:
         await one.ask()
-        with nothing_left():
+        with nothing_left("fastapi_aibridge.upstream"):
             await one.ask()
             responses = [await one.send()]  # keeps the first connection
             await responses.pop().hold(asyncio.sleep(0))
