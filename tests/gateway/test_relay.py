@@ -188,7 +188,7 @@ async def test_an_encoded_request_is_understood(wire: Wire, encoding: str) -> No
     [
         (b"not gzip", "gzip", 400),
         (b"not zstd", "zstd", 400),
-        (gzip.compress(b"{}")[:-4], "gzip", 400),
+        (gzip.compress(b"{}", mtime=0)[:-4], "gzip", 400),
         (b"{}", "br", 415),
     ],
     ids=["bad gzip", "bad zstd", "cut gzip", "unknown"],

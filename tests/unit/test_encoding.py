@@ -155,7 +155,7 @@ def test_the_limit_is_for_all_pieces_together() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "data", "status"),
-    [("br", b"x", 415), ("gzip", b"x", 400), ("gzip", gzip.compress(bytes(11)), 413), ("zstd", b"", 400)],
+    [("br", b"x", 415), ("gzip", b"x", 400), ("gzip", gzip.compress(bytes(11), mtime=0), 413), ("zstd", b"", 400)],
 )
 @pytest.mark.anyio
 async def test_what_the_client_is_told(encoding: str, data: bytes, status: int) -> None:
