@@ -33,9 +33,10 @@ test: lint types ## Run lint, type checks and all tests
 
 test-oldest: ## Run the tests that touch FastAPI and the SDKs against the oldest releases that are supported
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' \
-	  'fastapi==0.137.0' 'openai[httpx2]==2.50.0' 'anthropic==1.0.0'
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/plugin tests/gateway tests/inprocess tests/test_corpus.py
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.137.0'
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/plugin tests/gateway tests/test_corpus.py
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check 'openai[httpx2]==2.50.0' 'anthropic==1.0.0'
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/inprocess
 
 test-newest-python: ## Run the core tests on the newest Python that pyenv has; nothing where there is none
 	@python=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python 2>/dev/null | sort -V | tail -1); \
