@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from ..errors import SettingsError
 from .model import Settings, explain
 from .sections import RecorderSettings
-from .sources import PREFIX, sources, variable
+from .sources import PREFIX, SourcedSettings, variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +23,12 @@ class ConfiguredDatabase:
     source: str
 
 
-class _RecorderOnly(BaseSettings):
+class _RecorderOnly(SourcedSettings):
     model_config = SettingsConfigDict(**{**Settings.model_config, "extra": "ignore"})
 
     recorder: RecorderSettings = RecorderSettings()
     config_file: Path | None = None
     secrets_dir: Path | None = None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return sources(settings_cls, init_settings, file_secret_settings)
 
 
 def configured_database() -> ConfiguredDatabase:

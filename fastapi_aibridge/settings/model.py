@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from ..credentials import digest_of
@@ -25,7 +25,7 @@ from .sections import (
     ProviderSettings,
     RecorderSettings,
 )
-from .sources import PREFIX, config_file, sources
+from .sources import PREFIX, SourcedSettings, config_file
 from .values import HeaderName, Key, Keys, NonNegativeSeconds, Size
 
 DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -37,7 +37,7 @@ NEVER_FORWARDED = {"authorization", "cookie", "host", "proxy-authorization", "x-
 _SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "recorder", "client_keys")
 
 
-class Settings(BaseSettings):
+class Settings(SourcedSettings):
     """All settings, from keyword arguments, `AIBRIDGE_*` variables, the secrets directory and the TOML file, the
     first of them that has a value; providers and other sections may be put together from several of them. A new
     instance reads all of them again.
@@ -84,17 +84,6 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     config_file: Path | None = None
     secrets_dir: Path | None = None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return sources(settings_cls, init_settings, file_secret_settings)
 
     @field_validator("admin_token", "metrics_token", "audit_token", "redis_url", mode="after")
     @classmethod

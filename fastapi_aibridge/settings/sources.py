@@ -95,3 +95,18 @@ def config_file(arguments: Mapping[str, Any]) -> Path | None:
     """The TOML file that these keyword arguments, or the environment, name."""
     path = arguments.get("config_file") or variable("CONFIG_FILE")
     return Path(path) if path else None
+
+
+class SourcedSettings(BaseSettings):
+    """Settings that are read from these sources."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return sources(settings_cls, init_settings, file_secret_settings)
