@@ -23,6 +23,8 @@ from .settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from .recorder.database import Database
+
 
 class Host:
     """Holds the runtime while somebody needs it: apps, whose lifespan runs, or blocks of scripts."""
@@ -183,6 +185,9 @@ class Host:
     async def usage_store(self) -> UsageStore | None:
         readable = await self.runtime.readable()
         return readable if isinstance(readable, UsageStore) else None
+
+    async def database(self) -> Database | None:
+        return await self.runtime.database()
 
     def known_principal(self, token: bytes | None) -> Principal | None:
         return self.runtime.keys.principal(token)

@@ -34,7 +34,7 @@ from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
 from .recorder.fanout import RecorderFactory
 from .recorder.usage import UsageStore
-from .routers import AdminAccess, add_admin_routes, add_gateway_route, add_health_routes
+from .routers import AdminAccess, add_admin_routes, add_audit_routes, add_gateway_route, add_health_routes
 from .runtime import Parts, Pool, Reload
 from .settings import Settings
 
@@ -82,6 +82,7 @@ class AIBridge:
         access = AdminAccess(admin, lambda: host.settings, host.wrong_keys)
         for router in (self.router, self.admin_router):
             add_admin_routes(router, host, access)
+            add_audit_routes(router, host, access)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,6 +31,9 @@ from .recorder.null import NullRecorder
 from .settings import Settings, explain, warn_of_base_urls
 from .termination import Termination
 from .upstream import UpstreamClient
+
+if TYPE_CHECKING:
+    from .recorder.database import Database
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +176,11 @@ class Runtime:
         """What can be asked for records, if anything."""
         recorder = self.recorder
         return await recorder.store() if isinstance(recorder, FanoutRecorder) else recorder
+
+    async def database(self) -> Database | None:
+        """The recorder's database; None where records go elsewhere, or nowhere."""
+        database: Database | None = getattr(await self.readable(), "database", None)
+        return database
 
     # Reloads
 

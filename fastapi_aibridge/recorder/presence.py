@@ -28,7 +28,7 @@ class Presence:
         self._lease = int(lease * 1_000_000)
         self._process = ProcessIdentity.current()
         self._beats = 0
-        self._now = now_of(database)
+        self._now = now_of(is_sqlite=database.is_sqlite)
 
     async def beat(self) -> None:
         """Say that this recorder lives. Another one that thought otherwise is corrected."""

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 
 
-def now_of(database: Database) -> ColumnElement[int]:
+def now_of(*, is_sqlite: bool) -> ColumnElement[int]:
     """The database's own clock, in microseconds."""
-    if database.is_sqlite:
+    if is_sqlite:
         return literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)")
     return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
 
@@ -49,7 +49,7 @@ async def interrupt(database: Database, recorder_id: str, last_seen: int | None,
             ).all()
             if not rows:
                 return count
-            ended = last_seen or (await connection.execute(select(now_of(database)))).scalar_one()
+            ended = last_seen or (await connection.execute(select(now_of(is_sqlite=database.is_sqlite)))).scalar_one()
             tokens = await _known_tokens(connection, [row.id for row in rows])
             await connection.execute(
                 _INTERRUPT,

@@ -37,6 +37,11 @@ class SQLStore:
     ) -> None:
         await self._database.close()
 
+    @property
+    def database(self) -> Database:
+        """For what else is kept there."""
+        return self._database
+
     async def list(self, query: InterceptionQuery) -> Page:
         """At most 1,000 of them. Raises `InvalidCursor`."""
         async with self._database.reading() as connection:

@@ -3,7 +3,16 @@
 from .access import AdminAccess
 from .admin import add_admin_routes
 from .answers import Reload, ReloadedProvider
+from .audit import add_audit_routes
 from .gateway import add_gateway_route
 from .health import add_health_routes
 
-__all__ = ["AdminAccess", "Reload", "ReloadedProvider", "add_admin_routes", "add_gateway_route", "add_health_routes"]
+__all__ = [
+    "AdminAccess",
+    "Reload",
+    "ReloadedProvider",
+    "add_admin_routes",
+    "add_audit_routes",
+    "add_gateway_route",
+    "add_health_routes",
+]

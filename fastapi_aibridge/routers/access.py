@@ -13,6 +13,7 @@ from fastapi.security import HTTPBearer
 
 from ..credentials import same_token
 from ..guessing import WrongKeys
+from ..principal import Principal
 from ..settings import Settings
 
 _BEARER = HTTPBearer(
@@ -38,6 +39,7 @@ class AdminAccess:
         self._own = own
         self._settings = settings
         self._wrong_keys = wrong_keys
+        self._actor: Callable[..., Any] | None = None
 
     def dependencies(self, need: Need) -> Sequence[Dependency]:
         if self._own is not None:
@@ -47,6 +49,25 @@ class AdminAccess:
             await self._check(request, need)
 
         return [Depends(token)]
+
+    @property
+    def actor(self) -> Callable[..., Any]:
+        """A dependency that tells the audit who changes something: what the app's own `admin` dependency returns, a
+        text or a principal, else by which credential.
+        """
+        if self._actor is None:
+            own = self._own
+
+            async def token() -> str:
+                return "admin_token"
+
+            async def of_app(answer: object = Depends(own)) -> str:
+                if isinstance(answer, Principal):
+                    return answer.initiator_id
+                return answer if isinstance(answer, str) and answer else "admin"
+
+            self._actor = token if own is None else of_app
+        return self._actor
 
     async def _check(self, request: Request, need: Need) -> None:
         settings = self._settings()

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute
-from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import PoolShutdown, SettingsError
 from ..pool import PoolMetrics
 from ..providers import Provider
-from ..recorder import InterceptionQuery, InterceptionStore, InvalidCursor, record_json
+from ..recorder import InterceptionQuery, InterceptionStore, record_json
 from ..recorder.export import ExportFormat, export
-from ..recorder.text import dump_bytes
 from ..recorder.usage import UsageQuery, UsageStore, usage_json
 from .access import AdminAccess, Need
-from .answers import InterceptionItem, InterceptionPage, Invalid, Problem, ProviderStates, Reload, UsageItems
-from .queries import Export, Listing, Summary, refuse_unknown_parameters
+from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
+from .answers import InterceptionItem, InterceptionPage, Invalid, ProviderStates, Reload, UsageItems
+from .queries import Export, Listing, Summary
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-logger = logging.getLogger(__name__)
-
-
-_NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
 _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: "text/csv; charset=utf-8"}
 
 
@@ -60,54 +51,9 @@ class Administration(Protocol):
         """The recorder that can add up what it holds, if there is one."""
 
 
-class _AdminRoute(APIRoute):
-    """No answer of these routes, a refusal included, may stay in a cache or be taken for another type."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *_GUARDS]}
-            await send(message)
-
-        await super().handle(scope, receive, guarded)
-
-
-_GUARDS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "No valid credential was given."},
-    403: {"model": Problem, "description": "The credential does not open this route."},
-    422: {"model": Invalid, "description": "A parameter is unknown or has no valid value."},
-}
-_UNREADABLE: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such record, or there are no records to read."},
-    503: {"model": Problem, "description": "The records cannot be read now."},
-}
-
-
 def add_admin_routes(router: APIRouter, administration: Administration, access: AdminAccess) -> None:
     """Add the routes; nobody whom `access` does not let through gets an answer."""
-
-    def route(
-        method: str,
-        path: str,
-        need: Need,
-        model: Any,
-        responses: Mapping[int | str, dict[str, Any]] = MappingProxyType({}),
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-            router.add_api_route(
-                path,
-                endpoint,
-                methods=[method],
-                response_model=model,
-                dependencies=[*access.dependencies(need), Depends(refuse_unknown_parameters)],
-                responses={**_REFUSALS, **responses},
-                tags=["aibridge"],
-                route_class_override=_AdminRoute,
-            )
-            return endpoint
-
-        return add
+    route = AdminRoutes(router, access).route
 
     @route("POST", "/admin/reload", Need.CHANGE, Reload,
            {422: {"model": Invalid, "description": "The settings do not validate; nothing was changed."}})  # fmt: skip
@@ -133,76 +79,62 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
         """The pool's counters."""
         metrics = administration.pool_metrics()
         counts = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
-        return _json(counts | {"evictions": dict(metrics.evictions)})
+        return json_answer(counts | {"evictions": dict(metrics.evictions)})
 
     @route("GET", "/admin/providers", Need.READ, ProviderStates)
     async def providers() -> Response:
         """The providers, with the state of their keys and of the circuit breakers that are not at rest."""
-        return _json({"items": [_provider_json(provider) for provider in administration.providers()]})
+        return json_answer({"items": [_provider_json(provider) for provider in administration.providers()]})
 
     async def store() -> InterceptionStore:
-        with _reading():
+        with reading():
             found = await administration.store()
         if found is None:
-            raise HTTPException(404, f"there are no records to read: {_NO_STORE}")
+            raise HTTPException(404, f"there are no records to read: {NO_STORE}")
         return found
 
     async def usage_store() -> UsageStore:
-        with _reading():
+        with reading():
             found = await administration.usage_store()
         if found is None:
-            raise HTTPException(404, f"there are no records to add up: {_NO_STORE}")
+            raise HTTPException(404, f"there are no records to add up: {NO_STORE}")
         return found
 
-    @route("GET", "/admin/interceptions", Need.READ, InterceptionPage, _UNREADABLE)
+    @route("GET", "/admin/interceptions", Need.READ, InterceptionPage, UNREADABLE)
     async def interceptions(chosen: Annotated[Listing, Query()], store: InterceptionStore = Depends(store)) -> Response:
         """Interceptions, newest first, a page at a time."""
-        with _reading():
+        with reading():
             page = await store.list(InterceptionQuery(**chosen.model_dump()))
-        return _json({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
+        return json_answer({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
 
     @route("GET", "/admin/interceptions/export", Need.READ, None,
-           {**_UNREADABLE, 200: {"content": {name: {} for name in _MEDIA_TYPES.values()}}})  # fmt: skip
+           {**UNREADABLE, 200: {"content": {name: {} for name in _MEDIA_TYPES.values()}}})  # fmt: skip
     async def exported(
         chosen: Annotated[Export, Query()], store: InterceptionStore = Depends(store)
     ) -> StreamingResponse:
         """All interceptions that match, as JSON lines or CSV, in any number."""
         query = InterceptionQuery(**chosen.model_dump(exclude={"format"}))
         chunks = export(store, query, format=chosen.format)
-        with _reading():
+        with reading():
             first = await anext(chunks)
         return StreamingResponse(_together(first, chunks), media_type=_MEDIA_TYPES[chosen.format])
 
-    @route("GET", "/admin/usage", Need.READ, UsageItems, _UNREADABLE)
+    @route("GET", "/admin/usage", Need.READ, UsageItems, UNREADABLE)
     async def usage(chosen: Annotated[Summary, Query()], store: UsageStore = Depends(usage_store)) -> Response:
         """Calls and tokens, added up by day, initiator, provider, model or client; `by` may come several times."""
         query = UsageQuery(by=tuple(chosen.by), **chosen.model_dump(exclude={"by"}))
-        with _reading():
+        with reading():
             rows = await store.usage(query)
-        return _json({"items": [usage_json(query, row) for row in rows]})
+        return json_answer({"items": [usage_json(query, row) for row in rows]})
 
-    @route("GET", "/admin/interceptions/{interception_id}", Need.READ, InterceptionItem, _UNREADABLE)
+    @route("GET", "/admin/interceptions/{interception_id}", Need.READ, InterceptionItem, UNREADABLE)
     async def interception(interception_id: str, store: InterceptionStore = Depends(store)) -> Response:
         """One interception."""
-        with _reading():
+        with reading():
             record = await store.get(interception_id)
         if record is None:
             raise HTTPException(404, "there is no such interception")
-        return _json(record_json(record))
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Whatever a store raises while its database is away becomes 503: it may be the app's own, or a driver's error."""
-    try:
-        yield
-    except InvalidCursor:
-        raise HTTPException(400, "the cursor is not one that this list handed out") from None
-    except Exception as error:
-        # The text may quote what was asked for.
-        logger.warning("the records cannot be read: %s", type(error).__name__)
-        logger.debug("the records cannot be read", exc_info=error)
-        raise HTTPException(503, "the records cannot be read now", {"Retry-After": "5"}) from None
+        return json_answer(record_json(record))
 
 
 async def _together(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -238,7 +170,3 @@ def _provider_json(provider: Provider) -> dict[str, Any]:
             for circuit in provider.breakers
         ],
     }
-
-
-def _json(value: object) -> Response:
-    return Response(dump_bytes(value), media_type="application/json")

@@ -97,6 +97,22 @@ class UsageItems(_Answer):
     items: list[UsageItem]
 
 
+class AuditItem(_Answer):
+    """One change."""
+
+    at: datetime
+    actor: Annotated[str, Field(description="Who made it.")]
+    action: Annotated[str, Field(description="What was done: `client_key.create`.")]
+    object: Annotated[str, Field(description="What was changed: `client_key/<id>`.")]
+    before: Annotated[dict[str, Any] | None, Field(description="Null for what was made. Secrets are masked.")]
+    after: Annotated[dict[str, Any] | None, Field(description="Null for what was removed. Secrets are masked.")]
+
+
+class AuditItems(_Answer):
+    items: list[AuditItem]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
+
+
 class Problem(_Answer):
     """Why a request was refused."""
 

@@ -21,15 +21,8 @@ REPEATABLE = frozenset({"by"})
 """Parameters that may come several times."""
 
 
-class Filters(BaseModel):
-    """Which interceptions are meant. The bounds in time are half open; a parameter without a value is not set."""
-
-    initiator_id: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    session_id: str | None = None
-    started_after: datetime | None = None
-    started_before: datetime | None = None
+class _Query(BaseModel):
+    """A parameter without a value is not set."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,10 +31,27 @@ class Filters(BaseModel):
         return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values
 
 
+class Filters(_Query):
+    """Which interceptions are meant. The bounds in time are half open."""
+
+    initiator_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    started_after: datetime | None = None
+    started_before: datetime | None = None
+
+
 # One model for all of a route's query: older FastAPI takes a model beside other parameters for one named `chosen`.
 
 
 class Listing(Filters):
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: str | None = None
+
+
+class AuditListing(_Query):
+    object: str | None = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     cursor: str | None = None
 

@@ -23,6 +23,7 @@ ROUTES = [
     ("GET", "/ai/admin/interceptions/some-id"),
     ("GET", "/ai/admin/providers"),
     ("GET", "/ai/admin/usage"),
+    ("GET", "/ai/admin/audit"),
 ]
 each = pytest.mark.parametrize(("method", "path"), ROUTES)
 

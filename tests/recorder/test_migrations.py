@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, inspect, text
 
+from fastapi_aibridge.cluster import audit  # its table belongs to the metadata
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.migrate import HEAD, VERSION_TABLE, alembic_config, is_ours, migrate
 from fastapi_aibridge.recorder.schema import metadata
@@ -31,6 +32,7 @@ async def run(url: str, look: Any) -> Any:
 
 async def test_the_migrated_tables_are_those_that_the_code_expects(url: str) -> None:
     """Alembic finds no difference between the migrated database and the metadata."""
+    assert audit.audit.metadata is metadata
     async with SQLStore(url, create=True) as store:
         assert await store.migrate()
         assert not await store.migrate()

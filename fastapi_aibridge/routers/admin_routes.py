@@ -1,0 +1,102 @@
+"""How an admin route is added: who may use it, which parameters it takes, and what its answers have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi.routing import APIRoute
+from starlette.types import Message, Receive, Scope, Send
+
+from ..recorder import InvalidCursor
+from ..recorder.text import dump_bytes
+from .access import AdminAccess, Need
+from .answers import Invalid, Problem
+from .queries import refuse_unknown_parameters
+
+logger = logging.getLogger(__name__)
+
+NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
+
+
+class _AdminRoute(APIRoute):
+    """No answer of these routes, a refusal included, may stay in a cache or be taken for another type."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *_GUARDS]}
+            await send(message)
+
+        await super().handle(scope, receive, guarded)
+
+
+_GUARDS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "No valid credential was given."},
+    403: {"model": Problem, "description": "The credential does not open this route."},
+    422: {"model": Invalid, "description": "A parameter is unknown or has no valid value."},
+}
+UNREADABLE: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such record, or there are no records to read."},
+    503: {"model": Problem, "description": "The records cannot be read now."},
+}
+
+
+class AdminRoutes:
+    """Adds admin routes to a router; nobody whom `access` does not let through gets an answer."""
+
+    def __init__(self, router: APIRouter, access: AdminAccess) -> None:
+        self._router = router
+        self._access = access
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        need: Need,
+        model: Any,
+        responses: Mapping[int | str, dict[str, Any]] = MappingProxyType({}),
+        status: int = 200,
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A decorator: the endpoint answers this method and path, with `model` in the OpenAPI document."""
+
+        def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+            self._router.add_api_route(
+                path,
+                endpoint,
+                methods=[method],
+                status_code=status,
+                response_model=model,
+                dependencies=[*self._access.dependencies(need), Depends(refuse_unknown_parameters)],
+                responses={**_REFUSALS, **responses},
+                tags=["aibridge"],
+                route_class_override=_AdminRoute,
+            )
+            return endpoint
+
+        return add
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Whatever a store raises while its database is away becomes 503: it may be the app's own, or a driver's error."""
+    try:
+        yield
+    except HTTPException:
+        raise
+    except InvalidCursor:
+        raise HTTPException(400, "the cursor is not one that this list handed out") from None
+    except Exception as error:
+        # The text may quote what was asked for.
+        logger.warning("the records cannot be read: %s", type(error).__name__)
+        logger.debug("the records cannot be read", exc_info=error)
+        raise HTTPException(503, "the records cannot be read now", {"Retry-After": "5"}) from None
+
+
+def json_answer(value: object, status: int = 200) -> Response:
+    return Response(dump_bytes(value), status, media_type="application/json")
