@@ -4,11 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.recorder.conftest import url
-
 from .process import Spawner
-
-__all__ = ["spawner", "url"]
 
 
 @pytest.fixture(scope="session")
