@@ -34,7 +34,7 @@ test: lint types ## Run lint, type checks and all tests
 test-oldest: ## Run the tests that touch FastAPI and the SDKs against the oldest releases that are supported
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' 'fastapi==0.137.0'
-	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/plugin tests/gateway tests/test_corpus.py
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/plugin tests/e2e/gateway tests/test_corpus.py
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check 'openai[httpx2]==2.50.0' 'anthropic==1.0.0'
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/inprocess
 
@@ -43,11 +43,11 @@ test-newest-python: ## Run the core tests on the newest Python that pyenv has; n
 	if [ -z "$$python" ]; then echo 'pyenv has no newer Python here: nothing to run'; exit 0; fi; \
 	echo "$$python"; set -e; "$$python" -m venv $(NEWEST); \
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
-	$(NEWEST)/bin/python -m pytest $(PARALLEL) tests/unit tests/settings tests/plugin tests/test_corpus.py
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) tests/exchange tests/settings tests/plugin tests/test_*.py
 
 chaos: $(INSTALLED) ## Half an hour of load with faults, reloads and evictions; `make test` has a short form
-	$(BIN)/python -m pytest tests/chaos
-	$(BIN)/python -m tests.chaos.soak --minutes 30
+	$(BIN)/python -m pytest tests/e2e/chaos
+	$(BIN)/python -m tests.e2e.chaos.soak --minutes 30
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

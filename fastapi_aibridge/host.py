@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from starlette.types import Scope
 
 from .errors import ConfigurationError
-from .guessing import WrongKeys
 from .observability import Metrics
+from .observability.wrong_keys import WrongKeys
 from .pool import PoolMetrics
 from .principal import Principal
 from .providers import Provider

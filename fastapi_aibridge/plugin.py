@@ -22,19 +22,19 @@ from starlette.requests import HTTPConnection
 
 from .bridge import RequestBridge
 from .credentials import caller_token
-from .dependencies import PrincipalResolver, checked
 from .errors import BuildTimeout, ConfigurationError, GatewayError, PoolShutdown, PrincipalError
 from .fastapi_inside import included_routers
+from .fastapi_inside.principal_dependency import PrincipalResolver, checked
 from .host import Host
 from .mcp import MCPProxyBuilder
 from .observability.instrumentation import instrument
-from .openapi import CallerScheme, described
 from .principal import Principal
 from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
 from .recorder.fanout import RecorderFactory
 from .recorder.usage import UsageStore
 from .routers import AdminAccess, add_admin_routes, add_audit_routes, add_gateway_route, add_health_routes
+from .routers.openapi import CallerScheme, described
 from .runtime import Parts, Pool, Reload
 from .settings import Settings
 

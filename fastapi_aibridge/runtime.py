@@ -16,12 +16,13 @@ from .credentials import ClientKeys
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
-from .garbage import RestrainedCollector
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .observability import InterceptionLines, Metrics
 from .observability.console import console
 from .pool import CachedBridgePool
 from .principal import Principal
+from .process.garbage import RestrainedCollector
+from .process.termination import Termination
 from .providers import Provider, build_providers
 from .providers.request_headers import RequestHeaders
 from .providers.source import ProviderSource
@@ -29,7 +30,6 @@ from .recorder import Recorder
 from .recorder.fanout import FanoutRecorder, RecorderFactory
 from .recorder.null import NullRecorder
 from .settings import Settings, explain, warn_of_base_urls
-from .termination import Termination
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import hashlib
 from weakref import WeakValueDictionary
 
 from ..tool_schemas import offered_schema
+from ..tool_schemas.visible_text import shown
 from ..tools import Tool
-from ..visible_text import shown
 from .health import ServerHealth
 from .tool_list import ListedTool
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from cachetools import LRUCache
 
-from ..visible_text import shown
+from ..tool_schemas.visible_text import shown
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..observability.tracing import detached
 from ..principal import Principal
 from ..tool_schemas import restored
+from ..tool_schemas.visible_text import clean, shown
 from ..tools import Content, Text, Tool, ToolResult
-from ..visible_text import clean, shown
 from .builder import MCPProxyBuilder
 from .connections import CLOSE_TIMEOUT, MCPConnections, require_mcp
 from .limits import MAX_RESULT, cut

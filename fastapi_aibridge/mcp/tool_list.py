@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 
-from ..visible_text import clean, shown
+from ..tool_schemas.visible_text import clean, shown
 
 MAX_TOOLS = 512
 MAX_SIZE = 1024 * 1024

@@ -12,7 +12,7 @@ from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPBearer
 
 from ..credentials import same_token
-from ..guessing import WrongKeys
+from ..observability.wrong_keys import WrongKeys
 from ..principal import Principal
 from ..settings import Settings
 

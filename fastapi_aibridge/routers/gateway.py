@@ -17,7 +17,6 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from ..credentials import TOKEN, caller_token
-from ..dependencies import checked
 from ..errors import GatewayError
 from ..fastapi_inside import (
     Solver,
@@ -29,6 +28,7 @@ from ..fastapi_inside import (
     reads_body,
     route_key,
 )
+from ..fastapi_inside.principal_dependency import checked
 from ..principal import Principal
 from ..settings import RESERVED_NAMES
 from .probes import add_probe_routes, probe_of

@@ -7,8 +7,8 @@ from urllib.parse import unquote_plus
 from starlette.types import Scope
 
 from ..credentials import TOKEN
-from ..dependencies import OF_PROTOCOLS
 from ..fastapi_inside import Declared
+from ..fastapi_inside.principal_dependency import OF_PROTOCOLS
 
 PROVIDER_KEYS = frozenset({b"authorization", b"x-api-key"})
 """Where a caller puts a provider key of their own, or else what authenticates them here."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from ..visible_text import clean
+from .visible_text import clean
 
 MAX_DESCRIPTION = 4096
 """Characters of one property's description."""

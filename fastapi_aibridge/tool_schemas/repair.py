@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from ..visible_text import clean, shown
 from .keywords import constraints, described, enumeration, type_named, types_of
 from .property_names import allowed_name
 from .references import referred
+from .visible_text import clean, shown
 
 MAX_NESTING = 10
 """Objects and lists in each other, as OpenAI counts them for strict tools."""

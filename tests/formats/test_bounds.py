@@ -18,8 +18,8 @@ from fastapi_aibridge.formats.rounds import Rounds
 from fastapi_aibridge.formats.text import Budget, Text
 from fastapi_aibridge.sse import parts
 
-from ..rounds.driving import CHAT, KINDS, remembering, woven
 from .observing import observer
+from .rounds.driving import CHAT, KINDS, remembering, woven
 
 STEP = 16 * 1024
 KIND = {kind.format.name: kind for kind in KINDS}

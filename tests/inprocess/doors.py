@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge, InterceptionRecord, MemoryRecorder, Principal, RequestBridge, Settings
 from fastapi_aibridge.testing import Reply, ScriptedProvider
 from fastapi_aibridge.testing.provider import Script
-from tests.gateway.server import served
+from tests.e2e.gateway.server import served
 
 KEY = "k-alice"
 CENTRAL = "sk-central-0123456789"

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi_aibridge import AIBridge, Ending, Facts, MemoryRecorder, Principal, RequestBridge
 
-from ..gateway.gateway import settings_for
-from ..gateway.upstream import Upstream
+from ..e2e.gateway.gateway import settings_for
+from ..e2e.gateway.upstream import Upstream
 
 LIMIT = 10.0
 

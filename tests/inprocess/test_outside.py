@@ -28,7 +28,7 @@ from fastapi_aibridge import (
 from fastapi_aibridge.testing import Reply, ScriptedProvider
 from fastapi_aibridge.testing.serving import serve
 
-from ..gateway.client import connected
+from ..e2e.gateway.client import connected
 from .doors import KEY
 from .held import LIMIT, held_bridge
 

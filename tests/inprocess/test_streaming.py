@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionChunk
 from fastapi_aibridge import RequestBridge, Status
 from fastapi_aibridge.testing import Reply
 
-from ..gateway.bodies import CHAT, MESSAGES, sse
+from ..e2e.gateway.bodies import CHAT, MESSAGES, sse
 from .doors import Doors
 from .held import LIMIT, Held, held_bridge
 from .test_anthropic_messages import HELLO as ANTHROPIC_HELLO

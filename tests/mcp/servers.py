@@ -16,7 +16,7 @@ from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.gateway.server import served_in_thread
+from tests.e2e.gateway.server import served_in_thread
 
 PIXEL = base64.b64encode(b"\x89PNG not really").decode()
 ARCHIVE = base64.b64encode(b"PK\x03\x04 not really").decode()

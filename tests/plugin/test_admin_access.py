@@ -10,8 +10,8 @@ from fastapi import Cookie, Depends, FastAPI, HTTPException, Query, Security
 from fastapi.security import APIKeyQuery
 from fastapi.testclient import TestClient
 
-from fastapi_aibridge import guessing
-from fastapi_aibridge.guessing import MANY
+from fastapi_aibridge.observability import wrong_keys
+from fastapi_aibridge.observability.wrong_keys import MANY
 
 from .apps import ADMIN, ALICE, ASK, CHAT, Model, add_me, bearer
 
@@ -143,7 +143,7 @@ def test_a_bearer_token_does_not_go_along_by_itself(model: Model) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(guessing, "DELAY", 0.3)
+    monkeypatch.setattr(wrong_keys, "DELAY", 0.3)
     return 0.3
 
 

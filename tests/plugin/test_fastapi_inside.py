@@ -291,7 +291,7 @@ def test_a_dependant_that_is_spelled_anew_is_refused_at_the_start(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody could say which headers the app's own principal reads, the plugin is not made."""
-    monkeypatch.setattr("fastapi_aibridge.dependencies.declared", lambda *_: None)
+    monkeypatch.setattr("fastapi_aibridge.fastapi_inside.principal_dependency.declared", lambda *_: None)
     with pytest.raises(Exception, match="does not tell which headers"):
         model.bridge(own)
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_aibridge import AIBridge, MemoryRecorder, Settings
-from fastapi_aibridge.garbage import THRESHOLDS
+from fastapi_aibridge.process.garbage import THRESHOLDS
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import sys
 
 from fastapi_aibridge.recorder.sql import SQLRecorder
 
-from .making import ending, full_facts, interception
+from .builders import ending, full_facts, interception
 
 
 async def main(url: str) -> None:

@@ -13,7 +13,7 @@ from fastapi_aibridge.recorder.schema import facts as facts_table
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.text import dump
 
-from .making import at, ending, interception, usage
+from .builders import at, ending, interception, usage
 from .test_crash import execute
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.loopback import free_port
 
-from .making import ending, full_facts, interception
+from .builders import ending, full_facts, interception
 from .postgres import PostgresServer
 
 

@@ -18,7 +18,7 @@ from fastapi_aibridge.recorder.text import dump
 from fastapi_aibridge.recorder.usage import UsageQuery
 from tests.waiting import until
 
-from .making import ending, interception, usage
+from .builders import ending, interception, usage
 
 pytestmark = pytest.mark.anyio
 

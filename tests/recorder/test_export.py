@@ -17,7 +17,7 @@ from fastapi_aibridge.recorder.records import Facts, Prompt
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
 
-from .making import at, ending, full_facts, interception
+from .builders import at, ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageQuery
 from tests.waiting import until
 
-from .making import ending, full_facts, interception
+from .builders import ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

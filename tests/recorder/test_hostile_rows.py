@@ -27,7 +27,7 @@ from fastapi_aibridge.recorder.text import dump
 from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery
 from tests.waiting import until
 
-from .making import ending, full_facts, interception
+from .builders import ending, full_facts, interception
 from .test_crash import execute
 
 pytestmark = pytest.mark.anyio

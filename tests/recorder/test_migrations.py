@@ -15,7 +15,7 @@ from fastapi_aibridge.recorder.schema import metadata
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.store import SQLStore
 
-from .making import interception
+from .builders import interception
 
 pytestmark = pytest.mark.anyio
 

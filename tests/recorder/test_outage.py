@@ -11,7 +11,7 @@ from fastapi_aibridge.recorder.records import Facts, Status
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
 
-from .making import ending, interception, usage
+from .builders import ending, interception, usage
 from .postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from fastapi_aibridge.recorder.records import ProviderObject
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
 
-from .making import NOON, ending, interception
+from .builders import NOON, ending, interception
 
 pytestmark = pytest.mark.anyio
 

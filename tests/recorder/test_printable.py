@@ -13,7 +13,7 @@ from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.printable import cell, json_cell, json_line
 from fastapi_aibridge.recorder.records import Facts, Prompt, ToolUsage
 
-from .making import ending, interception
+from .builders import ending, interception
 
 FORMULAS = [
     "=cmd|' /C calc'!A0",

@@ -12,7 +12,7 @@ from fastapi_aibridge.recorder.recorder import InterceptionQuery, InvalidCursor
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
 
-from .making import NOON, at, ending, full_facts, interception
+from .builders import NOON, at, ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageStore
 from tests.waiting import until
 
-from .making import ending, full_facts, interception, usage
+from .builders import ending, full_facts, interception, usage
 
 pytestmark = pytest.mark.anyio
 

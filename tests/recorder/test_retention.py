@@ -12,7 +12,7 @@ from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery
 from tests.waiting import until
 
-from .making import NOON, ending, full_facts, interception
+from .builders import NOON, ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageBy, UsageQuery, UsageRow, UsageStore, usage_json
 from tests.waiting import until
 
-from .making import ending, interception, usage
+from .builders import ending, interception, usage
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.writer import Writer
 from tests.waiting import until
 
-from .making import ending, full_facts, interception
+from .builders import ending, full_facts, interception
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,82 @@
+"""The app's principal dependency, resolved where FastAPI could not know of it when the route was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Depends
+from starlette.background import BackgroundTasks
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from ..errors import ConfigurationError
+from ..principal import Principal
+from .routes import declared, reads_body
+from .solving import Solver, dependant_of, dependency_stacks, has_stacks
+
+OF_PROTOCOLS = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"openai-beta",
+        b"transfer-encoding",
+        b"user-agent",
+    }
+)
+"""Headers of HTTP and of the providers' own APIs: an app may look at them too, without making them its secret."""
+
+
+class PrincipalResolver:
+    """Asks a dependency who calls, its sub-dependencies, security schemes and overrides included."""
+
+    def __init__(self, dependency: Callable[..., Any]) -> None:
+        def ask(principal: object = Depends(dependency)) -> None: ...
+
+        dependant = dependant_of(ask)
+        if reads_body(dependant):
+            raise ConfigurationError(
+                f"the principal dependency {dependency!r} reads the request's body; it must make do with headers, "
+                "cookies, path and query, because the body belongs to the provider"
+            )
+        told = declared(dependant)
+        if told is None:
+            raise ConfigurationError(
+                f"this release of FastAPI does not tell which headers the principal dependency {dependency!r} reads, "
+                "so they could not be kept from providers; use a release that fastapi_aibridge has been tested with"
+            )
+        self.dependency = dependency
+        self.header_names: frozenset[bytes] = told.headers - OF_PROTOCOLS
+        """The headers that the dependency declares: they authenticate to the app, so they never go upstream."""
+        self._solver = Solver(dependant)
+
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        response: Response | None = None,
+        background_tasks: BackgroundTasks | None = None,
+    ) -> Principal:
+        """Who calls. Raises what the dependency raises, and FastAPI's validation errors.
+
+        `response` takes the headers that the dependency sets, `background_tasks` what it wants to be done later.
+        Outside of FastAPI's routes, in a middleware say, dependencies with `yield` end before this returns.
+        """
+        if has_stacks(connection.scope):
+            solved = await self._solver.by_fastapi(connection, response, background_tasks)
+        else:
+            async with dependency_stacks(connection.scope):
+                solved = await self._solver.by_fastapi(connection, response, background_tasks)
+        return checked(solved.values["principal"])
+
+
+def checked(principal: object) -> Principal:
+    """The dependency's answer. Raises `ConfigurationError` where it is no `Principal`."""
+    if isinstance(principal, Principal):
+        return principal
+    raise ConfigurationError(f"the principal dependency must return a Principal, not {type(principal).__name__!r}")

@@ -1,0 +1,1 @@
+"""What the process itself does for the plugin: garbage collection and signals."""

@@ -1,0 +1,199 @@
+"""One principal sends all that is there to cost, another asks small questions: how long do those take, and how much
+memory does it cost?
+
+    python -m tests.e2e.bounds.hostile --minutes 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from .attack import CHAT
+
+ROOT = Path(__file__).parents[3]
+MIB = 1024 * 1024
+QUESTION = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hello"}]}'
+PAUSE = 0.005
+"""Seconds between an answer and the next question."""
+
+
+@dataclass
+class Seen:
+    alone: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    """Seconds that each question took, without and with the attack."""
+    resident: int = 0
+    """The most memory that the gateway had at any time, in bytes."""
+    before: int = 0
+    """What it had before the first attack."""
+    failures: list[str] = field(default_factory=list)
+
+    def p99(self, times: list[float]) -> float:
+        return sorted(times)[int(len(times) * 0.99)] if times else 0.0
+
+    def __str__(self) -> str:
+        rows = [
+            f"{name}: {len(times)} questions, p50 {sorted(times)[len(times) // 2] * 1000:.1f} ms, "
+            f"p99 {self.p99(times) * 1000:.1f} ms, longest {max(times) * 1000:.1f} ms"
+            for name, times in (("alone", self.alone), ("beside the attack", self.beside))
+            if times
+        ]
+        memory = f"memory: {self.before / MIB:.0f} MiB before, {self.resident / MIB:.0f} MiB at most"
+        return "\n".join([*rows, memory, f"failures: {self.failures[:5] or 'none'}"])
+
+
+class Honest:
+    """A client with one connection and one question at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def ask(self) -> bytes:
+        """The answer's status line."""
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer key-of-bob\r\n"
+        self._writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(QUESTION) + QUESTION)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await self._reader.readexactly(int(length.partition(b":")[2]))
+        return answer.partition(b"\r\n")[0]
+
+
+@asynccontextmanager
+async def gateway(
+    directory: Path, upstream: str, *, recorded: bool
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port: int = listener.getsockname()[1]
+    environment = {
+        **os.environ,
+        "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": upstream,
+        "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-0123456789abcdef",
+        "AIBRIDGE_PROVIDERS__ANTHROPIC__BASE_URL": upstream.removesuffix("/v1"),
+        "AIBRIDGE_PROVIDERS__ANTHROPIC__API_KEY": "sk-ant-0123456789",
+        "AIBRIDGE_CLIENT_KEYS__BOB": "key-of-bob",
+        "AIBRIDGE_CLIENT_KEYS__MALLORY": "key-of-mallory",
+        "AIBRIDGE_RECORDER__URL": f"sqlite+aiosqlite:///{directory}/records.db",
+        "AIBRIDGE_RECORDER__ENABLED": str(recorded).lower(),
+        "AIBRIDGE_MEMORY__BODIES": str(256 * MIB),
+        "AIBRIDGE_SHUTDOWN_GRACE": "0.5",
+    }
+    options = ("-m", "uvicorn", "tests.e2e.limits.serving:app", "--port", str(port), "--log-level", "error")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *options, cwd=ROOT, env=environment, stdout=DEVNULL, stderr=DEVNULL
+    )
+    try:
+        await _listening(port)
+        yield process, port
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+
+@asynccontextmanager
+async def _upstream() -> AsyncIterator[str]:
+    options = ("-m", "tests.e2e.bounds.quiet_upstream")
+    process = await asyncio.create_subprocess_exec(sys.executable, *options, cwd=ROOT, stdout=PIPE)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(await process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def attacked(port: int) -> AsyncIterator[None]:
+    options = ("-m", "tests.e2e.bounds.attack", str(port))
+    process = await asyncio.create_subprocess_exec(sys.executable, *options, cwd=ROOT, stdout=PIPE)
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()  # it has made its requests
+        await asyncio.sleep(0.5)
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) -> Seen:
+    """Phases without and with the attack by turns, for so long in all."""
+    seen = Seen()
+    with tempfile.TemporaryDirectory() as name:
+        async with (
+            _upstream() as base_url,
+            gateway(Path(name), base_url, recorded=recorded) as (process, port),
+        ):
+            await _phase(port, Seen(), [], process.pid, 1)  # warm
+            seen.before = resident(process.pid)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                await _phase(port, seen, seen.alone, process.pid, phase)
+                async with attacked(port):
+                    await _phase(port, seen, seen.beside, process.pid, phase)
+                await asyncio.sleep(1)
+            if process.returncode is not None:
+                seen.failures.append(f"the gateway ended with {process.returncode}")
+    return seen
+
+
+async def _phase(port: int, seen: Seen, times: list[float], pid: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    async with Honest(port) as honest:
+        while time.monotonic() < end:
+            begun = time.perf_counter()
+            status = await honest.ask()
+            times.append(time.perf_counter() - begun)
+            if b" 200" not in status:
+                seen.failures.append(status.decode())
+            seen.resident = max(seen.resident, resident(pid))
+            await asyncio.sleep(PAUSE)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--unrecorded", action="store_true", help="without a recorder, whose commits take their time")
+    options = parser.parse_args()
+    seen = asyncio.run(watch(options.minutes * 60, recorded=not options.unrecorded))
+    print(seen)
+    return 1 if seen.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

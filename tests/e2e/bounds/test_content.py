@@ -1,0 +1,45 @@
+"""What a client says of itself, as it is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge import Interception
+
+from ...upstream.app import running
+from ...upstream.raw import Answer
+
+pytestmark = pytest.mark.anyio
+
+OK = Answer(200, b'{"id":"c1","object":"chat.completion","choices":[]}')
+SESSION = "0f8b1c0e-8d4a-4f6e-9f57-3f4b6f0f6c11"
+CLAUDE = {
+    "authorization": "Bearer key-of-alice",
+    "user-agent": "claude-cli/2.1.197 (external, cli)",
+    "x-claude-code-agent-id": "agent-2",
+    "x-claude-code-parent-agent-id": "agent-1",
+}
+MESSAGES = "/ai/openai/v1/messages"
+
+
+async def recorded(**settings: Any) -> Interception:
+    """Of a request of Claude Code with its session in the body."""
+    async with running(OK, provider={"type": "anthropic"}, **settings) as app:
+        body = {"model": "m", "max_tokens": 1, "messages": [], "metadata": {"user_id": f"user_x_session_{SESSION}"}}
+        answer = await app.client.post(MESSAGES, headers=CLAUDE, json=body)
+        assert answer.status_code == 200
+        return (await app.record(answer)).interception
+
+
+async def test_no_session_from_the_body() -> None:
+    """It is content; without content only headers tell the session."""
+    assert (await recorded()).session_id == SESSION
+    assert (await recorded(recorder={"capture_content": False})).session_id is None
+
+
+async def test_agents_are_recorded() -> None:
+    """The agent within the client, and the one that sent it."""
+    found = await recorded()
+    assert (found.client, found.agent_id, found.parent_agent_id) == ("Claude Code", "agent-2", "agent-1")

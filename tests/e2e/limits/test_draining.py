@@ -1,0 +1,140 @@
+"""The end of a process: new work refused, streams brought to an end, every record written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ...pool.clock import settled
+from ...upstream.app import CHAT, running
+from ...upstream.raw import Answer, RawUpstream
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[3]
+EVENT = b'data: {"id":"c1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+OK = Answer(200, b'{"id":"c1","object":"chat.completion","choices":[]}')
+ENDLESS = Answer(200, EVENT, {"content-type": "text/event-stream", "content-length": "100000"})
+KEY = {"authorization": "Bearer key-of-alice"}
+
+
+async def test_health_needs_no_credential() -> None:
+    """Orchestrators hear that the process lives and takes work."""
+    async with running(OK) as app:
+        for path in ("healthz", "readyz"):
+            answer = await app.client.get(f"/ai/{path}")
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert (await app.client.head(f"/ai/{path}")).status_code == 200
+        assert (await app.client.get("/ai/readyz")).json() == {"status": "ready"}
+
+
+async def test_not_ready_without_records() -> None:
+    """A recorder that says it is away takes the process out of service, not out of life."""
+    async with running(OK) as app:
+        app.recorder.available = False  # type: ignore[attr-defined]
+        answer = await app.client.get("/ai/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "records cannot be written")
+        assert (await app.client.get("/ai/healthz")).status_code == 200
+
+
+async def test_draining_refuses_new_work() -> None:
+    """What comes during the end gets 503 in the provider's shape, and its connection closed."""
+    async with running(OK) as app:
+        assert (await app.chat()).status_code == 200
+        app.aibridge.drain()
+        app.aibridge.drain()
+        await settled()
+        answer = await app.chat()
+        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["type"] == "server_error"
+        assert (await app.client.get("/ai/readyz")).status_code == 503
+        assert (await app.client.get("/ai/healthz")).status_code == 200
+
+
+async def test_signal_goes_on_to_the_server() -> None:
+    """A signal makes the plugin drain and reaches the server's handler, which is put back in the end."""
+    heard: list[int] = []
+
+    def server(number: int, _: object) -> None:
+        heard.append(number)
+
+    before = signal.signal(signal.SIGTERM, server)
+    try:
+        async with running(OK) as app:
+            assert app.aibridge._host.unready() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert heard == [signal.SIGTERM]
+            assert app.aibridge._host.unready() == "shutting down"
+        assert signal.getsignal(signal.SIGTERM) is server
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@asynccontextmanager
+async def process(
+    directory: Path, upstream: str, *options: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+        environment = {
+            **os.environ,
+            "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": upstream,
+            "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-0123456789abcdef",
+            "AIBRIDGE_CLIENT_KEYS__ALICE": "key-of-alice",
+            "AIBRIDGE_RECORDER__URL": f"sqlite+aiosqlite:///{directory}/records.db",
+            "AIBRIDGE_SHUTDOWN_GRACE": "0.5",
+        }
+        arguments = ("-m", "uvicorn", "tests.e2e.limits.serving:app", "--fd", str(listener.fileno()), *options)
+        one = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, cwd=ROOT, env=environment, pass_fds=[listener.fileno()]
+        )
+        try:
+            yield one, f"http://127.0.0.1:{port}"
+        finally:
+            if one.returncode is None:
+                one.kill()
+            await one.wait()
+
+
+@pytest.mark.parametrize("options", [(), ("--timeout-graceful-shutdown", "10")], ids=["patient", "impatient"])
+async def test_sigterm(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A stream goes on through the grace and ends in an error event; its record and those before it are whole."""
+    async with (
+        RawUpstream(OK, ENDLESS) as upstream,
+        process(tmp_path, upstream.base_url, *options) as (one, url),
+        httpx.AsyncClient(base_url=url, timeout=20) as client,
+    ):
+        assert (await client.post(CHAT, headers=KEY, json={"model": "m", "messages": []})).status_code == 200
+        body = {"model": "m", "messages": [], "stream": True}
+        async with client.stream("POST", CHAT, headers=KEY, json=body) as answer:
+            pieces = answer.aiter_raw()
+            assert await anext(pieces) == EVENT
+            asked = time.monotonic()
+            one.send_signal(signal.SIGTERM)
+            rest = b"".join([piece async for piece in pieces])
+            took = time.monotonic() - asked
+        assert rest.startswith(b"data: ")
+        assert b"error" in rest
+        assert 0.4 < took < 5
+        await asyncio.wait_for(one.wait(), 10)
+        with closing(sqlite3.connect(tmp_path / "records.db")) as database:
+            statuses = [
+                row[0] for row in database.execute("select status from aibridge_interceptions order by started_at")
+            ]
+        assert statuses == ["completed", "failed"]

@@ -1,0 +1,90 @@
+"""Limits as callers of a gateway meet them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastapi_aibridge import Settings, Status
+
+from ...upstream.app import CHAT, running
+from ...upstream.raw import SILENCE, Answer
+
+pytestmark = pytest.mark.anyio
+
+OK = Answer(200, b'{"id":"c1","object":"chat.completion","choices":[]}')
+EVENT = b'data: {"id":"c1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+ENDLESS = Answer(200, EVENT, {"content-type": "text/event-stream", "content-length": "100000"})
+HEADERS = {"authorization": "Bearer key-of-alice"}
+
+
+async def test_at_capacity() -> None:
+    """Over the process's limit, everybody gets 503 in the provider's shape, at once and without a record."""
+    async with running(SILENCE, limits={"max_concurrent": 1}) as app:
+        held = asyncio.create_task(app.chat())
+        await app.upstream.arrived.wait()
+        answer = await app.chat("bob")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"]["code"] == "at_capacity"
+        assert len(await app.records()) == 1
+        held.cancel()
+        await asyncio.wait((held,))
+        app.upstream.answers = [OK]
+        assert (await app.chat("bob")).status_code == 200
+
+
+async def test_too_many_at_once() -> None:
+    """Over one principal's limit, that one gets 429 after the wait, and the other is served."""
+    async with running(SILENCE, OK, limits={"max_concurrent_per_principal": 1, "max_wait": 0.01}) as app:
+        held = asyncio.create_task(app.chat())
+        await app.upstream.arrived.wait()
+        answer = await app.chat()
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert answer.json()["error"]["type"] == "rate_limit_error"
+        models = await app.client.get("/ai/openai/v1/models", headers=HEADERS)
+        assert models.status_code == 429
+        assert (await app.chat("bob")).status_code == 200
+        assert 'aibridge_refused_total{code="too_many_concurrent_requests"} 2.0' in await app.admin("metrics")
+        held.cancel()
+        await asyncio.wait((held,))
+
+
+async def test_requests_in_a_window() -> None:
+    """The request over the window's number is told when to come back."""
+    async with running(OK, limits={"requests": 2, "window": 60}) as app:
+        assert [(await app.chat()).status_code for _ in range(3)] == [200, 200, 429]
+        assert (await app.chat()).headers["retry-after"] in ("60", "61")
+        assert (await app.chat("bob")).status_code == 200
+
+
+async def test_streams_can_be_capped() -> None:
+    """A stream over the time that is allowed ends in an error event, and its record says why."""
+    async with running(ENDLESS, limits={"max_stream_duration": 0.2}) as app:
+        answer = await app.client.post(CHAT, headers=HEADERS, json={"model": "m", "messages": [], "stream": True})
+        assert answer.content.startswith(EVENT)
+        assert b"stream_too_long" in answer.content[len(EVENT) :]
+        ending = (await app.record(answer)).ending
+        assert ending is not None
+        assert ending.status is Status.FAILED
+        assert ending.error == "the stream took longer than the gateway's limit of 0.2 s"
+
+
+async def test_reload_changes_limits() -> None:
+    """Limits are read again at a reload."""
+    limits = {"requests": 1, "window": 60}
+    async with running(OK, limits=limits) as app:
+        assert [(await app.chat()).status_code for _ in range(2)] == [200, 429]
+        del limits["requests"]
+        await app.aibridge.reload()
+        assert (await app.chat()).status_code == 200
+
+
+async def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are called as the settings are."""
+    monkeypatch.setenv("AIBRIDGE_LIMITS__MAX_CONCURRENT", "9")
+    monkeypatch.setenv("AIBRIDGE_LIMITS__MAX_CONCURRENT_PER_PRINCIPAL", "3")
+    monkeypatch.setenv("AIBRIDGE_LIMITS__REQUESTS", "7")
+    monkeypatch.setenv("AIBRIDGE_LIMITS__WINDOW", "1m")
+    limits = Settings.load().limits
+    assert (limits.max_concurrent, limits.per_principal, limits.requests, limits.window) == (9, 3, 7, 60)

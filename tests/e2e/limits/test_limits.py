@@ -1,0 +1,233 @@
+"""Who gets in, who waits and who is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from fastapi_aibridge import GatewayError, LimitSettings
+from fastapi_aibridge.exchange.limits import Limits
+
+from ...pool.clock import settled
+from ...upstream.clock import MovableClock
+
+pytestmark = pytest.mark.anyio
+
+
+def limits(clock: Callable[[], float] | None = None, **values: Any) -> Limits:
+    return Limits(LimitSettings(**values), clock=clock or MovableClock())
+
+
+async def refusal(one: Limits, initiator: str = "alice") -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        await one.enter(initiator)
+    return caught.value
+
+
+async def test_process_is_full() -> None:
+    """One request too many for the process is refused with 503, whoever sends it, until another has ended."""
+    one = limits(max_concurrent=2, max_concurrent_per_principal=2)
+    await one.enter("alice")
+    await one.enter("bob")
+    error = await refusal(one, "carol")
+    assert (error.status, error.code, error.headers) == (503, "at_capacity", {"retry-after": "1"})
+    one.leave("bob")
+    await one.enter("carol")
+
+
+async def test_nobody_gets_more_than_half() -> None:
+    """Without a setting, one principal's requests leave half of the room to the others."""
+    one = limits(max_concurrent=6, max_wait=0)
+    for _ in range(3):
+        await one.enter("alice")
+    error = await refusal(one)
+    assert (error.status, error.code, error.headers) == (429, "too_many_concurrent_requests", {"retry-after": "1"})
+    for _ in range(3):
+        await one.enter("bob")
+
+
+async def test_refusals_are_no_faster_than_turns() -> None:
+    """Who has half of the room is not refused at once, so that coming back at once gains nothing and costs little."""
+    one = limits(max_concurrent=2, max_wait=0.05)
+    await one.enter("alice")
+    refusals = [asyncio.create_task(refusal(one)) for _ in range(3)]
+    await settled()
+    assert [task.done() for task in refusals] == [False, False, True]  # no more than the process takes requests
+    assert one.inside == 1
+    await one.enter("bob")
+    assert {(await task).status for task in refusals} == {429}
+    assert one._held_back == 0
+
+
+async def test_turns_come_in_order() -> None:
+    """Requests over a principal's limit wait, and who came first goes first."""
+    one = limits(max_concurrent_per_principal=1)
+    await one.enter("alice")
+    served: list[int] = []
+
+    async def request(number: int) -> None:
+        await one.enter("alice")
+        served.append(number)
+        await settled(3)
+        one.leave("alice")
+
+    tasks = [asyncio.create_task(request(number)) for number in range(5)]
+    await settled()
+    assert (served, one.inside) == ([], 6)
+    one.leave("alice")
+    await asyncio.gather(*tasks)
+    assert (served, one.inside) == ([0, 1, 2, 3, 4], 0)
+
+
+async def test_waiting_has_an_end() -> None:
+    """A request whose turn does not come is refused, and leaves nothing behind."""
+    one = limits(max_concurrent_per_principal=1, max_wait=0.01)
+    await one.enter("alice")
+    assert (await refusal(one)).status == 429
+    assert one.inside == 1
+    one.leave("alice")
+    await one.enter("alice")
+
+
+async def test_who_gives_up_gives_the_place_on() -> None:
+    """A request that is cancelled in the moment of its turn passes the turn on."""
+    one = limits(max_concurrent_per_principal=1)
+    await one.enter("alice")
+    first, second = (asyncio.create_task(one.enter("alice")) for _ in range(2))
+    await settled()
+    one.leave("alice")
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert one.inside == 1
+    one.leave("alice")
+    assert not one._callers
+
+
+async def test_late_give_up_does_not_disturb_the_next() -> None:
+    """Cancelled while the last other request leaves, a waiting one takes nobody's place away."""
+    one = limits(max_concurrent_per_principal=1)
+    await one.enter("alice")
+    waiting = asyncio.create_task(one.enter("alice"))
+    await settled()
+    waiting.cancel()
+    one.leave("alice")
+    await one.enter("alice")
+    await asyncio.wait((waiting,))
+    one.leave("alice")
+    assert (one.inside, one._callers) == (0, {})
+
+
+async def test_limits_change_while_requests_run() -> None:
+    """New limits hold for new requests; those that run are not touched."""
+    one = limits(max_concurrent_per_principal=2)
+    await one.enter("alice")
+    await one.enter("alice")
+    one.apply(LimitSettings(max_concurrent_per_principal=1, max_wait=0))
+    await refusal(one)
+    one.leave("alice")
+    await refusal(one)
+    one.leave("alice")
+    await one.enter("alice")
+
+
+async def test_requests_in_a_window() -> None:
+    """So many requests in the window, and the refusal says when the next one may come."""
+    clock = MovableClock()
+    one = limits(clock, requests=3, window=60)
+    for _ in range(3):
+        await one.enter("alice")
+        one.leave("alice")
+    error = await refusal(one)
+    assert (error.status, error.code, error.headers) == (429, "rate_limit_exceeded", {"retry-after": "61"})
+    await one.enter("bob")
+    clock.now += 60
+    await refusal(one)
+    clock.now += 1
+    await one.enter("alice")
+    assert one.inside == 2
+
+
+async def test_idle_callers_are_forgotten() -> None:
+    """Memory does not grow with everybody who ever called."""
+    clock = MovableClock()
+    one = limits(clock, requests=3, window=60)
+    for number in range(1000):
+        await one.enter(f"user-{number}")
+        one.leave(f"user-{number}")
+    clock.now += 121
+    await one.enter("alice")
+    assert len(one._rates) == len(one._callers) == 1
+
+
+@hypothesis_settings(deadline=None)
+@given(allowed=st.integers(1, 5), gaps=st.lists(st.floats(0, 30), max_size=60))
+def test_window_slides(allowed: int, gaps: list[float]) -> None:
+    """No window in time sees more than twice what is allowed, no aligned one more; who waits as told gets in."""
+
+    async def run() -> None:
+        clock = MovableClock()
+        one = limits(clock, requests=allowed, window=10)
+        admitted = []
+        for gap in gaps:
+            clock.now += gap
+            try:
+                await one.enter("alice")
+            except GatewayError as error:
+                clock.now += float(error.headers["retry-after"])
+                await one.enter("alice")
+            one.leave("alice")
+            admitted.append(clock.now)
+        for start in admitted:
+            assert sum(start <= at < start + 10 for at in admitted) <= 2 * allowed
+
+    asyncio.run(run())
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_order(data: st.DataObject) -> None:
+    """Whatever the order of arrivals, departures and cancellations: never more than the limit run, nothing is lost."""
+
+    async def run() -> None:
+        one = limits(max_concurrent=8, max_concurrent_per_principal=2, max_wait=0.01)
+        running: list[str] = []
+        tasks: list[asyncio.Task[None]] = []
+
+        async def request(who: str, leave: asyncio.Event) -> None:
+            try:
+                await one.enter(who)
+            except GatewayError:
+                return
+            running.append(who)
+            try:
+                await leave.wait()
+            finally:
+                running.remove(who)
+                one.leave(who)
+
+        events: list[asyncio.Event] = []
+        for _ in range(data.draw(st.integers(1, 40))):
+            action = data.draw(st.sampled_from(["come", "come", "leave", "cancel", "turn"]))
+            if action == "come":
+                events.append(asyncio.Event())
+                tasks.append(asyncio.create_task(request(data.draw(st.sampled_from("ab")), events[-1])))
+            elif tasks and action != "turn":
+                number = data.draw(st.integers(0, len(tasks) - 1))
+                events[number].set() if action == "leave" else tasks[number].cancel()
+            else:
+                await settled(data.draw(st.integers(0, 3)))
+            assert max(running.count("a"), running.count("b")) <= 2
+            assert one.inside <= 8
+        for event in events:
+            event.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (running, one.inside, one._callers) == ([], 0, {})
+
+    asyncio.run(run())

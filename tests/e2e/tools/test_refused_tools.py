@@ -1,0 +1,106 @@
+"""Injection never makes a request fail that would succeed without it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge import Status
+from fastapi_aibridge.exchange import refusals
+from fastapi_aibridge.testing import Received, Reply
+
+from ...formats.rounds.driving import CHAT, RESPONSES, Kind
+from ...mcp.servers import ToolServer
+from .harness import BOB, GatewayHarness, harness, tool
+
+pytestmark = pytest.mark.anyio
+FINE = Reply("Fine.")
+
+
+def picky(*, status: int = 400, unless: str = "never") -> Any:
+    """A provider that takes no tools, or none beside an option."""
+
+    def script(received: Received) -> Reply:
+        body = received.json()
+        if "tools" in body and (unless == "never" or unless in body):
+            return Reply(status=status, error="this model does not support tools")
+        return FINE
+
+    return script
+
+
+def offered(home: GatewayHarness) -> list[bool]:
+    return ["tools" in body for body in home.upstream]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_what_is_refused_with_tools_goes_up_without(
+    kind: Kind, streamed: bool, server: ToolServer, status: int
+) -> None:
+    """As the client wrote it; and the next time at once, for the same caller, model and options."""
+    async with harness(picky(status=status), {"box": server.url}) as home:
+        for _ in range(2):
+            assert (await home.ask(kind, streamed=streamed)).text == "Fine."
+        assert offered(home) == [True, False, False]
+        asked = json.loads(kind.request(streamed=streamed))
+        assert home.upstream[1] == asked
+        assert "aibridge_additions_refused_total" in await home.metrics()
+        records = home.recorder.records
+        assert [one.ending.status for one in records if one.ending] == [Status.COMPLETED] * 2
+        assert [one.ending.error for one in records if one.ending] == [None] * 2
+
+
+async def test_only_what_was_refused_goes_without(server: ToolServer) -> None:
+    """Another option, another model and another caller get their tools: nobody can take them from others."""
+    async with harness(picky(unless="response_format"), {"box": server.url}) as home:
+        json_only: dict[str, Any] = {"response_format": {"type": "json_object"}}
+        assert (await home.ask(CHAT, streamed=False, **json_only)).text == "Fine."
+        assert offered(home) == [True, False]
+        await home.ask(CHAT, streamed=False)
+        assert offered(home)[2:] == [True]
+        await home.ask(CHAT, streamed=False, **json_only)
+        assert offered(home)[3:] == [False]
+        await home.ask(CHAT, streamed=False, key=BOB, **json_only)
+        assert offered(home)[4:] == [True, False]
+        await home.ask(CHAT, streamed=False, **{**json_only, "model": "other"})
+        assert offered(home)[6:] == [True, False]
+
+
+async def test_it_is_tried_again_after_a_while(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider may learn."""
+    monkeypatch.setattr(refusals, "REMEMBERED", 0.0)
+    async with harness(picky(), {"box": server.url}) as home:
+        for _ in range(2):
+            await home.ask(CHAT, streamed=False)
+        assert offered(home) == [True, False, True, False]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429, 500])
+async def test_what_says_nothing_of_the_request_is_not_repeated(kind: Kind, server: ToolServer, status: int) -> None:
+    """A key, an account, a rate or the provider's own trouble: no other request helps."""
+    async with harness(Reply(status=status, error="no"), {"box": server.url}) as home:
+        assert (await home.request(kind, streamed=False)).status == status
+        assert offered(home) == [True]
+
+
+async def test_what_is_refused_without_tools_too_is_answered_with_that(server: ToolServer) -> None:
+    """The client gets the answer to its own request, and nothing is remembered."""
+    replies = [Reply(status=400, error="with tools"), Reply(status=400, error="without"), FINE]
+    async with harness(replies, {"box": server.url}) as home:
+        answer = await home.request(CHAT, streamed=False)
+        assert (answer.status, json.loads(answer.body)["error"]["message"]) == (400, "without")
+        record = await home.record()
+        assert record.ending is not None
+        assert "without" in (record.ending.error or "")
+        await home.ask(CHAT, streamed=False)
+        assert offered(home) == [True, False, True]
+
+
+async def test_a_later_round_is_not_begun_again(server: ToolServer) -> None:
+    """The provider has taken the tools; what it refuses then is something else."""
+    replies = [Reply(tool_calls=[tool("echo", "c1")]), Reply(status=400, error="no")]
+    async with harness(replies, {"box": server.url}) as home:
+        assert (await home.request(RESPONSES, streamed=False)).status == 400
+        assert offered(home) == [True, True]
