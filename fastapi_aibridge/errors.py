@@ -7,6 +7,7 @@ AIBridgeError
 ├── BuildTimeout              a bridge took too long to connect; the next acquire tries again
 ├── PoolShutdown              the pool hands out no more bridges
 ├── RecorderUnavailable       a record could not be made durable
+├── RedisUnavailable          Redis cannot be asked now; its callers go on without
 └── GatewayError              an answer to the client, in the provider's error shape
     ├── UpstreamUnreachable   502
     └── UpstreamTimeout       504
@@ -48,6 +49,10 @@ class PoolShutdown(AIBridgeError):
 
 
 class RecorderUnavailable(AIBridgeError):
+    pass
+
+
+class RedisUnavailable(AIBridgeError):
     pass
 
 

@@ -30,13 +30,14 @@ class Host:
     """Holds the runtime while somebody needs it: apps, whose lifespan runs, or blocks of scripts."""
 
     def __init__(self, parts: Parts, registry: CollectorRegistry | None) -> None:
-        from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector
+        from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector, RedisCollector
 
         self._parts = parts
         self._metrics = Metrics(registry)
         self._metrics.registry.register(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
         self._metrics.registry.register(ProviderCollector(self.providers))
         self._metrics.registry.register(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
+        self._metrics.registry.register(RedisCollector(lambda: self._runtime and self._runtime.redis))
         self.wrong_keys = WrongKeys(self._metrics)
         # All that changes.
         self._runtime: Runtime | None = None  # with the counts: _entered
@@ -171,6 +172,9 @@ class Host:
 
     def unready(self) -> str | None:
         return "not running" if self._runtime is None else self._runtime.unready()
+
+    def components(self) -> dict[str, str]:
+        return {} if self._runtime is None else self._runtime.components()
 
     def pool_metrics(self) -> PoolMetrics:
         return self.pool.metrics()

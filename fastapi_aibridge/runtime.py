@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from .bridge import RequestBridge, SharedBridge
 from .credentials import ClientKeys
@@ -33,13 +33,14 @@ from .settings import Settings, explain, warn_of_base_urls
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:
+    from .cluster.redis import SharedRedis
     from .recorder.database import Database
 
 logger = logging.getLogger(__name__)
 
 LOAD_TIMEOUT = 30.0
 """Seconds that an app's settings or its source of providers may take to answer, at the start and at a reload."""
-ONLY_AT_START = ("recorder", "pool", "memory", "gc_freeze", "log_format")
+ONLY_AT_START = ("recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix")
 """Settings that a reload leaves as they were."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
@@ -93,6 +94,7 @@ class Runtime:
         self.keys = ClientKeys(settings.client_keys)
         self._builder = parts.mcp or SettingsProxyBuilder(settings.mcp_servers)
         self._connections: MCPConnections | None = None
+        self.redis: SharedRedis | None = None
         self.recorder: Recorder
         self.pool: Pool
         self._engine: Engine
@@ -108,6 +110,8 @@ class Runtime:
             self = cls(parts, metrics, settings, stack)
             shown = stack.enter_context(console(settings.log_format)) if serves else None
             client = await stack.enter_async_context(UpstreamClient())
+            if settings.redis_url is not None:
+                self.redis = await stack.enter_async_context(_redis(settings.redis_url, settings.redis_prefix))
             self.recorder = recorder = _recorder(settings, parts.recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
@@ -171,6 +175,13 @@ class Runtime:
         if not getattr(self.recorder, "available", True):
             return "records cannot be written"
         return None
+
+    def components(self) -> dict[str, str]:
+        """The state of what this process depends on, for `/readyz?verbose`."""
+        found = {"recorder": "ok" if getattr(self.recorder, "available", True) else "away"}
+        if self.redis is not None:
+            found["redis"] = "ok" if self.redis.available else "away"
+        return found
 
     async def readable(self) -> object:
         """What can be asked for records, if anything."""
@@ -328,6 +339,12 @@ def _recorder(
         retention=settings.recorder.retention,
         max_text=settings.recorder.max_text,
     )
+
+
+def _redis(url: SecretStr, prefix: str) -> SharedRedis:
+    from .cluster.redis import SharedRedis  # most apps have no Redis
+
+    return SharedRedis(url.get_secret_value(), prefix=prefix)
 
 
 def not_running() -> ConfigurationError:

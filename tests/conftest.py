@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from .cluster.valkey import ValkeyServer
 from .recorder.postgres import PostgresServer
 
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
@@ -47,3 +48,23 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.empty_database()
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(shared_valkey: ValkeyServer) -> ValkeyServer:
+    """An empty Valkey server; a machine on which it does not start fails the tests."""
+    shared_valkey.flush()
+    return shared_valkey
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A server that the test may stop."""
+    with ValkeyServer() as server:
+        yield server

@@ -1,1 +1,1 @@
-"""What the workers on one database share. The modules need SQLAlchemy, so they are imported where they are used."""
+"""What workers and replicas share. The modules need SQLAlchemy or redis, so they are imported where they are used."""

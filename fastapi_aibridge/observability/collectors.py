@@ -65,6 +65,25 @@ class RecorderCollector(Collector):
         yield GaugeMetricFamily("aibridge_recorder_pending", "Records that wait to be written.", value=pending)
 
 
+class RedisCollector(Collector):
+    """Whether the Redis that workers share can be reached; nothing where none is configured."""
+
+    def __init__(self, redis: Callable[[], object]) -> None:
+        self._redis = redis
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        redis = self._redis()
+        if redis is None:
+            return
+        up = float(getattr(redis, "available", False))
+        yield GaugeMetricFamily("aibridge_redis_up", "Whether Redis answered when it was last asked.", value=up)
+        failures = getattr(redis, "failures", 0)
+        yield CounterMetricFamily("aibridge_redis_outages", "How often Redis was lost.", value=failures)
+
+
 class ProviderCollector(Collector):
     """The state of the providers' circuit breakers and keys, read when it is scraped."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from ..providers.response_headers import PROTECTION
@@ -16,30 +16,44 @@ class Health(Protocol):
     def unready(self) -> str | None:
         """Why no work can be taken now; None where it can."""
 
+    def components(self) -> dict[str, str]:
+        """Each part that the process depends on, and `ok` or what is wrong with it."""
+
 
 class HealthStatus(BaseModel):
     status: str
     """`alive`, `ready`, or why not."""
+    components: dict[str, str] | None = None
+    """With `?verbose`: each part that the process depends on, and `ok` or what is wrong with it."""
 
 
 def add_health_routes(router: APIRouter, health: Health) -> None:
     """Add the routes. They need no credential and tell nothing that would."""
 
-    @router.api_route("/healthz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False)
+    @router.api_route(
+        "/healthz",
+        methods=["GET", "HEAD"],
+        tags=["aibridge"],
+        include_in_schema=False,
+        response_model_exclude_none=True,
+    )
     async def healthz(response: Response) -> HealthStatus:
         """Alive: the event loop turns."""
         _protect(response)
         return HealthStatus(status="alive")
 
-    @router.api_route("/readyz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False)
-    async def readyz(response: Response) -> HealthStatus:
+    @router.api_route(
+        "/readyz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False, response_model_exclude_none=True
+    )
+    async def readyz(request: Request, response: Response) -> HealthStatus:
         """200 while work can be taken; 503 during start and end, and while no records can be written."""
         _protect(response)
+        components = health.components() if "verbose" in request.query_params else None
         if (reason := health.unready()) is None:
-            return HealthStatus(status="ready")
+            return HealthStatus(status="ready", components=components)
         response.status_code = 503
         response.headers["retry-after"] = "1"
-        return HealthStatus(status=reason)
+        return HealthStatus(status=reason, components=components)
 
 
 def _protect(response: Response) -> None:

@@ -26,7 +26,7 @@ from .sections import (
     RecorderSettings,
 )
 from .sources import PREFIX, SourcedSettings, config_file
-from .values import HeaderName, Key, Keys, NonNegativeSeconds, Size
+from .values import HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, RedisURL, Size
 
 DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Provider type: the variable that its vendor's SDK reads the key from."""
@@ -75,7 +75,9 @@ class Settings(SourcedSettings):
     audit_token: Key | None = None
     """For reading only."""
     max_body_size: Size = 32 * 2**20
-    redis_url: SecretStr | None = None
+    redis_url: RedisURL | None = None
+    redis_prefix: RedisPrefix = "aibridge:"
+    """How all keys and channels begin; two deployments that share a Redis need two."""
     private_headers: tuple[HeaderName, ...] = ()
     forward_headers: tuple[HeaderName, ...] = ()
     """Further request headers that go to providers; `*` for all but the forbidden ones."""

@@ -139,6 +139,26 @@ DatabaseURL = Annotated[SecretStr, AfterValidator(_database)]
 """A SQLAlchemy URL, secret because it may hold the database's password."""
 
 
+def _redis(url: SecretStr) -> SecretStr:
+    text = re.sub(r"^valkey(s?)://", r"redis\1://", url.get_secret_value().strip())
+    if text and not re.match(r"(rediss?|unix)://", text):
+        raise ValueError("a URL of Redis is redis://host:6379/0, rediss://... for TLS, or unix:///path/to/socket")
+    return masked_secret(text)
+
+
+RedisURL = Annotated[SecretStr, AfterValidator(_redis)]
+"""A URL of Redis or Valkey, secret because it may hold the password."""
+
+
+def _prefix(prefix: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{1,64}", prefix) or re.search(r"[*?\[\]\\^]", prefix):
+        raise ValueError("a prefix has 1 to 64 visible ASCII characters without * ? [ ] ^ and backslash")
+    return prefix
+
+
+RedisPrefix = Annotated[str, AfterValidator(_prefix)]
+
+
 def _path(path: str) -> str:
     plain = path.removesuffix("/*")
     if not re.fullmatch(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=:@-]+)+", plain):

@@ -125,6 +125,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_the_metrics_are_those_that_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page on metrics lists what the gateway exposes, all of it and nothing else."""
     monkeypatch.setenv("AIBRIDGE_RECORDER__ENABLED", "false")
+    monkeypatch.setenv("AIBRIDGE_REDIS_URL", "redis://127.0.0.1:1")
     aibridge = AIBridge()
     app = FastAPI()
     app.include_router(aibridge.router)

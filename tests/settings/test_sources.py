@@ -267,11 +267,11 @@ def test_the_order_of_the_sources(env: Setter, tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     file.write_text('admin_token = "file"\nredis_url = "file"\nmax_body_size = 4\nshutdown_grace = 4')
-    for name in ("admin_token", "redis_url", "max_body_size"):
-        (secrets / f"aibridge_{name}").write_text("3")
-    env(ADMIN_TOKEN="2", REDIS_URL="2", CONFIG_FILE=str(file), SECRETS_DIR=str(secrets))
+    for name, value in {"admin_token": "3", "redis_url": "redis://3", "max_body_size": "3"}.items():
+        (secrets / f"aibridge_{name}").write_text(value)
+    env(ADMIN_TOKEN="2", REDIS_URL="redis://2", CONFIG_FILE=str(file), SECRETS_DIR=str(secrets))
     settings = Settings.load(admin_token=SecretStr("1"))
-    assert [reached(settings, name) for name in ("admin_token", "redis_url")] == ["1", "2"]
+    assert [reached(settings, name) for name in ("admin_token", "redis_url")] == ["1", "redis://2"]
     assert [settings.max_body_size, settings.shutdown_grace] == [3, 4.0]
 
 

@@ -1,0 +1,258 @@
+"""The one connection to Redis (or Valkey) that all features share: its keys, its health, its messages.
+
+Redis holds only what may be lost. So nothing here waits for it to come back: a call that cannot be answered now raises
+`RedisUnavailable` at once, and its caller goes on without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from ..errors import RedisUnavailable, SettingsError
+from ..installing import install_command
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TIMEOUT = 0.5
+"""Seconds that a connection or an answer may take before Redis counts as away."""
+CONNECTIONS = 16
+"""Commands that run at the same time; others wait."""
+PROBE_EVERY = 1.0
+"""Seconds between two attempts to reach a Redis that is away."""
+QUIET = 5.0
+"""Seconds of silence after which the connection for messages is tested."""
+
+_CANNOT_SERVE = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
+"""How answers begin that speak of Redis, not of the command."""
+
+Handler = Callable[[bytes], None]
+
+
+class SharedRedis:
+    """One Redis for all features of a process. An async context manager: entering connects, and does not fail where
+    Redis is away. Whatever happens then, it comes back by itself.
+
+    `prefix` begins all keys and channels. Raises `SettingsError` without the extra `redis`, and for a URL that it
+    cannot read.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "aibridge:") -> None:
+        try:
+            from redis.asyncio import BlockingConnectionPool, Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+            from redis.exceptions import ConnectionError as ConnectionBroken
+            from redis.exceptions import RedisError, ResponseError
+        except ImportError:
+            raise SettingsError(f"AIBRIDGE_REDIS_URL needs the redis package: {install_command('redis')}") from None
+
+        def client(retries: int) -> Redis:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS,
+                timeout=TIMEOUT,
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                retry=Retry(NoBackoff(), retries, supported_errors=(ConnectionBroken,)),
+                client_name="aibridge",
+            )
+            return Redis.from_pool(pool)
+
+        try:
+            # A connection that broke while it was idle says nothing of Redis, so commands are tried once more.
+            self._client = client(retries=1)
+            # Of a connection for messages it says that some may have been lost.
+            self._client_for_messages = client(retries=0)
+        except (ValueError, TypeError) as error:
+            # Its text may hold the password.
+            raise SettingsError(
+                "AIBRIDGE_REDIS_URL is no URL of a Redis: redis://host:6379/0, rediss://... for TLS, or "
+                "unix:///path/to/socket, with user:password@ before the host where it needs them "
+                f"({type(error).__name__})"
+            ) from None
+        self.failures = 0
+        """How often it was lost."""
+        self._prefix = prefix
+        self._away: tuple[type[BaseException], ...] = (RedisError, OSError, TimeoutError)
+        self._refusal = ResponseError
+        self._told_refusals: set[str] = set()
+        self._is_available = False
+        self._has_been_told = False
+        self._probe: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._handlers: dict[bytes, list[tuple[Handler, Callable[[], None] | None]]] = {}
+        self._is_listening = False
+        self._came_back: list[Callable[[], None]] = []
+
+    async def __aenter__(self) -> Self:
+        with suppress(RedisUnavailable):
+            await self._ping()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [task for task in (self._probe, self._listener) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._probe = self._listener = None
+        for client in (self._client, self._client_for_messages):
+            with suppress(*self._away):
+                await client.aclose()
+
+    @property
+    def available(self) -> bool:
+        """Whether it answered when it was last asked."""
+        return self._is_available
+
+    def key(self, *parts: str) -> str:
+        """A key of ours. The parts must not be longer than what is kept may be; initiators are digested before."""
+        return self._prefix + ":".join(parts)
+
+    async def call(self, work: Callable[[Redis], Awaitable[T]]) -> T:
+        """The result of some commands. Raises `RedisUnavailable`, at once while Redis is known to be away."""
+        if not self._is_available:
+            raise RedisUnavailable
+        return await self._call(work)
+
+    async def _call(self, work: Callable[[Redis], Awaitable[T]]) -> T:
+        try:
+            result = await work(self._client)
+        except self._away as error:
+            if isinstance(error, self._refusal) and not str(error).startswith(_CANNOT_SERVE):
+                self._refused(str(error))
+            else:
+                self._lost(error)
+            raise RedisUnavailable from None
+        if not self._is_available:
+            self._found()
+        return result
+
+    def when_back(self, action: Callable[[], None]) -> None:
+        """Call this each time that Redis has come back, and for the first time once it is there."""
+        self._came_back.append(action)
+        if self._is_available:
+            action()
+
+    # Health
+
+    async def _ping(self) -> None:
+        async def ping(client: Redis) -> None:
+            await client.ping()
+
+        await self._call(ping)
+
+    def _found(self) -> None:
+        self._is_available = True
+        logger.log(logging.WARNING if self._has_been_told else logging.INFO, "Redis is there")
+        self._has_been_told = False
+        for action in self._came_back:
+            _guarded(action)
+
+    def _lost(self, error: BaseException) -> None:
+        self._is_available = False
+        if not self._has_been_told:
+            self._has_been_told = True
+            self.failures += 1
+            # The error's text may name hosts, which is what whoever reads the log needs; no URL and no password.
+            logger.error("Redis is away, each worker goes on by itself: %s: %s", type(error).__name__, error)
+        if self._probe is None:
+            self._probe = asyncio.get_running_loop().create_task(self._look_for_it())
+
+    def _refused(self, text: str) -> None:
+        """It is there, and does not do as it is told: its user may lack a right, or it does not know a command."""
+        kind = text.partition(" ")[0]
+        if kind not in self._told_refusals:
+            self._told_refusals.add(kind)
+            logger.error("Redis refuses a command, the gateway goes on without (told once): %s", text[:500])
+
+    async def _look_for_it(self) -> None:
+        try:
+            while not self._is_available:
+                await asyncio.sleep(PROBE_EVERY)
+                with suppress(RedisUnavailable):
+                    await self._ping()
+        finally:
+            self._probe = None
+
+    # Messages
+
+    async def publish(self, channel: str, message: bytes = b"") -> bool:
+        """Tell all workers that listen, this one included; whether Redis took it. It may be lost all the same."""
+
+        async def send(client: Redis) -> None:
+            await client.publish(self.key("told", channel), message)
+
+        try:
+            await self.call(send)
+        except RedisUnavailable:
+            return False
+        return True
+
+    def subscribe(self, channel: str, handler: Handler, subscribed: Callable[[], None] | None = None) -> None:
+        """Call `handler` with each message of the channel, on the event loop; it must not raise and not wait.
+
+        `subscribed` is called whenever messages arrive from now on: at first, and after each outage, in which some may
+        have been lost. Look there at what the messages are about.
+        """
+        self._handlers.setdefault(self.key("told", channel).encode(), []).append((handler, subscribed))
+        if self._listener is None:
+            self._listener = asyncio.get_running_loop().create_task(self._listen())
+        elif self._is_listening and subscribed is not None:
+            subscribed()
+
+    async def _listen(self) -> None:
+        while True:
+            messages = self._client_for_messages.pubsub(ignore_subscribe_messages=True)
+            try:
+                await messages.psubscribe(self.key("told", "*"))
+                await messages.get_message(timeout=TIMEOUT)  # the answer to that
+                self._is_listening = True
+                self._tell_subscribed()
+                await self._hear(messages)
+            except self._away as error:
+                # Commands tell of an outage; this connection may also have been cut alone.
+                logger.debug("the connection for messages of Redis broke: %s", type(error).__name__)
+            finally:
+                self._is_listening = False
+                with suppress(*self._away):
+                    await messages.aclose()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(PROBE_EVERY)
+
+    async def _hear(self, messages: PubSub) -> None:
+        asked = False
+        while True:
+            message: dict[str, Any] | None = await messages.get_message(timeout=QUIET)
+            if message is None:
+                if asked:
+                    raise TimeoutError
+                asked = True
+                await messages.ping()
+                continue
+            asked = False
+            if message["type"] == "pmessage":
+                for handler, _ in self._handlers.get(message["channel"], ()):
+                    _guarded(handler, message["data"])
+
+    def _tell_subscribed(self) -> None:
+        for subscribers in self._handlers.values():
+            for _, subscribed in subscribers:
+                if subscribed is not None:
+                    _guarded(subscribed)
+
+
+def _guarded(action: Callable[..., None], *arguments: object) -> None:
+    """Call it; one that fails does not take the others with it."""
+    try:
+        action(*arguments)
+    except Exception:
+        logger.exception("a message of another worker could not be dealt with")
