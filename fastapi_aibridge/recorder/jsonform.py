@@ -50,6 +50,7 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
                 "cache_write_tokens": usage.cache_write_tokens,
                 "extra": dict(usage.extra),
                 "partial": usage.partial,
+                "service_tier": usage.service_tier,
             }
             for usage in facts.token_usages
         ],

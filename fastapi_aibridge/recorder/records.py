@@ -61,6 +61,8 @@ class TokenUsage:
     extra: Mapping[str, int] = field(default_factory=dict)
     partial: bool = False
     """The message broke off: these are the counts as far as they were known."""
+    service_tier: str | None = None
+    """Under which terms the message was made, as the provider reports it: `default`, `flex`, `priority`, `batch`."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from .diagnostics import warn_of_base_urls
 from .model import DEFAULT_KEYS, RESERVED_NAMES, Settings, explain
+from .prices import ModelPrices, TokenPrices
 from .sections import (
     DEFAULT_BASE_URLS,
     CircuitBreakerSettings,
@@ -23,10 +24,12 @@ __all__ = [
     "LimitSettings",
     "MCPServerSettings",
     "MemorySettings",
+    "ModelPrices",
     "PoolSettings",
     "ProviderSettings",
     "RecorderSettings",
     "Settings",
+    "TokenPrices",
     "explain",
     "warn_of_base_urls",
 ]

@@ -16,6 +16,7 @@ from ..credentials import digest_of
 from ..errors import SettingsError
 from ..masking import masked_secret
 from . import diagnostics
+from .prices import ModelPrices
 from .sections import (
     DEFAULT_BASE_URLS,
     LimitSettings,
@@ -34,7 +35,7 @@ RESERVED_NAMES = {"admin", "healthz", "readyz"}
 """Provider names that would hide routes of ours."""
 NEVER_FORWARDED = {"authorization", "cookie", "host", "proxy-authorization", "x-api-key", "x-aibridge-token"}
 """Request headers that no setting sends to a provider."""
-_SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "recorder", "client_keys")
+_SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "recorder", "client_keys", "prices")
 
 
 class Settings(SourcedSettings):
@@ -84,6 +85,10 @@ class Settings(SourcedSettings):
     foreign_ids: Literal["allow", "refuse"] = "allow"
     """What happens to ids of provider objects that nobody made through this gateway."""
     log_format: Literal["text", "json"] = "text"
+    prices: dict[str, dict[str, ModelPrices]] = Field(default_factory=dict)
+    """A provider's name or type: model, or a pattern of models: its prices, which come before those of genai-prices."""
+    unpriced: Literal["allow", "refuse"] = "allow"
+    """What happens, where a budget applies, to a model without a price."""
     config_file: Path | None = None
     secrets_dir: Path | None = None
 

@@ -1,0 +1,150 @@
+"""Prices of the models that the package genai-prices knows, read from what it brings along: it asks nobody.
+
+Importing it takes a good part of a second, so this file is imported in a thread, and only where prices are wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+from genai_prices.types import (
+    ModelInfo,
+    ModelPrice,
+    Provider,
+    StartDateConstraint,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
+
+from .model_names import names_of
+from .price import STANDARD, Price, Tier
+from .rates import Rates
+from .vendor import Vendor
+
+SOURCE = f"genai-prices {version('genai-prices')}"
+
+_KINDS = {
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cache_read",
+    "cache_write_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+    "input_audio_mtok": "audio_input",
+    "output_audio_mtok": "audio_output",
+    "input_image_mtok": "image_input",
+    "output_image_mtok": "image_output",
+    "output_reasoning_mtok": "reasoning",
+}
+_CALLS = {
+    "web_searches_kcount": "web_search_requests",
+    "social_searches_kcount": "social_search_requests",
+    "storage_searches_kcount": "file_search_requests",
+    "code_executions_kcount": "code_execution_requests",
+}
+"""Prices for a thousand calls: how usages name such a call."""
+_TIERS: dict[str, dict[str, str]] = {
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+    "fast": {"service_tier": "fast", "speed": "fast"},
+    "batch": {"processing": "batch"},
+}
+_TYPES = {"bedrock": "aws", "copilot": "github-copilot"}
+"""Our types that the list has under another name."""
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
+
+
+class PriceList:
+    """The list, by our providers and the models as requests name them."""
+
+    @cached_property
+    def _providers(self) -> list[Provider]:
+        return get_snapshot().providers
+
+    def find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime]:
+        """The price at this moment, None where the list has none, and until when that holds. Takes milliseconds where
+        the list has many models of the provider.
+        """
+        for provider in self._candidates(vendor):
+            for name in names_of(model):
+                found = provider.find_model(name, all_providers=self._providers)
+                if found is not None:
+                    is_own = any(found is one for one in provider.models)
+                    return _price(found, moment, with_variants=is_own), _holds_until(found, moment)
+        return None, _ALWAYS
+
+    def _candidates(self, vendor: Vendor) -> Iterator[Provider]:
+        """The provider that answers at the address; where nobody is known there, the one of this name, then the one of
+        this type.
+        """
+        for provider in self._providers:
+            if re.match(provider.api_pattern, vendor.base_url):
+                yield provider
+                return
+        for name in dict.fromkeys((vendor.name, vendor.type)):
+            if (named := find_provider_by_id(self._providers, _TYPES.get(name, name))) is not None:
+                yield named
+
+
+def _price(model: ModelInfo, moment: datetime, *, with_variants: bool) -> Price | None:
+    standard = _tier(model.get_prices(moment))
+    if standard is None:
+        return None
+    tiers = {STANDARD: standard}
+    if with_variants and model.price_variants:
+        for name, context in _TIERS.items():
+            if any(_fits(variant.when, context) for variant in model.price_variants):
+                tiers[name] = _tier(model.get_prices(moment, context)) or standard
+    return Price(SOURCE, moment.date().isoformat(), tiers)
+
+
+def _fits(when: Mapping[str, str], context: Mapping[str, str]) -> bool:
+    return all(context.get(key) == value for key, value in when.items())
+
+
+def _tier(prices: ModelPrice) -> Tier | None:
+    """None for a model that is not billed by input tokens."""
+    told: dict[str, Decimal | TieredPrices] = {
+        name: value for name, value in prices.__dict__.items() if value is not None
+    }
+    starts = sorted({tier.start for value in told.values() if isinstance(value, TieredPrices) for tier in value.tiers})
+    rates = []
+    for input_tokens in (0, *(start + 1 for start in starts)):
+        at = {name: _at(value, input_tokens) for name, value in told.items()}
+        dollars = {ours: at[theirs] for theirs, ours in _KINDS.items() if theirs in at}
+        if "input" not in dollars:
+            return None
+        dollars.setdefault("output", dollars["input"])  # embeddings have no output
+        calls = {ours: at[theirs] / 1000 for theirs, ours in _CALLS.items() if theirs in at}
+        rates.append(Rates(dollars, calls, at.get("requests_kcount", Decimal(0)) / 1000))
+    return Tier(rates, starts)
+
+
+def _at(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
+    if not isinstance(price, TieredPrices):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
+
+
+def _holds_until(model: ModelInfo, moment: datetime) -> datetime:
+    """The next moment at which one of the model's prices begins or ends."""
+    conditions: list[Any] = [*model.prices] if isinstance(model.prices, list) else []
+    conditions += model.price_variants or ()
+    moments = [at for one in conditions for at in _turns(one.constraint, moment)]
+    return min((at for at in moments if at > moment), default=_ALWAYS)
+
+
+def _turns(constraint: StartDateConstraint | TimeOfDateConstraint | None, moment: datetime) -> Iterator[datetime]:
+    if isinstance(constraint, StartDateConstraint):
+        yield datetime.combine(constraint.start_date, time(), UTC)
+    elif constraint is not None:
+        for at in (constraint.start_time, constraint.end_time):
+            today = datetime.combine(moment.date(), at, at.tzinfo or UTC)
+            yield today
+            yield today + timedelta(days=1)

@@ -1,0 +1,101 @@
+"""Prices by provider and model: those of the settings first, then those of genai-prices."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ..settings import ModelPrices
+from .configured import ConfiguredPrices
+from .price import Price
+from .vendor import Vendor
+
+if TYPE_CHECKING:
+    from .price_list import PriceList
+
+logger = logging.getLogger(__name__)
+
+_MOST = 4096
+"""Models whose price is remembered: their names are the callers'."""
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
+_DAY = timedelta(days=1)
+
+
+class Prices:
+    """What models cost. There are none of genai-prices before `ready` has been awaited once.
+
+    Fields that change: `_known`, which has a bound, and `_list`, once.
+    """
+
+    def __init__(self, configured: Mapping[str, Mapping[str, ModelPrices]], *, listed: bool = True) -> None:
+        """`listed` says whether genai-prices is asked for what is not configured."""
+        self._configured = ConfiguredPrices(configured)
+        self._listed = listed
+        self._list: PriceList | None = None
+        self._loading: asyncio.Future[None] | None = None
+        self._known: dict[tuple[str, str], tuple[Price | None, datetime]] = {}
+        self.is_ready = not listed
+
+    @classmethod
+    def wanted(cls, configured: Mapping[str, Mapping[str, ModelPrices]]) -> Prices | None:
+        """None where nobody wants to know what requests cost: no price is configured, and the extra `prices`, which
+        brings genai-prices, is not installed.
+        """
+        listed = importlib.util.find_spec("genai_prices") is not None
+        return cls(configured, listed=listed) if listed or configured else None
+
+    async def ready(self) -> None:
+        """Load genai-prices, in a thread, where that is not done yet. Where it fails, its models have no price."""
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(self._load())
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        try:
+            self._list = await asyncio.to_thread(_price_list)
+        except Exception:
+            logger.exception("genai-prices cannot be read: only models in AIBRIDGE_PRICES have a price")
+        self.is_ready = True
+
+    def price(self, vendor: Vendor, model: str, moment: datetime) -> Price | None:
+        """The price of the model at this moment, which is aware of its time zone; None where nobody has one."""
+        key = vendor.name, model
+        known = self._known.get(key)
+        if known is None or known[1] <= moment:
+            known = self._remember(key, self._find(vendor, model, moment.astimezone(UTC)))
+        return known[0]
+
+    def estimate(self, vendor: Vendor, model: str, input_tokens: int, output_tokens: int) -> int | None:
+        """Micro-dollars that so many tokens cost now; None where the model has no price."""
+        price = self.price(vendor, model, datetime.now(UTC))
+        return None if price is None else price.estimate(input_tokens, output_tokens)
+
+    def _find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime]:
+        if (configured := self._configured.find(vendor, model, moment)) is not None:
+            return configured, _tomorrow(moment)
+        if self._list is None:
+            return None, moment if self._listed and not self.is_ready else _ALWAYS
+        found, until = self._list.find(vendor, model, moment)
+        return found, until if found is None else min(until, _tomorrow(moment))
+
+    def _remember(self, key: tuple[str, str], found: tuple[Price | None, datetime]) -> tuple[Price | None, datetime]:
+        self._known.pop(key, None)
+        if len(self._known) >= _MOST:
+            del self._known[next(iter(self._known))]
+        self._known[key] = found
+        return found
+
+
+def _tomorrow(moment: datetime) -> datetime:
+    """A price tells the day on which it was in force."""
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
+
+
+def _price_list() -> PriceList:
+    found: PriceList = importlib.import_module(".price_list", __package__).PriceList()
+    return found

@@ -1,0 +1,94 @@
+"""What tokens and calls cost under one set of conditions: one service tier, one size of prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from ..recorder.records import TokenUsage
+
+SCALE = 1_000_000
+"""Rates are integers: millionths of a micro-dollar for a token or a call, so that sums are exact."""
+DEAREST = 10**12
+"""Micro-dollars: no message costs more, so that sums of costs stay within what a database can hold."""
+
+_INPUTS = ("audio_input", "image_input")
+_OUTPUTS = ("audio_output", "image_output", "reasoning")
+KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", *_INPUTS, *_OUTPUTS)
+"""What may have a price, in US dollars for a million tokens."""
+
+
+class Rates:
+    """Prices for a million tokens by kind, for a call by the name under which usages count it, and for each message.
+
+    What has no price of its own is never free: cached input costs what input costs, cache writes 1.25 times and, where
+    they last an hour, 2 times the input price; audio, images and reasoning cost what text does.
+    """
+
+    __slots__ = (
+        "_beside_input", "_beside_output", "_cache_read", "_cache_write", "_calls", "_hour", "_input", "_message",
+        "_output", "told",
+    )  # fmt: skip
+
+    def __init__(
+        self, dollars: Mapping[str, Decimal], calls: Mapping[str, Decimal] | None = None, message: Decimal = Decimal(0)
+    ) -> None:
+        """`dollars` has at least `input` and `output`; `calls` and `message` are dollars for one."""
+        given = dollars["input"]
+        written = dollars.get("cache_write", given * Decimal("1.25"))
+        self._input = _scaled(given)
+        self._output = _scaled(dollars["output"])
+        self._cache_read = _scaled(dollars.get("cache_read", given))
+        self._cache_write = _scaled(written)
+        self._hour = _scaled(dollars.get("cache_write_1h", given * 2)) - self._cache_write
+        # Usages count these within the input or the output: only the difference is added.
+        self._beside_input = [(kind, _scaled(dollars[kind]) - self._input) for kind in _INPUTS if kind in dollars]
+        self._beside_output = [(kind, _scaled(dollars[kind]) - self._output) for kind in _OUTPUTS if kind in dollars]
+        self._calls = {name: _scaled(each * SCALE) for name, each in (calls or {}).items()}
+        self._message = _scaled(message * SCALE)
+        self.told: dict[str, Any] = {kind: float(dollars[kind]) for kind in KINDS if kind in dollars}
+        """The prices as the record has them."""
+        self.told.setdefault("cache_read", float(given))
+        self.told.setdefault("cache_write", float(written))
+        self.told.setdefault("cache_write_1h", float(given * 2))
+        if self._calls:
+            self.told["calls"] = {name: float(each) for name, each in (calls or {}).items()}
+        if message:
+            self.told["message"] = float(message)
+
+    def cost(self, usage: TokenUsage) -> int:
+        """In millionths of a micro-dollar."""
+        total = (
+            usage.input_tokens * self._input
+            + usage.output_tokens * self._output
+            + usage.cache_read_tokens * self._cache_read
+            + usage.cache_write_tokens * self._cache_write
+            + self._message
+        )
+        if extra := usage.extra:
+            if hour := extra.get("cache_creation_1h"):
+                total += min(hour, usage.cache_write_tokens) * self._hour
+            for kind, difference in self._beside_input:
+                total += min(extra.get(kind, 0), usage.input_tokens) * difference
+            for kind, difference in self._beside_output:
+                total += min(extra.get(kind, 0), usage.output_tokens) * difference
+            if self._calls:
+                for name, number in extra.items():
+                    if each := self._calls.get(name):
+                        total += number * each
+        return total
+
+    def estimate(self, input_tokens: int, output_tokens: int) -> int:
+        """In millionths of a micro-dollar."""
+        return input_tokens * self._input + output_tokens * self._output + self._message
+
+
+def micro_dollars(scaled: int) -> int:
+    """Rounded to the nearest, and within bounds."""
+    return min(max(0, (scaled + SCALE // 2) // SCALE), DEAREST)
+
+
+def _scaled(dollars: Decimal) -> int:
+    # A dollar for a million tokens is a micro-dollar for one.
+    return round(dollars * SCALE)
