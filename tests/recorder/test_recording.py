@@ -192,6 +192,7 @@ def test_the_json_form_has_the_documented_members() -> None:
             "cache_write_tokens": 20,
             "extra": {"reasoning": 7},
             "partial": True,
+            "service_tier": None,
         }
     ]
     assert form["tool_usages"][0]["arguments"] == {"path": "the secret path"}
