@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydantic import SecretStr
@@ -19,6 +22,11 @@ MAX_METADATA = 16 * 1024
 """Characters of all keys and values together, a number or a constant counted as eight. Each record has a copy."""
 MAX_DEPTH = 16
 """Levels of lists and objects in metadata."""
+MAX_GROUPS = 64
+MAX_PATTERNS = 128
+"""Patterns of models."""
+MAX_PATTERN = 256
+"""Characters of a pattern; a model's name has no more."""
 
 _CONSTANT_SIZE = 8
 _INT64 = 2**63
@@ -30,16 +38,21 @@ class Principal:
 
     `initiator_id` is the user or service, `api_key_id` the key that they used: together they are the pool's key.
     `session_key` is secret; it authenticates the principal to MCP servers, and a bridge serves one session key only.
-    `metadata`, a mapping of JSON values, is written into the record of each request that comes with it.
+    `metadata`, a mapping of JSON values, is written into the record of each request that comes with it. `groups` are
+    names that budgets and limits go by. `models` are patterns (`fnmatch`, in which case counts) of the models that may
+    be asked for: None for all of them, an empty sequence for none.
 
-    Raises `PrincipalError` for ids that are no `str`, and for anything that could not be written into a record:
-    lone surrogates, NUL characters, ids over 512 characters, metadata over 16 KiB or deeper than 16 levels.
+    Raises `PrincipalError` for ids, groups or patterns that are no `str`, and for anything that could not be written
+    into a record: lone surrogates, NUL characters, ids over 512 characters, metadata over 16 KiB or deeper than 16
+    levels; also for more than 64 groups or 128 patterns, and for patterns over 256 characters.
     """
 
     initiator_id: str
     api_key_id: str = ""
     session_key: SecretStr | str | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    groups: Sequence[str] = ()
+    models: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         initiator, key = self.initiator_id, self.api_key_id
@@ -59,6 +72,15 @@ class Principal:
             _check_session_key(self.session_key)
         if self.metadata or type(self.metadata) is not dict:
             _check_metadata(self.metadata)
+        if self.groups != ():
+            object.__setattr__(self, "groups", _checked_names("groups", self.groups, MAX_GROUPS, MAX_ID))
+        if self.models is not None:
+            object.__setattr__(self, "models", _checked_names("models", self.models, MAX_PATTERNS, MAX_PATTERN))
+
+    def allows(self, model: str) -> bool:
+        """Whether the principal may ask for this model."""
+        patterns = self.models
+        return patterns is None or model in patterns or any(_matching(pattern)(model) for pattern in patterns)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -83,6 +105,31 @@ def _checked_id(name: str, value: object) -> str:
         raise PrincipalError(f"{name} of a Principal has {len(value)} characters, more than {MAX_ID}", by_caller=True)
     _check_text(name, value)
     return str.__str__(value)  # of a subclass, such as an enum's member, the plain text
+
+
+def _checked_names(name: str, values: object, most: int, longest: int) -> tuple[str, ...]:
+    """Each once, in their order."""
+    if isinstance(values, str) or not isinstance(values, Sequence | set | frozenset):
+        raise PrincipalError(f"{name} of a Principal must be a sequence of str, not {_kind(values)}")
+    if len(values) > most:
+        raise PrincipalError(f"{name} of a Principal has {len(values)} entries, more than {most}", by_caller=True)
+    for value in values:
+        if not isinstance(value, str):
+            raise PrincipalError(f"{name} of a Principal must hold str only, but it holds {_kind(value)}")
+        if not value:
+            raise PrincipalError(f"{name} of a Principal holds an empty text")
+        if len(value) > longest:
+            raise PrincipalError(
+                f"{name} of a Principal holds a text of {len(value)} characters, more than {longest}", by_caller=True
+            )
+        _check_text(name, value)
+    return tuple(dict.fromkeys(str.__str__(value) for value in values))
+
+
+@lru_cache(maxsize=4096)
+def _matching(pattern: str) -> Callable[[str], object]:
+    """What tells whether a text matches. Principals are made for each request, patterns are few."""
+    return re.compile(fnmatch.translate(pattern)).match
 
 
 def _check_session_key(value: object) -> None:

@@ -169,3 +169,62 @@ def test_same_session() -> None:
     assert not one.has_session_of(other)
     assert not none.has_session_of(one)
     assert "k" not in repr(one.session)
+
+
+@pytest.mark.parametrize("field", ["groups", "models"])
+@pytest.mark.parametrize("value", ["staff", 5, b"staff", {"a": 1}, [5], [None], ["a", b"b"], object()])
+def test_groups_and_models_are_sequences_of_text(field: str, value: Any) -> None:
+    """A single text above all is refused: it would be taken for its letters."""
+    with pytest.raises(PrincipalError, match=f"^{field} of a Principal ") as e:
+        Principal(**{"initiator_id": "alice", field: value})
+    assert not e.value.by_caller
+
+
+@pytest.mark.parametrize("value", [["\0"], ["\ud800"], ["a" * 513], [str(n) for n in range(129)]])
+@pytest.mark.parametrize("field", ["groups", "models"])
+def test_groups_and_models_are_bounded(field: str, value: list[str]) -> None:
+    """They may come from an identity provider, so that is not the app's mistake."""
+    with pytest.raises(PrincipalError, match=f"^{field} of a Principal ") as e:
+        Principal(**{"initiator_id": "alice", field: value})  # type: ignore[arg-type]
+    assert e.value.by_caller
+
+
+def test_groups_and_models_are_kept_as_they_cannot_change() -> None:
+    """As tuples, each once, whatever sequence they came in."""
+    given = ["staff", "staff", "ops"]
+    principal = Principal("alice", groups=given, models=frozenset({"gpt-5"}))  # type: ignore[arg-type]
+    given.clear()
+    assert (principal.groups, principal.models) == (("staff", "ops"), ("gpt-5",))
+    assert Principal("alice").groups == ()
+    assert Principal("alice").models is None
+    with pytest.raises(PrincipalError):
+        Principal("alice", models=[""])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "model", "allowed"),
+    [
+        (None, "anything", True),
+        ((), "gpt-5", False),
+        (["gpt-5"], "gpt-5", True),
+        (["gpt-5"], "GPT-5", False),
+        (["gpt-5"], "gpt-5-pro", False),
+        (["gpt-5"], "my-gpt-5", False),
+        (["gpt-*"], "gpt-5-mini", True),
+        (["gpt-*"], "gpt-5\nx", True),
+        (["claude-*", "gpt-5*"], "gpt-5-mini", True),
+        (["claude-[so]*"], "claude-opus-4-8", True),
+        (["claude-opus-4-8[1m]"], "claude-opus-4-8[1m]", True),
+        (["gpt-?"], "gpt-5", True),
+        (["(gpt|claude)-5"], "gpt-5", False),
+        (["*"], "", True),
+    ],
+)
+def test_models(patterns: Any, model: str, allowed: bool) -> None:
+    """Patterns of fnmatch, in which case counts; a pattern that is the model's very name matches it."""
+    assert Principal("alice", models=patterns).allows(model) is allowed
+
+
+def test_hostile_patterns_match_in_linear_time() -> None:
+    """Stars do not multiply."""
+    assert not Principal("alice", models=["*a" * 128]).allows("a" * 100 + "b" * 156)

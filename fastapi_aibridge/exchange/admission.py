@@ -19,6 +19,7 @@ from .client import Client, client_of
 from .engine import Engine
 from .fair_queue import Share
 from .memory import Holding
+from .model_access import check_request
 from .steps import in_steps
 
 
@@ -84,6 +85,8 @@ async def admit(
         body = await plain_body(scope, body, engine.max_body_size, holding, share)
     format_ = provider.intercepted[target.path]
     request = await in_steps(format_.read(body, engine.max_text), share)
+    if principal.models is not None:
+        await check_request(principal, body, share)
 
     def header(name: str) -> str:
         return headers.get(name.encode(), b"").decode("latin-1")

@@ -35,6 +35,7 @@ from .fair_queue import Share
 from .interception_log import InterceptionLog
 from .interruption import Interruption
 from .memory import Holding
+from .model_access import MODELS_SIZE, check_passed, filtered
 from .ownership import Account
 from .relay import answer_headers, encoding_of
 from .reply import INTERCEPTION_ID
@@ -101,14 +102,33 @@ class PassThrough:
         body = await read_body(self._scope, receive, engine.max_body_size, holding)
         if not self._own_account and self._route.names_objects and method == "POST":
             await self._check_body(body, holding)
+        if self._principal.models is not None:
+            await self._check_models(body, holding)
         kept = engine.request_headers.going_up(self._scope["headers"], own_account=self._own_account)
-        kept.append((b"accept-encoding", headers.get(b"accept-encoding", b"identity")))
+        accepted = headers.get(b"accept-encoding", b"identity")
+        if self._filters:
+            # The list is written anew: neither an encoding nor a validator of the provider's holds for it.
+            accepted = b"identity"
+            kept = [pair for pair in kept if not pair[0].startswith(b"if-")]
+        kept.append((b"accept-encoding", accepted))
         memory = engine.tool_memory.of((*self._principal.key, provider.name))
         if self._route.names_objects and b"content-encoding" not in headers:
             body = _aliased(body, memory)
         target = provider.target(memory.path(self._target.raw_path), self._scope["query_string"])
         # Others may have changed something upstream when they break off, and are not sent again.
         return UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)
+
+    @property
+    def _filters(self) -> bool:
+        """Whether the answer is a list of models that is reduced to those that the principal may use."""
+        return self._route.models == "list" and self._principal.models is not None
+
+    async def _check_models(self, body: bytes, holding: Holding) -> None:
+        """Whether all models that the request names are the principal's."""
+        if self._route.models in ("body", "anywhere"):
+            body = await plain_body(self._scope, body, self._engine.max_body_size, holding, self._share)
+        method = self._scope["method"]
+        await check_passed(self._principal, self._route, method, self._target.path, body, self._share)
 
     async def _check_path(self, method: str) -> None:
         """Whether the caller may do that with the organisation's key."""
@@ -200,7 +220,9 @@ class PassThrough:
             self._status = response.status
             engine.metrics.passed_through(self._provider.name, self._route.path, response.status)
             try:
-                if self._route.makes and request.method == "POST" and 200 <= response.status < 300:
+                if self._filters and 200 <= response.status < 300:
+                    await self._relay_models(response, interruption)
+                elif self._route.makes and request.method == "POST" and 200 <= response.status < 300:
                     await self._relay_made(response, interruption)
                 elif self._route.kind == "response" and (waiting := self._waiting(request.credential)) is not None:
                     await self._relay_outcome(waiting, request.method, response, interruption)
@@ -230,6 +252,17 @@ class PassThrough:
             chunk = await response.read_some()
         interruption.settle()
         await self._tell({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _relay_models(self, response: UpstreamResponse, interruption: Interruption) -> None:
+        body = b""
+        if self._scope["method"] != "HEAD":
+            body = filtered(_decoded(response, await _read_up_to(MODELS_SIZE, response), MODELS_SIZE), self._principal)
+        head = answer_headers(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
+        if body:
+            head.append((b"content-length", str(len(body)).encode()))
+        interruption.settle()
+        await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
+        await self._tell({"type": "http.response.body", "body": body, "more_body": False})
 
     def _waiting(self, credential: Credential) -> Waiting | None:
         """The interception whose outcome this answer may tell. Another account tells nothing of it."""

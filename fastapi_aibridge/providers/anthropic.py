@@ -20,9 +20,9 @@ class AnthropicProvider(Provider):
     list_headers = frozenset({"anthropic-beta"})
     intercepted: ClassVar = {"/v1/messages": messages}
     passed_through = (
-        Route(path="/v1/models", methods=("GET",)),
-        Route(path="/v1/models/*", methods=("GET",)),
-        Route(path="/v1/messages/count_tokens", methods=("POST",), reads_by_post=True),
+        Route(path="/v1/models", methods=("GET",), models="list"),
+        Route(path="/v1/models/*", methods=("GET",), models="path"),
+        Route(path="/v1/messages/count_tokens", methods=("POST",), reads_by_post=True, models="body"),
         Route(path="/api/event_logging/*", methods=("GET", "POST"), reads_by_post=True),
     )
 

@@ -23,8 +23,8 @@ class OpenAIProvider(Provider):
         "/v1/embeddings": embeddings,
     }
     passed_through = (
-        Route(path="/v1/models", methods=("GET",)),
-        Route(path="/v1/models/*", methods=("GET", "DELETE"), organisation=("DELETE",)),
+        Route(path="/v1/models", methods=("GET",), models="list"),
+        Route(path="/v1/models/*", methods=("GET", "DELETE"), organisation=("DELETE",), models="path"),
         Route(path="/v1/conversations", methods=("POST",), makes="conversation", names_objects=True),
         Route(
             path="/v1/conversations/*/items",
@@ -34,7 +34,9 @@ class OpenAIProvider(Provider):
             names_objects=True,
         ),
         Route(path="/v1/conversations/*", methods=("GET", "POST", "DELETE"), kind="conversation"),
-        Route(path="/v1/responses/input_tokens", methods=("POST",), reads_by_post=True, names_objects=True),
+        Route(
+            path="/v1/responses/input_tokens", methods=("POST",), reads_by_post=True, names_objects=True, models="body"
+        ),
         Route(path="/v1/responses/*/cancel", methods=("POST",), kind="response"),
         Route(path="/v1/responses/*", methods=("GET", "POST", "DELETE"), kind="response"),
     )

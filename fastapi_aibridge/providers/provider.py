@@ -60,7 +60,7 @@ class Provider(ABC):
         )
         self.keys = KeyPool(key.get_secret_value() for key in settings.keys)
         self.breakers = CircuitBreakers(settings.circuit_breaker)
-        further = (Route(path=path) for path in settings.pass_through)
+        further = (Route(path=path, models="anywhere") for path in settings.pass_through)
         self.routes = Routes(
             name,
             self.intercepted,

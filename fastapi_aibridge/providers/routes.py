@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import GatewayError
 from ..formats import Format
@@ -32,6 +33,10 @@ class Route:
     """What a `POST` makes, for example `conversation`: the id in its answer gets an owner."""
     names_objects: bool = False
     """Whether a `POST` body may name responses, conversations or their items."""
+    models: Literal["", "list", "path", "body", "anywhere"] = ""
+    """Where models are named: a `list` in the answer, one at the path's end, in the body as requests have it, or
+    anywhere in path and body, as with paths that the settings add.
+    """
 
     def matches(self, segments: list[str]) -> bool:
         """Whether it stands for a path, given in segments without the leading empty one."""

@@ -1,0 +1,98 @@
+"""Which models a principal may ask for and see: requests for others are refused, lists are filtered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..errors import GatewayError
+from ..formats.models_named import models_anywhere, models_asked_for
+from ..principal import Principal
+from ..providers.routes import SAFE_METHODS, Route
+from .fair_queue import Share
+from .steps import in_steps
+
+MODELS_SIZE = 4 * 1024 * 1024
+"""Bytes of a list of models that is filtered."""
+_SHOWN = 8
+"""Patterns that a refusal names."""
+
+
+async def check_request(principal: Principal, body: bytes, share: Share) -> None:
+    """Raises `GatewayError`, 403, where a request, decoded, names a model that the principal may not use."""
+    _check(principal, await in_steps(models_asked_for(body), share))
+
+
+async def check_passed(principal: Principal, route: Route, method: str, path: str, body: bytes, share: Share) -> None:
+    """The same of a request that is passed through. Raises 404 for a single model that is only looked at."""
+    if route.models == "path":
+        model = path.removeprefix(route.path.rstrip("*"))
+        if not principal.allows(model):
+            raise _missing(model) if method in SAFE_METHODS else _refused(principal, model)
+    elif route.models == "body" and body.strip():
+        await check_request(principal, body, share)
+    elif route.models == "anywhere" and method not in SAFE_METHODS:
+        _check(principal, await in_steps(models_anywhere(path, body), share))
+
+
+def filtered(answer: bytes, principal: Principal) -> bytes:
+    """A provider's list of models with those that the principal may use.
+
+    Raises `GatewayError`, 502, where it is no list that the gateway knows: it would tell of others.
+    """
+    try:
+        listed = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        raise _unreadable() from None
+    if not isinstance(listed, dict):
+        raise _unreadable()
+    names = [name for name in ("data", "models") if isinstance(listed.get(name), list)]
+    if not names:
+        raise _unreadable()
+    for name in names:
+        listed[name] = [one for one in listed[name] if principal.allows(_name_of(one))]
+    if "data" in names:
+        _mend_paging(listed, listed["data"])
+    return orjson.dumps(listed)
+
+
+def _mend_paging(listed: dict[str, Any], shown: list[Any]) -> None:
+    """Pages begin and end with what they show. An empty page that others follow keeps the cursor to them."""
+    if not shown and listed.get("has_more"):
+        return
+    for name, place in (("first_id", 0), ("last_id", -1)):
+        if listed.get(name) is not None:
+            listed[name] = _name_of(shown[place]) if shown else None
+
+
+def _name_of(model: Any) -> str:
+    """`id` in the vendors' lists; Codex's own has a `slug`, others a `name`."""
+    if not isinstance(model, dict):
+        return model if isinstance(model, str) else ""
+    return next((one for name in ("id", "slug", "name") if isinstance(one := model.get(name), str)), "")
+
+
+def _check(principal: Principal, models: set[str]) -> None:
+    for model in models:
+        if not model or not principal.allows(model):
+            raise _refused(principal, model)
+
+
+def _refused(principal: Principal, model: str) -> GatewayError:
+    patterns = principal.models or ()
+    shown = ", ".join(map(repr, patterns[:_SHOWN])) or "none"
+    more = f" and {len(patterns) - _SHOWN} more" if len(patterns) > _SHOWN else ""
+    what = f"use the model {model[:256]!r}" if model else "leave the choice of the model to the provider"
+    # Anthropic's shape has no place for the code.
+    message = f"model_not_allowed: this caller may not {what}; allowed: {shown}{more}"
+    return GatewayError(403, "model_not_allowed", message)
+
+
+def _missing(model: str) -> GatewayError:
+    return GatewayError(404, "model_not_found", f"there is no model {model[:256]!r} that this caller may use")
+
+
+def _unreadable() -> GatewayError:
+    message = "the provider's list of models cannot be read, so it cannot be reduced to those that this caller may use"
+    return GatewayError(502, "unreadable_models", message)

@@ -1,0 +1,116 @@
+"""Which models a request asks for: by its `model`, and by what else makes a provider run one."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import orjson
+
+from ..errors import GatewayError
+from .members import Value, check, read_elements, read_members, word
+from .request import MAX_MODEL
+from .scanner import Steps
+
+_NAMING = frozenset({"model", "models", "fallback", "fallbacks", "fallback_model", "fallback_models", "tools"})
+"""Members that name models, in a text, a list or an object. Only `model` and `tools` are the vendors' own; routers
+behind an OpenAI-compatible URL know the others.
+"""
+_MODEL = frozenset({"model"})
+_MOST = 256
+"""Models that a request may name."""
+_AT_ONCE = 32
+"""Elements that are looked at in one step."""
+
+_WINDOW = 64 * 1024
+"""Bytes that are searched in one step."""
+_OVERLAP = 64
+_KEY = re.compile(rb'(?="((?:[^"\\]|\\.){5,30}+)")', re.DOTALL)
+"""A look-ahead, so that a search that takes a closing quote for an opening one misses nothing."""
+_VALUE = re.compile(rb'\s*+:\s*+("(?:[^"\\]|\\.){0,1600}+")', re.DOTALL)
+_FORM_FIELD = re.compile(rb'\bname\*?\s{0,8}=\s{0,8}"?model"?(?=[\s;])', re.IGNORECASE)
+_BEFORE_MODEL = frozenset({"models", "deployments", "engines"})
+"""Segments of a path that are followed by a model."""
+
+
+def models_asked_for(body: bytes) -> Steps[set[str]]:
+    """The models that a request of a format names whose members are known.
+
+    An empty text stands for what is no name, and for a request that names none: a stored prompt has its own model.
+    Tools count, since some run a model of their own. Raises `GatewayError`, 400.
+    """
+    yield from check(body)
+    begin = 3 if body.startswith(b"\xef\xbb\xbf") else 0
+    members = yield from read_members(Value(body, begin, len(body)), _NAMING)
+    found = set() if "model" in members else {""}
+    for name, value in members.items():
+        if name.lower() != "tools":
+            yield from _names(value, found)
+        elif any(value.text.find(mark, value.begin, value.end) >= 0 for mark in (b"odel", b"\\u")):
+            for index, tool in enumerate((yield from read_elements(value))):
+                if index % _AT_ONCE == _AT_ONCE - 1:
+                    yield
+                if tool.begins_with(b"{"):
+                    yield from _name(tool, found)
+    return found
+
+
+def models_anywhere(path: str, body: bytes) -> Steps[set[str]]:
+    """The models that are named in a path, and in a body of any form: as a member `model` at any depth of JSON or of
+    JSON lines, or as a form's field. An empty text stands for what cannot be read. Raises `GatewayError`, 400.
+    """
+    segments = path.split("/")
+    found = {after.partition(":")[0] for before, after in pairwise(segments) if before in _BEFORE_MODEL}
+    if b"\0" in body and body.lstrip()[:2] != b"--":
+        found.add("")  # JSON in UTF-16, which some servers read
+    blank = 0
+    for begin in range(0, len(body), _WINDOW):
+        end = begin + _WINDOW + _OVERLAP
+        for key in _KEY.finditer(body, begin, end):
+            if _text(b'"%b"' % key[1]).lower() == "model" and (value := _VALUE.match(body, key.end(1) + 1)):
+                _add(found, _text(value[1]))
+        for field in _FORM_FIELD.finditer(body, begin, end):
+            if blank < field.end():
+                blank = _after_blank_line(body, field.end())
+            _add(found, body[blank : blank + 4 * MAX_MODEL].partition(b"\n")[0].strip().decode("utf-8", "replace"))
+        yield
+    return found
+
+
+def _after_blank_line(body: bytes, begin: int) -> int:
+    """Where the value of a form's field begins whose headers are here."""
+    places = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := body.find(mark, begin)) >= 0]
+    return min(places, default=len(body))
+
+
+def _add(found: set[str], model: str) -> None:
+    found.add(model)
+    if len(found) > _MOST:
+        raise GatewayError(400, "invalid_request", f"the request names more than {_MOST} models")
+
+
+def _names(value: Value, found: set[str]) -> Steps[None]:
+    """Add the models that a member names."""
+    if value.begins_with(b"["):
+        for index, one in enumerate((yield from read_elements(value))):
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                yield
+            yield from _name(one, found)
+    else:
+        yield from _name(value, found)
+
+
+def _name(value: Value, found: set[str]) -> Steps[None]:
+    if value.begins_with(b"{"):
+        for one in (yield from read_members(value, _MODEL)).values():
+            if not one.begins_with(b"{"):
+                yield from _name(one, found)
+    elif value.size != 4 or value.raw != b"null":
+        _add(found, word(value, MAX_MODEL))
+
+
+def _text(written: bytes) -> str:
+    try:
+        return str(orjson.loads(written))
+    except orjson.JSONDecodeError:
+        return ""

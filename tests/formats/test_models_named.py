@@ -1,0 +1,117 @@
+"""Which models a request names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.formats.models_named import models_anywhere, models_asked_for
+from fastapi_aibridge.formats.scanner import finish
+
+
+def asked(body: Any) -> set[str]:
+    return finish(models_asked_for(body if isinstance(body, bytes) else json.dumps(body).encode()))
+
+
+def anywhere(body: bytes, path: str = "/v1/batches") -> set[str]:
+    return finish(models_anywhere(path, body))
+
+
+@pytest.mark.parametrize(
+    ("body", "models"),
+    [
+        ({"model": "a"}, {"a"}),
+        ({"model": "a", "messages": [{"model": "no", "content": {"model": "no"}}]}, {"a"}),
+        ({"model": "a", "models": ["b", "c"]}, {"a", "b", "c"}),
+        ({"model": "a", "models": None, "fallback_model": "b"}, {"a", "b"}),
+        ({"model": "a", "fallbacks": [{"model": "b", "max_tokens": 1}, "c"]}, {"a", "b", "c"}),
+        ({"model": "a", "tools": [{"type": "image_generation", "model": "b"}, {"type": "x"}]}, {"a", "b"}),
+        ({"model": "a", "tools": [{"name": "f", "input_schema": {"properties": {"model": "no"}}}]}, {"a"}),
+        ({"prompt": {"id": "p"}}, {""}),
+        ({"model": "a", "models": [3]}, {"a", ""}),
+        ({"model": "a", "models": [["b"]]}, {"a", ""}),
+        ({"model": "x" * 257}, {""}),
+        (b'{"mod\\u0065l": "\\u0061"}', {"a"}),
+        (b'{"model": "a", "tools": [{"mod\\u0065l": "b"}]}', {"a", "b"}),
+        (b'{"model": "a", "tools": [{"Model": "b"}]}', {"a", "b"}),
+        (b'\xef\xbb\xbf{"model": "a"}', {"a"}),
+        ({"model": "a", "models": ["b"], "pad": ["x" * 100] * 10_000}, {"a", "b"}),
+    ],
+)
+def test_what_a_request_asks_for(body: Any, models: set[str]) -> None:
+    """Its model, those that it names to fall back on, and those of its tools; not what is said in its messages."""
+    assert asked(body) == models
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"model": "a", "model": "b"}', b'{"model": "a", "Model": "b"}', b'{"model": "\xff"}']
+)
+def test_what_could_be_read_in_two_ways_is_refused(body: bytes) -> None:
+    """With 400."""
+    with pytest.raises(GatewayError) as caught:
+        asked(body)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "models"),
+    [
+        (b'{"requests": [{"params": {"model": "a"}}, {"params": {"model" : "b"}}]}', {"a", "b"}),
+        (b'{"body": {"model": "a"}}\n{"body": {"model": "b"}}\n', {"a", "b"}),
+        (b'{"m\\u006fdel"\n:\t"\\u0061"}', {"a"}),
+        (b'{"x": "v", ":\\"": 1, "model": "a"}', {"a"}),
+        (b'{"MODEL": "a"}', {"a"}),
+        (b'{"model": {"x": 1}, "remodel": "b", "text": "the \\"model\\": c"}', set()),
+        (b"", set()),
+        (b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--b--', {"whisper-1"}),
+        (b"--b\nContent-Disposition: form-data; name=model\nX: y\n\nwhisper-1\n--b--", {"whisper-1"}),
+        (b'--b\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n\r\n\0\1\2\r\n--b--', set()),
+        ('{"model": "a"}'.encode("utf-16-le"), {""}),
+        (b" " * 70_000 + b'{"model"' + b" " * 70_000 + b': "a"}', {"a"}),
+    ],
+)
+def test_what_any_body_names(body: bytes, models: set[str]) -> None:
+    """JSON at any depth, JSON lines, forms."""
+    assert anywhere(body) == models
+
+
+@pytest.mark.parametrize("shift", range(65_520, 65_545))
+def test_a_name_across_two_steps(shift: int) -> None:
+    """Wherever the steps of the search end."""
+    assert anywhere(b" " * shift + b'{"model": "a"}') == {"a"}
+    assert anywhere(b"--b" + b" " * shift + b'\r\nX: form-data; name="model"\r\n\r\na\r\n') == {"a"}
+
+
+def test_a_model_in_the_path() -> None:
+    """As Gemini and Azure have it."""
+    assert anywhere(b"{}", "/v1beta/models/gemini-2.5-pro:generateContent") == {"gemini-2.5-pro"}
+    assert anywhere(b"{}", "/openai/deployments/gpt-5/images/generations") == {"gpt-5"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": [' + b",".join(b'{"model": "m%d"}' % n for n in range(300)) + b"]}",
+        b'{"model": "a", "models": [' + b",".join(b'"m%d"' % n for n in range(300)) + b"]}",
+    ],
+)
+def test_a_request_for_very_many(body: bytes) -> None:
+    """It is refused, before there are as many to be looked up as a body has room for."""
+    with pytest.raises(GatewayError, match="more than 256"):
+        anywhere(body) and asked(body)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"name=model\n", b'"model"' + b" " * 50, b'"model":', b'"\\"\\', b'"', b"name=model;\r\n" * 3, b"\\"]
+)
+def test_each_step_is_short(piece: bytes) -> None:
+    """A hostile body of some megabytes costs what its length is, not its square."""
+    begun = time.process_time()
+    with contextlib.suppress(GatewayError):
+        anywhere(piece * (4_000_000 // len(piece)))
+    assert time.process_time() - begun < 8
