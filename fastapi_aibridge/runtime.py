@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -34,6 +34,7 @@ from .upstream import UpstreamClient
 
 if TYPE_CHECKING:
     from .cluster.redis import SharedRedis
+    from .cluster.version_watch import VersionWatch
     from .recorder.database import Database
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class Runtime:
         self._connections: MCPConnections | None = None
         self.redis: SharedRedis | None = None
         self.recorder: Recorder
+        self.versions: VersionWatch | None
+        """Where the recorder has a database: what tells this worker of changes made by others."""
         self.pool: Pool
         self._engine: Engine
 
@@ -115,6 +118,7 @@ class Runtime:
             self.recorder = recorder = _recorder(settings, parts.recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
+            self.versions = await stack.enter_async_context(_followed(recorder))
             limits = Limits(settings.limits)
             self._engine = Engine(
                 client=client,
@@ -345,6 +349,18 @@ def _redis(url: SecretStr, prefix: str) -> SharedRedis:
     from .cluster.redis import SharedRedis  # most apps have no Redis
 
     return SharedRedis(url.get_secret_value(), prefix=prefix)
+
+
+@asynccontextmanager
+async def _followed(recorder: Recorder) -> AsyncIterator[VersionWatch | None]:
+    database: Database | None = getattr(recorder, "database", None)
+    if database is None:
+        yield None
+        return
+    from .cluster.version_watch import VersionWatch
+
+    async with VersionWatch(database) as versions:
+        yield versions
 
 
 def not_running() -> ConfigurationError:

@@ -13,9 +13,9 @@ from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, insert, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..masking import hint
+from ..recorder.clock import now_of
 from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds
 from ..recorder.jsonform import timestamp
-from ..recorder.recovery import now_of
 from ..recorder.schema import metadata
 from ..recorder.text import cut_key, dump, dump_bytes, load
 

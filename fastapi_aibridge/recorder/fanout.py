@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..errors import ConfigurationError
 from .content import ending_without_content, facts_without_content
@@ -17,6 +17,9 @@ from .owners import MemoryOwners, ObjectOwners
 from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
 from .records import Ending, Facts, Interception, InterceptionRecord, Status
 from .usage import UsageQuery, UsageRow, UsageStore
+
+if TYPE_CHECKING:
+    from .database import Database  # brings SQLAlchemy along
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +170,12 @@ class FanoutRecorder:
             if isinstance(store, InterceptionStore):
                 return store
         return None
+
+    @property
+    def database(self) -> Database | None:
+        """That of the first recorder that has one from the start on."""
+        databases = (getattr(recorder, "database", None) for recorder in self._recorders)
+        return next((database for database in databases if database is not None), None)
 
     async def _owners(self) -> ObjectOwners:
         async for candidate in self._made():

@@ -6,10 +6,11 @@ import logging
 
 from sqlalchemy import delete, insert, select, update
 
+from .clock import now_of
 from .committer import WriterStats
 from .database import Database
 from .process import ProcessIdentity
-from .recovery import interrupt, now_of
+from .recovery import interrupt
 from .schema import inbox, interceptions, recorders
 
 log = logging.getLogger(__name__)

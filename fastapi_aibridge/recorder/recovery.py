@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .batch import Row
+from .clock import now_of
 from .columns import SET_ASIDE_COLUMNS, TOKEN_COLUMNS
 from .committer import WriterStats, set_aside_row
 from .database import Database
@@ -23,13 +24,6 @@ from .verdict import Verdict, judge
 log = logging.getLogger(__name__)
 
 _BATCH = 500
-
-
-def now_of(*, is_sqlite: bool) -> ColumnElement[int]:
-    """The database's own clock, in microseconds."""
-    if is_sqlite:
-        return literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)")
-    return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
 
 
 async def interrupt(database: Database, recorder_id: str, last_seen: int | None, stats: WriterStats) -> int:

@@ -21,6 +21,7 @@ from .committer import WriterStats
 from .content import ending_without_content, facts_without_content
 from .cursor import to_microseconds
 from .daily import DAY, day_of, seal
+from .database import Database
 from .owners import MemoryOwners
 from .presence import Presence
 from .reader import read_owner
@@ -222,6 +223,11 @@ class SQLRecorder(SQLStore):
     async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
         await self._flush()
         return await super().usage(query)
+
+    @property
+    def database(self) -> Database:
+        """Open while the recorder is. What all workers share is kept there, too."""
+        return self._database
 
     @property
     def stats(self) -> WriterStats:

@@ -1,0 +1,162 @@
+"""Tells the parts of one worker when something that all workers hold has been changed by another one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import select
+
+from ..errors import RecorderUnavailable
+from ..recorder.clock import now_of
+from ..recorder.database import Database
+from .versions import VersionReader, data_versions
+
+log = logging.getLogger(__name__)
+
+Changed = Callable[[int], Awaitable[None]]
+"""Called with the new version. Where it raises, it is called again a moment later."""
+
+_GRACE = 1.0
+"""Seconds by which the database's clock may run differently from the process's while an app starts."""
+
+
+class _Follower:
+    """Who wants to hear of one version. Its calls are a task of their own: one that takes long delays no other."""
+
+    def __init__(self, name: str, changed: Changed, known: int) -> None:
+        self.name = name
+        self.known = known
+        """The version that `changed` has been called with, and took."""
+        self._changed = changed
+        self._wanted = known
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self, version: int) -> None:
+        self._wanted = version
+        if self.known != version and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._catch_up(), name=f"aibridge-follows-{self.name}")
+
+    async def _catch_up(self) -> None:
+        while self.known != (version := self._wanted):
+            try:
+                await self._changed(version)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next look tries again
+                log.warning("a change of %s could not be followed: %s", self.name, type(error).__name__)
+                return
+            self.known = version
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+class VersionWatch:
+    """Looks at the versions each `interval` seconds, at once where PostgreSQL tells of a change, and tells followers.
+
+    Entered while it looks: `async with VersionWatch(database) as versions`, which raises `RecorderUnavailable` where it
+    cannot. The database may go away meanwhile: what is held is kept, and what has changed is heard of when it is back.
+    """
+
+    def __init__(self, database: Database, *, interval: float = 1.0, timeout: float = 5.0) -> None:
+        self._database = database
+        self._interval = interval
+        self._timeout = timeout
+        self._followers: list[_Follower] = []
+        self._seen: Mapping[str, int] = {}
+        self._woken = asyncio.Event()
+        self._reader = VersionReader(database, self.wake)
+        self._loop = asyncio.get_running_loop()
+        self._away_since: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            # Listen first, then read: what changes in between is heard of.
+            await self._look()
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+            raise RecorderUnavailable(self._database.unusable(error)) from None
+        self._task = asyncio.create_task(self._follow(), name="aibridge-versions")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for follower in self._followers:
+            await follower.aclose()
+        self._followers.clear()
+
+    def follow(self, name: str, changed: Changed, *, known: int | None = None) -> None:
+        """Call `changed` with each new version of `name`; several that come close together may be one call.
+
+        `known` is the version that is in force already: by default the one of the last look. So read `version(name)`
+        first, then what it stands for, then follow.
+        """
+        follower = _Follower(name, changed, self.version(name) if known is None else known)
+        self._followers.append(follower)
+        follower.tell(self.version(name))
+
+    def version(self, name: str) -> int:
+        """As it was at the last look; 0 for what has never changed."""
+        return self._seen.get(name, 0)
+
+    def wake(self) -> None:
+        """Look now."""
+        self._woken.set()
+
+    @property
+    def away_for(self) -> float:
+        """Seconds for which the versions could not be read; 0 while they can."""
+        return 0.0 if self._away_since is None else self._loop.time() - self._away_since
+
+    async def changed_within(self, name: str, seconds: float) -> bool:
+        """Whether it has changed in the last seconds, or whether that cannot be told for certain."""
+        now = now_of(is_sqlite=self._database.is_sqlite)
+        since = now - int((seconds + _GRACE) * 1_000_000)
+        changed = select(data_versions.c.changed_at > since).where(data_versions.c.name == name)
+        async with self._database.reading() as connection:
+            return bool(await connection.scalar(changed))
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval):
+                        await self._woken.wait()
+                self._woken.clear()
+                try:
+                    await self._look()
+                except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+                    self._note_failure(error)
+        finally:
+            # Here, so that it is done where a loop ends without a word, too: a thread would keep the process.
+            await self._reader.aclose()
+
+    def _note_failure(self, error: Exception) -> None:
+        if self._away_since is None:
+            self._away_since = self._loop.time()
+            log.warning("changes made elsewhere cannot be seen (%s); trying again", type(error).__name__)
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._seen = await self._reader.read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The driver's own, from a connection that closes: nobody has cancelled this task.
+            raise ConnectionError("the database's driver gave the read up") from None
+        if self._away_since is not None:
+            log.warning("changes made elsewhere are seen again")
+            self._away_since = None
+        for follower in self._followers:
+            follower.tell(self.version(follower.name))

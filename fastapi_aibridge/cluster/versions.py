@@ -1,0 +1,99 @@
+"""Numbers in the recorder's database that say how often something was changed which all workers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Table, Text, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..recorder.clock import now_of
+from ..recorder.database import Database
+from ..recorder.schema import metadata
+
+SETTINGS = "settings"
+"""Whatever a reload reads: files, the environment, managed settings."""
+CLIENT_KEYS = "client_keys"
+
+data_versions = Table(
+    "aibridge_data_versions",
+    metadata,
+    # How often each of the things that all workers hold has been changed.
+    Column("name", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+_CHANNEL = "aibridge_data_versions"
+"""Of PostgreSQL's LISTEN and NOTIFY."""
+
+
+async def bump(connection: AsyncConnection, name: str) -> int:
+    """Tell all workers that what `name` stands for has changed; returns its new version.
+
+    Belongs into the transaction that makes the change: they hear of it when, and only if, that is committed. Until
+    then, others who change the same wait.
+    """
+    is_sqlite = connection.dialect.name == "sqlite"
+    now = now_of(is_sqlite=is_sqlite)
+    insert = sqlite.insert if is_sqlite else postgresql.insert
+    version: int = await connection.scalar(
+        insert(data_versions)
+        .values(name=name, version=1, changed_at=now)
+        .on_conflict_do_update(
+            index_elements=["name"], set_={"version": data_versions.c.version + 1, "changed_at": now}
+        )
+        .returning(data_versions.c.version)
+    )
+    if not is_sqlite:
+        await connection.execute(select(func.pg_notify(_CHANNEL, name)))
+    return version
+
+
+class VersionReader:
+    """One connection, which is replaced at the next read after it broke. Reads come one after the other."""
+
+    def __init__(self, database: Database, notified: Callable[[], None]) -> None:
+        self._database = database
+        self._notified = notified
+        self._connection: AsyncConnection | None = None
+
+    async def read(self) -> Mapping[str, int]:
+        """The versions by their names. Raises what the driver raises."""
+        try:
+            if self._connection is None:
+                self._connection = await self._opened()
+            rows = await self._connection.execute(select(data_versions.c.name, data_versions.c.version))
+            return {row.name: row.version for row in rows}
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def aclose(self) -> None:
+        await self._drop()
+
+    async def _opened(self) -> AsyncConnection:
+        connection = await self._database.engine.connect()
+        try:
+            # No transaction stays open between two reads.
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            if not self._database.is_sqlite:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                await driver.add_listener(_CHANNEL, self._hear)
+        except BaseException:
+            await connection.invalidate()
+            await connection.close()
+            raise
+        return connection
+
+    def _hear(self, *_: object) -> None:
+        self._notified()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not back into the pool: it listens, or is broken.
+            await connection.invalidate()
+            await connection.close()
