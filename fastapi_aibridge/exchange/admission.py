@@ -65,6 +65,7 @@ class Admitted:
             agent_id=self.client.agent_id,
             parent_agent_id=self.client.parent_agent_id,
             truncated=self.client.truncated,
+            groups=tuple(self.principal.groups),
         )
 
 

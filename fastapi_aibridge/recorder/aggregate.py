@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, or_, select
+from sqlalchemy import JSON, ColumnElement, FromClause, Table, and_, cast, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .columns import TOKEN_COLUMNS
+from .columns import SUM_COLUMNS
 from .cursor import EPOCH, to_microseconds
 from .daily import DAY
 from .reader import conditions
 from .schema import interceptions, usage_daily, usage_days
-from .usage import UsageBy, UsageQuery, UsageRow, usage_row
+from .usage import Key, Sums, UsageBy, UsageQuery, UsageRow, add_sums, no_sums, usage_rows
 
 _MAX = 2**63 - 1
+_DAILY = frozenset({UsageBy.DAY, UsageBy.INITIATOR, UsageBy.PROVIDER, UsageBy.MODEL, UsageBy.CLIENT})
+"""What the sums by day are kept by; to group by anything else, the interceptions themselves are read."""
 
 
 async def read_usage(connection: AsyncConnection, query: UsageQuery) -> list[UsageRow]:
-    sums: dict[tuple[date | str, ...], list[int]] = {}
-    sealed = [] if query.session_id is not None else await _sealed_days(connection, query)
+    sums: dict[Key, Sums] = {}
+    by_day = query.session_id is None and set(query.by) <= _DAILY
+    sealed = await _sealed_days(connection, query) if by_day else []
     untimed = replace(query, started_after=None, started_before=None)
     if sealed:
         wanted = conditions(untimed, columns=usage_daily.c)
@@ -30,9 +33,7 @@ async def read_usage(connection: AsyncConnection, query: UsageQuery) -> list[Usa
     started = interceptions.c.started_at
     for first, end in _gaps(query, sealed):
         await _add(connection, query, interceptions, [*wanted, started >= first, started < end], sums)
-    if not query.by and not sums:
-        sums[()] = [0, 0, 0, 0, 0]
-    return [usage_row(query, key, sums[key]) for key in sorted(sums, key=lambda key: tuple(map(str, key)))]
+    return usage_rows(query, sums)
 
 
 async def _sealed_days(connection: AsyncConnection, query: UsageQuery) -> list[int]:
@@ -76,27 +77,40 @@ async def _add(
     query: UsageQuery,
     table: Table,
     wanted: list[ColumnElement[bool]],
-    sums: dict[tuple[date | str, ...], list[int]],
+    sums: dict[Key, Sums],
 ) -> None:
     raw = table is interceptions
     keys: list[ColumnElement[Any]] = []
+    source: FromClause = table
     for by in query.by:
         if by is UsageBy.DAY:
             keys.append((table.c.started_at // DAY if raw else table.c.day).label("day"))
+        elif by is UsageBy.GROUP:
+            source, group = _with_groups(table, is_sqlite=connection.dialect.name == "sqlite")
+            keys.append(group)
         else:
             keys.append(table.c[by.value])
     calls = func.count() if raw else func.sum(table.c.calls)
-    statement = select(*keys, calls, *(func.sum(table.c[name]) for name in TOKEN_COLUMNS)).where(*wanted)
+    statement = (
+        select(*keys, calls, *(func.sum(table.c[name]) for name in SUM_COLUMNS)).select_from(source).where(*wanted)
+    )
     if keys:
         statement = statement.group_by(*keys)
     for row in await connection.execute(statement):
-        numbers = [int(value or 0) for value in row[len(keys) :]]
+        numbers = [None if value is None else int(value) for value in row[len(keys) :]]
         if not keys and not numbers[0]:
             continue
         key = tuple(
             (EPOCH + timedelta(days=value)).date() if by is UsageBy.DAY else value
             for by, value in zip(query.by, row, strict=False)
         )
-        total = sums.setdefault(key, [0, 0, 0, 0, 0])
-        for place, number in enumerate(numbers):
-            total[place] += number
+        add_sums(sums.setdefault(key, no_sums()), numbers)
+
+
+def _with_groups(table: Table, *, is_sqlite: bool) -> tuple[FromClause, ColumnElement[Any]]:
+    """The table with a row for each group of an interception, and the group. Groups are stored as a JSON list."""
+    if is_sqlite:
+        named = func.json_each(table.c.groups).table_valued("value", name="named")
+    else:
+        named = func.json_array_elements_text(cast(table.c.groups, JSON)).table_valued("value", name="named")
+    return table.join(named, true(), isouter=True), named.c.value

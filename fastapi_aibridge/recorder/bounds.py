@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -29,6 +29,8 @@ KIND_LIMIT = 64
 METADATA_LIMIT = 16 * 1024
 ERROR_LIMIT = 16 * 1024
 
+_MOST_GROUPS, _GROUP_LIMIT = 64, 256
+"""Groups of one interception, and the bytes of each."""
 _MOST_ITEMS = 1000
 """Entries of the facts of an interception, all lists together."""
 _ITEM_ID_LIMIT = 256
@@ -107,6 +109,18 @@ def metadata_text(metadata: Mapping[str, Any]) -> tuple[str, bool]:
         kept[str(name)] = value
         room -= size
     return dump(kept), True
+
+
+def groups_text(groups: Sequence[str]) -> tuple[str | None, bool]:
+    """Their JSON text, None where there are none, and whether some were left out."""
+    if not groups:
+        return None, False
+    return dump(list(dict.fromkeys(map(group_key, groups[:_MOST_GROUPS])))), len(groups) > _MOST_GROUPS
+
+
+def group_key(group: str) -> str:
+    """The text under which a group is stored, for searching."""
+    return cut_key(group, _GROUP_LIMIT)
 
 
 def key_of(name: str, value: str) -> str:

@@ -17,7 +17,10 @@ START_COLUMNS = (BEGUN[0], "recorder_id", *BEGUN[1:])
 
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
-STATE_COLUMNS = ("status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS)
+SUM_COLUMNS = (*TOKEN_COLUMNS, "cost")
+"""What is added up over interceptions. `cost` may be null."""
+
+STATE_COLUMNS = ("status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS, "cost", "cost_estimated")
 """What the end adds."""
 
 END_COLUMNS = ("id", *STATE_COLUMNS, "credential_hint", "truncated")

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .columns import TOKEN_COLUMNS
+from .columns import SUM_COLUMNS
 from .cursor import to_microseconds
 from .database import Database
 from .schema import interceptions, usage_daily, usage_days
@@ -78,7 +78,7 @@ async def _add_up(database: Database, day: int) -> bool:
         running = select(interceptions.c.seq).where(interceptions.c.status == "running", *within).limit(1)
         if (await connection.execute(running)).first() is not None:
             return False
-        sums = [func.sum(interceptions.c[name]).label(name) for name in TOKEN_COLUMNS]
+        sums = [func.sum(interceptions.c[name]).label(name) for name in SUM_COLUMNS]
         groups = (
             await connection.execute(select(*keys, func.count().label("calls"), *sums).where(*within).group_by(*keys))
         ).all()
@@ -92,7 +92,7 @@ async def _add_up(database: Database, day: int) -> bool:
         # PostgreSQL's sums are decimals.
         rows = [
             {"day": day, **dict(zip(_KEYS, row, strict=False)), "calls": row.calls}
-            | {name: int(getattr(row, name)) for name in TOKEN_COLUMNS}
+            | {name: None if (value := getattr(row, name)) is None else int(value) for name in SUM_COLUMNS}
             for row in groups
         ]
         for place in range(0, len(rows), _BATCH):

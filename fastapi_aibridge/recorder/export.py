@@ -20,7 +20,7 @@ from .text import dump, dump_bytes
 _LARGEST_PAGE = 200
 _LARGEST_CHUNK = 4 * 1024 * 1024
 
-_NESTED = ("metadata", "token_usages", "prompts", "tool_usages", "thoughts")
+_NESTED = ("metadata", "groups", "token_usages", "prompts", "tool_usages", "thoughts")
 _PLAIN = (
     "id",
     "initiator_id",
@@ -44,6 +44,8 @@ _PLAIN = (
     "upstream_status",
     "error",
     "truncated",
+    "cost_usd",
+    "cost_estimated",
 )
 CSV_COLUMNS = (*_PLAIN, *TOKEN_COLUMNS, *_NESTED)
 
@@ -101,6 +103,8 @@ def _csv_record(record: InterceptionRecord) -> bytes:
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6f}"
     return cell(value) if isinstance(value, str) else value
 
 

@@ -14,6 +14,11 @@ def timestamp(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def usd(cost: int | None) -> float | None:
+    """Micro-dollars as dollars, exact to six decimals."""
+    return None if cost is None else cost / 1_000_000
+
+
 def record_json(record: InterceptionRecord) -> dict[str, Any]:
     """The record as plain JSON values, its members always in the same order."""
     begun, facts, ending = record.interception, record.facts, record.ending
@@ -35,12 +40,15 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
         "credential_kind": begun.credential_kind,
         "credential_hint": begun.credential_hint,
         "metadata": dict(begun.metadata),
+        "groups": list(begun.groups),
         "started_at": timestamp(begun.started_at),
         "ended_at": timestamp(ending.ended_at) if ending else None,
         "status": str(ending.status if ending else Status.RUNNING),
         "upstream_status": ending.upstream_status if ending else None,
         "error": ending.error if ending else None,
         "truncated": begun.truncated,
+        "cost_usd": usd(ending.cost) if ending else None,
+        "cost_estimated": ending.cost_estimated if ending else False,
         "token_usages": [
             {
                 "message_id": usage.message_id,
@@ -51,6 +59,9 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
                 "extra": dict(usage.extra),
                 "partial": usage.partial,
                 "service_tier": usage.service_tier,
+                "cost_usd": usd(usage.cost),
+                "cost_estimated": usage.cost_estimated,
+                "price": None if usage.price is None else dict(usage.price),
             }
             for usage in facts.token_usages
         ],

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date
 
-from .bounds import MAX_TEXT, Room, bounded, bounded_ending, bounded_facts, key_of, weight_of
+from .bounds import MAX_TEXT, Room, bounded, bounded_ending, bounded_facts, group_key, key_of, weight_of
 from .content import ending_without_content, facts_without_content
 from .cursor import decode_cursor, encode_cursor, to_microseconds
 from .owners import MemoryOwners
 from .recorder import HEAVIEST_PAGE, InterceptionFilter, InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
-from .usage import UsageBy, UsageQuery, UsageRow, usage_row
+from .rows import NO_TOKENS, add_tokens
+from .usage import Key, Sums, UsageBy, UsageQuery, UsageRow, add_sums, no_sums, usage_rows
 
 
 class MemoryRecorder(MemoryOwners):
@@ -99,26 +101,13 @@ class MemoryRecorder(MemoryOwners):
         return Page([_copy(self._records[interception_id]) for _, interception_id in page], next_cursor)
 
     async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
-        sums: dict[tuple[date | str, ...], builtins.list[int]] = {}
+        sums: dict[Key, Sums] = {}
         for record in self._matching(query):
-            begun = record.interception
-            key = tuple(
-                begun.started_at.astimezone(UTC).date() if by is UsageBy.DAY else getattr(begun, by.value)
-                for by in query.by
-            )
-            total = sums.setdefault(key, [0, 0, 0, 0, 0])
-            total[0] += 1
-            for tokens in record.facts.token_usages:
-                total[1] += tokens.input_tokens
-                total[2] += tokens.output_tokens
-                total[3] += tokens.cache_read_tokens
-                total[4] += tokens.cache_write_tokens
-        if not query.by and not sums:
-            sums[()] = [0, 0, 0, 0, 0]
-        return [
-            usage_row(query, key, total)
-            for key, total in sorted(sums.items(), key=lambda item: tuple(map(str, item[0])))
-        ]
+            tokens = add_tokens(NO_TOKENS, record.facts.token_usages)
+            counted = (1, *tokens, None if record.ending is None else record.ending.cost)
+            for key in _keys(record.interception, query.by):
+                add_sums(sums.setdefault(key, no_sums()), counted)
+        return usage_rows(query, sums)
 
     def _matching(self, query: InterceptionFilter) -> builtins.list[InterceptionRecord]:
         after = None if query.started_after is None else to_microseconds(query.started_after)
@@ -135,6 +124,19 @@ class MemoryRecorder(MemoryOwners):
             and (after is None or to_microseconds(record.interception.started_at) >= after)
             and (before is None or to_microseconds(record.interception.started_at) < before)
         ]
+
+
+def _keys(begun: Interception, by: Sequence[UsageBy]) -> Iterator[Key]:
+    """The groups of the query that an interception belongs to."""
+    groups = set(map(group_key, begun.groups)) if UsageBy.GROUP in by else ()
+    for group in groups or (None,):
+        key: builtins.list[date | str | None] = []
+        for each in by:
+            if each is UsageBy.DAY:
+                key.append(begun.started_at.astimezone(UTC).date())
+            else:
+                key.append(group if each is UsageBy.GROUP else getattr(begun, each.value))
+        yield tuple(key)
 
 
 def _place(record: InterceptionRecord) -> tuple[int, str]:

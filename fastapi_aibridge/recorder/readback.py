@@ -22,9 +22,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "bool": (bool,),
+    "int | None": (int,),
     "float | None": (int, float),
     "str | None": (str,),
     "Mapping[str, int]": (dict,),
+    "Mapping[str, Any] | None": (dict,),
     "Any": (object,),
 }
 
@@ -41,6 +43,8 @@ def record(row: Mapping[str, Any], bodies: Iterable[object]) -> InterceptionReco
             ended_at=started_at if row["ended_at"] is None else _moment(row["ended_at"]),
             upstream_status=upstream_status if isinstance(upstream_status, int) else None,
             error=_text(row["error"]),
+            cost=row["cost"] if isinstance(row["cost"], int) else None,
+            cost_estimated=bool(row["cost_estimated"]),
         )
     members: dict[str, Any] = {}
     for name in BEGUN:
@@ -49,7 +53,9 @@ def record(row: Mapping[str, Any], bodies: Iterable[object]) -> InterceptionReco
             members[name] = bool(row[name])
         elif kind.startswith("str"):
             members[name] = _text(row[name])
-    begun = Interception(**members, metadata=_mapping(row["metadata"]), started_at=started_at)
+    begun = Interception(
+        **members, metadata=_mapping(row["metadata"]), started_at=started_at, groups=_groups(row["groups"])
+    )
     return InterceptionRecord(begun, load_facts(bodies), ending)
 
 
@@ -103,6 +109,16 @@ def _mapping(text: object) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _groups(text: object) -> tuple[str, ...]:
+    if not isinstance(text, str):
+        return ()
+    try:
+        value = load(text)
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _text(value: object) -> str | None:

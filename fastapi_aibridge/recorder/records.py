@@ -47,6 +47,8 @@ class Interception:
     parent_agent_id: str | None = None
     truncated: bool = False
     """A text of the interception's own was cut, or facts were left out, to keep the record within its bounds."""
+    groups: tuple[str, ...] = ()
+    """Names of the groups that the principal belonged to."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +65,12 @@ class TokenUsage:
     """The message broke off: these are the counts as far as they were known."""
     service_tier: str | None = None
     """Under which terms the message was made, as the provider reports it: `default`, `flex`, `priority`, `batch`."""
+    cost: int | None = None
+    """Micro-dollars; None where the model has no price, or nobody asked for one."""
+    cost_estimated: bool = False
+    """Whether tokens that the cost is for were counted by the gateway, since the provider told no usage."""
+    price: Mapping[str, Any] | None = None
+    """US dollars for a million tokens by kind, with the prices' `source` and the `date` on which they were in force."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,6 +138,10 @@ class Ending:
     error: str | None = None
     credential_hint: str | None = None
     """Of the key that paid in the end, where that is known: it may be another than the one it began with."""
+    cost: int | None = None
+    """Micro-dollars of all messages together; None where one of them has no price."""
+    cost_estimated: bool = False
+    """Whether the cost of one of them is estimated."""
 
 
 @dataclass(slots=True)

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .batch import Row
 from .clock import now_of
-from .columns import SET_ASIDE_COLUMNS, TOKEN_COLUMNS
+from .columns import SET_ASIDE_COLUMNS, SUM_COLUMNS
 from .committer import WriterStats, set_aside_row
 from .database import Database
 from .readback import load_facts
 from .records import Status
-from .rows import NO_TOKENS, Tokens, add_tokens, inbox_start
+from .rows import NO_TOKENS, Tokens, add_tokens, cost_of, inbox_start
 from .schema import facts, inbox, interceptions, set_aside
 from .verdict import Verdict, judge
 
@@ -44,14 +44,14 @@ async def interrupt(database: Database, recorder_id: str, last_seen: int | None,
             if not rows:
                 return count
             ended = last_seen or (await connection.execute(select(now_of(is_sqlite=database.is_sqlite)))).scalar_one()
-            tokens = await _known_tokens(connection, [row.id for row in rows])
+            known = await _known_usage(connection, [row.id for row in rows])
             await connection.execute(
                 _INTERRUPT,
                 [
                     {
                         "own_seq": row.seq,
                         "ended": max(ended, row.started_at),
-                        **dict(zip(TOKEN_COLUMNS, tokens.get(row.id, NO_TOKENS), strict=True)),
+                        **dict(zip(SUM_COLUMNS, known.get(row.id, (*NO_TOKENS, None)), strict=True)),
                     }
                     for row in rows
                 ],
@@ -65,21 +65,25 @@ _INTERRUPT = (
     .values(
         status=str(Status.INTERRUPTED),
         ended_at=bindparam("ended"),
-        **{name: bindparam(name) for name in TOKEN_COLUMNS},
+        # Of the message that ran, nothing is known.
+        cost_estimated=True,
+        **{name: bindparam(name) for name in SUM_COLUMNS},
     )
 )
 
 
-async def _known_tokens(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Tokens]:
-    """What was observed of interceptions that nobody added up."""
+async def _known_usage(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
+    """What was observed of interceptions that nobody added up, as `SUM_COLUMNS`."""
     tokens: dict[str, Tokens] = {}
+    costs: dict[str, list[int | None]] = {}
     found = await connection.execute(
         select(facts.c.interception_id, facts.c.body).where(facts.c.interception_id.in_(ids))
     )
     for interception_id, body in found:
         usages = load_facts([body]).token_usages
         tokens[interception_id] = add_tokens(tokens.get(interception_id, NO_TOKENS), usages)
-    return tokens
+        costs.setdefault(interception_id, []).extend(usage.cost for usage in usages)
+    return {each: (*counted, cost_of(costs[each])) for each, counted in tokens.items()}
 
 
 async def _file_inbox(database: Database, recorder_id: str, stats: WriterStats) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from .bounds import LIMITS, bounded, bounded_ending, metadata_text
+from .bounds import LIMITS, bounded, bounded_ending, groups_text, metadata_text
 from .columns import BEGUN, END_COLUMNS, FILED_COLUMNS, START_COLUMNS
 from .cursor import to_microseconds
 from .records import Ending, Interception, TokenUsage
@@ -16,12 +16,12 @@ Tokens = tuple[int, int, int, int]
 """Input, output, cache read, cache write."""
 
 NO_TOKENS: Tokens = (0, 0, 0, 0)
-_RUNNING = ("running", None, None, None, *NO_TOKENS)
+_RUNNING = ("running", None, None, None, *NO_TOKENS, None, None)
 """The end's part of the row of an interception that goes on."""
 
 _MAX = 2**63 - 1
-_METADATA, _STARTED_AT, _HINT, _TRUNCATED = map(
-    START_COLUMNS.index, ("metadata", "started_at", "credential_hint", "truncated")
+_METADATA, _STARTED_AT, _HINT, _TRUNCATED, _GROUPS = map(
+    START_COLUMNS.index, ("metadata", "started_at", "credential_hint", "truncated", "groups")
 )
 _members = attrgetter(*BEGUN)
 
@@ -33,7 +33,8 @@ def start_row(begun: Interception, recorder_id: str) -> tuple[Any, ...]:
     row = [first, recorder_id, *rest]
     row[_METADATA], cut_metadata = metadata_text(begun.metadata)
     row[_STARTED_AT] = to_microseconds(begun.started_at)
-    if cut_metadata:
+    row[_GROUPS], cut_groups = groups_text(begun.groups)
+    if cut_metadata or cut_groups:
         row[_TRUNCATED] = True
     return tuple(row)
 
@@ -54,6 +55,8 @@ def end_row(interception_id: str, ending: Ending, tokens: Tokens, *, truncated: 
         status if status is None or 0 <= status < 2**31 else None,
         ending.error,
         *tokens,
+        ending.cost if ending.cost is None else max(0, min(ending.cost, _MAX)),
+        None if ending.cost is None else ending.cost_estimated,
         ending.credential_hint,
         truncated or is_cut,
     )
@@ -97,7 +100,13 @@ def add_tokens(tokens: Tokens, usages: Sequence[TokenUsage]) -> Tokens:
     return given, made, read, written
 
 
-_START_DEFAULTS: dict[str, Any] = {"agent_id": None, "parent_agent_id": None, "truncated": False}
+def cost_of(costs: Sequence[int | None]) -> int | None:
+    """The sum of what messages cost; None where one of them has no price, or there are none."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known and len(known) == len(costs) else None
+
+
+_START_DEFAULTS: dict[str, Any] = {"agent_id": None, "parent_agent_id": None, "truncated": False, "groups": None}
 
 
 def inbox_start(body: str) -> dict[str, Any]:

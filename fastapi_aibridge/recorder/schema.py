@@ -37,7 +37,8 @@ def _begun(name: str) -> Column[Any]:
     if kind == "bool":
         # A worker of an older release does not write those that came later.
         return Column(name, Boolean, nullable=False, server_default=false() if name == "truncated" else None)
-    return Column(name, BigInteger if kind == "datetime" else Text, nullable=kind.endswith("None"))
+    nullable = kind.endswith("None") or name == "groups"
+    return Column(name, BigInteger if kind == "datetime" else Text, nullable=nullable)
 
 
 interceptions = Table(
@@ -52,6 +53,9 @@ interceptions = Table(
     Column("upstream_status", Integer),
     Column("error", Text),
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in TOKEN_COLUMNS),
+    # Micro-dollars; null where there is no price, and in rows of older releases.
+    Column("cost", BigInteger),
+    Column("cost_estimated", Boolean),
     Index("aibridge_interceptions_id", "id", unique=True),
     Index("aibridge_interceptions_started", "started_at"),
     Index("aibridge_interceptions_initiator", "initiator_id", "started_at"),
@@ -146,6 +150,7 @@ usage_daily = Table(
     Column("output_tokens", BigInteger, nullable=False),
     Column("cache_read_tokens", BigInteger, nullable=False),
     Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..recorder import Interception, Prompt, Status, Thought, TokenUsage, ToolUsage
+from ..recorder import Interception, Prompt, Status, Thought, ToolUsage
 
 
 class _Answer(BaseModel):
@@ -59,6 +59,24 @@ class ProviderStates(_Answer):
     items: list[ProviderState]
 
 
+class MessageUsage(_Answer):
+    """Tokens of one upstream message. `input_tokens` leaves cached tokens out, whatever the provider counts."""
+
+    message_id: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    extra: dict[str, int]
+    partial: bool
+    service_tier: str | None
+    cost_usd: float | None
+    cost_estimated: bool
+    price: Annotated[
+        dict[str, Any] | None, Field(description="US dollars for a million tokens by kind, their source and date.")
+    ]
+
+
 @dataclass(slots=True, kw_only=True)
 class InterceptionItem(Interception):
     """One request to a model, as it was recorded."""
@@ -67,7 +85,9 @@ class InterceptionItem(Interception):
     status: Status
     upstream_status: int | None
     error: str | None
-    token_usages: list[TokenUsage]
+    cost_usd: Annotated[float | None, Field(description="US dollars; null where the model has no price.")]
+    cost_estimated: Annotated[bool, Field(description="Whether tokens were counted because no usage was reported.")]
+    token_usages: list[MessageUsage]
     prompts: list[Prompt]
     tool_usages: list[ToolUsage]
     thoughts: list[Thought]
@@ -79,18 +99,22 @@ class InterceptionPage(_Answer):
 
 
 class UsageItem(_Answer):
-    """One group. Of the first five members it has those that `by` named."""
+    """One group. Of the members before `calls` it has those that `by` named."""
 
     day: date | None = None
     initiator_id: str | None = None
     provider: str | None = None
     model: str | None = None
     client: str | None = None
+    session_id: str | None = None
+    agent_id: str | None = None
+    group: str | None = None
     calls: int
     input_tokens: int
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
+    cost_usd: Annotated[float | None, Field(description="US dollars; null where no call has a price.")]
 
 
 class UsageItems(_Answer):

@@ -179,7 +179,8 @@ def test_the_json_form_has_the_documented_members() -> None:
     assert list(form) == [
         *("id", "initiator_id", "api_key_id", "provider", "provider_type", "route", "model", "streaming", "client"),
         *("user_agent", "session_id", "agent_id", "parent_agent_id", "correlating_tool_call_id", "credential_kind"),
-        *("credential_hint", "metadata", "started_at", "ended_at", "status", "upstream_status", "error", "truncated"),
+        *("credential_hint", "metadata", "groups", "started_at", "ended_at", "status", "upstream_status", "error"),
+        *("truncated", "cost_usd", "cost_estimated"),
         *("token_usages", "prompts", "tool_usages", "thoughts"),
     ]
     assert form["started_at"] == "2026-03-01T12:00:00.500000Z"
@@ -193,6 +194,9 @@ def test_the_json_form_has_the_documented_members() -> None:
             "extra": {"reasoning": 7},
             "partial": True,
             "service_tier": None,
+            "cost_usd": None,
+            "cost_estimated": False,
+            "price": None,
         }
     ]
     assert form["tool_usages"][0]["arguments"] == {"path": "the secret path"}

@@ -19,7 +19,9 @@ FIRST = datetime(2026, 3, 1, 22, tzinfo=UTC)
 LATER = FIRST + timedelta(days=10)
 
 
-def row(calls: int, tokens: int, **keys: Any) -> UsageRow:
+def row(calls: int, tokens: int, *, unpriced: int = 0, **keys: Any) -> UsageRow:
+    """A million micro-dollars for each token, but for those of a model without a price; running calls have no cost."""
+    priced = tokens - unpriced
     return UsageRow(
         **keys,
         calls=calls,
@@ -27,6 +29,7 @@ def row(calls: int, tokens: int, **keys: Any) -> UsageRow:
         output_tokens=tokens * 2,
         cache_read_tokens=tokens * 3,
         cache_write_tokens=tokens * 4,
+        cost=priced * 1_000_000 if priced else None,
     )
 
 
@@ -35,13 +38,14 @@ async def record(recorder: SQLRecorder | MemoryRecorder, tokens: int, hours: flo
     await recorder.start(begun)
     if tokens > 1:
         await recorder.observe(begun.id, Facts(token_usages=[usage(tokens - 1)]))
-    await recorder.end(begun.id, ending(), Facts(token_usages=[usage(1)]))
+    cost = None if begun.model == "claude" else tokens * 1_000_000
+    await recorder.end(begun.id, ending(cost=cost), Facts(token_usages=[usage(1)]))
 
 
 async def record_all(recorder: SQLRecorder | MemoryRecorder) -> None:
-    await record(recorder, 1)
-    await record(recorder, 2, 1, initiator_id="bob", model="gpt-5-mini")
-    await record(recorder, 4, 3, initiator_id="bob", client="Zed", session_id="s1")
+    await record(recorder, 1, groups=("staff",))
+    await record(recorder, 2, 1, initiator_id="bob", model="gpt-5-mini", agent_id="a1")
+    await record(recorder, 4, 3, initiator_id="bob", client="Zed", session_id="s1", groups=("staff", "Ünits", "staff"))
     await record(recorder, 8, 4, provider="anthropic", model="claude")
     await recorder.start(interception(started_at=FIRST + timedelta(hours=50)))
     await until(lambda: isinstance(recorder, MemoryRecorder) or not recorder.pending)
@@ -51,22 +55,25 @@ async def check(store: UsageStore) -> None:
     async def ask(*by: UsageBy, **given: Any) -> list[UsageRow]:
         return await store.usage(UsageQuery(by=by, **given))
 
-    assert await ask() == [row(5, 15)]
+    assert await ask() == [row(5, 15, unpriced=8)]
     assert await ask(initiator_id="nobody") == [row(0, 0)]
     assert await ask(UsageBy.MODEL, initiator_id="nobody") == []
     assert await ask(UsageBy.DAY) == [
         row(2, 3, day=date(2026, 3, 1)),
-        row(2, 12, day=date(2026, 3, 2)),
+        row(2, 12, day=date(2026, 3, 2), unpriced=8),
         row(1, 0, day=date(2026, 3, 4)),
     ]
     assert await ask(UsageBy.MODEL) == [
-        row(1, 8, model="claude"),
+        row(1, 8, model="claude", unpriced=8),
         row(3, 5, model="gpt-5"),
         row(1, 2, model="gpt-5-mini"),
     ]
-    assert await ask(UsageBy.PROVIDER) == [row(1, 8, provider="anthropic"), row(4, 7, provider="openai")]
+    assert await ask(UsageBy.PROVIDER) == [
+        row(1, 8, provider="anthropic", unpriced=8),
+        row(4, 7, provider="openai"),
+    ]
     assert await ask(UsageBy.CLIENT, UsageBy.INITIATOR) == [
-        row(3, 9, client="Codex", initiator_id="alice"),
+        row(3, 9, client="Codex", initiator_id="alice", unpriced=8),
         row(1, 2, client="Codex", initiator_id="bob"),
         row(1, 4, client="Zed", initiator_id="bob"),
     ]
@@ -75,10 +82,23 @@ async def check(store: UsageStore) -> None:
         row(1, 4, day=date(2026, 3, 2)),
     ]
     assert await ask(session_id="s1") == [row(1, 4)]
-    assert await ask(started_after=FIRST + timedelta(hours=1)) == [row(4, 14)]
+    assert await ask(started_after=FIRST + timedelta(hours=1)) == [row(4, 14, unpriced=8)]
     assert await ask(started_before=FIRST + timedelta(hours=4)) == [row(3, 7)]
     assert await ask(started_after=FIRST + timedelta(hours=1), started_before=FIRST + timedelta(hours=4)) == [row(2, 6)]
     assert await ask(model="gpt-5", provider="openai") == [row(3, 5)]
+    assert await ask(UsageBy.SESSION, UsageBy.DAY, started_before=FIRST + timedelta(hours=4)) == [
+        row(2, 3, session_id=None, day=date(2026, 3, 1)),
+        row(1, 4, session_id="s1", day=date(2026, 3, 2)),
+    ]
+    assert await ask(UsageBy.AGENT, initiator_id="bob") == [row(1, 4, agent_id=None), row(1, 2, agent_id="a1")]
+    # Who belongs to two groups counts in both.
+    assert await ask(UsageBy.GROUP, UsageBy.MODEL) == [
+        row(1, 8, group=None, model="claude", unpriced=8),
+        row(1, 0, group=None, model="gpt-5"),
+        row(1, 2, group=None, model="gpt-5-mini"),
+        row(2, 5, group="staff", model="gpt-5"),
+        row(1, 4, group="Ünits", model="gpt-5"),
+    ]
 
 
 async def test_memory_adds_up() -> None:
@@ -106,11 +126,11 @@ async def test_what_is_written_late_into_a_day_that_was_added_up_counts(url: str
         await recorder.keep_up()
         await recorder.keep_up()
         await recorder.start(late)
-        assert await recorder.usage(UsageQuery()) == [row(2, 1)]
+        assert await recorder.usage(UsageQuery()) == [row(2, 1)]  # the late one runs
         for _ in range(2):
             await recorder.keep_up()
         assert await recorder.usage(UsageQuery()) == [row(2, 1)]
-        await recorder.end(late.id, ending(), Facts(token_usages=[usage(6)]))
+        await recorder.end(late.id, ending(cost=6_000_000), Facts(token_usages=[usage(6)]))
     async with SQLRecorder(url, retention=0, clock=lambda: LATER) as recorder:
         assert await recorder.usage(UsageQuery()) == [row(2, 7)]
         await recorder.keep_up()
@@ -129,4 +149,5 @@ def test_the_json_form_of_a_sum_has_what_was_asked_for() -> None:
         "output_tokens": 4,
         "cache_read_tokens": 6,
         "cache_write_tokens": 8,
+        "cost_usd": 2.0,
     }
