@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .chat_completions.request import ask_for_usage
 from .chat_completions.streams import single
-from .members import Value, read_elements
+from .members import is_list, is_string, is_true, read_elements
 from .prompts import Conversation
-from .request import MAX_TEXT, ModelRequest, is_true, model_of, read_body
+from .request import MAX_TEXT, ModelRequest, model_of, read_body
 from .scanner import Steps
 from .untooled import UntooledFormat
 
@@ -21,21 +23,23 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body, takes_tools=False)
     conversation = Conversation(max_text)
     prompt = members.get("prompt")
-    if prompt is not None and prompt.begins_with(b'"'):
+    if is_string(prompt):
         yield from conversation.say(prompt)
-    elif prompt is not None and _is_list_of_texts(prompt):
+    elif is_list(prompt) and _is_of_texts(prompt):
         for one in (yield from read_elements(prompt)):
             yield from conversation.say(one)
             yield
     request.prompts = conversation.prompts
     if streaming:
-        yield from ask_for_usage(request, members.get("stream_options"))
+        yield from ask_for_usage(request, members)
     return request
 
 
-def _is_list_of_texts(value: Value) -> bool:
+def _is_of_texts(value: Any) -> bool:
     """Not of tokens, of which there may be very many."""
-    return value.begins_with(b"[") and value.text[value.begin + 1 : value.begin + 65].lstrip().startswith(b'"')
+    if type(value) is list:
+        return bool(value) and isinstance(value[0], str)
+    return bool(value.text[value.begin + 1 : value.begin + 65].lstrip().startswith(b'"'))
 
 
 completions = UntooledFormat("completions", read, single)

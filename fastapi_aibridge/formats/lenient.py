@@ -89,7 +89,8 @@ def objects(value: object) -> list[dict[str, Any]]:
 
 def member(value: object, name: str) -> dict[str, Any]:
     """The object in a member, empty where there is none."""
-    return as_object(value.get(name)) if isinstance(value, dict) else {}
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def as_object(value: object) -> dict[str, Any]:
@@ -107,14 +108,20 @@ _MOST = 10**12
 
 def count(value: object) -> int:
     """A number of tokens, or an index; 0 where it is none."""
-    if type(value) is float and value.is_integer():
+    if type(value) is not int:
+        if type(value) is not float or not value.is_integer():
+            return 0
         value = int(value)
-    return value if type(value) is int and 0 < value <= _MOST else 0
+    return value if 0 < value <= _MOST else 0
 
 
 def counts(value: dict[str, Any], names: dict[str, str]) -> dict[str, int]:
     """The token kinds that a provider reported: its name to ours."""
-    return {ours: count(value[theirs]) for theirs, ours in names.items() if type(value.get(theirs)) in (int, float)}
+    return {
+        ours: count(value[theirs])
+        for theirs, ours in names.items()
+        if theirs in value and type(value[theirs]) in (int, float)
+    }
 
 
 def arguments_of(raw: object, most: int, *, cut: bool = False, parsed: bool = True) -> tuple[Any, bool]:

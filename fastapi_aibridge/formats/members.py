@@ -1,8 +1,10 @@
 """A request's JSON, of which only the members that matter are read.
 
-Building all of a large body's objects would cost many times its size. Small texts are read by msgspec, which checks
-them on the way; large ones by the scanner, in steps, which checks their punctuation only: what else is wrong with them
-is for the provider to say.
+Building all of a large body's objects would cost many times its size. So a member is a `Value`, a place in the text,
+and only in a small body is it what is written there: an object, a list, a string. Functions here take either.
+
+What is small is read at once, and checked on the way; what is large by the scanner, in steps, which checks punctuation
+only: what else is wrong with it is for the provider to say.
 """
 
 from __future__ import annotations
@@ -54,7 +56,51 @@ class Value:
         return self.text.startswith(byte, self.begin)
 
 
-Members = dict[str, Value]
+Members = dict[str, Any]
+"""Each is a `Value`, or what a small body says there."""
+
+
+def is_object(value: object) -> bool:
+    return value.begins_with(b"{") if type(value) is Value else type(value) is dict
+
+
+def is_list(value: object) -> bool:
+    return value.begins_with(b"[") if type(value) is Value else type(value) is list
+
+
+def is_string(value: object) -> bool:
+    return value.begins_with(b'"') if type(value) is Value else type(value) is str
+
+
+def is_true(value: object) -> bool:
+    return value is True or (type(value) is Value and value.size == 4 and value.raw == b"true")
+
+
+def is_null(value: object) -> bool:
+    return value is None or (type(value) is Value and value.size == 4 and value.raw == b"null")
+
+
+def says_something(value: object) -> bool:
+    """Whether a value is a string, a list or an object with something in it."""
+    if type(value) is not Value:
+        return bool(value) and type(value) in (str, list, dict)
+    if is_string(value):
+        return value.size > 2
+    return (is_list(value) or is_object(value)) and (value.size > 64 or value.raw[1:-1].strip() != b"")
+
+
+def members_of(body: bytes) -> Any:
+    """A request's body for `read_members`: what it says where it is small, and written as it would be written back.
+    Then no member is there twice, and nothing that parsers read in different ways.
+    """
+    if len(body) <= SMALL:
+        try:
+            said = orjson.loads(body)
+            if orjson.dumps(said) == body and type(said) is dict:
+                return said
+        except (ValueError, TypeError):
+            pass  # what is wrong with it is found below
+    return Value(body, 3 if body.startswith(_BOM) else 0, len(body))
 
 
 class _Name:
@@ -71,14 +117,19 @@ _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _BOM = codecs.BOM_UTF8
 
 
-def read_members(value: Value, wanted: Collection[str]) -> Steps[Members]:
+def read_members(value: Any, wanted: Collection[str]) -> Steps[Members]:
     """The wanted members of an object. One that is there twice, in whatever case, is refused: the gateway would read
     the one and the provider might read the other. Raises `GatewayError`, 400.
     """
     found: Members = {}
     seen = passed = 0
     try:
-        if _has_few(value, b":"):
+        if type(value) is dict:
+            for name, said in value.items():
+                if name in wanted or name.lower() in wanted:
+                    found[name] = said
+                    seen += 1
+        elif _has_few(value, b":"):
             for key, raw in _MEMBERS.decode(value.raw).items():
                 name = key.name
                 if name in wanted or name.lower() in wanted:
@@ -97,15 +148,15 @@ def read_members(value: Value, wanted: Collection[str]) -> Steps[Members]:
                     seen += 1
     except (ValueError, RecursionError) as error:
         raise _refusal(error) from None
-    if len(found) != seen or len({name.lower() for name in found}) != seen:
+    if seen > 1 and (len(found) != seen or len({name.lower() for name in found}) != seen):
         raise GatewayError(400, "duplicate_member", f"the request names one of these twice: {', '.join(sorted(found))}")
     return found
 
 
-def read_elements(value: Value) -> Steps[list[Value]]:
+def read_elements(value: Any) -> Steps[list[Any]]:
     """The elements of a list; none where the value is none. Raises `GatewayError`, 400."""
-    if not value.begins_with(b"["):
-        return []
+    if type(value) is not Value or not value.begins_with(b"["):
+        return value if type(value) is list else []
     found: list[Value] = []
     try:
         if _has_few(value, b","):
@@ -145,12 +196,14 @@ def check(body: bytes) -> Steps[None]:
         raise _refusal(error) from None
 
 
-def string(value: Value | None, most: int) -> tuple[str, bool] | None:
+def string(value: object, most: int) -> tuple[str, bool] | None:
     """A string, at most `most` bytes of it, and whether it was cut; None where the value is none.
 
     Raises `GatewayError`, 400, where it is no string that JSON knows.
     """
-    if value is None or not value.begins_with(b'"'):
+    if type(value) is str:
+        return _cut(value, most, cut=False)
+    if type(value) is not Value or not value.begins_with(b'"'):
         return None
     # An escape may be three times as long as what it stands for, and for a control character six times.
     limit = min(3 * most, max(most, _READ))
@@ -162,31 +215,31 @@ def string(value: Value | None, most: int) -> tuple[str, bool] | None:
             text, cut = from_json(piece, allow_partial="trailing-strings", cache_strings=False), True
     except ValueError as error:
         raise _refusal(error) from None
+    return _cut(text, most, cut=cut)
+
+
+def _cut(text: str, most: int, *, cut: bool) -> tuple[str, bool]:
     if len(text) > most or (not text.isascii() and len(text) > most // 4 and len(text.encode()) > most):
-        text, cut = text.encode()[:most].decode(errors="ignore"), True
+        return text.encode()[:most].decode(errors="ignore"), True
     return text, cut
 
 
-def word(value: Value | None, most: int = 256) -> str:
+def word(value: object, most: int = 256) -> str:
     """A short string, empty where the value is none or longer."""
-    if value is None:
-        return ""
-    known = _KNOWN.get(value.text)
-    if known is not None:
-        return known
-    if value.size > 6 * most + 2:
+    if type(value) is str:
+        return value if len(value) <= most else ""
+    if type(value) is not Value or value.size > 6 * most + 2:
         return ""
     found = string(value, 6 * most)
     return found[0] if found and len(found[0]) <= most else ""
 
 
-_KNOWN = {f'"{one}"'.encode(): one for one in ("user", "assistant", "system", "tool", "text", "input_text", "message")}
-
-
-def small(value: Value | None) -> Any:
+def small(value: object) -> Any:
     """What a value says that should be a number or a word; True for a larger one that says something."""
-    if value is None or value.size > 1024:
-        return value is not None
+    if type(value) is not Value:
+        return value
+    if value.size > 1024:
+        return True
     try:
         return orjson.loads(value.raw)
     except orjson.JSONDecodeError:

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import GatewayError
-from .members import Value, read_elements, read_members, string, word
+from .members import is_object, is_string, read_elements, read_members, says_something, string, word
 from .scanner import Steps, finish
 
 USER, AGENT = "user", "agent"
@@ -104,20 +104,22 @@ class Conversation:
     @property
     def prompts(self) -> list[Said]:
         """What was said, in its order; where that is in very many parts, the last ones of each source in one."""
-        prompts = [*self._prompts, *(Said("\n".join(texts), source) for source, texts in self._joined.items())]
+        prompts = self._prompts
+        if self._joined:
+            prompts = [*prompts, *(Said("\n".join(texts), source) for source, texts in self._joined.items())]
         if self._cut and prompts:
             prompts[-1] = prompts[-1]._replace(truncated=True)
         return prompts
 
-    def read(self, messages: Value | None) -> Steps[None]:
+    def read(self, messages: object) -> Steps[None]:
         """Take in a list of messages, or of items. Raises `GatewayError`, 400."""
-        elements = (yield from read_elements(messages)) if messages is not None else []
-        texts: list[list[Value]] = []
+        elements = yield from read_elements(messages)
+        texts: list[list[object]] = []
         last = True
         for element in reversed(elements):
             yield
             self._count()
-            message = (yield from read_members(element, _MESSAGE)) if element.begins_with(b"{") else {}
+            message = (yield from read_members(element, _MESSAGE)) if is_object(element) else {}
             role, kind = word(message.get("role")), word(message.get("type"))
             self.instructed = self.instructed or role in _INSTRUCTIONS
             if role == "assistant" or (not role and (kind.endswith("_call") or kind == "reasoning")):
@@ -126,46 +128,51 @@ class Conversation:
             if role in _TOOLS or (not role and kind.endswith("_call_output")):
                 answered = word(message.get("tool_call_id") or message.get("call_id"), _MAX_ID) or None
             elif role not in _INSTRUCTIONS and "content" in message:
-                found, answered = yield from self._parts(message.get("content"))
+                content = message["content"]
+                if is_string(content):
+                    found = [content]
+                else:
+                    found, answered = yield from self._parts(content)
                 texts.append(found)
             if last and role not in _INSTRUCTIONS:
                 self.answered, last = answered, False
-        if elements and not self.instructed and elements[0].begins_with(b"{"):
+        if len(elements) > 1 and not self.instructed and is_object(elements[0]):
             first = yield from read_members(elements[0], _MESSAGE)
             self.instructed = word(first.get("role")) in _INSTRUCTIONS
         for found in reversed(texts):
             for value in found:
                 yield from self.say(value)
 
-    def say(self, value: Value) -> Steps[None]:
+    def say(self, value: object) -> Steps[None]:
         """Take in a text."""
         found = string(value, self._left) if self._left else None
         if found is None or not found[0]:
-            if not self._left and value.size > 2:
+            if not self._left and says_something(value):
                 self._cut = True
             return
         text, cut = found
         self._cut = self._cut or cut
         self._left = max(0, self._left - (len(text) if text.isascii() else len(text.encode())))
         yield
+        if "<" not in text:
+            self._keep(Said(text))
+            return
         for words, source in (yield from splitting(text)):
             self._keep(Said(words, source))
 
-    def _parts(self, content: Value | None) -> Steps[tuple[list[Value], str | None]]:
+    def _parts(self, content: object) -> Steps[tuple[list[object], str | None]]:
         """The texts of a user's message; and the last tool call that it answers, where results are parts of it."""
-        if content is None or content.begins_with(b'"'):
-            return [content] if content is not None else [], None
-        found: list[Value] = []
+        found: list[object] = []
         answered: str | None = None
-        parts = [content] if content.begins_with(b"{") else (yield from read_elements(content))
+        parts = [content] if is_object(content) else (yield from read_elements(content))
         for element in parts:
             yield
             self._count()
-            if element.begins_with(b'"'):
+            if is_string(element):
                 found.append(element)
-            elif element.begins_with(b"{"):
+            elif is_object(element):
                 part = yield from read_members(element, _PART)
-                if (said := part.get("text")) and said.begins_with(b'"'):
+                if is_string(said := part.get("text")):
                     found.append(said)
                 elif word(part.get("type")) == "tool_result":
                     answered = word(part.get("tool_use_id"), _MAX_ID) or answered
@@ -191,8 +198,6 @@ def split(text: str) -> list[tuple[str, str]]:
 
 def splitting(text: str) -> Steps[list[tuple[str, str]]]:
     """The same, in steps."""
-    if "<" not in text:
-        return [(text, USER)]
     own: list[str] = []
     added: list[str] = []
     unclosed: set[str] = set()

@@ -10,7 +10,20 @@ from typing import NamedTuple
 
 from ..errors import GatewayError
 from .lenient import load, objects, text
-from .members import Members, Value, check, read_elements, read_members, word
+from .members import (
+    Members,
+    Value,
+    check,
+    is_list,
+    is_null,
+    is_object,
+    is_string,
+    members_of,
+    read_elements,
+    read_members,
+    says_something,
+    word,
+)
 from .scanner import Steps
 
 MEMBERS = frozenset({"previous_response_id", "conversation", "input", "items"})
@@ -58,26 +71,24 @@ def references_in(body: bytes) -> Steps[list[Reference]]:
     """
     if not body.strip():
         return []
-    yield from check(body)
-    begin = 3 if body.startswith(b"\xef\xbb\xbf") else 0
-    members = yield from read_members(Value(body, begin, len(body)), MEMBERS)
+    said = members_of(body)
+    if type(said) is Value:
+        yield from check(body)
+    members = yield from read_members(said, MEMBERS)
     return (yield from read_references(members))
 
 
 def read_references(members: Members) -> Steps[list[Reference]]:
     """All references in a body of which `MEMBERS` have been read. Raises `GatewayError`, 400."""
     found: list[Reference] = []
-    if previous := _given(members, "previous_response_id"):
+    if not is_null(previous := members.get("previous_response_id")):
         found.append(Reference("response", word(previous, _MAX_ID)))
-    if conversation := _given(members, "conversation"):
-        if conversation.begins_with(b"{"):
-            named = (yield from read_members(conversation, _ID)).get("id")
-        else:
-            named = conversation
+    if not is_null(conversation := members.get("conversation")):
+        named = (yield from read_members(conversation, _ID)).get("id") if is_object(conversation) else conversation
         found.append(Reference("conversation", word(named, _MAX_ID)))
     for name in ("input", "items"):
         given = members.get(name)
-        if given is not None and given.begins_with(b"[") and _may_have_ids(given):
+        if is_list(given) and _may_have_ids(given):
             yield from _read_items(given, found)
     return found
 
@@ -90,14 +101,14 @@ def made_in(answer: bytes, kind: str) -> list[Reference]:
     return [Reference(kind, id_) for id_ in ids if 0 < len(id_) <= _MAX_ID]
 
 
-def _read_items(given: Value, found: list[Reference]) -> Steps[None]:
+def _read_items(given: object, found: list[Reference]) -> Steps[None]:
     for index, item in enumerate((yield from read_elements(given))):
         if index % _AT_ONCE == _AT_ONCE - 1:
             yield
-        if not item.begins_with(b"{") or not _may_have_ids(item):
+        if not is_object(item) or not _may_have_ids(item):
             continue
         members = yield from read_members(item, _ITEM)
-        if (named := _given(members, "id")) and not _is_whole(members):
+        if not is_null(named := members.get("id")) and not _is_whole(members):
             found.append(Reference("item", word(named, _MAX_ID)))
         if len(found) > _MAX_REFERENCES:
             message = f"the request refers to more than {_MAX_REFERENCES} stored items"
@@ -110,15 +121,12 @@ def _is_whole(members: Members) -> bool:
         return "role" in members
     if kind == "reasoning":
         sealed = members.get("encrypted_content")
-        return sealed is not None and sealed.begins_with(b'"') and sealed.size > 2
+        return is_string(sealed) and says_something(sealed)
     return kind in _WHOLE
 
 
-def _given(members: Members, name: str) -> Value | None:
-    value = members.get(name)
-    return None if value is None or (value.size == 4 and value.raw == b"null") else value
-
-
-def _may_have_ids(value: Value) -> bool:
+def _may_have_ids(value: object) -> bool:
     """Names may be written with escapes, which do not say what they stand for."""
-    return any(value.text.find(mark, value.begin, value.end) >= 0 for mark in (b'"id"', b"\\u"))
+    return type(value) is not Value or any(
+        value.text.find(mark, value.begin, value.end) >= 0 for mark in (b'"id"', b"\\u")
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import GatewayError
-from .members import Members, Value, check, read_members, string
+from .members import Members, Value, check, is_list, members_of, read_members, says_something, string
 from .prompts import Said
 from .references import Reference
 from .scanner import Steps
@@ -47,15 +47,16 @@ def read_body(body: bytes, wanted: frozenset[str]) -> Steps[Members]:
 
     Raises `GatewayError`, 400: the body is no JSON object, or names a member twice that is wanted.
     """
-    yield from check(body)
-    begin = 3 if body.startswith(b"\xef\xbb\xbf") else 0
-    return (yield from read_members(Value(body, begin, len(body)), wanted))
+    said = members_of(body)
+    if type(said) is Value:
+        yield from check(body)
+    return (yield from read_members(said, wanted))
 
 
 def model_of(members: Members) -> str:
     """The model that the request names. Raises `GatewayError`, 400."""
     value = members.get("model")
-    if value is not None and value.size > 6 * MAX_MODEL + 2:
+    if type(value) is Value and value.size > 6 * MAX_MODEL + 2:
         raise _long_model()
     model, _ = string(value, 4 * MAX_MODEL) or ("", False)
     if not model:
@@ -65,18 +66,10 @@ def model_of(members: Members) -> str:
     return model
 
 
-def is_true(value: Value | None) -> bool:
-    return value is not None and value.size == 4 and value.raw == b"true"
-
-
-def is_list_of_some(value: Value | None) -> bool:
-    """Whether a value is a list with something in it."""
-    return value is not None and value.begins_with(b"[") and (value.size > 64 or value.raw[1:-1].strip() != b"")
-
-
-def says_something(value: Value | None) -> bool:
-    """Whether a value is neither null nor empty."""
-    return value is not None and value.size > 2 and not value.begins_with(b"null")
+def offers_no_tools(members: Members, *, instructed: bool) -> bool:
+    """Whether a request says what the model is to do, and that without tools."""
+    tools = members.get("tools")
+    return not (is_list(tools) and says_something(tools)) and ("tools" in members or instructed)
 
 
 def _long_model() -> GatewayError:

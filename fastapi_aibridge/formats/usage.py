@@ -7,7 +7,7 @@ reasoning. Sources are named where a provider does otherwise than OpenAI.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..recorder.records import TokenUsage
 from .lenient import count, counts, member, objects
@@ -39,27 +39,47 @@ _SERVER_TOOLS = {"web_search_requests": "web_search_requests", "web_fetch_reques
 
 def chat_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
     """Of Chat Completions and Completions, whose members some call as Responses does."""
-    return _openai(message_id, usage, ("prompt", "input"), ("completion", "output"), partial=partial)
+    return _openai(message_id, usage, _CHAT, partial=partial)
 
 
 def responses_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
     """Of Responses, whose members some call as Chat Completions does."""
-    return _openai(message_id, usage, ("input", "prompt"), ("output", "completion"), partial=partial)
+    return _openai(message_id, usage, _RESPONSES, partial=partial)
 
 
-def _openai(
-    message_id: str, usage: dict[str, Any], start: tuple[str, str], end: tuple[str, str], *, partial: bool
-) -> TokenUsage:
+class _Names(NamedTuple):
+    """How a dialect calls its counts, the usual name first."""
+
+    start: tuple[str, str]
+    end: tuple[str, str]
+    start_details: tuple[str, str]
+    end_details: tuple[str, str]
+
+
+_CHAT = _Names(
+    ("prompt_tokens", "input_tokens"),
+    ("completion_tokens", "output_tokens"),
+    ("prompt_tokens_details", "input_tokens_details"),
+    ("completion_tokens_details", "output_tokens_details"),
+)
+_RESPONSES = _Names(*((second, first) for first, second in _CHAT))
+
+
+def _openai(message_id: str, usage: dict[str, Any], names: _Names, *, partial: bool) -> TokenUsage:
     """OpenAI counts cached tokens into the input, and reasoning into the output."""
-    details_in = next((found for name in start if (found := member(usage, f"{name}_tokens_details"))), {})
-    details_out = next((found for name in end if (found := member(usage, f"{name}_tokens_details"))), {})
+    details_in = member(usage, names.start_details[0]) or member(usage, names.start_details[1])
+    details_out = member(usage, names.end_details[0]) or member(usage, names.end_details[1])
     read = count(details_in.get("cached_tokens")) or _first(usage, _CACHED)
     written = _first(details_in, _WRITTEN) or _first(usage, _WRITTEN)
-    asked = _first(usage, tuple(f"{name}_tokens" for name in start))
-    said = _first(usage, tuple(f"{name}_tokens" for name in end))
-    extra = counts(details_out, _DETAILS_OUT) | counts(details_in, _DETAILS_IN)
-    extra |= counts(member(details_in, "cache_creation"), _CACHE_CREATION)
-    if "reasoning" not in extra:
+    asked = _first(usage, names.start)
+    said = _first(usage, names.end)
+    extra: dict[str, int] = {}
+    if details_out:
+        extra |= counts(details_out, _DETAILS_OUT)
+    if details_in:
+        extra |= counts(details_in, _DETAILS_IN)
+        extra |= counts(member(details_in, "cache_creation"), _CACHE_CREATION)
+    if "reasoning" not in extra and "reasoning_tokens" in usage:
         extra |= counts(usage, {"reasoning_tokens": "reasoning"})
     excess = count(usage.get("total_tokens")) - asked - said if asked else 0
     cached = read + written
@@ -82,7 +102,10 @@ def _openai(
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
     """The first of these counts that says something."""
-    return next((number for name in names if (number := count(usage.get(name)))), 0)
+    for name in names:
+        if name in usage and (number := count(usage[name])):
+            return number
+    return 0
 
 
 def _reasoning_beside(excess: int, reasoning: int | None) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses
@@ -19,7 +22,16 @@ REMINDER = "<system-reminder>Be kind.</system-reminder>"
 
 def said_in(format_: Format, *said: Any, **members: Any) -> ModelRequest:
     name = "input" if format_ is responses else "messages"
-    return format_.parse(json.dumps({"model": "m", name: said, **members}).encode())
+    return parsed(format_, {"model": "m", name: said, **members})
+
+
+def parsed(format_: Format, body: dict[str, Any]) -> ModelRequest:
+    """A request, read the same whether a parser has read all of it or the scanner has found its members."""
+    spaced = format_.parse(json.dumps(body).encode())
+    compact = format_.parse(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+    assert replace(compact, body=b"") == replace(spaced, body=b"")
+    assert json.loads(compact.body) == json.loads(spaced.body)
+    return compact
 
 
 def refusal(format_: Format, body: bytes) -> GatewayError:
@@ -266,3 +278,30 @@ def test_instructions_without_tools_offer_none(format_: Format, body: dict[str, 
     """As agents ask for a title."""
     assert format_.parse(json.dumps({"model": "m", **body}).encode()).offers_no_tools
     assert not format_.parse(json.dumps({"model": "m", **body, "tools": [{}]}).encode()).offers_no_tools
+
+
+_WORDS = ("", "user", "assistant", "tool", "text", "\u00e4<b>")
+_INNER_NAMES = ("role", "content", "type", "text", "id", "tool_call_id", "include_usage", "user_id", "Role")
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**40) | st.sampled_from(_WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_INNER_NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+_NAMES = (
+    "stream", "stream_options", "messages", "input", "tools", "n", "functions", "system", "metadata",
+    "instructions", "background", "prompt", "previous_response_id", "conversation",
+)  # fmt: skip
+
+
+@each_format
+@settings(max_examples=50, deadline=None)
+@given(members=st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=6))
+def test_odd_members_are_read_the_same_however_they_are_written(format_: Format, members: dict[str, Any]) -> None:
+    outcomes: list[object] = []
+    for separators in ((", ", ": "), (",", ":")):
+        body = json.dumps({"model": "m", **members}, separators=separators, ensure_ascii=False).encode()
+        try:
+            outcomes.append(replace(format_.parse(body), body=b""))
+        except GatewayError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]

@@ -149,8 +149,9 @@ class ChatMessage:
         self.complete = isinstance(choices, list)
         for place, choice in enumerate(objects(choices)):
             message = member(choice, "message")
-            calls = objects(message.get("tool_calls"))
-            self._delta(place, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
+            if message.get("tool_calls") or message.get("function_call"):
+                calls = objects(message.get("tool_calls"))
+                self._delta(place, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
             if place == 0:
                 self.finish = choice.get("finish_reason")
                 if self.whole:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..lenient import count
-from ..members import Value, read_members, small
+from ..members import Members, Value, is_object, is_true, read_members, small
 from ..prompts import Conversation
-from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body
+from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
 from ..scanner import Steps, finish
-from ..splice import add_member, set_member
+from ..splice import add_member, find_member, set_member
 
 _EXCLUDING = ("functions", "prediction", "web_search_options")
 """Members that exclude `tools`."""
@@ -30,29 +30,33 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     conversation = Conversation(max_text)
     yield from conversation.read(members.get("messages"))
     request.prompts = conversation.prompts
-    tools = members.get("tools")
-    request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or conversation.instructed)
+    request.offers_no_tools = offers_no_tools(members, instructed=conversation.instructed)
     request.correlating_tool_call_id = conversation.answered
     if streaming:
-        yield from ask_for_usage(request, members.get("stream_options"))
+        yield from ask_for_usage(request, members)
     return request
 
 
-def ask_for_usage(request: ModelRequest, options: Value | None) -> Steps[None]:
+def ask_for_usage(request: ModelRequest, members: Members) -> Steps[None]:
     """Have a stream tell its usage, whether its client asks for that or not."""
-    written = options is not None and options.begins_with(b"{")
-    asked = (yield from read_members(options, {"include_usage"})) if options and written else {}
-    if not is_true(asked.get("include_usage")):
-        request.usage_asked = False
-        request.body = _asking_for_usage(request.body, options)
+    options = members.get("stream_options")
+    asked = (yield from read_members(options, {"include_usage"})) if is_object(options) else {}
+    if is_true(asked.get("include_usage")):
+        return
+    request.usage_asked = False
+    new, body = b'{"include_usage":true}', request.body
+    if "stream_options" not in members:
+        request.body = add_member(body, "stream_options", new)
+        return
+    begin, end = _place(body, options)
+    if is_object(options):
+        new = set_member(body[begin:end], "include_usage", b"true")
+    request.body = body[:begin] + new + body[end:]
 
 
-def _asking_for_usage(body: bytes, options: Value | None) -> bytes:
-    if options is None:
-        return add_member(body, "stream_options", b'{"include_usage":true}')
-    new = b'{"include_usage":true}'
-    if options.begins_with(b"{"):
-        new = set_member(options.raw, "include_usage", b"true")
-    if options.text is body:
-        return body[: options.begin] + new + body[options.end :]
-    return set_member(body, "stream_options", new)
+def _place(body: bytes, options: object) -> tuple[int, int]:
+    if type(options) is Value and options.text is body:
+        return options.begin, options.end
+    place = find_member(body, "stream_options")
+    assert place is not None  # noqa: S101 - for the type checker: it has been read
+    return place

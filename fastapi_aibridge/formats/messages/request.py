@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..members import read_members, string
+from ..members import is_object, is_true, read_members, says_something, string
 from ..prompts import Conversation
-from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body, says_something
+from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
 from ..scanner import Steps, finish
 
 _READ = frozenset({"model", "stream", "messages", "system", "metadata", "tools", "tool_choice", "container"})
@@ -19,10 +19,9 @@ def parse(body: bytes) -> ModelRequest:
 def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
-    tools, system = members.get("tools"), members.get("system")
-    request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or says_something(system))
+    request.offers_no_tools = offers_no_tools(members, instructed=says_something(members.get("system")))
     metadata = members.get("metadata")
-    if metadata is not None and metadata.begins_with(b"{"):
+    if is_object(metadata):
         user = (yield from read_members(metadata, {"user_id"})).get("user_id")
         found = string(user, _MAX_USER_ID)
         request.user_id = found[0] if found and found[0] and not found[1] else None

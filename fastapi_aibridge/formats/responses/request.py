@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..members import is_object, is_string, is_true, says_something
 from ..prompts import Conversation
 from ..references import read_references
-from ..request import MAX_TEXT, ModelRequest, is_list_of_some, is_true, model_of, read_body, says_something
+from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
 from ..scanner import Steps, finish
 
 _READ = frozenset(
@@ -31,9 +32,8 @@ def parse(body: bytes) -> ModelRequest:
 
 def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
-    stored = members.get("prompt")
     # A prompt that is stored at the provider names its model itself.
-    optional = "model" not in members and stored is not None and stored.begins_with(b"{")
+    optional = "model" not in members and is_object(members.get("prompt"))
     request = ModelRequest(
         model="" if optional else model_of(members), streaming=is_true(members.get("stream")), body=body
     )
@@ -42,14 +42,13 @@ def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.takes_tools = not request.background
     conversation = Conversation(max_text)
     given = members.get("input")
-    if given is not None and given.begins_with(b'"'):
+    if is_string(given):
         yield from conversation.say(given)
     else:
         yield from conversation.read(given)
     request.prompts = conversation.prompts
-    tools = members.get("tools")
     instructed = conversation.instructed or says_something(members.get("instructions"))
-    request.offers_no_tools = not is_list_of_some(tools) and (tools is not None or instructed)
+    request.offers_no_tools = offers_no_tools(members, instructed=instructed)
     request.references = yield from read_references(members)
     request.correlating_tool_call_id = conversation.answered
     return request
