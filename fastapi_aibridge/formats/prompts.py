@@ -50,6 +50,7 @@ _ADDED = (
     "git_status",
     "feedback",
     "turn_aborted",
+    "current_datetime",
     "user_shell_command",
     "subagent_notification",
 )

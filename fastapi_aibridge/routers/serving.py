@@ -101,10 +101,11 @@ def refusal_of(error: Exception) -> GatewayError | None:
 
 
 def unauthorized() -> GatewayError:
+    # Claude Code shows a message of its own ("Please run /login") for a 401 that names the header `x-api-key`.
     return GatewayError(
         401,
         "invalid_api_key",
-        "no valid key was given; send yours as 'Authorization: Bearer' or 'X-Api-Key'",
+        "no valid key was given; send one of this gateway's as 'Authorization: Bearer', or as the API key of your SDK",
         headers={"www-authenticate": "Bearer"},
     )
 
