@@ -17,7 +17,7 @@ from .. import sse
 from ..errors import GatewayError
 from ..recorder.records import Facts
 from .decoder import Decoder
-from .lenient import error_text, load_answer, member
+from .lenient import load_answer, member, reported
 from .openai_errors import error_object
 from .request import ModelRequest, model_of, read_body
 from .scanner import Steps
@@ -55,8 +55,8 @@ class EmbeddingsMessage:
     def read(self, answer: Mapping[str, Any]) -> None:
         self.complete = True
         self._usage = member(answer, "usage")
-        if answer.get("error"):
-            self.error = error_text(answer["error"])
+        if answer.get("error") or "data" not in answer:
+            self.error = reported(answer)
 
     def facts(self) -> Facts:
         usage = [chat_usage("", self._usage, partial=False)] if self._usage else []
@@ -76,12 +76,15 @@ def _outline(body: bytes) -> Mapping[str, Any] | None:
     if len(body) > _SMALL:
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             return None
-        return {"usage": _usage_near(body[-_NEAR:], last=True) or _usage_near(body[:_NEAR], last=False)}
+        return {"data": [], "usage": _usage_near(body[-_NEAR:], last=True) or _usage_near(body[:_NEAR], last=False)}
     try:
         members = _MEMBERS.decode(body)
     except (ValueError, RecursionError):
         return load_answer(body)
-    return {name: load_answer(bytes(members[name])) for name in ("usage", "error") if name in members}
+    if "data" not in members:
+        return load_answer(body)
+    told = {name: load_answer(bytes(members[name])) for name in ("usage", "error") if name in members}
+    return {"data": [], **told}
 
 
 def _usage_near(piece: bytes, *, last: bool) -> object:

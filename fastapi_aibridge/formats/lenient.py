@@ -6,6 +6,7 @@ And bounded: what would take long to build is read as far as its small members g
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -146,9 +147,41 @@ def arguments_of(raw: object, most: int, *, cut: bool = False, parsed: bool = Tr
 
 
 def error_text(value: object) -> str:
-    """What the record says of a provider's error object or string."""
-    if isinstance(value, dict):
-        words = [text(value.get("type")) or text(value.get("code")) or text(value.get("status"))]
-        words.append(text(value.get("message")))
-        value = ": ".join(word for word in words if word)
-    return text(value)[:MAX_ERROR] or "the upstream reported an error without a message"
+    """What the record says of a provider's error: an object, a string, or a list of them."""
+    if isinstance(value, list):
+        value = "; ".join(words for one in value[:_MOST_ERRORS] if (words := _words_of(one)))
+    return _words_of(value)[:MAX_ERROR] or "the upstream reported an error without a message"
+
+
+_MOST_ERRORS = 16
+"""Problems of one answer that are told: those of a request's members, for instance."""
+_MESSAGES = ("message", "msg", "error_description", "detail")
+
+
+def _words_of(error: object) -> str:
+    if not isinstance(error, dict):
+        return text(error)
+    words = [next((word for name in ("type", "code", "status") if (word := text(error.get(name)))), "")]
+    place = error.get("loc")
+    words.append(".".join(str(one)[:64] for one in place[:8]) if isinstance(place, list) else "")
+    words.append(next((word for name in _MESSAGES if (word := text(error.get(name)))), ""))
+    return ": ".join(word for word in words if word)
+
+
+def reported(answer: Mapping[str, Any]) -> str | None:
+    """The error that an answer reports; None where it reports none.
+
+    Beside the vendors' `{"error": {...}}` there are `{"error": "..."}` (Ollama), `{"detail": ...}` (FastAPI, and what
+    is built on it), `{"message": ...}` (Mistral, vLLM, Cohere) and `{"errors": [...]}` (Cloudflare).
+    """
+    error = answer.get("error")
+    if isinstance(error, str) and error:
+        more = next((word for name in _MESSAGES if (word := text(answer.get(name)))), "")
+        return error_text(f"{error}: {more}" if more else error)
+    if error:
+        return error_text(error)
+    if answer.get("detail"):
+        return error_text(answer["detail"])
+    if text(answer.get("message")):
+        return error_text(answer)
+    return error_text(answer["errors"]) if answer.get("errors") else None

@@ -124,10 +124,20 @@ def test_usage_of_every_kind() -> None:
 
 def test_usage_of_a_broken_stream_is_partial() -> None:
     """Until the message has stopped, the counts are those known so far."""
-    watching = streamed(messages, start(input_tokens=10, output_tokens=1), usage(output_tokens=7))
+    going_on = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 7}}
+    watching = streamed(messages, start(input_tokens=10, output_tokens=1), going_on)
     [recorded] = watching.facts().token_usages
     assert (recorded.input_tokens, recorded.output_tokens, recorded.partial) == (10, 7, True)
     assert not watching.finished
+
+
+def test_a_reason_to_stop_completes_a_message() -> None:
+    """Some servers send nothing behind it; later counts are still taken."""
+    watching = streamed(messages, start(input_tokens=10, output_tokens=1), usage(output_tokens=7))
+    assert watching.finished
+    watching.stream(f"data: {json.dumps(usage(output_tokens=9))}\n\n".encode())
+    [recorded] = watching.facts().token_usages
+    assert (recorded.input_tokens, recorded.output_tokens, recorded.partial) == (10, 9, False)
 
 
 def test_tool_use() -> None:

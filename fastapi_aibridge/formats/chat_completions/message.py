@@ -9,7 +9,7 @@ from uuid import uuid4
 import orjson
 
 from ...recorder.records import Facts, ToolUsage
-from ..lenient import arguments_of, as_object, count, error_text, member, objects, text
+from ..lenient import arguments_of, as_object, count, error_text, member, objects, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, Text
 from ..usage import chat_usage, gone_on
@@ -123,8 +123,8 @@ class ChatMessage:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         self.id = self.id or text(event.get("id"))
-        if event.get("error"):
-            self.error = self.error or error_text(event["error"])
+        if event.get("error") or event.get("object") == "error":
+            self.error = self.error or reported(event) or error_text(None)
         choices = event.get("choices")
         self._take_usage(event, choices)
         self.touched = []
@@ -143,10 +143,11 @@ class ChatMessage:
 
     def read(self, answer: Mapping[str, Any]) -> None:
         self.id = text(answer.get("id"))
-        self.error = error_text(answer["error"]) if answer.get("error") else None
         choices = answer.get("choices")
         self._take_usage(answer, choices)
         self.complete = isinstance(choices, list)
+        if answer.get("error") or not self.complete:
+            self.error = reported(answer)
         for place, choice in enumerate(objects(choices)):
             message = member(choice, "message")
             if message.get("tool_calls") or message.get("function_call"):

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from ...recorder.records import Facts, Thought, ToolUsage
-from ..lenient import arguments_of, count, error_text, member, text
+from ..lenient import arguments_of, count, error_text, member, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, Text
 from ..usage import gone_on, messages_usage
@@ -103,13 +103,15 @@ class AnthropicMessage:
     """`whole` keeps all that it says, for a message that may have to go back to the provider."""
 
     __slots__ = (
-        "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "stop_reason", "usage",
+        "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "stop_reason",
+        "stream_complete", "usage",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
         self.budget = budget
         self._whole = whole
         self.id = ""
+        self.stream_complete = False
         self.complete = False
         self.error: str | None = None
         self.usage: dict[str, Any] = {}
@@ -119,10 +121,6 @@ class AnthropicMessage:
         self.delta: dict[str, Any] = {}
         """All `message_delta`s in one: each says what it knows."""
         self._open: dict[int, Block] = {}
-
-    @property
-    def stream_complete(self) -> bool:
-        return self.complete
 
     def apply(self, event: Mapping[str, Any]) -> None:
         match event.get("type"):
@@ -139,9 +137,11 @@ class AnthropicMessage:
             case "message_delta":
                 self._message_delta(event)
             case "message_stop":
-                self.complete = True
+                self.complete = self.stream_complete = True
             case "error":
-                self.error = self.error or error_text(event.get("error"))
+                self.error = self.error or reported(event) or error_text(None)
+            case _ if event.get("error"):
+                self.error = self.error or reported(event)
 
     def done(self) -> None:
         """Anthropic's streams do not say `[DONE]`, and one that does has not ended by it."""
@@ -163,13 +163,15 @@ class AnthropicMessage:
         delta = before | {key: value for key, value in now.items() if value is not None or key not in before}
         self.delta = {**self.delta, **event, "delta": delta}
         self.stop_reason = delta.get("stop_reason")
+        # Some servers send no `message_stop`; Anthropic's Python SDK and Claude Code take the message all the same.
+        self.complete = self.complete or bool(self.stop_reason)
         self.container = delta.get("container") or self.container
         # Cumulative counts: those of the last delta hold, the others stay as message_start gave them.
         self.usage = gone_on(self.usage, member(event, "usage"))
 
     def read(self, answer: Mapping[str, Any]) -> None:
-        if answer.get("type") == "error" or "error" in answer:
-            self.error = error_text(answer.get("error"))
+        if answer.get("type") == "error" or answer.get("error"):
+            self.error = reported(answer) or error_text(None)
             return
         self.id = text(answer.get("id"))
         self.usage = member(answer, "usage")
@@ -177,6 +179,8 @@ class AnthropicMessage:
         self.container = answer.get("container")
         content = answer.get("content")
         self.complete = isinstance(content, list)
+        if not self.complete:
+            self.error = reported(answer)
         for index, block in enumerate(content if isinstance(content, list) else ()):
             if isinstance(block, dict):
                 self._start(index, block)

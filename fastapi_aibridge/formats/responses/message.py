@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
-from ..lenient import arguments_of, error_text, member, objects, text
+from ..lenient import arguments_of, error_text, member, objects, reported, text
 from ..text import Budget
 from ..usage import responses_usage
 
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
-ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+ENDS = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done"}
+)
+"""`response.done` is the end in OpenAI's Realtime API; some compatible servers end responses with it, too."""
 
 _MAX_ITEMS, _MAX_ID = 256, 512
 """Items of a stored response whose owner is known, and the characters of their ids."""
@@ -66,7 +69,9 @@ class ResponseMessage:
                 item["arguments"] = event.get("arguments")
         elif kind == "error":
             # The event's own type says nothing; its code does.
-            self.error = self.error or error_text(member(event, "error") or {**event, "type": None})
+            self.error = self.error or reported({**event, "type": None}) or error_text(None)
+        elif event.get("error"):
+            self.error = self.error or reported(event)
         elif isinstance(kind, str) and kind.startswith("response.") and "response" in event:
             response = member(event, "response")
             self._begin(response)
@@ -103,7 +108,7 @@ class ResponseMessage:
             self._tools, self._thoughts, self._item_ids = [], [], []
             self._record(output)
         if self._whole:
-            self.final = response
+            self.final = self.final or response
         if response.get("status") == "failed" or response.get("error"):
             self.error = self.error or error_text(response.get("error") or "the response failed")
 
@@ -112,8 +117,8 @@ class ResponseMessage:
         self.usage = member(answer, "usage")
         if "output" in answer:
             self._end(dict(answer))
-        elif answer.get("error"):
-            self.error = error_text(answer["error"])
+        else:
+            self.error = reported(answer)
 
     def output(self) -> list[dict[str, Any]]:
         """The items; the end repeats them, and where it does not, they were seen one by one."""
