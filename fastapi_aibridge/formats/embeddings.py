@@ -83,7 +83,7 @@ def _outline(body: bytes) -> Mapping[str, Any] | None:
         return load_answer(body)
     if "data" not in members:
         return load_answer(body)
-    told = {name: load_answer(bytes(members[name])) for name in ("usage", "error") if name in members}
+    told: dict[str, Any] = {name: load_answer(bytes(members[name])) for name in ("usage", "error") if name in members}
     return {"data": [], **told}
 
 

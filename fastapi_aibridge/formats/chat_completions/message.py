@@ -52,7 +52,9 @@ class Call:
         custom = member(delta, "custom")
         self.custom = self.custom or bool(custom)
         function = custom or member(delta, "function")
-        self.tool = self.tool or text(function.get("name"))[:_MAX_NAME]
+        if (name := text(function.get("name"))) and not self.begun:
+            # In pieces, or repeated with each delta.
+            self.tool = (name if name.startswith(self.tool) else self.tool + name)[:_MAX_NAME]
         arguments = function.get("input" if custom else "arguments")
         if isinstance(arguments, str):
             self._written.add(arguments)
@@ -63,6 +65,11 @@ class Call:
             self.extra |= {key: value for key, value in delta.items() if key not in _OF_A_CALL}
         if whole and len(function) > 1:
             self._of_function |= {key: value for key, value in function.items() if key not in _OF_A_FUNCTION}
+
+    @property
+    def begun(self) -> bool:
+        """Whether its arguments have begun, so that its name is whole."""
+        return bool(self._written) or self._given is not None
 
     def has_ended(self, delta: Mapping[str, Any]) -> bool:
         """Whether a delta begins another call: its own name and object follow an object that is closed. Some servers

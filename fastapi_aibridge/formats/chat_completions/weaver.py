@@ -30,7 +30,7 @@ from ..rounds import (
 from ..splice import find_member, set_member
 from ..text import Budget
 from ..usage import total
-from .message import ChatMessage
+from .message import Call, ChatMessage
 from .restoring import parts_of, restored, separator, texts_joined
 from .streams import error_events, tells
 
@@ -39,6 +39,9 @@ CUT_OFF = ("length", "max_tokens", "content_filter", "error")
 
 PING = b": ping\n\n"
 
+
+_WAITING = 256
+"""Events that wait for the rest of a tool's name; no provider sends one in so many pieces."""
 
 max_tools = 128
 """What OpenAI takes in one request: a longer list is refused."""
@@ -90,6 +93,9 @@ class ChatWeaver:
         # From the finish on, as it came and as the client gets it where something is hidden from it.
         self._tail = Tail()
         self._rewritten: list[bytes] = []
+        # Since a call of which it is not known yet whether the client sees it, with the calls of each event.
+        self._waiting: list[tuple[bytes, Mapping[str, Any], list[Call]]] = []
+        self._unnamed: list[Call] = []
 
     @property
     def untouched(self) -> bool:
@@ -102,6 +108,27 @@ class ChatWeaver:
         return pending + b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
 
     def _event(self, raw: bytes, chunk: Mapping[str, Any]) -> bytes:
+        calls = self.message.touched if chunk else []
+        if calls or self._unnamed:
+            self._unnamed = [call for call in {*self._unnamed, *calls} if self._is_unnamed(call)]
+            if self._unnamed or self._waiting:
+                self._waiting.append((raw, chunk, calls))
+                over = self.message.complete or chunk.get("error") or len(self._waiting) > _WAITING
+                return self._settled() if over or not self._unnamed else b""
+        return self._passed(raw, chunk, calls)
+
+    def _is_unnamed(self, call: Call) -> bool:
+        """Whether the rest of its name may be to come, on which it depends whether it is an injected tool's."""
+        if call.placed or call.begun or call.custom:
+            return False
+        return any(name.startswith(call.tool) for name in self.names)
+
+    def _settled(self) -> bytes:
+        """What waited for a name, as the client gets it."""
+        waiting, self._waiting, self._unnamed = self._waiting, [], []
+        return b"".join([self._passed(*one) for one in waiting])
+
+    def _passed(self, raw: bytes, chunk: Mapping[str, Any], calls: Sequence[Call]) -> bytes:
         if not chunk:
             done = self.message.stream_complete
             return self._keep(raw, b"" if done else raw) if done or self._tail else raw
@@ -112,7 +139,7 @@ class ChatWeaver:
             self._first = {key: chunk[key] for key in ("id", "created") if key in chunk}
         choices = objects(chunk.get("choices"))
         if choices:
-            return self._choice(raw, chunk, choices[0], first=first)
+            return self._choice(raw, chunk, choices[0], calls, first=first)
         if member(chunk, "usage"):
             self._usage_chunk = chunk
             return self._keep(raw, b"") if self._asked else b""
@@ -125,23 +152,32 @@ class ChatWeaver:
         self._rewritten.append(rewritten)
         return b""
 
-    def _choice(self, raw: bytes, chunk: Mapping[str, Any], choice: Mapping[str, Any], *, first: bool) -> bytes:
-        if self.message.touched:
-            self._number()
+    def _choice(
+        self,
+        raw: bytes,
+        chunk: Mapping[str, Any],
+        choice: Mapping[str, Any],
+        calls: Sequence[Call],
+        *,
+        first: bool,
+    ) -> bytes:
+        self._number(calls)
         reason = choice.get("finish_reason")
         if reason:
             self._finish_chunk = chunk
         if not reason and not self._tail and self.untouched:
             self._spoken = self._spoken or bool(member(choice, "delta").get("content"))
             return raw
-        rewritten = self._rewrite(chunk, choice, first=first)
+        rewritten = self._rewrite(chunk, choice, calls, first=first)
         return self._keep(raw, rewritten) if reason or self._tail else raw if self.untouched else rewritten
 
-    def _rewrite(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], *, first: bool) -> bytes:
+    def _rewrite(
+        self, chunk: Mapping[str, Any], choice: Mapping[str, Any], calls: Sequence[Call], *, first: bool
+    ) -> bytes:
         """The chunk as the client gets it where something is hidden from it, or was in an earlier round."""
         delta = dict(member(choice, "delta"))
-        if calls := objects(delta.pop("tool_calls", None)):
-            pairs = zip(calls, self.message.touched, strict=False)
+        if written := objects(delta.pop("tool_calls", None)):
+            pairs = zip(written, calls, strict=False)
             if visible := [one | {"index": call.number} for one, call in pairs if not call.hidden]:
                 delta["tool_calls"] = visible
         said = delta.get("content")
@@ -156,9 +192,9 @@ class ChatWeaver:
         new = {**chunk, **self._first, "choices": [{**choice, "delta": delta, "finish_reason": None}]}
         return sse.event(orjson.dumps(new))
 
-    def _number(self) -> None:
+    def _number(self, calls: Sequence[Call]) -> None:
         """Give the calls that have just begun their place among those that the client sees."""
-        for call in self.message.touched:
+        for call in calls:
             if call.placed:
                 continue
             call.placed = True
@@ -175,7 +211,7 @@ class ChatWeaver:
     def blocking(self, body: bytes) -> bool:
         self._answer = body
         answer = self._decoder.read(body)
-        self._number()
+        self._number(self.message.touched)
         return answer is not None
 
     # Round
@@ -269,7 +305,7 @@ class ChatWeaver:
         return PING
 
     def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
-        return self._flushed() + error_events(error, self._decoder, failed)
+        return self._settled() + self._flushed() + error_events(error, self._decoder, failed)
 
     def _flushed(self) -> bytes:
         """What was held back of a message that the client gets as it came, once it ends in an error."""

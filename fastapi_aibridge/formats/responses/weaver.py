@@ -137,7 +137,10 @@ class ResponsesWeaver:
                 return b""
             return raw
         if kind in ENDS:
-            self._end_raw = raw
+            if self._end_raw:  # some servers say it twice, by two names
+                self._tail.add(raw)
+            else:
+                self._end_raw = raw
             return b""
         if kind in BEGINNINGS:
             if self._usages:

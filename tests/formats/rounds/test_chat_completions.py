@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -310,3 +311,56 @@ def test_a_mixed_turn_in_the_history_leaves_the_other_messages_as_they_are() -> 
     assert user in asked
     assert back in asked
     assert [message["role"] for message in json.loads(asked)["messages"]] == ["user", "assistant", "tool", "tool"]
+
+
+def named(*pieces: str, id_: str = "c1", arguments: str = "{}", index: int = 0) -> list[bytes]:
+    """A call whose name comes in pieces, an empty one for a delta without a name."""
+    first, *rest = pieces
+    deltas = [piece(first, "", id_, index=index), *(piece(one, "", index=index) for one in rest)]
+    return [chunk(calls(one)) for one in [*deltas, piece(arguments=arguments, index=index)]]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ("bmcp_box_echo",),
+        ("bmcp_", "box_echo"),
+        ("", "bmcp_box_echo"),
+        ("b", "mcp_box_ech", "o"),
+        ("bmcp_box_e", "cho"),
+    ],
+)
+@pytest.mark.parametrize("text", [False, True])
+def test_a_name_in_pieces_is_an_injected_tools(pieces: tuple[str, ...], text: bool) -> None:
+    """The client sees nothing of the call, and what came between its pieces in its order."""
+    first, *rest = named(*pieces)
+    between = [chunk({"content": "Hm."})] if text else []
+    stream = [START, first, *between, *rest, *named("re", "ad", id_="own", index=1), FINISH, DONE]
+    played = play(CHAT, [b"".join(stream)], streamed=True)
+    assert [(one.id, one.name, one.arguments) for one in played.calls] == [("c1", "bmcp_box_echo", "{}")]
+    assert b"bmcp_" not in played.body
+    assert played.seen().calls == [("own", "read", "{}")]
+    assert played.seen().text == ("Hm." if text else "")
+
+
+@pytest.mark.parametrize("pieces", [("re", "ad"), ("", "read"), ("bmcp_box_", "other"), ("bmcp_box_echo", "_more")])
+@pytest.mark.parametrize("between", [0, 200])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_name_in_pieces_is_the_clients(pieces: tuple[str, ...], between: int, together: bool) -> None:
+    """Nothing that the client gets is changed."""
+    first, *rest = named(*pieces)
+    own = {"type": "function", "function": {"name": "".join(pieces), "parameters": {}}}
+    events = [START, first, *[chunk({"content": ""})] * between, *rest, FINISH, DONE]
+
+    def grouped(_: Sequence[bytes]) -> Iterator[bytes]:
+        yield from [b"".join(events)] if together else events
+
+    played = play(CHAT, [b"".join(events)], streamed=True, grouped=grouped, tools=[own])
+    assert (played.body, played.calls) == (b"".join(events), [])
+
+
+def test_a_name_that_never_comes_holds_nothing_back() -> None:
+    """The finish, or an error, ends the wait."""
+    for end in ([FINISH, DONE], [b'data: {"error":{"message":"gone"}}\n\n']):
+        stream = [START, chunk(calls(piece("", "", "c1", index=0))), chunk({"content": "x"}), *end]
+        assert play(CHAT, [b"".join(stream)], streamed=True).body == b"".join(stream)

@@ -223,3 +223,20 @@ def test_arguments_that_are_told_before_the_items_end_only(repeats: bool) -> Non
     played = play(RESPONSES, [first, Reply(text="done")], streamed=True)
     assert [one.parsed() for one in played.calls] == [{"text": "x"}]
     assert played.bodies[1]["input"][-2]["arguments"] == '{"text":"x"}'
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_responses_that_are_done(both: bool) -> None:
+    """Some servers end them as OpenAI's Realtime API does, alone or behind the usual end."""
+
+    def done(output: list[dict[str, Any]]) -> bytes:
+        stream = stream_of(output)
+        end = stream[stream.rindex(b"event: ") :].replace(b"response.completed", b"response.done")
+        return (stream if both else stream[: stream.rindex(b"event: ")]) + end
+
+    played = play(RESPONSES, [done([USE]), done([MESSAGE])], streamed=True)
+    assert [one.id for one in played.calls] == ["c1"]
+    assert b"bmcp_" not in played.body
+    assert played.events[-1]["type"] == "response.done"
+    alone = done([MESSAGE])
+    assert play(RESPONSES, [alone], streamed=True).body == alone
