@@ -119,6 +119,9 @@ class RequestBridge:
             if not provider.enabled:
                 raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
             check_headers(scope["headers"])
+            rates = state.engine.rates
+            if rates.is_on:
+                rates.check(self.principal, provider)
             limits, initiator = state.engine.limits, self.principal.initiator_id
             await limits.enter(initiator)
             try:
@@ -171,6 +174,10 @@ class RequestBridge:
 
     async def _run(self, admitted: Admitted, receive: Receive, send: Send) -> None:
         state = self._state
+        rates = state.engine.rates
+        if rates.is_on:
+            model = admitted.request.model
+            admitted.ticket = rates.begin(admitted.principal, admitted.provider, model, len(admitted.body))
         interruption = Interruption(receive)
         state.begin(interruption)
         cap = state.engine.limits.max_stream_duration if admitted.request.streaming else None
@@ -181,6 +188,8 @@ class RequestBridge:
             await exchange.run(interruption)
         finally:
             state.end(interruption)
+            if admitted.ticket is not None:
+                admitted.ticket.release()
             if cap is not None:
                 timer.cancel()
 
@@ -202,12 +211,19 @@ class RequestBridge:
         holding = state.engine.bodies.holding(self.principal.initiator_id)
         try:
             request = await self._arrival(passage.admit(receive, holding))
+            rates = state.engine.rates
+            ticket = rates.begin(self.principal, provider, None, 0) if rates.is_on else None
             interruption = Interruption(receive)
             state.begin(interruption)
             try:
+                if ticket is not None:
+                    await ticket.admitted()
+                    passage.added = ticket.headers
                 await passage.run(request, interruption)
             finally:
                 state.end(interruption)
+                if ticket is not None:
+                    ticket.release()
         finally:
             holding.release()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from pydantic import SecretStr, ValidationError
 
 from .bridge import RequestBridge, SharedBridge
+from .cluster.rate_limits import RateLimits
 from .credentials import ClientKeys
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
@@ -120,11 +121,14 @@ class Runtime:
                 await stack.enter_async_context(recorder)
             self.versions = await stack.enter_async_context(_followed(recorder))
             limits = Limits(settings.limits)
+            rates = RateLimits(settings.limits, self.redis, alone=metrics.decided_alone)
+            stack.push_async_callback(rates.aclose)
             self._engine = Engine(
                 client=client,
                 recorder=recorder,
                 metrics=metrics,
                 limits=limits,
+                rates=rates,
                 max_body_size=settings.max_body_size,
                 max_bodies=settings.memory.bodies,
                 max_text=settings.recorder.max_text,
@@ -139,7 +143,7 @@ class Runtime:
                 max_items=settings.pool.max_items,
                 ttl=settings.pool.ttl,
                 drain_timeout=settings.pool.drain_timeout,
-                waiting_room=limits.waiting_room,
+                waiting_room=limits,
                 built=metrics.built,
             )
             _warn_of_what_is_missing(settings, self.pool.providers)
@@ -253,6 +257,7 @@ class Runtime:
         self.keys = ClientKeys(settings.client_keys)
         engine = self._engine
         engine.limits.apply(settings.limits)
+        engine.rates.apply(settings.limits)
         engine.max_body_size = settings.max_body_size
         engine.request_headers = self._request_headers(settings)
         if self._parts.mcp is None:

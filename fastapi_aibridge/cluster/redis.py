@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..errors import RedisUnavailable, SettingsError
@@ -52,7 +53,7 @@ class SharedRedis:
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
             from redis.exceptions import ConnectionError as ConnectionBroken
-            from redis.exceptions import RedisError, ResponseError
+            from redis.exceptions import NoScriptError, RedisError, ResponseError
         except ImportError:
             raise SettingsError(f"AIBRIDGE_REDIS_URL needs the redis package: {install_command('redis')}") from None
 
@@ -85,6 +86,7 @@ class SharedRedis:
         self._prefix = prefix
         self._away: tuple[type[BaseException], ...] = (RedisError, OSError, TimeoutError)
         self._refusal = ResponseError
+        self._no_script = NoScriptError
         self._told_refusals: set[str] = set()
         self._is_available = False
         self._has_been_told = False
@@ -136,6 +138,20 @@ class SharedRedis:
         if not self._is_available:
             self._found()
         return result
+
+    async def delete(self, begins: str) -> None:
+        """Delete all keys of ours that begin with this, whatever that costs. Raises `RedisUnavailable`."""
+
+        async def delete_all(client: Redis) -> None:
+            keys = [key async for key in client.scan_iter(match=self.key(begins) + "*", count=1000)]
+            for start in range(0, len(keys), 1000):
+                await client.unlink(*keys[start : start + 1000])
+
+        await self.call(delete_all)
+
+    def script(self, text: str) -> Script:
+        """A Lua script, to be awaited within `call` with the client and its arguments; sent whole only once."""
+        return Script(text, self._no_script)
 
     def when_back(self, action: Callable[[], None]) -> None:
         """Call this each time that Redis has come back, and for the first time once it is there."""
@@ -248,6 +264,21 @@ class SharedRedis:
             for _, subscribed in subscribers:
                 if subscribed is not None:
                     _guarded(subscribed)
+
+
+class Script:
+    """What Redis runs as one command."""
+
+    def __init__(self, text: str, unknown: type[Exception]) -> None:
+        self._text = text
+        self._digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._unknown = unknown
+
+    async def __call__(self, client: Redis, *arguments: bytes) -> Any:
+        try:
+            return await client.evalsha(self._digest, 0, *arguments)
+        except self._unknown:
+            return await client.eval(self._text, 0, *arguments)
 
 
 def _guarded(action: Callable[..., None], *arguments: object) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from starlette.types import Receive, Scope
 
+from ..cluster.rate_limits import Ticket
 from ..credentials import own_key
 from ..formats import Format, ModelRequest
 from ..principal import Principal
@@ -39,6 +40,8 @@ class Admitted:
     request: ModelRequest
     credential: Credential
     client: Client
+    ticket: Ticket | None = None
+    """What its limits count, where it has some."""
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")

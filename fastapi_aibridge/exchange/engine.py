@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..cluster.rate_limits import RateLimits
 from ..formats.request import MAX_TEXT
 from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
@@ -29,6 +30,7 @@ class Engine:
         recorder: Recorder,
         metrics: Metrics,
         limits: Limits | None = None,
+        rates: RateLimits | None = None,
         max_body_size: int,
         lines: InterceptionLines | None = None,
         max_bodies: int | None = None,
@@ -42,6 +44,7 @@ class Engine:
         self.metrics = metrics
         self.lines = lines or InterceptionLines()
         self.limits = limits or Limits(LimitSettings())
+        self.rates = rates or RateLimits(LimitSettings())
         self.max_body_size = max_body_size
         self.bodies = BodyBudget(max_bodies)
         self.max_text = max_text if capture_content else 0

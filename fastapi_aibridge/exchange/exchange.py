@@ -8,6 +8,7 @@ import logging
 from opentelemetry.trace import Tracer
 from starlette.types import Send
 
+from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError
 from ..formats.responses.message import ResponseMessage
 from ..recorder import Status
@@ -44,7 +45,12 @@ class Exchange:
         self._admitted = admitted
         self._engine = engine
         self._log = InterceptionLog(
-            engine.recorder, engine.metrics, engine.lines, admitted.interception(), admitted.request
+            engine.recorder,
+            engine.metrics,
+            engine.lines,
+            admitted.interception(),
+            admitted.request,
+            admitted.ticket,
         )
         self._reply = Reply(send, self._log.id)
         self._calls = UpstreamCalls(engine, admitted, tracer)
@@ -75,6 +81,8 @@ class Exchange:
         status, error = Status.CANCELLED, None
         try:
             with interruption:
+                if self._admitted.ticket is not None:
+                    await self._pass_limits(self._admitted.ticket)
                 await self._loop.run(interruption)
             status, error = self._outcome()
         except ClientGone:
@@ -106,6 +114,16 @@ class Exchange:
                     masker=self._calls.masker(),
                 )
 
+    async def _pass_limits(self, ticket: Ticket) -> None:
+        """Raises `GatewayError`. The limits were asked while the start was being written, so this seldom waits."""
+        try:
+            await ticket.admitted()
+        except GatewayError as error:
+            self._engine.metrics.refused(error.code)
+            raise
+        finally:
+            self._reply.add_headers(ticket.headers)
+
     async def _goes_on(self) -> bool:
         """Whether the provider goes on, with or without a client, and the end of the record waits for that."""
         message = self._loop.rounds.message
@@ -121,7 +139,10 @@ class Exchange:
             upstream_status=self._calls.status,
             max_text=self._engine.max_text,
         )
-        return await self._engine.background.wait_for(waiting, message.facts())
+        goes_on = await self._engine.background.wait_for(waiting, message.facts())
+        if admitted.ticket is not None:
+            admitted.ticket.goes_on = goes_on
+        return goes_on
 
     def _outcome(self) -> tuple[Status, str | None]:
         status = self._calls.status or 0

@@ -7,6 +7,7 @@ import logging
 import time
 from datetime import UTC, datetime
 
+from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError, RecorderUnavailable
 from ..formats import ModelRequest
 from ..masking import Masker
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 class InterceptionLog:
     """One interception in the recorder and in the metrics."""
 
-    __slots__ = ("_began", "_interception", "_lines", "_metrics", "_prompts", "_recorder", "_usages", "id")
+    __slots__ = ("_began", "_interception", "_lines", "_metrics", "_prompts", "_recorder", "_ticket", "_usages", "id")
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class InterceptionLog:
         lines: InterceptionLines,
         interception: Interception,
         request: ModelRequest,
+        ticket: Ticket | None = None,
     ) -> None:
         self.id = interception.id
         self._recorder = recorder
@@ -37,6 +39,7 @@ class InterceptionLog:
         self._interception = interception
         self._prompts = request.prompts
         self._lines = lines
+        self._ticket = ticket
         self._usages: list[TokenUsage] = []
         self._began = 0.0
 
@@ -124,4 +127,11 @@ class InterceptionLog:
         self._usages += facts.token_usages
         for usage in facts.token_usages:
             self._metrics.tokens(self._interception.provider, usage)
+        if self._ticket is not None:
+            self._ticket.count(sum(map(_counted, facts.token_usages)))
         mask_facts(facts, masker)
+
+
+def _counted(usage: TokenUsage) -> int:
+    """The tokens that limits count: what is read from a cache is not computed again."""
+    return usage.input_tokens + usage.cache_write_tokens + usage.output_tokens

@@ -63,6 +63,7 @@ class PassThrough:
         "_share",
         "_status",
         "_target",
+        "added",
     )
 
     def __init__(
@@ -90,6 +91,8 @@ class PassThrough:
         self._begun = False
         self._id = ""
         self._status = 0
+        self.added: dict[str, str] = {}
+        """Headers of the gateway's own for the answer, in lower case."""
 
     async def admit(self, receive: Receive, holding: Holding) -> UpstreamRequest:
         """Read and check the request, whose body is held until it is over. Raises `GatewayError` and `ClientGone`."""
@@ -241,7 +244,8 @@ class PassThrough:
         chunk = begun or await response.read_some()
         # Such an answer may tell how long the body would be; servers take that for the length of this one.
         dropped = (b"content-length",) if response.status in (204, 304) else ()
-        head = answer_headers(response, *dropped)
+        head = answer_headers(response, *dropped, *(name.encode() for name in self.added))
+        head += [(name.encode(), value.encode()) for name, value in self.added.items()]
         if self._id:
             head.append((INTERCEPTION_ID.encode(), self._id.encode()))
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})

@@ -29,19 +29,28 @@ RawHeaders = list[tuple[bytes, bytes]]
 class Reply:
     """One response. The head goes out with the first bytes of the body, so that until then an error has a status."""
 
-    __slots__ = ("_head", "_interception_id", "_send", "begun", "streaming")
+    __slots__ = ("_added", "_head", "_interception_id", "_send", "begun", "streaming")
 
     def __init__(self, send: Send, interception_id: str) -> None:
         self._send = send
         self._interception_id = interception_id
         self._head: Message | None = None
+        self._added: dict[str, str] = {}
         self.begun = False
         self.streaming = False
         """Whether the body is a stream of events, which an error event can end."""
 
+    def add_headers(self, headers: dict[str, str]) -> None:
+        """Headers, in lower case, that take the place of the upstream's of the same names."""
+        self._added |= headers
+
     def prepare(self, status: int, headers: RawHeaders, *, streaming: bool = False) -> None:
         """What the response begins with. Has no effect once it has begun."""
         if not self.begun:
+            if self._added:
+                added = {name.encode(): value.encode() for name, value in self._added.items()}
+                headers = [pair for pair in headers if pair[0].lower() not in added]
+                headers += added.items()
             headers.append((_INTERCEPTION_ID, self._interception_id.encode()))
             self._head = {"type": "http.response.start", "status": status, "headers": headers}
             self.streaming = streaming
@@ -70,7 +79,7 @@ class Reply:
         try:
             async with asyncio.timeout(FAREWELL):
                 if not self.begun:
-                    headers = {INTERCEPTION_ID: self._interception_id} if rounds else {}
+                    headers = {INTERCEPTION_ID: self._interception_id, **self._added} if rounds else {}
                     await send_error(self._send, provider, error, headers)
                 elif self.streaming and rounds is not None:
                     body = rounds.error_events(error, failed=failed)

@@ -64,6 +64,11 @@ class Metrics:
             chosen=(0,),
             limit=200,
         )
+        self._decided_alone = Counter(
+            "aibridge_limits_without_redis",
+            "Requests whose limits one process counted by itself, because Redis was away.",
+            registry=self.registry,
+        )
         self._wrong_keys = Counter(
             "aibridge_wrong_keys", "Client keys and admin tokens that nobody has.", ("kind",), registry=self.registry
         )
@@ -154,6 +159,10 @@ class Metrics:
 
     def refused(self, code: str) -> None:
         self._refused(code).inc()
+
+    def decided_alone(self) -> None:
+        """The limits of a request were not those of all processes together."""
+        self._decided_alone.inc()
 
     def wrong_key(self, kind: str, *, many: bool) -> None:
         """`kind` is `client` or `admin`; `many` says that an address has just sent as many as are told."""

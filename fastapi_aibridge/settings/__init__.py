@@ -1,6 +1,7 @@
 """What can be set, from where it is read, and what is said when it does not validate."""
 
 from .diagnostics import warn_of_base_urls
+from .limit_rules import LimitRule
 from .model import DEFAULT_KEYS, RESERVED_NAMES, Settings, explain
 from .prices import ModelPrices, TokenPrices
 from .sections import (
@@ -21,6 +22,7 @@ __all__ = [
     "PREFIX",
     "RESERVED_NAMES",
     "CircuitBreakerSettings",
+    "LimitRule",
     "LimitSettings",
     "MCPServerSettings",
     "MemorySettings",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
 
 from ..masking import masked_secret
+from .limit_rules import LONGEST_WINDOW, MAX_RULES, Amount, LimitRule
 from .values import (
     CAFile,
     ClientCertificate,
@@ -95,17 +97,22 @@ class PoolSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What one process takes on. Times are in seconds; what is None is not limited, `max_concurrent_per_principal`
-    aside, which is half of `max_concurrent` then.
+    """What is taken on, by one process or with Redis by all together. Times are in seconds; what is None is not
+    limited, `max_concurrent_per_principal` aside, which is half of `max_concurrent` then.
     """
 
     max_concurrent: int = Field(default=4096, ge=1)
     max_concurrent_per_principal: int | None = Field(default=None, ge=1)
     max_wait: NonNegativeSeconds = 3.0
     """How long a request over its principal's limit waits for its turn."""
-    requests: int | None = Field(default=None, ge=1)
-    """Requests of one principal in each `window`."""
-    window: PositiveSeconds = 60.0
+    requests: Amount | None = None
+    """Requests of one initiator in each `window`."""
+    tokens: Amount | None = None
+    """Tokens, input and output, of one initiator in each `window`."""
+    rules: Annotated[tuple[LimitRule, ...], Field(max_length=MAX_RULES)] = ()
+    on_error: Literal["allow", "refuse"] = "allow"
+    """What happens while Redis is away: `allow` counts in the process alone, `refuse` answers 503."""
+    window: Annotated[PositiveSeconds, Field(ge=0.1, le=LONGEST_WINDOW)] = 60.0
     max_stream_duration: PositiveSeconds | None = None
 
     @property

@@ -1,0 +1,132 @@
+"""The counters that a request must pass, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+
+from cachetools import LRUCache
+
+from ..principal import Principal
+from ..settings import LimitRule, LimitSettings
+
+KNOWN = 10_000
+"""Kinds of requests whose counters are remembered."""
+
+
+class Kind(IntEnum):
+    REQUESTS = 1
+    TOKENS = 2
+    CONCURRENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Passed while less than `limit` has been counted in `window` seconds, or while fewer requests run."""
+
+    kind: Kind
+    key: str
+    limit: int
+    window: float
+    whose: str
+    """For the refusal: `your`, or the group's, provider's or model's."""
+
+    def reserved(self, size: int) -> int:
+        """What a request counts when it comes. Its tokens are not known yet, so it counts by the size of its body in
+        bytes, but no more than an eighth of the limit: an image is large and has few tokens.
+        """
+        return min(size // 4, self.limit // 8) if self.kind is Kind.TOKENS else 1
+
+
+def digest(text: str) -> str:
+    """Of fixed length, and nobody's name."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class LimitRules:
+    """The rules in force. `shared` says that concurrent requests of one initiator are counted here, for all processes:
+    those of one process alone are known without that.
+    """
+
+    def __init__(self, settings: LimitSettings, *, shared: bool) -> None:
+        rules = list(settings.rules)
+        if settings.requests or settings.tokens:
+            rules.append(
+                LimitRule(scope="default", requests=settings.requests, tokens=settings.tokens, window=settings.window)
+            )
+        if shared and settings.max_concurrent_per_principal:
+            rules.append(LimitRule(scope="default", concurrent=settings.max_concurrent_per_principal))
+        self._rules = rules
+        self._by_model = any(rule.model is not None or rule.scope == "model" for rule in rules)
+        own: dict[str, set[Kind]] = {}
+        for rule in rules:
+            if rule.scope == "initiator" and rule.id is not None:
+                own.setdefault(rule.id, set()).update(kind for kind, _ in _amounts(rule))
+        self._own = own
+        self._known: LRUCache[tuple[object, ...], tuple[Counter, ...]] = LRUCache(KNOWN)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def counters(self, principal: Principal, provider: str, model: str | None) -> tuple[Counter, ...]:
+        """Those that a request passes. `model` is None where none is known: then no rule for models applies."""
+        key = (
+            principal.initiator_id,
+            principal.groups,
+            provider,
+            model if self._by_model else model is None,
+        )
+        known = self._known.get(key)
+        if known is None:
+            found: dict[str, Counter] = {}
+            for counter in self._find(principal, provider, model):
+                same = found.get(counter.key)
+                if same is None or counter.limit < same.limit:
+                    found[counter.key] = counter
+            known = self._known[key] = tuple(found.values())
+        return known
+
+    def _find(self, principal: Principal, provider: str, model: str | None) -> Iterator[Counter]:
+        own = self._own.get(principal.initiator_id, set())
+        for rule in self._rules:
+            if rule.provider is not None and not fnmatchcase(provider, rule.provider):
+                continue
+            if rule.model is not None and (model is None or not fnmatchcase(model, rule.model)):
+                continue
+            replaced = own if rule.scope == "default" else set()
+            for subject, whose in _subjects(rule, principal, provider, model):
+                for kind, limit in _amounts(rule):
+                    if kind not in replaced:
+                        window = 0.0 if kind is Kind.CONCURRENT else rule.window
+                        yield Counter(kind, _key(rule, kind, subject), limit, window, whose)
+
+
+def _subjects(rule: LimitRule, principal: Principal, provider: str, model: str | None) -> Iterator[tuple[str, str]]:
+    """Whose counters a rule means for this request, and how they are called."""
+    pattern = rule.id or ""
+    if rule.scope == "default" or (rule.scope == "initiator" and principal.initiator_id == pattern):
+        yield principal.initiator_id, "your limit"
+    elif rule.scope == "group":
+        for group in principal.groups:
+            if fnmatchcase(group, pattern):
+                yield group, f"the limit of the group {group!r}"
+    elif rule.scope == "provider" and fnmatchcase(provider, pattern):
+        yield provider, f"the limit of the provider {provider!r}"
+    elif rule.scope == "model" and model is not None and fnmatchcase(model, pattern):
+        yield pattern, f"the limit of the models {pattern!r}"
+
+
+def _amounts(rule: LimitRule) -> Iterator[tuple[Kind, int]]:
+    amounts = ((Kind.REQUESTS, rule.requests), (Kind.TOKENS, rule.tokens), (Kind.CONCURRENT, rule.concurrent))
+    return ((kind, amount) for kind, amount in amounts if amount is not None)
+
+
+def _key(rule: LimitRule, kind: Kind, subject: str) -> str:
+    """The same in all processes, and for another number in the same rule: what has been counted still counts."""
+    window = "" if kind is Kind.CONCURRENT else f"{rule.window:g}"
+    said = "\0".join((rule.scope, rule.provider or "", rule.model or "", window))
+    of = "initiator" if rule.scope == "default" else rule.scope
+    return f"limits:{digest(f'{of}:{subject}')}:{kind:d}{digest(said)}"
