@@ -1,0 +1,285 @@
+"""The same limits for several workers, counted in a real Valkey server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge import GatewayError, LimitSettings, Principal
+from fastapi_aibridge.cluster import redis as cluster_redis
+from fastapi_aibridge.cluster import redis_limits
+from fastapi_aibridge.cluster.rate_limits import RateLimits, Ticket
+from fastapi_aibridge.cluster.redis import SharedRedis
+
+from ..waiting import until
+from .test_process_limits import OpenAI
+from .valkey import ValkeyServer
+
+pytestmark = pytest.mark.anyio
+
+Workers = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_redis, "PROBE_EVERY", 0.05)
+
+
+@pytest.fixture
+async def start(own_valkey: ValkeyServer) -> AsyncIterator[Workers]:
+    """Starts a worker's limits, with a connection of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def worker(alone: Callable[[], None] = lambda: None, **values: Any) -> RateLimits:
+            shared = await stack.enter_async_context(SharedRedis(own_valkey.url))
+            one = RateLimits(LimitSettings(**values), shared, alone=alone)
+            stack.push_async_callback(one.aclose)
+            return one
+
+        yield worker
+
+
+async def begin(one: RateLimits, initiator: str = "alice", *, size: int = 0, **who: Any) -> Ticket:
+    ticket = one.begin(Principal(initiator, **who), OpenAI(), "gpt-5", size)
+    assert ticket is not None
+    try:
+        await ticket.admitted()
+    except BaseException:
+        ticket.release()
+        raise
+    return ticket
+
+
+async def passes(one: RateLimits, **request: Any) -> bool:
+    try:
+        await begin(one, **request)
+    except GatewayError:
+        return False
+    return True
+
+
+async def redis_of(one: RateLimits, *command: object) -> Any:
+    assert one._redis is not None
+    return await one._redis.call(lambda client: client.execute_command(*command))  # type: ignore[no-untyped-call]
+
+
+async def test_window_is_one_for_all_workers(start: Workers) -> None:
+    """Four workers at once, four hundred requests, a hundred pass."""
+    workers = [await start(requests=100) for _ in range(4)]
+    results = await asyncio.gather(*(passes(one) for one in workers for _ in range(100)))
+    assert results.count(True) == 100
+
+
+async def test_refusal_says_when_to_come_again(start: Workers) -> None:
+    """Whoever waits so long gets in, on whatever worker."""
+    one, two = await start(requests=2, window=0.4), await start(requests=2, window=0.4)
+    await begin(one)
+    await begin(two)
+    ticket = one.begin(Principal("alice"), OpenAI(), "gpt-5", 0)
+    assert ticket is not None
+    verdict = await ticket._answered()
+    assert verdict.refused_by == 0
+    assert 0.3 < verdict.wait < 0.5
+    await asyncio.sleep(verdict.wait)
+    await begin(two)
+
+
+async def test_window_slides(start: Workers) -> None:
+    """Half a window later, half of what was counted counts; two windows later, nothing."""
+    one = await start(requests=100, window=1)
+    for _ in range(10):
+        await begin(one)
+    await asyncio.sleep(1.5)
+    left = int((await begin(one)).headers["x-ratelimit-remaining-requests"])
+    assert 93 <= left <= 97
+    await asyncio.sleep(2)
+    assert (await begin(one)).headers["x-ratelimit-remaining-requests"] == "99"
+
+
+async def test_concurrent_requests_of_all_workers(start: Workers) -> None:
+    """Never more than the limit run; each that ends lets the next one in."""
+    workers = [await start(max_concurrent_per_principal=10, max_wait=5) for _ in range(4)]
+    running = most = 0
+
+    async def request(one: RateLimits) -> None:
+        nonlocal running, most
+        ticket = await begin(one)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        ticket.release()
+
+    await asyncio.gather(*(request(one) for one in workers for _ in range(10)))
+    assert most == 10
+
+
+async def test_leases_are_renewed(start: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may run for longer than a lease lasts."""
+    monkeypatch.setattr(redis_limits, "LEASE", 0.3)
+    one, two = await start(max_concurrent_per_principal=1, max_wait=0), await start(max_concurrent_per_principal=1)
+    ticket = await begin(one)
+    for _ in range(3):
+        await asyncio.sleep(0.2)
+        assert not await passes(one)
+    ticket.release()
+    await begin(two)
+
+
+async def test_leases_of_a_dead_worker_end(start: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By themselves, once nobody renews them."""
+    monkeypatch.setattr(redis_limits, "LEASE", 0.3)
+    one, two = [await start(max_concurrent_per_principal=1, max_wait=0) for _ in range(2)]
+    await begin(one)
+    assert not await passes(two)
+    await one.aclose()  # nobody renews any more
+    await asyncio.sleep(0.35)
+    await begin(two)
+
+
+async def test_request_that_was_given_up_frees_its_place(start: Workers) -> None:
+    """Also where the answer was still on its way."""
+    one = await start(max_concurrent_per_principal=1, max_wait=0, tokens=100)
+    ticket = one.begin(Principal("alice"), OpenAI(), "gpt-5", 40)
+    assert ticket is not None
+    waiting = asyncio.create_task(ticket.admitted())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    ticket.release()
+    await until(lambda: one._shared is not None and one._shared._sender is None)
+    assert (await begin(one)).headers["x-ratelimit-remaining-tokens"] == "100"
+
+
+async def test_tokens_of_all_workers(start: Workers) -> None:
+    one, two = await start(tokens=1000), await start(tokens=1000)
+    ticket = await begin(one, size=400)
+    assert (await begin(two)).headers["x-ratelimit-remaining-tokens"] == "900"
+    ticket.count(700)
+    ticket.count(299)
+    ticket.release()
+    last = await begin(two)
+    assert last.headers["x-ratelimit-remaining-tokens"] == "1"
+    last.count(2)
+    assert not await passes(one)
+
+
+async def test_one_round_trip(start: Workers) -> None:
+    """Whatever the rules, a request asks once; what comes at the same time is asked together."""
+    one = await start(
+        requests=1000,
+        tokens=10**6,
+        max_concurrent_per_principal=100,
+        rules=[
+            {"scope": "group", "id": "*", "requests": 1000, "concurrent": 90},
+            {"scope": "model", "id": "*", "tokens": 10**9},
+        ],
+    )
+    before = await calls(one)
+    (await begin(one, groups=("a", "b"))).release()
+    await until(lambda: one._shared is not None and one._shared._sender is None)
+    assert await calls(one) - before <= 3  # the script itself at its first use, the question, the release
+    before = await calls(one)
+    tickets = await asyncio.gather(*(begin(one, groups=("a",)) for _ in range(50)))
+    assert await calls(one) - before == 1
+    for ticket in tickets:
+        ticket.release()
+
+
+async def calls(one: RateLimits) -> int:
+    stats = await redis_of(one, "INFO", "commandstats")
+    return sum(stats[name]["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
+
+
+async def test_outage_falls_back_to_the_process(start: Workers, own_valkey: ValkeyServer) -> None:
+    """And back again; what runs meanwhile still counts."""
+    alone: list[None] = []
+    one = await start(lambda: alone.append(None), requests=3, max_concurrent_per_principal=2, max_wait=0)
+    running = await begin(one)
+    own_valkey.stop()
+    second = await begin(one)
+    assert len(alone) == 1
+    assert not await passes(one)  # too many at once
+    second.release()
+    (await begin(one)).release()
+    await asyncio.sleep(0.01)
+    own_valkey.start()
+    await until(lambda: one._shared is not None and one._shared.available)
+    await begin(one)
+    assert not await passes(one)  # the first one still runs, and Redis knows again
+    running.release()
+    await begin(one)
+    decided = len(alone)
+    assert not await passes(one)
+    assert len(alone) == decided
+
+
+async def test_outage_may_refuse(start: Workers, own_valkey: ValkeyServer) -> None:
+    one = await start(requests=100, on_error="refuse")
+    await begin(one)
+    own_valkey.stop()
+    for _ in range(2):
+        with pytest.raises(GatewayError) as caught:
+            await begin(one)
+        assert (caught.value.status, caught.value.code) == (503, "limits_unavailable")
+    own_valkey.start()
+    await until(lambda: one._shared is not None and one._shared.available)
+    await begin(one)
+
+
+async def test_frozen_redis_costs_one_timeout(start: Workers, own_valkey: ValkeyServer) -> None:
+    """Those that asked wait for it together, those that come then do not wait."""
+    one = await start(requests=100)
+    await begin(one)
+    own_valkey.freeze()
+    try:
+        async with asyncio.timeout(2):
+            await asyncio.gather(*(begin(one) for _ in range(10)))
+        async with asyncio.timeout(0.1):
+            await begin(one)
+    finally:
+        own_valkey.thaw()
+
+
+async def test_keys_end_and_tell_no_names(start: Workers) -> None:
+    """Each key has an expiry, and holds no initiator's, group's or model's name."""
+    one = await start(
+        requests=9, tokens=9, max_concurrent_per_principal=9, rules=[{"scope": "group", "id": "staff", "requests": 9}]
+    )
+    ticket = await begin(one, "alice@example.com", groups=("staff",))
+    keys = await redis_of(one, "KEYS", "*")
+    assert len(keys) == 4
+    for key in keys:
+        assert key.startswith(b"aibridge:limits:")
+        assert b"alice" not in key
+        assert b"staff" not in key
+        assert 0 < await redis_of(one, "PTTL", key) <= 120_000
+    ticket.count(3)
+    ticket.release()
+
+
+async def test_erase(start: Workers) -> None:
+    """What was counted of one initiator leaves Redis, of others not."""
+    one = await start(requests=1)
+    await begin(one)
+    await begin(one, "bob")
+    await one.erase("alice")
+    await begin(one)
+    assert not await passes(one, initiator="bob")
+
+
+async def test_restart_of_redis_forgets_no_lease(start: Workers, own_valkey: ValkeyServer) -> None:
+    """Workers report what runs when it is back."""
+    one, two = [await start(max_concurrent_per_principal=1, max_wait=0) for _ in range(2)]
+    await begin(one)
+    own_valkey.stop()
+    for worker in (one, two):
+        with pytest.raises(cluster_redis.RedisUnavailable):
+            await redis_of(worker, "PING")
+    own_valkey.start()
+    await until(lambda: all(worker._shared.available for worker in (one, two)))
+    await until(lambda: one._shared is not None and one._shared._sender is None)
+    assert not await passes(two)
