@@ -34,7 +34,8 @@ def variables(model: type[BaseModel], prefix: str = "AIBRIDGE_") -> Iterator[str
         section = next((one for one in types if isinstance(one, type) and issubclass(one, BaseModel)), None)
         if getattr(field.annotation, "__origin__", None) is dict and prefix == "AIBRIDGE_":
             variable += "__<NAME>"
-        if section is None:
+        is_list = getattr(field.annotation, "__origin__", None) is tuple
+        if section is None or is_list:
             yield variable
         else:
             yield from variables(section, f"{variable}__")
