@@ -14,6 +14,7 @@ from fastapi_aibridge.cluster import redis as cluster_redis
 from fastapi_aibridge.cluster import redis_limits
 from fastapi_aibridge.cluster.rate_limits import RateLimits, Ticket
 from fastapi_aibridge.cluster.redis import SharedRedis
+from fastapi_aibridge.errors import RedisUnavailable
 
 from ..waiting import until
 from .test_process_limits import OpenAI
@@ -277,7 +278,7 @@ async def test_restart_of_redis_forgets_no_lease(start: Workers, own_valkey: Val
     await begin(one)
     own_valkey.stop()
     for worker in (one, two):
-        with pytest.raises(cluster_redis.RedisUnavailable):
+        with pytest.raises(RedisUnavailable):
             await redis_of(worker, "PING")
     own_valkey.start()
     await until(lambda: all(worker._shared.available for worker in (one, two)))
