@@ -10,12 +10,14 @@ import stat
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from getpass import getuser
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
+from .cluster.erasure import erase
 from .errors import AIBridgeError
 from .recorder.database import Database
 from .recorder.export import ExportFormat, export
@@ -93,10 +95,17 @@ def _parser() -> argparse.ArgumentParser:
         help="30d, 12h, 90m, or a number of seconds (default: 60d)",
     )
 
+    erasing = commands.add_parser("erase", help="erase what is recorded of one initiator")
+    erasing.set_defaults(run=_erase)
+    erasing.add_argument("initiator", metavar="INITIATOR")
+    erasing.add_argument(
+        "--content", action="store_true", help="only what was said: prompts, arguments, thoughts, errors"
+    )
+
     migrating = commands.add_parser("migrate", help="bring the tables to this release's schema")
     migrating.set_defaults(run=_migrate)
 
-    for command in (exporting, pruning, migrating):
+    for command in (exporting, pruning, erasing, migrating):
         command.add_argument("--url", help="the database (default: the one of the app's settings)")
     return parser
 
@@ -138,6 +147,20 @@ async def _prune(url: str, options: argparse.Namespace) -> None:
     async with SQLStore(url) as store:
         count = await store.prune(datetime.now(UTC) - options.older_than)
     print(f"{count} interceptions deleted")  # noqa: T201
+
+
+async def _erase(url: str, options: argparse.Namespace) -> None:
+    async with SQLStore(url) as store:
+        count = await erase(store.database, options.initiator, everything=not options.content, actor=_actor())
+    print(f"{count} interceptions erased; those that run are erased once they have ended")  # noqa: T201
+
+
+def _actor() -> str:
+    """Who the audit says it was."""
+    try:
+        return f"command line: {getuser()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return "command line"
 
 
 async def _migrate(url: str, _: argparse.Namespace) -> None:

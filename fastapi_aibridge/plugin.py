@@ -33,7 +33,14 @@ from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
 from .recorder.fanout import RecorderFactory
 from .recorder.usage import UsageStore
-from .routers import AdminAccess, add_admin_routes, add_audit_routes, add_gateway_route, add_health_routes
+from .routers import (
+    AdminAccess,
+    add_admin_routes,
+    add_audit_routes,
+    add_gateway_route,
+    add_health_routes,
+    add_initiator_routes,
+)
 from .routers.openapi import CallerScheme, described
 from .runtime import Parts, Pool, Reload
 from .settings import Settings
@@ -83,6 +90,7 @@ class AIBridge:
         for router in (self.router, self.admin_router):
             add_admin_routes(router, host, access)
             add_audit_routes(router, host, access)
+            add_initiator_routes(router, host, access)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:

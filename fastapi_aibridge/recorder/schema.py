@@ -119,6 +119,17 @@ set_aside = Table(
     Index("aibridge_set_aside_at", "set_aside_at"),
 )
 
+erasures = Table(
+    "aibridge_erasures",
+    metadata,
+    # Whose records, or what is said in them, are to be erased: all that started until `asked_at`.
+    Column("initiator_id", Text, primary_key=True),
+    Column("everything", Boolean, primary_key=True),
+    Column("asked_at", BigInteger, nullable=False),
+    # Interceptions up to this `seq` are done.
+    Column("done_up_to", BigInteger, nullable=False, server_default="0"),
+)
+
 recorders = Table(
     "aibridge_recorders",
     metadata,

@@ -22,6 +22,7 @@ from .content import ending_without_content, facts_without_content
 from .cursor import to_microseconds
 from .daily import DAY, day_of, seal
 from .database import Database
+from .erasure import carry_out
 from .owners import MemoryOwners
 from .presence import Presence
 from .reader import read_owner
@@ -322,6 +323,7 @@ class SQLRecorder(SQLStore):
                 async with asyncio.timeout(self._lease):
                     await self._presence.beat()
                     await self._presence.recover()
+                    await carry_out(self._database)
             except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 log.warning("the recorder's heartbeat failed: %s", type(error).__name__)
 

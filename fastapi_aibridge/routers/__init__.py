@@ -6,6 +6,7 @@ from .answers import Reload, ReloadedProvider
 from .audit import add_audit_routes
 from .gateway import add_gateway_route
 from .health import add_health_routes
+from .initiators import add_initiator_routes
 
 __all__ = [
     "AdminAccess",
@@ -15,4 +16,5 @@ __all__ = [
     "add_audit_routes",
     "add_gateway_route",
     "add_health_routes",
+    "add_initiator_routes",
 ]

@@ -137,6 +137,10 @@ class AuditItems(_Answer):
     next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 
+class Erased(_Answer):
+    interceptions: Annotated[int, Field(description="Of how many something was erased; running ones follow.")]
+
+
 class Problem(_Answer):
     """Why a request was refused."""
 

@@ -240,3 +240,13 @@ def test_a_database_in_memory_is_one_for_all_its_connections() -> None:
 
     asyncio.run(record())
     asyncio.run(record())
+
+
+def test_erase(url: str, run: Command) -> None:
+    """What was said first, then all."""
+    fill(url)
+    assert "erased" in run("erase", "alice", "--content", url=url)
+    assert "secret" not in run("export", "--initiator-id", "alice", url=url)
+    assert run("export", "--initiator-id", "alice", url=url)
+    run("erase", "alice", url=url)
+    assert run("export", "--initiator-id", "alice", url=url) == ""

@@ -1,0 +1,193 @@
+"""Erasing one initiator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from fastapi_aibridge.cluster.audit import read_page
+from fastapi_aibridge.cluster.erasure import erase
+from fastapi_aibridge.recorder.clock import now_of
+from fastapi_aibridge.recorder.columns import SET_ASIDE_COLUMNS
+from fastapi_aibridge.recorder.committer import set_aside_row
+from fastapi_aibridge.recorder.erasure import carry_out
+from fastapi_aibridge.recorder.recorder import InterceptionQuery
+from fastapi_aibridge.recorder.records import Status
+from fastapi_aibridge.recorder.rows import filed_row, inbox_row, start_row
+from fastapi_aibridge.recorder.schema import erasures, metadata, set_aside, usage_daily
+from fastapi_aibridge.recorder.sql import SQLRecorder
+from fastapi_aibridge.recorder.usage import UsageQuery
+
+from .builders import ending, full_facts, interception
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def recorder(url: str) -> AsyncIterator[SQLRecorder]:
+    async with SQLRecorder(url) as opened:
+        yield opened
+
+
+async def recorded(recorder: SQLRecorder, initiator_id: str, *, ended: bool = True, **given: Any) -> str:
+    begun = interception(initiator_id=initiator_id, **given)
+    await recorder.start(begun)
+    if ended:
+        await recorder.end(begun.id, ending(status=Status.FAILED, error="the secret error"), full_facts())
+    return begun.id
+
+
+async def in_place(recorder: SQLRecorder) -> None:
+    """All that was recorded until now stands in the tables."""
+    await recorder.list(InterceptionQuery())
+
+
+async def dump(recorder: SQLRecorder) -> str:
+    """All that the database holds but the audit and what is asked for."""
+    texts = []
+    async with recorder.database.reading() as connection:
+        for table in metadata.sorted_tables:
+            if table.name not in ("aibridge_audit", "aibridge_erasures"):
+                texts += [repr(tuple(row)) for row in await connection.execute(select(table))]
+    return "\n".join(texts)
+
+
+async def test_content_goes_and_sums_stay(recorder: SQLRecorder) -> None:
+    """Of who was named; of others nothing changes."""
+    mine, other = await recorded(recorder, "alice"), await recorded(recorder, "bob")
+    before = await recorder.get(other)
+    assert await erase(recorder.database, "alice", everything=False, actor="admin") == 1
+    record = await recorder.get(mine)
+    assert record is not None
+    assert record.ending is not None
+    assert record.ending.error is None
+    assert not record.facts.prompts
+    assert not record.facts.thoughts
+    (call,) = record.facts.tool_usages
+    assert (call.tool, call.arguments, call.error) == ("read_file", None, "")
+    assert record.facts.token_usages == full_facts().token_usages
+    assert await recorder.get(other) == before
+    (row,) = await recorder.usage(UsageQuery(initiator_id="alice"))
+    assert row.calls == 1
+
+
+async def test_all_goes(recorder: SQLRecorder) -> None:
+    """Nothing of the initiator is left in any table, not even in sums and among what was put aside."""
+    await recorded(recorder, "alice-who-goes")
+    kept = await recorded(recorder, "bob")
+    await recorder.note("openai", "resp_1", "alice-who-goes", "response")
+    row = start_row(interception(initiator_id="alice-who-goes"), "recorder")
+    bobs = start_row(interception(initiator_id="bob"), "recorder")
+    aside = [
+        set_aside_row("recorder", "filed", "Error", filed_row(row, None)),
+        set_aside_row("recorder", "inbox", "Error", inbox_row("recorder", 1, row)[2]),
+        set_aside_row("recorder", "filed", "Error", filed_row(bobs, None)),
+    ]
+    async with recorder.database.writing() as connection:
+        for each in aside:
+            await connection.execute(insert(set_aside).values(dict(zip(SET_ASIDE_COLUMNS, each, strict=True))))
+        sums = {"provider": "openai", "model": "gpt-5", "client": "Codex", "calls": 1}
+        tokens = dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"), 1)
+        await connection.execute(
+            insert(usage_daily).values(day=20_000, initiator_id="alice-who-goes", **sums, **tokens)
+        )
+    await in_place(recorder)
+    assert "alice-who-goes" in await dump(recorder)
+    assert await erase(recorder.database, "alice-who-goes", everything=True, actor="admin") == 1
+    left = await dump(recorder)
+    assert "alice-who-goes" not in left
+    assert "bob" in left
+    assert await recorder.get(kept) is not None
+
+
+async def test_facts_put_aside_go_with_their_interception(recorder: SQLRecorder) -> None:
+    mine, other = await recorded(recorder, "alice"), await recorded(recorder, "bob")
+    await in_place(recorder)
+    async with recorder.database.writing() as connection:
+        for one in (mine, other):
+            row = set_aside_row("recorder", "facts", "Error", (one, 1, f"what was said in {one}"))
+            await connection.execute(insert(set_aside).values(dict(zip(SET_ASIDE_COLUMNS, row, strict=True))))
+    await erase(recorder.database, "alice", everything=False, actor="admin")
+    left = await dump(recorder)
+    assert f"what was said in {mine}" not in left
+    assert f"what was said in {other}" in left
+
+
+async def test_what_a_provider_keeps_stays_nobody_elses(recorder: SQLRecorder, url: str) -> None:
+    """Its owner is unknown then, but it has one: others get 404 as before."""
+    await recorder.note("openai", "resp_1", "alice", "response")
+    await in_place(recorder)
+    await erase(recorder.database, "alice", everything=True, actor="admin")
+    async with SQLRecorder(url) as another:  # which remembers nothing
+        owner = await another.owner("openai", "resp_1")
+    assert owner is not None
+    assert re.fullmatch(r"erased-[0-9a-f-]{36}", owner)
+
+
+async def test_what_runs_is_erased_once_it_has_ended(recorder: SQLRecorder) -> None:
+    """By whichever recorder looks next; what started after the erasure stays."""
+    running = await recorded(recorder, "alice", ended=False)
+    ended = await recorded(recorder, "alice")
+    await in_place(recorder)
+    assert await erase(recorder.database, "alice", everything=True, actor="admin") == 1
+    assert await recorder.get(ended) is None
+    assert await recorder.get(running) is not None
+    later = await recorded(recorder, "alice", started_at=datetime.now(UTC) + timedelta(seconds=5))
+    await recorder.end(running, ending(), full_facts())
+    await in_place(recorder)
+    assert await carry_out(recorder.database) == 1
+    assert await recorder.get(running) is None
+    assert await recorder.get(later) is not None
+
+
+async def test_the_request_is_forgotten_when_all_is_done(recorder: SQLRecorder) -> None:
+    """Not at once: a start may still be on its way to its place."""
+
+    async def asked() -> int:
+        async with recorder.database.reading() as connection:
+            return len((await connection.execute(select(erasures))).all())
+
+    await recorded(recorder, "alice")
+    await erase(recorder.database, "alice", everything=False, actor="admin")
+    assert await asked() == 1
+    hour = 3600 * 1_000_000
+    async with recorder.database.writing() as connection:
+        now = now_of(is_sqlite=recorder.database.is_sqlite)
+        await connection.execute(update(erasures).values(asked_at=now - hour))
+    await carry_out(recorder.database)
+    assert await asked() == 0
+
+
+async def test_many_are_erased_in_short_transactions(recorder: SQLRecorder) -> None:
+    for _ in range(120):
+        await recorded(recorder, "alice")
+    await in_place(recorder)
+    assert await erase(recorder.database, "alice", everything=True, actor="admin") == 120
+    assert (await recorder.list(InterceptionQuery())).items == []
+
+
+async def test_the_audit_says_who_erased_whom(recorder: SQLRecorder) -> None:
+    await erase(recorder.database, "alice", everything=True, actor="carol")
+    await erase(recorder.database, "alice", everything=False, actor="carol")
+    async with recorder.database.reading() as connection:
+        page = await read_page(connection)
+    assert [(entry.actor, entry.action, entry.object) for entry in page.items] == [
+        ("carol", "initiator.erase_content", "initiator/alice"),
+        ("carol", "initiator.erase", "initiator/alice"),
+    ]
+
+
+def test_each_table_that_names_initiators_is_known() -> None:
+    """A table that is added must be thought of here, and in what erases."""
+    named = {table.name for table in metadata.sorted_tables if "initiator_id" in table.c}
+    assert named == {
+        "aibridge_erasures",
+        "aibridge_interceptions",
+        "aibridge_objects",
+        "aibridge_usage_daily",
+    }
