@@ -18,6 +18,7 @@ from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
+from .money import Prices
 from .observability import InterceptionLines, Metrics
 from .observability.console import console
 from .pool import CachedBridgePool
@@ -120,6 +121,11 @@ class Runtime:
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
             self.versions = await stack.enter_async_context(_followed(recorder))
+            prices = Prices.wanted(settings.prices)
+            if prices is not None:
+                # Meanwhile, the app starts.
+                prices.load()
+                stack.push_async_callback(prices.aclose)
             limits = Limits(settings.limits)
             rates = RateLimits(settings.limits, self.redis, alone=metrics.decided_alone)
             stack.push_async_callback(rates.aclose)
@@ -136,6 +142,7 @@ class Runtime:
                 lines=InterceptionLines(settings.log_format, shown),
                 request_headers=self._request_headers(settings),
                 refuse_foreign_ids=settings.foreign_ids == "refuse",
+                prices=prices,
             )
             self.pool = CachedBridgePool(
                 self._build_bridge,
@@ -189,6 +196,10 @@ class Runtime:
         found = {"recorder": "ok" if getattr(self.recorder, "available", True) else "away"}
         if self.redis is not None:
             found["redis"] = "ok" if self.redis.available else "away"
+        prices = self._engine.prices
+        if prices is not None:
+            missing = len(prices.unpriced)
+            found["prices"] = f"models in use without a price: {missing}" if missing else "ok"
         return found
 
     async def readable(self) -> object:
@@ -259,6 +270,10 @@ class Runtime:
         engine.limits.apply(settings.limits)
         engine.rates.apply(settings.limits)
         engine.max_body_size = settings.max_body_size
+        if engine.prices is not None:
+            engine.prices.apply(settings.prices)
+        elif settings.prices:
+            engine.prices = Prices(settings.prices, listed=False)
         engine.request_headers = self._request_headers(settings)
         if self._parts.mcp is None:
             self._builder = SettingsProxyBuilder(settings.mcp_servers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..cluster.rate_limits import RateLimits
 from ..formats.request import MAX_TEXT
+from ..money import Prices
 from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
@@ -38,10 +39,13 @@ class Engine:
         capture_content: bool = True,
         request_headers: RequestHeaders | None = None,
         refuse_foreign_ids: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         self.caller = UpstreamCaller(client, metrics)
         self.recorder = recorder
         self.metrics = metrics
+        self.prices = prices
+        """What models cost; None where nobody wants to know."""
         self.lines = lines or InterceptionLines()
         self.limits = limits or Limits(LimitSettings())
         self.rates = rates or RateLimits(LimitSettings())

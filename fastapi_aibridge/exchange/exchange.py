@@ -14,6 +14,7 @@ from ..formats.responses.message import ResponseMessage
 from ..recorder import Status
 from .admission import Admitted
 from .background import Waiting
+from .costs import Costs
 from .engine import Engine
 from .fair_queue import Share
 from .interception_log import InterceptionLog
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """One admitted request and its response."""
 
-    __slots__ = ("_admitted", "_calls", "_engine", "_log", "_loop", "_reply")
+    __slots__ = ("_admitted", "_calls", "_costs", "_engine", "_log", "_loop", "_reply")
 
     def __init__(
         self,
@@ -44,13 +45,20 @@ class Exchange:
     ) -> None:
         self._admitted = admitted
         self._engine = engine
+        interception = admitted.interception()
+        self._costs = None
+        if engine.prices is not None:
+            self._costs = Costs(
+                engine.prices, admitted.provider, admitted.request, admitted.format.name, interception.started_at
+            )
         self._log = InterceptionLog(
             engine.recorder,
             engine.metrics,
             engine.lines,
-            admitted.interception(),
+            interception,
             admitted.request,
             admitted.ticket,
+            self._costs,
         )
         self._reply = Reply(send, self._log.id)
         self._calls = UpstreamCalls(engine, admitted, tracer)
@@ -66,6 +74,7 @@ class Exchange:
             self._log,
             None if tools is None else ToolRuns(tools, engine.metrics, engine.max_text),
             admitted.headers.get(b"accept-encoding", b""),
+            self._costs,
         )
 
     async def run(self, interruption: Interruption) -> None:
@@ -139,6 +148,8 @@ class Exchange:
             upstream_status=self._calls.status,
             max_text=self._engine.max_text,
         )
+        if self._costs is not None:
+            self._costs.wait()
         goes_on = await self._engine.background.wait_for(waiting, message.facts())
         if admitted.ticket is not None:
             admitted.ticket.goes_on = goes_on

@@ -14,6 +14,7 @@ from ..masking import Masker
 from ..observability import InterceptionLines, Metrics
 from ..recorder import Ending, Facts, Interception, Prompt, ProviderObject, Recorder, Status, TokenUsage
 from .cancellation import is_cancelled
+from .costs import Costs
 from .masked_facts import mask_facts
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,18 @@ logger = logging.getLogger(__name__)
 class InterceptionLog:
     """One interception in the recorder and in the metrics."""
 
-    __slots__ = ("_began", "_interception", "_lines", "_metrics", "_prompts", "_recorder", "_ticket", "_usages", "id")
+    __slots__ = (
+        "_began",
+        "_costs",
+        "_interception",
+        "_lines",
+        "_metrics",
+        "_prompts",
+        "_recorder",
+        "_ticket",
+        "_usages",
+        "id",
+    )
 
     def __init__(
         self,
@@ -32,6 +44,7 @@ class InterceptionLog:
         interception: Interception,
         request: ModelRequest,
         ticket: Ticket | None = None,
+        costs: Costs | None = None,
     ) -> None:
         self.id = interception.id
         self._recorder = recorder
@@ -40,11 +53,14 @@ class InterceptionLog:
         self._prompts = request.prompts
         self._lines = lines
         self._ticket = ticket
+        self._costs = costs
         self._usages: list[TokenUsage] = []
         self._began = 0.0
 
     async def start(self) -> None:
         """Write the start down, durably. Raises `GatewayError`, 503, where that cannot be done."""
+        if self._costs is not None:
+            await self._costs.ready()
         try:
             await self._recorder.start(self._interception)
         except asyncio.CancelledError as problem:
@@ -106,8 +122,18 @@ class InterceptionLog:
             error=error and masker.text(error),
             credential_hint=credential_hint,
         )
+        if self._costs is not None:
+            self._tell_costs(self._costs, ending)
         self._lines.ended(interception, ending, seconds, self._usages)
         await self._write_end(ending, facts)
+
+    def _tell_costs(self, costs: Costs, ending: Ending) -> None:
+        provider, model = self._interception.provider, self._interception.model
+        ending.cost, ending.cost_estimated = costs.total, costs.estimated
+        if costs.total:
+            self._metrics.cost(provider, model, costs.total)
+        elif costs.unpriced:
+            self._metrics.unpriced(provider)
 
     async def _write_end(self, ending: Ending, facts: Facts) -> None:
         try:
@@ -124,6 +150,8 @@ class InterceptionLog:
         for text, source, truncated in self._prompts:
             facts.prompts.append(Prompt(message_id=message_id, text=text, source=source, truncated=truncated))
         self._prompts = []
+        if self._costs is not None:
+            self._costs.settle(facts)
         self._usages += facts.token_usages
         for usage in facts.token_usages:
             self._metrics.tokens(self._interception.provider, usage)

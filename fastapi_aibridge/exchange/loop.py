@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from ..errors import GatewayError
+from ..errors import GatewayError, UpstreamTimeout
 from ..formats.responses.message import ResponseMessage
 from ..formats.rounds import Result, Rounds
 from ..recorder import Facts
 from ..upstream.response import UpstreamResponse
+from .costs import Costs
 from .fair_queue import Share
 from .interception_log import InterceptionLog
 from .interruption import Interruption
@@ -36,7 +37,7 @@ class Loop:
     """The rounds of one interception."""
 
     __slots__ = (
-        "_accept_encoding", "_calls", "_log", "_memory", "_opening", "_recorded", "_reply", "_runs", "_share",
+        "_accept_encoding", "_calls", "_costs", "_log", "_memory", "_opening", "_recorded", "_reply", "_runs", "_share",
         "problem", "rounds",
     )  # fmt: skip
 
@@ -50,6 +51,7 @@ class Loop:
         log: InterceptionLog,
         runs: ToolRuns | None,
         accept_encoding: bytes,
+        costs: Costs | None = None,
     ) -> None:
         self._opening = opening
         self._calls = calls
@@ -59,6 +61,7 @@ class Loop:
         self._log = log
         self._runs = runs
         self._accept_encoding = accept_encoding
+        self._costs = costs
         self._recorded = False
         self.rounds: Rounds = opening.rounds()
         self.problem: str | None = None
@@ -93,7 +96,7 @@ class Loop:
                 self._runs.results = []
             self._recorded = False
             number += 1
-            response = await self._patiently(self._calls.call(rounds.body))
+            response = await self._patiently(self._call(rounds.body))
         await self._finish(answer, interruption)
 
     def _remember(self, results: Sequence[Result]) -> None:
@@ -108,7 +111,7 @@ class Loop:
         """The first response. What was refused for the sake of something that the gateway has added goes up again."""
         opening = self._opening
         while True:
-            response = await self._calls.call(self.rounds.body)
+            response = await self._call(self.rounds.body)
             if response.status < 400:
                 opening.taken()
                 return response
@@ -123,12 +126,29 @@ class Loop:
                 self._runs = None
             self.rounds = opening.rounds()
 
+    async def _call(self, body: bytes) -> UpstreamResponse:
+        costs = self._costs
+        if costs is None:
+            return await self._calls.call(body)
+        costs.called(body)
+        try:
+            response = await self._calls.call(body)
+        except UpstreamTimeout:
+            raise  # it may be at it
+        except GatewayError:
+            costs.refused()
+            raise
+        if response.status >= 400:
+            costs.refused()
+        return response
+
     async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> Answer | None:
         """One round's message; None where the client has got all that it will get."""
         rounds, reply = self.rounds, self._reply
         if response.streams:
             read = self._read if self._runs else None
-            rest = await relay_stream(response, rounds, reply, self._share, read, self._claim)
+            seen = None if self._costs is None else self._costs.text.add
+            rest = await relay_stream(response, rounds, reply, self._share, read, self._claim, seen)
             return Answer(response, rest, is_message=True)
         body, whole = await read_answer(response)
         if not whole and not reply.begun:
@@ -136,6 +156,8 @@ class Loop:
             await relay_rest(response, body, reply, interruption)
             return None
         answer = await Answer.read(response, body, rounds, self._share)
+        if self._costs is not None:
+            self._costs.answer = answer.decoded or body
         if reply.begun:
             # No status can be sent any more; the event's type still tells a limit from a failure.
             status = response.status if response.status >= 400 else 502

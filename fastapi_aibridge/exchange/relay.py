@@ -39,9 +39,16 @@ def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
 
 
 async def relay_stream(
-    response: UpstreamResponse, rounds: Rounds, reply: Reply, share: Share, read: Read | None, begin: Begin
+    response: UpstreamResponse,
+    rounds: Rounds,
+    reply: Reply,
+    share: Share,
+    read: Read | None,
+    begin: Begin,
+    seen: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """Relay whole events as they come, as far as the rounds pass them on; the client's stream stays open.
+    """Relay whole events as they come, as far as the rounds pass them on; the client's stream stays open. `seen` is
+    told of all that come.
 
     Returns what is left to be sent, where the last events came with the end of a stream that no round follows.
 
@@ -65,14 +72,17 @@ async def relay_stream(
             await response.hold(share.turn(PIECE))
         if inflater is None and len(chunk) <= STEP:
             # The common case: some events, or one.
-            if (block := _framed(framer, chunk)) and (kept := rounds.stream(block)):
+            block = _framed(framer, chunk)
+            if seen is not None and block:
+                seen(block)
+            if block and (kept := rounds.stream(block)):
                 if not reply.begun:
                     await begin()
                 if read is None and response.exhausted and message.complete and not message.error and not framer.rest:
                     return kept  # it goes out together with the end
                 await reply.piece(kept)
         else:
-            await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share, begin)
+            await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share, begin, seen)
     rest = framer.rest
     if broken is not None and (rest or not (message.stream_complete or message.error)):
         raise broken
@@ -106,6 +116,7 @@ async def _relay_slowly(
     reply: Reply,
     share: Share,
     begin: Begin,
+    seen: Callable[[bytes], None] | None,
 ) -> None:
     """Relay a large chunk, or what a compressed one unfolds to, in steps: others have their turn between them."""
     first = True
@@ -118,6 +129,8 @@ async def _relay_slowly(
                     if not share.take(PIECE):
                         await response.hold(share.turn(PIECE))
                 first = False
+                if seen is not None:
+                    seen(part)
                 if kept := rounds.stream(part):
                     if not reply.begun:
                         await begin()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..recorder.records import TokenUsage
-from .lenient import count, counts, member, objects
+from .lenient import count, counts, member, objects, text
 
 _DETAILS_OUT = {
     "reasoning_tokens": "reasoning",
@@ -34,17 +34,37 @@ _WRITTEN = (
 _MEMBERS = 64
 """Members that are kept of cumulative counts."""
 _CACHE_CREATION = {"ephemeral_5m_input_tokens": "cache_creation_5m", "ephemeral_1h_input_tokens": "cache_creation_1h"}
-_SERVER_TOOLS = {"web_search_requests": "web_search_requests", "web_fetch_requests": "web_fetch_requests"}
+_SERVER_TOOLS = {
+    "web_search_requests": "web_search_requests",
+    "web_fetch_requests": "web_fetch_requests",
+    "code_execution_requests": "code_execution_requests",
+}
+_SERVER_CALLS = {
+    "web_search_calls": "web_search_requests",
+    "x_search_calls": "social_search_requests",
+    "file_search_calls": "file_search_requests",
+    "code_interpreter_calls": "code_execution_requests",
+}
+"""As xAI names them (docs.x.ai/docs/guides/tools/overview)."""
+_COUNTED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_PARTS = 256
+"""Iterations of one message that are told apart."""
+MAX_MODEL = 256
+"""Characters of a model's name that are read of an answer."""
+_MAX_TIER = 64
+"""Characters of a service tier's name."""
 
 
-def chat_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
+def chat_usage(message_id: str, usage: dict[str, Any], *, partial: bool, service_tier: object = None) -> TokenUsage:
     """Of Chat Completions and Completions, whose members some call as Responses does."""
-    return _openai(message_id, usage, _CHAT, partial=partial)
+    return _openai(message_id, usage, _CHAT, service_tier, partial=partial)
 
 
-def responses_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
+def responses_usage(
+    message_id: str, usage: dict[str, Any], *, partial: bool, service_tier: object = None
+) -> TokenUsage:
     """Of Responses, whose members some call as Chat Completions does."""
-    return _openai(message_id, usage, _RESPONSES, partial=partial)
+    return _openai(message_id, usage, _RESPONSES, service_tier, partial=partial)
 
 
 class _Names(NamedTuple):
@@ -65,7 +85,9 @@ _CHAT = _Names(
 _RESPONSES = _Names(*((second, first) for first, second in _CHAT))
 
 
-def _openai(message_id: str, usage: dict[str, Any], names: _Names, *, partial: bool) -> TokenUsage:
+def _openai(
+    message_id: str, usage: dict[str, Any], names: _Names, service_tier: object, *, partial: bool
+) -> TokenUsage:
     """OpenAI counts cached tokens into the input, and reasoning into the output."""
     details_in = member(usage, names.start_details[0]) or member(usage, names.start_details[1])
     details_out = member(usage, names.end_details[0]) or member(usage, names.end_details[1])
@@ -79,6 +101,12 @@ def _openai(message_id: str, usage: dict[str, Any], names: _Names, *, partial: b
     if details_in:
         extra |= counts(details_in, _DETAILS_IN)
         extra |= counts(member(details_in, "cache_creation"), _CACHE_CREATION)
+        if images := count(details_in.get("image_tokens")):
+            extra["image_input"] = images
+    for member_name, called in (("server_tool_use", _SERVER_TOOLS), ("server_side_tool_usage_details", _SERVER_CALLS)):
+        if member_name in usage:  # OpenRouter, as Anthropic; xAI
+            tools = counts(member(usage, member_name), called)
+            extra |= {name: number for name, number in tools.items() if number}
     if "reasoning" not in extra and "reasoning_tokens" in usage:
         extra |= counts(usage, {"reasoning_tokens": "reasoning"})
     excess = count(usage.get("total_tokens")) - asked - said if asked else 0
@@ -97,7 +125,12 @@ def _openai(message_id: str, usage: dict[str, Any], names: _Names, *, partial: b
         cache_write_tokens=written,
         extra=extra,
         partial=partial,
+        service_tier=_tier(service_tier),
     )
+
+
+def _tier(value: object) -> str | None:
+    return value[:_MAX_TIER] if isinstance(value, str) and value else None
 
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
@@ -147,7 +180,36 @@ def messages_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> 
         cache_write_tokens=written,
         extra=extra,
         partial=partial,
+        service_tier=_messages_tier(usage),
     )
+
+
+def _messages_tier(usage: Mapping[str, Any]) -> str | None:
+    """Fast mode is told apart from the tiers, and has its own prices (platform.claude.com/docs/en/build-with-claude/
+    fast-mode).
+    """
+    return "fast" if usage.get("speed") == "fast" else _tier(usage.get("service_tier"))
+
+
+def messages_parts(usage: dict[str, Any]) -> list[tuple[str, TokenUsage]]:
+    """The calls of models that a message was put together from, each with its model where that is told. An advisor is
+    another model than the one that was asked; and each call is long, or not, by its own prompt.
+    """
+    iterations = objects(usage.get("iterations"))[:_PARTS]
+    own = [one for one in iterations if one.get("type") == "message"]
+    beside = [one for one in iterations if one.get("type") != "message"]
+    if not beside and len(own) < 2:
+        return []
+    if any(sum(count(one.get(name)) for one in own) != count(usage.get(name)) for name in _COUNTED):
+        own = [usage]  # what is told at the top counts
+    parts = []
+    for one in (*own, *beside):
+        part = messages_usage("", {**one, "iterations": None}, partial=False)
+        part.service_tier = _messages_tier(usage)
+        parts.append((text(one.get("model"))[:MAX_MODEL], part))
+    first = parts[0][1]
+    first.extra = {**first.extra, **counts(member(usage, "server_tool_use"), _SERVER_TOOLS)}
+    return parts
 
 
 def gone_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _MOST = 4096
 """Models whose price is remembered: their names are the callers'."""
+_MOST_UNPRICED = 100
+"""Models without a price that are told of."""
 _ALWAYS = datetime.max.replace(tzinfo=UTC)
 _DAY = timedelta(days=1)
 
@@ -29,7 +31,8 @@ _DAY = timedelta(days=1)
 class Prices:
     """What models cost. There are none of genai-prices before `ready` has been awaited once.
 
-    Fields that change: `_known`, which has a bound, and `_list`, once.
+    Fields that change: `_known` and `unpriced`, which have a bound; `_list` and `is_ready`, once; `_configured` with a
+    reload.
     """
 
     def __init__(self, configured: Mapping[str, Mapping[str, ModelPrices]], *, listed: bool = True) -> None:
@@ -40,6 +43,8 @@ class Prices:
         self._loading: asyncio.Future[None] | None = None
         self._known: dict[tuple[str, str], tuple[Price | None, datetime]] = {}
         self.is_ready = not listed
+        self.unpriced: set[tuple[str, str]] = set()
+        """Providers and models that were used and have no price."""
 
     @classmethod
     def wanted(cls, configured: Mapping[str, Mapping[str, ModelPrices]]) -> Prices | None:
@@ -49,13 +54,31 @@ class Prices:
         listed = importlib.util.find_spec("genai_prices") is not None
         return cls(configured, listed=listed) if listed or configured else None
 
-    async def ready(self) -> None:
-        """Load genai-prices, in a thread, where that is not done yet. Where it fails, its models have no price."""
+    def apply(self, configured: Mapping[str, Mapping[str, ModelPrices]]) -> None:
+        """Go on with other configured prices, or providers."""
+        self._configured = ConfiguredPrices(configured)
+        self._known.clear()
+        self.unpriced.clear()
+
+    def load(self) -> asyncio.Future[None]:
+        """Begin to load genai-prices, in a thread. Where that fails, its models have no price."""
         if self._loading is None:
             self._loading = asyncio.ensure_future(self._load())
-        await asyncio.shield(self._loading)
+        return self._loading
+
+    async def ready(self) -> None:
+        """Load it, and wait for that."""
+        await asyncio.shield(self.load())
+
+    async def aclose(self) -> None:
+        """Wait for nothing any more."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait((self._loading,))
 
     async def _load(self) -> None:
+        if self.is_ready:
+            return
         try:
             self._list = await asyncio.to_thread(_price_list)
         except Exception:
@@ -74,6 +97,15 @@ class Prices:
         """Micro-dollars that so many tokens cost now; None where the model has no price."""
         price = self.price(vendor, model, datetime.now(UTC))
         return None if price is None else price.estimate(input_tokens, output_tokens)
+
+    def missing(self, vendor: Vendor, model: str) -> None:
+        """Note that a model without a price was used; told in the log, once for each."""
+        if (vendor.name, model) not in self.unpriced and len(self.unpriced) < _MOST_UNPRICED:
+            self.unpriced.add((vendor.name, model))
+            logger.warning(
+                "model %.100r of provider %s has no price, so its cost is not known: give it one in AIBRIDGE_PRICES",
+                model, vendor.name,
+            )  # fmt: skip
 
     def _find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime]:
         if (configured := self._configured.find(vendor, model, moment)) is not None:

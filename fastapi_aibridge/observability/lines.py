@@ -54,7 +54,7 @@ def _told(interception: Interception, ending: Ending, seconds: float, usages: It
         output_tokens += usage.output_tokens
         cache_read_tokens += usage.cache_read_tokens
         cache_write_tokens += usage.cache_write_tokens
-    return {
+    told = {
         "id": interception.id,
         "initiator": interception.initiator_id[:_LONGEST],
         "client": interception.client,
@@ -69,17 +69,24 @@ def _told(interception: Interception, ending: Ending, seconds: float, usages: It
         "cache_read_tokens": cache_read_tokens,
         "cache_write_tokens": cache_write_tokens,
     }
+    if ending.cost is not None:
+        told["cost_usd"] = ending.cost / 1_000_000
+        told["cost_estimated"] = ending.cost_estimated
+    return told
 
 
 def _text(told: dict[str, Any]) -> str:
     upstream_status = told["upstream_status"]
     upstream = "" if upstream_status is None else f" upstream_status={upstream_status}"
+    cost = ""
+    if "cost_usd" in told:
+        cost = f" cost_usd={told['cost_usd']:.6f}{' cost_estimated=true' if told['cost_estimated'] else ''}"
     return (
         f"interception id={told['id']} initiator={_written(told['initiator'])} client={_written(told['client'])} "
         f"provider={_written(told['provider'])} route={_written(told['route'])} model={_written(told['model'])} "
         f"status={told['status']}{upstream} seconds={told['seconds']} "
         f"input_tokens={told['input_tokens']} output_tokens={told['output_tokens']} "
-        f"cache_read_tokens={told['cache_read_tokens']} cache_write_tokens={told['cache_write_tokens']}"
+        f"cache_read_tokens={told['cache_read_tokens']} cache_write_tokens={told['cache_write_tokens']}{cost}"
     )
 
 

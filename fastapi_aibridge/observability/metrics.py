@@ -1,4 +1,4 @@
-"""Prometheus metrics. Labels are bounded: no principals, no models, nothing else that clients choose."""
+"""Prometheus metrics. Labels are bounded: no principals, and of what clients choose, models above all, only so many."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ class Metrics:
         )
         self._tokens = BoundedLabels(
             Counter("aibridge_tokens", "Tokens by kind.", ("provider", "kind"), registry=self.registry), chosen=()
+        )
+        self._cost = BoundedLabels(
+            Counter(
+                "aibridge_cost_usd",
+                "What interceptions cost, in US dollars.",
+                ("provider", "model"),
+                registry=self.registry,
+            ),
+            chosen=(1,),
+            limit=500,
+        )
+        self._unpriced = Counter(
+            "aibridge_unpriced",
+            "Interceptions whose cost is not known, because a model has no price.",
+            ("provider",),
+            registry=self.registry,
         )
         self._passed = BoundedLabels(
             Counter(
@@ -141,6 +157,12 @@ class Metrics:
         ):
             if number:
                 counter.inc(number)
+
+    def cost(self, provider: str, model: str, micro_dollars: int) -> None:
+        self._cost(provider, model).inc(micro_dollars / 1_000_000)
+
+    def unpriced(self, provider: str) -> None:
+        self._unpriced.labels(provider).inc()
 
     def tool_called(self, server: str, tool: str, seconds: float, *, is_error: bool) -> None:
         self._tools(server, tool, "error" if is_error else "ok").observe(seconds)

@@ -1,15 +1,16 @@
-"""Interceptions as a stream of bytes, of any number in little memory: JSON lines or CSV."""
+"""Interceptions as a stream of bytes, of any number in little memory: JSON lines, CSV, or charges of FOCUS."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from .columns import TOKEN_COLUMNS
+from .focus import FOCUS_COLUMNS, focus_cells
 from .jsonform import record_json
 from .printable import cell, json_cell, json_line
 from .recorder import InterceptionQuery, InterceptionStore
@@ -56,6 +57,8 @@ class ExportFormat(StrEnum):
     CSV = "csv"
     """RFC 4180 with a header line; sums of tokens, and what is nested as JSON in a column of its own. What a
     spreadsheet would run as a formula is preceded by an apostrophe, control characters are replaced."""
+    FOCUS = "focus"
+    """CSV with the columns of FOCUS 1.2: a charge for each interception that has ended."""
 
 
 async def export(
@@ -70,14 +73,14 @@ async def export(
     """
     query = replace(query or InterceptionQuery(), limit=_LARGEST_PAGE // 2)
     first = query.cursor
-    line = _csv_record if format is ExportFormat.CSV else _json_line
+    line, columns = _LINES[format]
     while True:
         page = await store.list(query)
         size = 0
         chunk: list[bytes] = []
-        if format is ExportFormat.CSV and query.cursor == first:
+        if columns and query.cursor == first:
             # With the first rows, so that nothing is sent where they cannot be read.
-            chunk.append(_csv_line(CSV_COLUMNS))
+            chunk.append(_csv_line(columns))
         for record in page.items:
             chunk.append(line(record))
             size += len(chunk[-1])
@@ -100,6 +103,11 @@ def _csv_record(record: InterceptionRecord) -> bytes:
     return _csv_line([*(_cell(value[name]) for name in _PLAIN), *tokens, *nested])
 
 
+def _focus_record(record: InterceptionRecord) -> bytes:
+    cells = focus_cells(record)
+    return b"" if cells is None else _csv_line(cells)
+
+
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -112,3 +120,11 @@ def _csv_line(cells: Any) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue().encode("utf-8", "replace")
+
+
+_LINES: dict[ExportFormat, tuple[Callable[[InterceptionRecord], bytes], tuple[str, ...]]] = {
+    ExportFormat.JSONL: (_json_line, ()),
+    ExportFormat.CSV: (_csv_record, CSV_COLUMNS),
+    ExportFormat.FOCUS: (_focus_record, FOCUS_COLUMNS),
+}
+"""How a record is written, and what the header line names."""

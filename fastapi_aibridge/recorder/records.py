@@ -128,6 +128,15 @@ class Facts:
     thoughts: list[Thought] = field(default_factory=list)
     objects: list[ProviderObject] = field(default_factory=list)
     """Made at the provider. Recorders keep who made them, apart from the record (`ObjectOwners`)."""
+    # What follows is for the cost of the last message, and is not recorded.
+    model: str = ""
+    """The model that answered, as its provider names it."""
+    parts: list[tuple[str, TokenUsage]] = field(default_factory=list)
+    """What the message was put together from, where that is told: the model, empty for the one asked, and its usage."""
+    server_calls: Mapping[str, int] = field(default_factory=dict)
+    """Calls of the provider's own tools that its usage does not count, by the names that usages have for them."""
+    usage_settled: bool = True
+    """Whether the usage is the provider's last word, also where the message itself broke off."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,7 +24,8 @@ from .queries import Export, Listing, Summary
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: "text/csv; charset=utf-8"}
+_CSV = "text/csv; charset=utf-8"
+_MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: _CSV, ExportFormat.FOCUS: _CSV}
 
 
 class Administration(Protocol):
@@ -112,7 +113,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     async def exported(
         chosen: Annotated[Export, Query()], store: InterceptionStore = Depends(store)
     ) -> StreamingResponse:
-        """All interceptions that match, as JSON lines or CSV, in any number."""
+        """All interceptions that match, as JSON lines, CSV or charges of FOCUS 1.2, in any number."""
         query = InterceptionQuery(**chosen.model_dump(exclude={"format"}))
         chunks = export(store, query, format=chosen.format)
         with reading():

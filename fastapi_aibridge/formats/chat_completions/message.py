@@ -12,7 +12,7 @@ from ...recorder.records import Facts, ToolUsage
 from ..lenient import arguments_of, as_object, count, error_text, member, objects, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, Text
-from ..usage import chat_usage, gone_on
+from ..usage import MAX_MODEL, chat_usage, gone_on
 from .accumulate import Members, add, built
 
 _MAX_NAME = 1024
@@ -108,14 +108,17 @@ class ChatMessage:
     """`whole` keeps all that the first choice says, for a message that may have to go back to the provider."""
 
     __slots__ = (
-        "_open", "budget", "calls", "complete", "error", "finish", "id", "members", "stream_complete", "touched",
-        "usage", "whole",
+        "_open", "budget", "calls", "complete", "error", "finish", "id", "members", "model", "service_tier",
+        "stream_complete", "touched", "usage", "whole",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
         self.budget = budget
         self.whole = whole
         self.id = ""
+        self.model = ""
+        """As the provider names it."""
+        self.service_tier: object = None
         self.complete = False
         self.stream_complete = False
         self.error: str | None = None
@@ -174,6 +177,8 @@ class ChatMessage:
         if usage := usage or member(event.get("x_groq"), "usage"):
             # Some send it with each chunk, and zeros at the end.
             self.usage = gone_on(self.usage, usage)
+            self.model = text(event.get("model"))[:MAX_MODEL]
+            self.service_tier = event.get("service_tier") or self.service_tier
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         calls = objects(delta.get("tool_calls"))
@@ -207,7 +212,10 @@ class ChatMessage:
     def facts(self) -> Facts:
         facts = Facts(tool_usages=[call.recorded(self.id, self.budget) for call in self.calls])
         if self.usage:
-            facts.token_usages.append(chat_usage(self.id, self.usage, partial=not self.complete))
+            facts.token_usages.append(
+                chat_usage(self.id, self.usage, partial=not self.complete, service_tier=self.service_tier)
+            )
+            facts.model = self.model
         return facts
 
     def written(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ...recorder.records import Facts, Thought, ToolUsage
 from ..lenient import arguments_of, count, error_text, member, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, Text
-from ..usage import gone_on, messages_usage
+from ..usage import MAX_MODEL, gone_on, messages_parts, messages_usage
 
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
 _OF_A_CALL = ("type", "id", "name", "input")
@@ -103,7 +103,7 @@ class AnthropicMessage:
     """`whole` keeps all that it says, for a message that may have to go back to the provider."""
 
     __slots__ = (
-        "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "stop_reason",
+        "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "model", "stop_reason",
         "stream_complete", "usage",
     )  # fmt: skip
 
@@ -112,6 +112,8 @@ class AnthropicMessage:
         self._whole = whole
         self.id = ""
         self.stream_complete = False
+        self.model = ""
+        """As the provider names it."""
         self.complete = False
         self.error: str | None = None
         self.usage: dict[str, Any] = {}
@@ -132,6 +134,7 @@ class AnthropicMessage:
             case "message_start":
                 message = member(event, "message")
                 self.id = text(message.get("id"))
+                self.model = text(message.get("model"))[:MAX_MODEL]
                 self.usage = dict(member(message, "usage"))
                 self.container = message.get("container") or self.container
             case "message_delta":
@@ -174,6 +177,7 @@ class AnthropicMessage:
             self.error = reported(answer) or error_text(None)
             return
         self.id = text(answer.get("id"))
+        self.model = text(answer.get("model"))[:MAX_MODEL]
         self.usage = member(answer, "usage")
         self.stop_reason = answer.get("stop_reason")
         self.container = answer.get("container")
@@ -194,4 +198,8 @@ class AnthropicMessage:
                 facts.thoughts.append(thought)
         if self.usage:
             facts.token_usages.append(messages_usage(self.id, self.usage, partial=not self.complete))
+            facts.model = self.model
+            facts.usage_settled = self.complete or bool(member(self.delta, "usage"))
+            if "iterations" in self.usage:
+                facts.parts = messages_parts(self.usage)
         return facts

@@ -8,7 +8,7 @@ from typing import Any
 from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
 from ..lenient import arguments_of, error_text, member, objects, reported, text
 from ..text import Budget
-from ..usage import responses_usage
+from ..usage import MAX_MODEL, responses_usage
 
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
 ENDS = frozenset(
@@ -16,6 +16,8 @@ ENDS = frozenset(
 )
 """`response.done` is the end in OpenAI's Realtime API; some compatible servers end responses with it, too."""
 
+_SERVER_CALLS = {"web_search_call": "web_search_requests", "file_search_call": "file_search_requests"}
+"""Items that are calls of the provider's own tools, and under which name they are counted."""
 _MAX_ITEMS, _MAX_ID = 256, 512
 """Items of a stored response whose owner is known, and the characters of their ids."""
 
@@ -24,14 +26,17 @@ class ResponseMessage:
     """`whole` keeps its items, for a response that may have to go back to the provider."""
 
     __slots__ = (
-        "_item_ids", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete", "error", "final", "id",
-        "items", "status", "usage",
+        "_item_ids", "_server_calls", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete",
+        "error", "final", "id", "items", "model", "service_tier", "status", "usage",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
         self.budget = budget
         self._whole = whole
         self.id = ""
+        self.model = ""
+        """As the provider names it."""
+        self.service_tier: object = None
         self.status = ""
         self.complete = False
         self.error: str | None = None
@@ -44,6 +49,7 @@ class ResponseMessage:
         self._tools: list[ToolUsage] = []
         self._thoughts: list[Thought] = []
         self._item_ids: list[str] = []
+        self._server_calls: dict[str, int] = {}
 
     @property
     def stream_complete(self) -> bool:
@@ -99,13 +105,15 @@ class ResponseMessage:
         self.id = text(response.get("id")) or self.id
         self.status = text(response.get("status")) or self.status
         self._stored = self._stored and response.get("store") is not False
+        self.model = text(response.get("model"))[:MAX_MODEL] or self.model
+        self.service_tier = response.get("service_tier") or self.service_tier
         if not self.begun:
             self.begun = {key: response[key] for key in ("id", "created_at", "model") if key in response}
 
     def _end(self, response: dict[str, Any]) -> None:
         self.complete = True
         if output := objects(response.get("output")):
-            self._tools, self._thoughts, self._item_ids = [], [], []
+            self._tools, self._thoughts, self._item_ids, self._server_calls = [], [], [], {}
             self._record(output)
         if self._whole:
             self.final = self.final or response
@@ -130,6 +138,8 @@ class ResponseMessage:
             kind = text(item.get("type"))
             if (id_ := text(item.get("id"))) and len(id_) <= _MAX_ID and len(self._item_ids) < _MAX_ITEMS:
                 self._item_ids.append(id_)
+            if (counted := _SERVER_CALLS.get(kind)) and _is_billed(item):
+                self._server_calls[counted] = self._server_calls.get(counted, 0) + 1
             if kind.endswith("_call") and item.get("call_id"):
                 self._tools.append(self._tool_usage(kind, item))
             elif kind == "reasoning":
@@ -163,11 +173,19 @@ class ResponseMessage:
     def facts(self) -> Facts:
         facts = Facts(tool_usages=list(self._tools), thoughts=list(self._thoughts))
         if self.usage:
-            facts.token_usages.append(responses_usage(self.id, self.usage, partial=not self.complete))
+            facts.token_usages.append(
+                responses_usage(self.id, self.usage, partial=not self.complete, service_tier=self.service_tier)
+            )
+            facts.model, facts.server_calls = self.model, self._server_calls
         if self.id and self._stored:
             facts.objects.append(ProviderObject(kind="response", id=self.id))
             facts.objects += [ProviderObject(kind="item", id=id_) for id_ in self._item_ids]
         return facts
+
+
+def _is_billed(item: Mapping[str, Any]) -> bool:
+    """Of what a web search does, only the search itself is (developers.openai.com/api/docs/guides/tools-web-search)."""
+    return member(item, "action").get("type") in (None, "search")
 
 
 def _size(item: Mapping[str, Any]) -> int:

@@ -1,0 +1,141 @@
+"""What an interception costs: each upstream message as its provider counts it, or as far as it was seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from ..formats import ModelRequest
+from ..formats.relayed_text import RelayedText, tokens_of_answer, tokens_of_request
+from ..money import Price, Prices
+from ..providers import Provider
+from ..recorder import Facts, TokenUsage
+
+
+class Costs:
+    """Those of one interception, whose price is that of the moment at which it started.
+
+    Fields that change: with each call `_body`, `answer` and `text`, with each message the others.
+    """
+
+    __slots__ = (
+        "_body", "_format", "_moment", "_prices", "_provider", "_request", "answer", "estimated", "text", "total",
+        "unpriced",
+    )  # fmt: skip
+
+    def __init__(
+        self, prices: Prices, provider: Provider, request: ModelRequest, format_name: str, moment: datetime
+    ) -> None:
+        self._prices = prices
+        self._provider = provider
+        self._request = request
+        self._format = format_name
+        self._moment = moment
+        self._body: bytes | None = None
+        self.text = RelayedText(format_name)
+        """What has come of a stream."""
+        self.answer = b""
+        """What has come that is no stream."""
+        self.total: int | None = 0
+        """Micro-dollars of all messages so far; None where one of them has no price."""
+        self.estimated = False
+        self.unpriced = False
+
+    async def ready(self) -> None:
+        """Wait for the prices, which are there a moment after the app's start."""
+        if not self._prices.is_ready:
+            await self._prices.ready()
+
+    def called(self, body: bytes) -> None:
+        """A call begins, which costs something even if nothing comes of it."""
+        self._body = body
+        self.text = RelayedText(self._format)
+        self.answer = b""
+
+    def refused(self) -> None:
+        """The call has cost nothing: nobody has carried it out."""
+        self._body = None
+
+    def wait(self) -> None:
+        """What the call costs is told later, or never."""
+        self._body = self.total = None
+
+    def settle(self, facts: Facts) -> None:
+        """Say in the facts of a message what it cost; where its provider has told no usage, after the text seen."""
+        body, self._body = self._body, None
+        usages = facts.token_usages
+        if not usages and body is not None:
+            usages.append(self._seen(body))
+        if usages and self.total is None and not self.unpriced:
+            self.total = 0
+        for usage in usages:
+            self._price(usage, facts, body)
+
+    def _seen(self, body: bytes) -> TokenUsage:
+        """The usage of a message of which none was told."""
+        made = tokens_of_answer(self.answer) if self.answer else self.text.tokens()
+        return TokenUsage(
+            message_id="",
+            input_tokens=tokens_of_request(body),
+            output_tokens=made,
+            partial=True,
+            cost_estimated=True,
+        )
+
+    def _price(self, usage: TokenUsage, facts: Facts, body: bytes | None) -> None:
+        price = self._price_of(self._request.model, facts.model)
+        if price is None:
+            self._unpriced(self._request.model)
+            return
+        billed = usage
+        if usage.partial and not facts.usage_settled and not usage.cost_estimated and body is not None:
+            billed = self._told_in_part(usage, body)
+        elif facts.server_calls:
+            billed = replace(usage, extra={**facts.server_calls, **usage.extra})
+        rates = price.rates(billed)
+        cost: int | None = price.cost(billed)
+        if facts.parts and not usage.cost_estimated:
+            cost = self._cost_of_parts(facts, price)
+        usage.cost = cost
+        usage.price = price.told(rates)
+        self.estimated = self.estimated or usage.cost_estimated
+        if cost is not None and self.total is not None:
+            self.total += cost
+
+    def _told_in_part(self, usage: TokenUsage, body: bytes) -> TokenUsage:
+        """What such a message is billed for: the counts at its beginning, and what was said since."""
+        usage.cost_estimated = True
+        told = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+        given = usage.input_tokens if told else tokens_of_request(body)
+        made = max(usage.output_tokens, self.text.tokens())
+        return TokenUsage(
+            message_id="",
+            input_tokens=given,
+            output_tokens=made,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            extra=usage.extra,
+            service_tier=usage.service_tier,
+        )
+
+    def _cost_of_parts(self, facts: Facts, price: Price) -> int | None:
+        """The sum of a message's parts, each at the price of the model that made it."""
+        total = 0
+        for model, part in facts.parts:
+            of_part = price if not model else self._price_of(model, "")
+            if of_part is None:
+                self._unpriced(model)
+                return None
+            total += of_part.cost(part)
+        return total
+
+    def _unpriced(self, model: str) -> None:
+        self.unpriced, self.total = True, None
+        self._prices.missing(self._provider, model)
+
+    def _price_of(self, model: str, answered: str) -> Price | None:
+        """That of the model as it was asked for; of a deployment or an alias, that of the model which has answered."""
+        price = self._prices.price(self._provider, model, self._moment)
+        if price is None and answered and answered != model:
+            price = self._prices.price(self._provider, answered, self._moment)
+        return price

@@ -1,0 +1,103 @@
+"""How much a model said in what was relayed: asked for only where its provider has told no usage.
+
+Reading every event for that would cost more than all else that is done with it. So what comes is kept for a while, and
+read when there is much of it, or when somebody asks.
+"""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+_KEPT = 16 * 1024
+"""Bytes of events that are kept unread."""
+_LARGEST = 128 * 1024
+"""Bytes of an answer that is no stream, or of a request, that are looked at; of more, the rest is taken to be alike."""
+
+_STRING = rb'%s"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"'
+# `content` is the end of `reasoning_content` too.
+_SAID = ("content", "reasoning", "refusal", "text", "thinking", "partial_json", "arguments", "input")
+_Members = tuple[tuple[bytes, re.Pattern[bytes]], ...]
+"""The ends of members' names, and the texts of such members."""
+
+
+def _members(*names: str) -> _Members:
+    return tuple((b'%s"' % name.encode(), re.compile(_STRING % name.encode(), re.DOTALL)) for name in names)
+
+
+_ANYWHERE = _members(*_SAID)
+_IN_STREAMS = {
+    "messages": _members("text", "thinking", "partial_json"),
+    "responses": _members('"delta'),  # its other events say the same once more
+}
+"""By format, where not anything can be what the model said."""
+_DATA = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{256,}")
+"""What is no text: images and files, in base64."""
+_PER_TOKEN = 4
+"""Characters, where no tokenizer is at hand."""
+
+
+class RelayedText:
+    """What was relayed of one upstream message."""
+
+    __slots__ = ("_blocks", "_characters", "_members", "_size")
+
+    def __init__(self, format_name: str) -> None:
+        self._members = _IN_STREAMS.get(format_name, _ANYWHERE)
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._characters = 0
+
+    def add(self, block: bytes) -> None:
+        """Take in whole events."""
+        self._blocks.append(block)
+        self._size += len(block)
+        if self._size > _KEPT:
+            self._read()
+
+    def tokens(self) -> int:
+        """What was said so far, estimated."""
+        self._read()
+        return tokens_of(self._characters)
+
+    def _read(self) -> None:
+        self._characters += _said(self._members, b"".join(self._blocks))
+        self._blocks = []
+        self._size = 0
+
+
+def tokens_of_answer(body: bytes) -> int:
+    """What an answer says that is no stream, estimated."""
+    part = body[:_LARGEST]
+    return tokens_of(_said(_ANYWHERE, part) * len(body) // max(len(part), 1))
+
+
+def tokens_of_request(body: bytes) -> int:
+    """What a request asks the model to read, estimated; images and files are left out."""
+    part = body[:_LARGEST]
+    text = _DATA.sub(b"", part)
+    return tokens_of(len(text.decode("utf-8", "ignore")) * len(body) // max(len(part), 1))
+
+
+def tokens_of(characters: int) -> int:
+    return -(-characters // _PER_TOKEN)
+
+
+def _said(members: _Members, events: bytes) -> int:
+    """Characters of the texts in these members."""
+    plain = b"\\" not in events and events.isascii()
+    total = 0
+    for name, pattern in members:
+        if name in events:
+            total += sum(map(len if plain else _length, pattern.findall(events)))
+    return total
+
+
+def _length(text: bytes) -> int:
+    if b"\\" in text:
+        try:
+            return len(orjson.loads(b'"%s"' % text))
+        except orjson.JSONDecodeError:
+            pass
+    return len(text) if text.isascii() else len(text.decode("utf-8", "ignore"))

@@ -1,0 +1,219 @@
+"""What interceptions cost, from what providers say and from what was seen of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge import InterceptionRecord, Status
+from tests.e2e.gateway.bodies import CHAT, MESSAGES, RESPONSES, Wire, sse
+from tests.e2e.gateway.gateway import ADMIN, Gateway, gateway
+
+pytestmark = pytest.mark.anyio
+
+PRICES = {
+    "openai": {"house": {"input": 1.5, "output": 6, "cache_read": 0.15}, "other": {"input": 100, "output": 100}},
+    "anthropic": {"house": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}},
+}
+CUT = "word " * 400
+"""2,000 characters."""
+
+
+def pieces_of(said: str) -> list[str]:
+    return [said[at : at + 5] for at in range(0, len(said), 5)]
+
+
+def chat(delta: dict[str, Any], **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    return sse({"id": "c1", "object": "chat.completion.chunk", "model": "house", "choices": [choice], **more})
+
+
+def chat_begins(said: str) -> list[bytes]:
+    return [chat({"role": "assistant", "content": ""}), *(chat({"content": word}) for word in pieces_of(said))]
+
+
+def messages_begins(said: str) -> list[bytes]:
+    usage = {"input_tokens": 40, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 0, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"id": "m1", "model": "house", "role": "assistant", "usage": usage}}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    return [
+        sse(start, "message_start"),
+        sse(block, "content_block_start"),
+        *(
+            sse({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})
+            for text in pieces_of(said)
+        ),
+    ]
+
+
+def responses_begins(said: str) -> list[bytes]:
+    created = {"type": "response.created", "sequence_number": 0, "response": {"id": "r1", "status": "in_progress"}}
+    deltas = [
+        {"type": "response.output_text.delta", "sequence_number": number, "item_id": "i1", "delta": text}
+        for number, text in enumerate(pieces_of(said), 1)
+    ]
+    # What is said twice counts once.
+    done = {"type": "response.output_text.done", "sequence_number": 9999, "item_id": "i1", "text": said}
+    return [sse(one, str(one["type"])) for one in (created, *deltas, done)]
+
+
+async def cut_off(gate: Gateway, wire: Wire, events: Sequence[bytes]) -> InterceptionRecord:
+    """The record of a stream that breaks off behind these events."""
+    body = wire.ask(stream=True, model="house")
+    asked = asyncio.create_task(gate.request("POST", wire.target, body))
+    call = await gate.upstream.call()
+    await call.stream(*events)
+    call.reset()
+    await asked
+    return await gate.record()
+
+
+async def admin(gate: Gateway, path: str) -> bytes:
+    return (await gate.request("GET", f"/ai/admin/{path}", key=ADMIN)).body
+
+
+@pytest.mark.parametrize(
+    ("wire", "begins", "price"),
+    [(CHAT, chat_begins, 6), (MESSAGES, messages_begins, 15), (RESPONSES, responses_begins, 6)],
+    ids=["chat", "messages", "responses"],
+)
+async def test_a_stream_that_breaks_off_costs_what_was_said(wire: Wire, begins: Any, price: float) -> None:
+    """2,000 characters are some 500 tokens, and what was asked is counted too."""
+    async with gateway(prices=PRICES) as gate:
+        record = await cut_off(gate, wire, begins(CUT))
+    assert record.ending is not None
+    assert record.ending.status is Status.FAILED
+    assert record.ending.cost_estimated
+    (usage,) = record.facts.token_usages
+    assert (usage.partial, usage.cost_estimated) == (True, True)
+    body = len(wire.ask(stream=True, model="house"))
+    expected = 500 * price + (40 * 3 + 100 * 0.3 if wire is MESSAGES else body / 4 * 1.5)
+    assert usage.cost == record.ending.cost
+    assert record.ending.cost == pytest.approx(expected, rel=0.02)
+
+
+async def test_a_stream_that_breaks_off_behind_its_usage_costs_exactly_that() -> None:
+    final = sse({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}})
+    async with gateway(prices=PRICES) as gate:
+        record = await cut_off(gate, MESSAGES, [*messages_begins(CUT), final])
+    assert record.ending is not None
+    assert (record.ending.cost, record.ending.cost_estimated) == (40 * 3 + 100 * 0.3 + 7 * 15, False)
+
+
+async def test_a_stream_that_its_client_leaves_costs_what_was_said() -> None:
+    async with gateway(prices=PRICES) as gate:
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, CHAT.ask(stream=True, model="house"))
+            call = await gate.upstream.call()
+            await call.stream(*chat_begins("a" * 2000))
+            await client.head()
+            read = b""
+            while read.count(b"aaa") < 1:
+                read += await client.piece()
+        await call.until_gone()
+        record = await gate.record()
+    assert record.ending is not None
+    assert record.ending.status is Status.CANCELLED
+    assert record.ending.cost_estimated
+    assert record.facts.token_usages[0].output_tokens == 500
+
+
+async def test_a_whole_answer_costs_what_its_usage_says() -> None:
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="house")))
+        await (await gate.upstream.call()).answer(CHAT.blocking)
+        answer = await asked
+        record = await gate.record()
+        told = json.loads(
+            (
+                await gate.request(
+                    "GET", f"/ai/admin/interceptions/{answer.header('x-aibridge-interception-id')}", key=ADMIN
+                )
+            ).body
+        )
+        metrics = (await gate.request("GET", "/ai/admin/metrics", key=ADMIN)).body.decode()
+        (usage,) = json.loads(await admin(gate, "usage"))["items"]
+    assert record.ending is not None
+    assert (record.ending.cost, record.ending.cost_estimated) == (8 * 1.5 + 2 * 6, False)
+    assert (told["cost_usd"], told["cost_estimated"]) == (0.000024, False)
+    (message,) = told["token_usages"]
+    assert (message["cost_usd"], message["cost_estimated"]) == (0.000024, False)
+    assert message["price"] | {"date": ""} == {
+        "source": "settings", "date": "", "input": 1.5, "output": 6, "cache_read": 0.15, "cache_write": 1.875,
+        "cache_write_1h": 3,
+    }  # fmt: skip
+    assert usage["cost_usd"] == 0.000024
+    assert 'aibridge_cost_usd_total{model="house",provider="openai"} 2.4e-05' in metrics
+
+
+async def test_an_answer_without_usage_is_not_free() -> None:
+    """Some compatible servers report none."""
+    body = json.loads(CHAT.blocking)
+    del body["usage"]
+    body["choices"][0]["message"]["content"] = CUT
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="house")))
+        await (await gate.upstream.call()).answer(json.dumps(body).encode())
+        await asked
+        record = await gate.record()
+    assert record.ending is not None
+    assert record.ending.cost_estimated
+    assert record.facts.token_usages[0].output_tokens == 500
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_what_a_provider_refuses_costs_nothing(status: int) -> None:
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="house")))
+        await (await gate.upstream.call()).answer(b'{"error": {"message": "no"}}', status=status)
+        await asked
+        record = await gate.record()
+    assert record.ending is not None
+    assert (record.ending.cost, record.ending.cost_estimated) == (0, False)
+    assert record.facts.token_usages == []
+
+
+async def test_a_model_without_a_price_is_not_free_but_unknown() -> None:
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="nobody-has-a-price-for-this")))
+        await (await gate.upstream.call()).answer(CHAT.blocking)
+        await asked
+        record = await gate.record()
+        metrics = (await admin(gate, "metrics")).decode()
+        ready = json.loads((await gate.request("GET", "/ai/readyz?verbose", key=None)).body)
+        (usage,) = json.loads(await admin(gate, "usage"))["items"]
+    assert record.ending is not None
+    assert record.ending.cost is None
+    assert 'aibridge_unpriced_total{provider="openai"} 1.0' in metrics
+    assert ready["components"]["prices"] == "models in use without a price: 1"
+    assert usage["cost_usd"] is None
+
+
+async def test_a_deployment_costs_what_the_model_behind_it_costs() -> None:
+    """Azure's deployments have names of their own; the answer names the model."""
+    body = {**json.loads(CHAT.blocking), "model": "house"}
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="my-deployment")))
+        await (await gate.upstream.call()).answer(json.dumps(body).encode())
+        await asked
+        record = await gate.record()
+    assert record.ending is not None
+    assert record.ending.cost == 24
+
+
+async def test_nobody_pays_for_prices_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra and without a setting, no cost is recorded."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    async with gateway() as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True)))
+        call = await gate.upstream.call()
+        await call.stream(*chat_begins("a b"))
+        call.reset()
+        await asked
+        record = await gate.record()
+    assert record.ending is not None
+    assert (record.ending.cost, record.facts.token_usages) == (None, [])
