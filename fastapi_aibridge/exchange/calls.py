@@ -10,7 +10,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
@@ -20,17 +19,15 @@ from ..providers import Credential, Provider
 from ..upstream.breaker import Admission, CircuitOpen
 from ..upstream.client import UpstreamClient
 from ..upstream.failures import redirected
-from ..upstream.keys import CENTRALIZED, MAX_REASON, speaks_of_key
+from ..upstream.keys import CENTRALIZED, speaks_of_key
 from ..upstream.response import RawHeaders, UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
-from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
+from .reason import reason_of
 
 logger = logging.getLogger(__name__)
 
 _UNAVAILABLE = {503, 504, 529}
 """What a breaker counts. 429 is no failure: it says how long to wait."""
-_REASON_WITHIN = 2.0
-"""Seconds that the body of a 401 is waited for, to see what it speaks of."""
 _UP = b"x-aibridge-retry-count"
 """Tells the upstream that the gateway has tried before. `X-Stainless-Retry-Count` stays what the client's SDK says."""
 _ATTEMPTS = "x-aibridge-attempts"
@@ -239,12 +236,7 @@ class RetryState:
 
     async def _judge(self, answer: UpstreamResponse, credential: Credential) -> None:
         """Is a 401 about the key, or about the request?"""
-        body = b""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_REASON_WITHIN):
-                body = await answer.peek(MAX_REASON)
-        with suppress(ValueError, DecodedTooLarge, UnsupportedEncoding):
-            body = decode(body, answer.headers.get("content-encoding", "identity"), MAX_REASON)
+        body = await reason_of(answer)
         keys, caller = self.provider.keys, self.principal.initiator_id
         rested = keys.is_resting(credential)
         if not keys.rejected(credential, caller, certain=speaks_of_key(body)):

@@ -19,6 +19,7 @@ from .fair_queue import Share
 from .interception_log import InterceptionLog
 from .interruption import Interruption
 from .opening import Opening
+from .reason import reason_of
 from .relay import Answer, read_answer, relay_rest, relay_stream, send_answer
 from .reply import Reply
 from .tool_memory import OwnMemory
@@ -96,7 +97,7 @@ class Loop:
                 self._runs.results = []
             self._recorded = False
             number += 1
-            response = await self._patiently(self._call(rounds.body))
+            response = await self._patiently(self._call_again())
         await self._finish(answer, interruption)
 
     def _remember(self, results: Sequence[Result]) -> None:
@@ -115,7 +116,10 @@ class Loop:
             if response.status < 400:
                 opening.taken()
                 return response
-            if not opening.can_go_without(response.status):
+            status = response.status
+            if not opening.can_go_without(status) and (
+                status < 500 or not opening.fails_for_tools(status, await reason_of(response))
+            ):
                 return response
             try:
                 refusal, _ = await read_answer(response)
@@ -140,6 +144,15 @@ class Loop:
             raise
         if response.status >= 400:
             costs.refused()
+        return response
+
+    async def _call_again(self) -> UpstreamResponse:
+        """The response of a later round."""
+        rounds = self.rounds
+        response = await self._call(rounds.body)
+        if response.status in (400, 404) and rounds.forget_ids(await reason_of(response)):
+            response.close()
+            response = await self._call(rounds.body)
         return response
 
     async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> Answer | None:

@@ -7,6 +7,7 @@ more without, and what then succeeds is remembered for a while.
 from __future__ import annotations
 
 import logging
+import re
 
 from ..formats.rounds import Memory, Rounds
 from ..observability import Metrics
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 _OTHER_REASONS = frozenset({401, 402, 403, 407, 408, 409, 429})
 """4xx that speak of the caller, the account or the moment, not of what is in the request."""
+_FAILURES = frozenset({500, 501})
+"""What some servers answer to tools that their model does not take: llama.cpp, for one."""
+_SPEAKS_OF_TOOLS = re.compile(rb"\btools?\b|\btool_|function.?call|--jinja", re.IGNORECASE)
 _USAGE_NAMES = (b"stream_options", b"include_usage")
 
 
@@ -84,6 +88,15 @@ class Opening:
         if not 400 <= status < 500 or status in _OTHER_REASONS:
             return False
         return self._toolset is not None or (self._usage and not self._refusals.usage_taken(self._usage_key))
+
+    def fails_for_tools(self, status: int, reason: bytes) -> bool:
+        """Whether a provider fails because of tools, and all of them are the gateway's."""
+        return (
+            status in _FAILURES
+            and self._toolset is not None
+            and b'"tools"' not in self._admitted.body
+            and _SPEAKS_OF_TOOLS.search(reason) is not None
+        )
 
     def go_without(self, refusal: bytes) -> None:
         """Leave out what the refusal names, else all that was added: the request is the client's own then."""

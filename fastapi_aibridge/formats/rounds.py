@@ -176,6 +176,11 @@ class Rounds(Protocol):
     def go_on(self, results: Sequence[Result], *, last: bool) -> None:
         """Begin the next round with these results; in the `last` one the model may call nothing any more."""
 
+    def forget_ids(self, refusal: bytes) -> bool:
+        """Take out of the next request what only a provider that keeps its messages can know, where its refusal names
+        such a thing. Whether there was any.
+        """
+
     def end(self) -> bytes:
         """What completes the client's response: the held-back end of a stream, or a whole blocking body."""
 

@@ -70,6 +70,9 @@ class SingleRound:
     def go_on(self, results: Sequence[Result], *, last: bool) -> None:
         raise NotImplementedError("there is one round only")
 
+    def forget_ids(self, refusal: bytes) -> bool:  # noqa: ARG002 - nothing is named by ids
+        return False
+
     def end(self) -> bytes:
         return b""
 

@@ -19,7 +19,7 @@ REJECTED_REST = 300.0
 LONGEST_REST = 3600.0
 """A quota of the day may ask for more; looking once an hour costs nothing."""
 MAX_REASON = 4 * 1024
-"""Bytes of a 401's body that are looked through for what it speaks of."""
+"""Bytes of a refusal's body that are looked through for what it speaks of."""
 
 _WRONG = (
     rb"(?:incorrect|invalid|bad|wrong|unknown|unrecognized|expired|revoked|disabled|deactivated|inactive|malformed)"

@@ -260,6 +260,9 @@ class ChatWeaver:
         if choice is not None:
             self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
 
+    def forget_ids(self, refusal: bytes) -> bool:  # noqa: ARG002 - nothing is named by ids
+        return False
+
     # The end
 
     def end(self) -> bytes:

@@ -217,6 +217,9 @@ class MessagesWeaver:
         named = {**asked, "id": name} if isinstance(asked, dict) else name
         self.body = set_member(self.body, "container", orjson.dumps(named))
 
+    def forget_ids(self, refusal: bytes) -> bool:  # noqa: ARG002 - nothing is named by ids
+        return False
+
     # The end
 
     def end(self) -> bytes:

@@ -103,6 +103,7 @@ class ResponsesWeaver:
         self._seen: list[dict[str, Any]] = []
         self._answer: bytes | None = None
         self._chosen = False
+        self._sent_ids: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -300,8 +301,28 @@ class ResponsesWeaver:
             sent = _sent_back(item)
             if alone and sent.get("type") in _KNOWN_BY_REASONING:
                 sent = {key: value for key, value in sent.items() if key != "id"}
+            if id_ := text(sent.get("id")):
+                self._sent_ids.add(id_)
             written.append(orjson.dumps(sent))
         return written
+
+    def forget_ids(self, refusal: bytes) -> bool:
+        """Organisations without retention, and servers that keep nothing, do not always say so in a response."""
+        ids = self._sent_ids
+        if not any(id_.encode() in refusal for id_ in ids):
+            return False
+        self._stored, self._sent_ids = False, set()
+        kept: list[bytes] = []
+        for written in list_member(self.body, "input"):
+            item = load(written) if b'"id"' in written else {}
+            if text(item.get("id")) in ids:
+                if item.get("type") == REASONING and not item.get("encrypted_content"):
+                    continue
+                if item.get("type") in _KNOWN_BY_REASONING:
+                    written = orjson.dumps({key: value for key, value in item.items() if key != "id"})
+            kept.append(written)
+        self.body = set_member(self.body, "input", b"[" + b",".join(kept) + b"]")
+        return True
 
     # The end
 

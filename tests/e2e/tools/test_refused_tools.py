@@ -104,3 +104,63 @@ async def test_a_later_round_is_not_begun_again(server: ToolServer) -> None:
     async with harness(replies, {"box": server.url}) as home:
         assert (await home.request(RESPONSES, streamed=False)).status == 400
         assert offered(home) == [True, True]
+
+
+def _failing(status: int, words: str) -> Any:
+    def script(received: Received) -> Reply:
+        return Reply(status=status, error=words) if "tools" in received.json() else FINE
+
+    return script
+
+
+@pytest.mark.parametrize("status", [500, 501])
+@pytest.mark.parametrize("words", ["tools param requires --jinja flag", "this model does not support function calling"])
+async def test_a_failure_that_speaks_of_tools_is_no_failure_without_them(
+    kind: Kind, streamed: bool, server: ToolServer, status: int, words: str
+) -> None:
+    """llama.cpp and others answer 500 where 400 was meant; the next request goes up without at once."""
+    async with harness(_failing(status, words), {"box": server.url}) as home:
+        for _ in range(2):
+            assert (await home.ask(kind, streamed=streamed)).text == "Fine."
+        assert offered(home) == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "members"),
+    [
+        (500, "out of memory", {}),
+        (503, "tools are being loaded", {}),
+        (500, "tools param requires --jinja flag", {"tools": [CHAT.own_tool]}),
+    ],
+)
+async def test_other_failures_are_passed_on(
+    server: ToolServer, status: int, words: str, members: dict[str, Any]
+) -> None:
+    """Where it is not the tools, or the client brought some of its own, which would fail as well."""
+    async with harness(_failing(status, words), {"box": server.url}) as home:
+        answer = await home.request(CHAT, streamed=False, **members)
+        assert (answer.status, json.loads(answer.body)["error"]["message"]) == (status, words)
+        assert offered(home) == [True]
+
+
+async def test_a_provider_that_keeps_nothing_gets_nothing_to_look_up(streamed: bool, server: ToolServer) -> None:
+    """An organisation without retention: the second round goes up again without the ids that it does not know."""
+
+    def script(received: Received) -> Reply:
+        items = (
+            [one for one in received.json()["input"] if isinstance(one, dict)]
+            if received.json()["input"] != "hi"
+            else []
+        )
+        if named := [one["id"] for one in items if one.get("id") and not one.get("encrypted_content")]:
+            return Reply(status=404, error=f"Item with id '{named[0]}' not found.")
+        return FINE if items else Reply(thinking="Hm.", tool_calls=[tool("echo", "c1")])
+
+    async with harness(script, {"box": server.url}) as home:
+        assert (await home.ask(RESPONSES, streamed=streamed)).text == "Fine."
+        assert offered(home) == [True, True, True]
+        assert [one.get("type") for one in home.upstream[2]["input"]][-2:] == ["function_call", "function_call_output"]
+        record = await home.record()
+        assert record.ending is not None
+        assert (record.ending.status, record.ending.error) == (Status.COMPLETED, None)
+        assert len(server.calls) == 1

@@ -12,7 +12,7 @@ from fastapi_aibridge.formats.rounds import Result
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
 
-from .driving import NAMES, RESPONSES, call, play, remembering, woven
+from .driving import NAMES, RESPONSES, answer_to, call, play, remembering, woven
 
 REASONING = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
 BARE = {"id": "rs_2", "type": "reasoning", "summary": []}
@@ -240,3 +240,35 @@ def test_responses_that_are_done(both: bool) -> None:
     assert played.events[-1]["type"] == "response.done"
     alone = done([MESSAGE])
     assert play(RESPONSES, [alone], streamed=True).body == alone
+
+
+NOT_FOUND = b'{"error":{"message":"Item with id \'%s\' not found. Items are not persisted."}}'
+
+
+@pytest.mark.parametrize("id_", ["rs_2", "fc_1", "msg_1"])
+def test_ids_that_the_provider_does_not_know_are_taken_out(streamed: bool, id_: str) -> None:
+    """Where nobody had said that it keeps nothing; what was sealed stays."""
+    rounds = woven(RESPONSES, RESPONSES.request(streamed=streamed), remembering())
+    answer = answered([REASONING, BARE, MESSAGE, USE], streamed=streamed)
+    _ = rounds.stream(answer) if streamed else rounds.blocking(answer)
+    rounds.go_on([answer_to(one) for one in rounds.calls()], last=False)
+    sent = json.loads(rounds.body)["input"]
+    assert [item.get("id") for item in sent] == [None, "rs_1", "rs_2", "msg_1", "fc_1", None]
+    assert rounds.forget_ids(NOT_FOUND % id_.encode())
+    _, sealed, *others = json.loads(rounds.body)["input"]
+    assert sealed == REASONING
+    assert [item["type"] for item in others] == ["message", "function_call", "function_call_output"]
+    assert not any("id" in item for item in others)
+    assert not rounds.forget_ids(NOT_FOUND % id_.encode())
+
+
+def test_other_refusals_take_nothing_out(streamed: bool) -> None:
+    """Only one that names what was sent by its id."""
+    rounds = woven(RESPONSES, RESPONSES.request(streamed=streamed), remembering())
+    answer = answered([BARE, USE], streamed=streamed)
+    _ = rounds.stream(answer) if streamed else rounds.blocking(answer)
+    rounds.go_on([answer_to(one) for one in rounds.calls()], last=False)
+    before = rounds.body
+    for refusal in (b"", b'{"error":{"message":"too long"}}', NOT_FOUND % b"rs_9"):
+        assert not rounds.forget_ids(refusal)
+        assert rounds.body == before
