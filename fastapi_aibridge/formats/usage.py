@@ -89,8 +89,7 @@ def _openai(
     message_id: str, usage: dict[str, Any], names: _Names, service_tier: object, *, partial: bool
 ) -> TokenUsage:
     """OpenAI counts cached tokens into the input, and reasoning into the output."""
-    details_in = member(usage, names.start_details[0]) or member(usage, names.start_details[1])
-    details_out = member(usage, names.end_details[0]) or member(usage, names.end_details[1])
+    details_in, details_out = _details(usage, names.start_details), _details(usage, names.end_details)
     read = count(details_in.get("cached_tokens")) or _first(usage, _CACHED)
     written = _first(details_in, _WRITTEN) or _first(usage, _WRITTEN)
     asked = _first(usage, names.start)
@@ -131,6 +130,14 @@ def _openai(
 
 def _tier(value: object) -> str | None:
     return value[:_MAX_TIER] if isinstance(value, str) and value else None
+
+
+def _details(usage: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+    """The details by the first of these names; some servers write `prompt_token_details`."""
+    for name in names:
+        if found := member(usage, name) or member(usage, name.replace("tokens_", "token_")):
+            return found
+    return {}
 
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:

@@ -1,4 +1,21 @@
-"""Usage as twelve providers report it, and as it was billed."""
+"""Usage as twelve providers report it, and as it was billed.
+
+The members are those of the providers' public documentation; the numbers are its examples where it has some. Read in
+November 2026:
+
+OpenAI, Azure      platform.openai.com/docs/api-reference/chat/object, .../guides/prompt-caching
+Anthropic          platform.claude.com/docs/en/api/messages, .../build-with-claude/compaction
+Gemini             ai.google.dev/gemini-api/docs/openai; openai/openai-python#2544 shows an answer with cached tokens
+DeepSeek           api-docs.deepseek.com/api/create-chat-completion, .../guides/kv_cache
+Kimi               platform.moonshot.ai/docs/api/chat
+xAI                docs.x.ai/developers/advanced-api-usage/prompt-caching/usage-and-pricing; that reasoning is beside the
+                   completion was reported for grok-3-mini, newer models count it in: the total tells
+Mistral            docs.mistral.ai/studio-api/conversations/advanced/prompt-caching, docs.mistral.ai/api (UsageInfo)
+Groq               console.groq.com/docs/prompt-caching; vercel/ai#17118 checked it against the API
+OpenRouter         openrouter.ai/docs/cookbook/administration/usage-accounting
+vLLM, Ollama       docs.vllm.ai/en/latest/features/automatic_prefix_caching, docs.ollama.com/api/openai-compatibility
+DashScope          help.aliyun.com/zh/model-studio/context-cache
+"""
 
 from __future__ import annotations
 
@@ -104,6 +121,31 @@ CHAT: list[tuple[str, dict[str, Any], tuple[int, int, int, int], dict[str, int]]
         {},
     ),
     (
+        "Mistral, with details beside the count",
+        {
+            "prompt_tokens": 16,
+            "total_tokens": 50,
+            "completion_tokens": 34,
+            "num_cached_tokens": 8,
+            "prompt_tokens_details": {"cached_tokens": 8},
+            "prompt_audio_seconds": None,
+        },
+        (8, 34, 8, 0),
+        {},
+    ),
+    (
+        "details by a name without an s",
+        {
+            "prompt_tokens": 11,
+            "total_tokens": 111,
+            "completion_tokens": 100,
+            "prompt_token_details": {"cached_tokens": 10},
+            "completion_token_details": {"reasoning_tokens": 9},
+        },
+        (1, 100, 10, 0),
+        {"reasoning": 9},
+    ),
+    (
         "Groq",
         {
             "queue_time": 0.037,
@@ -117,6 +159,68 @@ CHAT: list[tuple[str, dict[str, Any], tuple[int, int, int, int], dict[str, int]]
         },
         (18, 556, 0, 0),
         {"reasoning": 213},
+    ),
+    (
+        "Groq, with a prompt that is cached",
+        {
+            "prompt_tokens": 4641,
+            "completion_tokens": 86,
+            "total_tokens": 4727,
+            "prompt_tokens_details": {"cached_tokens": 4608},
+            "completion_tokens_details": None,
+        },
+        (33, 86, 4608, 0),
+        {},
+    ),
+    (
+        "Gemini, compatible API: thinking and a cached prompt",
+        {
+            "completion_tokens": 744,
+            "prompt_tokens": 1469,
+            "total_tokens": 2496,
+            "completion_tokens_details": {"accepted_prediction_tokens": None, "audio_tokens": None},
+            "prompt_tokens_details": {"audio_tokens": None, "cached_tokens": 1019},
+        },
+        (450, 1027, 1019, 0),
+        {"reasoning": 283},
+    ),
+    (
+        "Gemini, by a gateway that leaves the thoughts out of the completion",
+        {
+            "completion_tokens": 0,
+            "total_tokens": 81,
+            "prompt_tokens": 21,
+            "completion_tokens_details": {"reasoning_tokens": 60},
+        },
+        (21, 60, 0, 0),
+        {"reasoning": 60},
+    ),
+    (
+        "xAI, as its newer models count",
+        {
+            "prompt_tokens": 125,
+            "completion_tokens": 48,
+            "total_tokens": 173,
+            "prompt_tokens_details": {"text_tokens": 125, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 98},
+            "completion_tokens_details": {"reasoning_tokens": 40},
+            "cost_in_usd_ticks": 158500,
+        },
+        (27, 48, 98, 0),
+        {"reasoning": 40, "audio_input": 0},
+    ),
+    (
+        "OpenRouter, with a cache that is written",
+        {
+            "completion_tokens": 2,
+            "completion_tokens_details": {"reasoning_tokens": 0},
+            "cost": 0.95,
+            "cost_details": {"upstream_inference_cost": 19},
+            "prompt_tokens": 194,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 100, "audio_tokens": 0},
+            "total_tokens": 196,
+        },
+        (94, 2, 0, 100),
+        {"reasoning": 0, "audio_input": 0},
     ),
     (
         "OpenRouter",
