@@ -8,8 +8,8 @@ Anthropic          platform.claude.com/docs/en/api/messages, .../build-with-clau
 Gemini             ai.google.dev/gemini-api/docs/openai; openai/openai-python#2544 shows an answer with cached tokens
 DeepSeek           api-docs.deepseek.com/api/create-chat-completion, .../guides/kv_cache
 Kimi               platform.moonshot.ai/docs/api/chat
-xAI                docs.x.ai/developers/advanced-api-usage/prompt-caching/usage-and-pricing; that reasoning is beside the
-                   completion was reported for grok-3-mini, newer models count it in: the total tells
+xAI                docs.x.ai/developers/advanced-api-usage/prompt-caching/usage-and-pricing; that reasoning is beside
+                   the completion was reported for grok-3-mini, newer models count it in: the total tells
 Mistral            docs.mistral.ai/studio-api/conversations/advanced/prompt-caching, docs.mistral.ai/api (UsageInfo)
 Groq               console.groq.com/docs/prompt-caching; vercel/ai#17118 checked it against the API
 OpenRouter         openrouter.ai/docs/cookbook/administration/usage-accounting
