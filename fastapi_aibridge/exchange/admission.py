@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope
 from ..cluster.rate_limits import Ticket
 from ..credentials import own_key
 from ..formats import Format, ModelRequest
+from ..formats.large_text import BodyText
 from ..principal import Principal
 from ..providers import Credential, Provider
 from ..providers.routes import Target
@@ -35,11 +36,12 @@ class Admitted:
     raw_path: str
     scope: Scope
     headers: dict[bytes, bytes]
-    body: bytes
+    body: BodyText
     """As the client wrote it, decoded."""
     request: ModelRequest
     credential: Credential
     client: Client
+    holding: Holding
     ticket: Ticket | None = None
     """What its limits count, where it has some."""
 
@@ -84,13 +86,15 @@ async def admit(
 ) -> Admitted:
     """Read, decode and look through a request. Raises `GatewayError` and `ClientGone`."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    body = await read_body(scope, receive, engine.max_body_size, holding)
+    body = await read_body(scope, receive, engine.max_body_size, holding, share)
     if b"content-encoding" in headers:
         body = await plain_body(scope, body, engine.max_body_size, holding, share)
     format_ = provider.intercepted[target.path]
     request = await in_steps(format_.read(body, engine.max_text), share)
     if principal.models is not None:
         await check_request(principal, body, share)
+    if request.body is not body:
+        holding.hold(body, request.body)
 
     def header(name: str) -> str:
         return headers.get(name.encode(), b"").decode("latin-1")
@@ -107,4 +111,5 @@ async def admit(
         request=request,
         credential=provider.credential(own_key(headers), principal),
         client=client_of(header, request.user_id if engine.capture_content else None),
+        holding=holding,
     )

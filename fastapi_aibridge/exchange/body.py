@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from io import BytesIO
+from collections import deque
 
 from starlette.types import Receive, Scope
 
 from ..errors import GatewayError
+from ..formats.large_text import BodyText, joined
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decoding
 from .fair_queue import Share
 from .interruption import ClientGone, Interruption
@@ -20,7 +21,7 @@ ARRIVAL = 900.0
 """Seconds after which it is given up although it still trickles."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding, share: Share) -> BodyText:
     """The body as it was sent, counted in `holding`.
 
     Raises `ClientGone`, and `GatewayError`: 413, early where the length was announced, 503 where there is no memory
@@ -43,15 +44,17 @@ async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding
                     raise too_large(limit)
                 holding.grow(len(body))
                 return body
-            pieces = BytesIO()  # hands out what was written without another copy
+            pieces: deque[bytes] = deque()
+            size = 0
             while message["type"] == "http.request":
                 piece = message.get("body", b"")
-                if pieces.tell() + len(piece) > limit:
+                size += len(piece)
+                if size > limit:
                     raise too_large(limit)
                 holding.grow(len(piece))
-                pieces.write(piece)
+                pieces.append(piece)
                 if not message.get("more_body", False):
-                    return pieces.getvalue()
+                    return await in_steps(joined(pieces), share)
                 silence.broken()
                 message = await receive()
         finally:
@@ -59,7 +62,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding
     raise ClientGone
 
 
-async def plain_body(scope: Scope, body: bytes, limit: int, holding: Holding, share: Share) -> bytes:
+async def plain_body(scope: Scope, body: BodyText, limit: int, holding: Holding, share: Share) -> BodyText:
     """A request's body without the content encoding that its headers name. Raises as `decode_body` does."""
     encodings = [value for name, value in scope["headers"] if name == b"content-encoding"]
     if len(encodings) > 1:
@@ -69,7 +72,7 @@ async def plain_body(scope: Scope, body: bytes, limit: int, holding: Holding, sh
     return await decode_body(body, encodings[0].decode("latin-1"), limit, holding, share)
 
 
-async def decode_body(body: bytes, encoding: str, limit: int, holding: Holding, share: Share) -> bytes:
+async def decode_body(body: BodyText, encoding: str, limit: int, holding: Holding, share: Share) -> BodyText:
     """The body without its content encoding, counted in `holding` in place of the encoded one.
 
     Decoded step by step, so that others have their turn. Raises `GatewayError` 400, 413, 415 or 503.

@@ -20,6 +20,7 @@ from ..upstream.breaker import Admission, CircuitOpen
 from ..upstream.client import UpstreamClient
 from ..upstream.failures import redirected
 from ..upstream.keys import CENTRALIZED, speaks_of_key
+from ..upstream.message import RequestBody
 from ..upstream.response import RawHeaders, UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
 from .reason import reason_of
@@ -46,7 +47,7 @@ class UpstreamRequest:
     target: bytes
     """Path and query, below the provider's origin."""
     headers: list[tuple[bytes, bytes]]
-    body: bytes
+    body: RequestBody
     credential: Credential
     """Who pays: the next key takes the place of one that is limited or rejected."""
     route: str = ""

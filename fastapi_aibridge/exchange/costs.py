@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ..formats import ModelRequest
+from ..formats.large_text import BodyText
 from ..formats.relayed_text import RelayedText, tokens_of_answer, tokens_of_request
 from ..money import Price, Prices
 from ..providers import Provider
@@ -31,7 +32,7 @@ class Costs:
         self._request = request
         self._format = format_name
         self._moment = moment
-        self._body: bytes | None = None
+        self._body: BodyText | None = None
         self.text = RelayedText(format_name)
         """What has come of a stream."""
         self.answer = b""
@@ -46,7 +47,7 @@ class Costs:
         if not self._prices.is_ready:
             await self._prices.ready()
 
-    def called(self, body: bytes) -> None:
+    def called(self, body: BodyText) -> None:
         """A call begins, which costs something even if nothing comes of it."""
         self._body = body
         self.text = RelayedText(self._format)
@@ -71,7 +72,7 @@ class Costs:
         for usage in usages:
             self._price(usage, facts, body)
 
-    def _seen(self, body: bytes) -> TokenUsage:
+    def _seen(self, body: BodyText) -> TokenUsage:
         """The usage of a message of which none was told."""
         made = tokens_of_answer(self.answer) if self.answer else self.text.tokens()
         return TokenUsage(
@@ -82,7 +83,7 @@ class Costs:
             cost_estimated=True,
         )
 
-    def _price(self, usage: TokenUsage, facts: Facts, body: bytes | None) -> None:
+    def _price(self, usage: TokenUsage, facts: Facts, body: BodyText | None) -> None:
         price = self._price_of(self._request.model, facts.model)
         if price is None:
             self._unpriced(self._request.model)
@@ -102,7 +103,7 @@ class Costs:
         if cost is not None and self.total is not None:
             self.total += cost
 
-    def _told_in_part(self, usage: TokenUsage, body: bytes) -> TokenUsage:
+    def _told_in_part(self, usage: TokenUsage, body: BodyText) -> TokenUsage:
         """What such a message is billed for: the counts at its beginning, and what was said since."""
         usage.cost_estimated = True
         told = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens

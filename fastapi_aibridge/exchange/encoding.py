@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable, Generator, Iterator
-from io import BytesIO
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import zstandard
+
+from ..formats.large_text import BodyText, Steps, joined
+from ..formats.scanner import finish
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _MAX_WINDOW = 2**23
@@ -16,8 +19,8 @@ _PIECE = 64 * 1024
 """Bytes that zlib decodes at a time."""
 _ZLIB_STEP = 16 * 1024
 """Bytes given to zlib at a time: what it has not taken yet it copies at each call."""
-_ZSTD_STEP = 128
-"""Bytes given to zstd at a time. Each may hold 32 blocks of 128 KiB, so that a piece may come to 4 MiB."""
+_ZSTD_STEP = 64
+"""Bytes given to zstd at a time. They may hold 16 blocks of 128 KiB, so that a piece may come to 2 MiB."""
 _MAX_MEMBERS = 64
 """gzip members or zstd frames one behind the other. Both formats allow it; thousands would only be there to cost."""
 
@@ -92,37 +95,46 @@ class Inflater:
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
     """`decoding`, all at once."""
-    steps = decoding(data, encoding, limit)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    return b"".join(finish(decoded_pieces(data, encoding, limit)))
 
 
 def decoding(
-    data: bytes, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
-) -> Generator[None, None, bytes]:
+    data: BodyText, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
+) -> Steps[BodyText]:
     """A whole body, gzip, deflate or zstd, in steps of some hundred KiB; `taken` is told of each before the next.
 
     Raises `UnsupportedEncoding`, `DecodedTooLarge` or `ValueError`.
     """
+    if encoding.strip().lower() == "identity":
+        return data
+    return (yield from joined((yield from decoded_pieces(data, encoding, limit, taken))))
+
+
+def decoded_pieces(
+    data: BodyText, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
+) -> Steps[deque[bytes]]:
+    """The same in the pieces in which it is decoded."""
     name = encoding.strip().lower()
     if name == "identity":
-        return data
+        return deque([data[:]])
     if name != "zstd" and name not in _WINDOW_BITS:
         raise UnsupportedEncoding(f"the content encoding {encoding!r} is not supported here")
-    decoded = BytesIO()  # hands out what was written without another copy
+    pieces: deque[bytes] = deque()
+    size = 0
     for piece in _zstd_pieces(data) if name == "zstd" else _zlib_pieces(data, _WINDOW_BITS[name]):
-        if decoded.tell() + len(piece) > limit:
+        size += len(piece)
+        if size > limit:
+            while pieces:
+                pieces.pop()
+                yield
             raise DecodedTooLarge("the decoded body is over the limit")
         taken(len(piece))
-        decoded.write(piece)
+        pieces.append(piece)
         yield
-    return decoded.getvalue()
+    return pieces
 
 
-def _zlib_pieces(data: bytes, bits: int) -> Iterator[bytes]:
+def _zlib_pieces(data: BodyText, bits: int) -> Iterator[bytes]:
     at = 0
     for _ in range(_MAX_MEMBERS):
         member = zlib.decompressobj(bits)
@@ -148,7 +160,7 @@ def _zlib_pieces(data: bytes, bits: int) -> Iterator[bytes]:
     raise ValueError("the body is not encoded as it says: it goes on behind its end")
 
 
-def _zstd_pieces(data: bytes) -> Iterator[bytes]:
+def _zstd_pieces(data: BodyText) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     at = 0
     for _ in range(_MAX_MEMBERS):

@@ -83,6 +83,7 @@ class Exchange:
         Raises nothing but what cancels the task from outside.
         """
         try:
+            await self._loop.prepare()
             await self._log.start()
         except GatewayError as problem:
             await self._reply.fail(self._admitted.provider, problem, None)

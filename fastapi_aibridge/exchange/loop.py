@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from ..errors import GatewayError, UpstreamTimeout
+from ..formats.large_text import BodyText
 from ..formats.responses.message import ResponseMessage
 from ..formats.rounds import Result, Rounds
 from ..recorder import Facts
@@ -22,6 +23,7 @@ from .opening import Opening
 from .reason import reason_of
 from .relay import Answer, read_answer, relay_rest, relay_stream, send_answer
 from .reply import Reply
+from .steps import in_steps
 from .tool_memory import OwnMemory
 from .tool_runs import ToolRuns
 from .upstream_calls import UpstreamCalls
@@ -64,9 +66,14 @@ class Loop:
         self._accept_encoding = accept_encoding
         self._costs = costs
         self._recorded = False
-        self.rounds: Rounds = opening.rounds()
+        self.rounds: Rounds
         self.problem: str | None = None
         """Why what the client got is no message, where the upstream took it for one."""
+
+    async def prepare(self) -> None:
+        """Make the first request; before `run`. Raises `GatewayError`, 503, where there is no memory for it."""
+        self.rounds = await in_steps(self._opening.rounds(), self._share)
+        self._opening.hold(self.rounds.body)
 
     async def run(self, interruption: Interruption) -> None:
         """All rounds, to the last byte of the client's response. Raises `GatewayError`."""
@@ -92,7 +99,8 @@ class Loop:
                 break
             await self._log.round_ended(self.facts(), rounds.message.id, self._calls.masker())
             self._recorded = True
-            rounds.go_on(results, last=number == MAX_ROUNDS - 1)
+            await in_steps(rounds.go_on(results, last=number == MAX_ROUNDS - 1), self._share)
+            self._opening.hold(rounds.body)
             if self._runs is not None:
                 self._runs.results = []
             self._recorded = False
@@ -128,9 +136,9 @@ class Loop:
             opening.go_without(refusal)
             if opening.toolset is None:
                 self._runs = None
-            self.rounds = opening.rounds()
+            await self.prepare()
 
-    async def _call(self, body: bytes) -> UpstreamResponse:
+    async def _call(self, body: BodyText) -> UpstreamResponse:
         costs = self._costs
         if costs is None:
             return await self._calls.call(body)
@@ -150,8 +158,9 @@ class Loop:
         """The response of a later round."""
         rounds = self.rounds
         response = await self._call(rounds.body)
-        if response.status in (400, 404) and rounds.forget_ids(await reason_of(response)):
+        if response.status in (400, 404) and await in_steps(rounds.forget_ids(await reason_of(response)), self._share):
             response.close()
+            self._opening.hold(rounds.body)
             response = await self._call(rounds.body)
         return response
 

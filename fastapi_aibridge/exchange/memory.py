@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import GatewayError
+from ..formats.large_text import BodyText
 
 _FALLBACK = 2 * 1024**3
 """Bytes of memory, where nothing tells how much there is."""
@@ -77,6 +78,14 @@ class Holding:
     def shrink(self, size: int) -> None:
         self._budget.take(self._initiator, -size)
         self.size -= size
+
+    def hold(self, *bodies: BodyText) -> None:
+        """Hold these and no others; one that is named twice is there once. Raises `GatewayError`, 503."""
+        size = sum({id(body): len(body) for body in bodies}.values())
+        if size > self.size:
+            self.grow(size - self.size)
+        else:
+            self.shrink(self.size - size)
 
     def release(self) -> None:
         """The bodies are gone."""

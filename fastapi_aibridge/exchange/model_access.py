@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from ..errors import GatewayError
+from ..formats.large_text import LARGE, BodyText
 from ..formats.models_named import models_anywhere, models_asked_for
 from ..principal import Principal
 from ..providers.routes import SAFE_METHODS, Route
@@ -19,18 +20,20 @@ _SHOWN = 8
 """Patterns that a refusal names."""
 
 
-async def check_request(principal: Principal, body: bytes, share: Share) -> None:
+async def check_request(principal: Principal, body: BodyText, share: Share) -> None:
     """Raises `GatewayError`, 403, where a request, decoded, names a model that the principal may not use."""
     _check(principal, await in_steps(models_asked_for(body), share))
 
 
-async def check_passed(principal: Principal, route: Route, method: str, path: str, body: bytes, share: Share) -> None:
+async def check_passed(
+    principal: Principal, route: Route, method: str, path: str, body: BodyText, share: Share
+) -> None:
     """The same of a request that is passed through. Raises 404 for a single model that is only looked at."""
     if route.models == "path":
         model = path.removeprefix(route.path.rstrip("*"))
         if not principal.allows(model):
             raise _missing(model) if method in SAFE_METHODS else _refused(principal, model)
-    elif route.models == "body" and body.strip():
+    elif route.models == "body" and (len(body) >= LARGE or body[:].strip()):
         await check_request(principal, body, share)
     elif route.models == "anywhere" and method not in SAFE_METHODS:
         _check(principal, await in_steps(models_anywhere(path, body), share))

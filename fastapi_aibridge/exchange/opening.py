@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 
+from ..formats.large_text import BodyText, Steps
 from ..formats.rounds import Memory, Rounds
 from ..observability import Metrics
 from .admission import Admitted
@@ -69,19 +70,27 @@ class Opening:
         """The tools that are injected."""
         return self._toolset
 
-    def rounds(self) -> Rounds:
+    def rounds(self) -> Steps[Rounds]:
         """The request as it goes up now."""
         admitted, format_, toolset = self._admitted, self._admitted.format, self._toolset
         asked = admitted.request.usage_asked
         body = admitted.request.body if self._usage else admitted.body
         if toolset is not None:
             definitions = toolset.definitions(format_)
-            rounds = format_.woven(body, toolset.names, definitions, self._memory, self._max_text, usage_asked=asked)
+            rounds = yield from format_.woven(
+                body, toolset.names, definitions, self._memory, self._max_text, usage_asked=asked
+            )
             toolset.offered(rounds.names, format_)
             return rounds
         # Without tools, now: earlier requests may have had some.
-        body = format_.aliased(body, self._memory) if self._plain else format_.restored(body, self._memory)
+        body = yield from (format_.aliased if self._plain else format_.restored)(body, self._memory)
         return format_.single(body, self._max_text, usage_asked=asked or not self._usage)
+
+    def hold(self, body: BodyText) -> None:
+        """Count the body that goes up beside the client's own. Raises `GatewayError`, 503."""
+        admitted = self._admitted
+        if body is not admitted.request.body:
+            admitted.holding.hold(admitted.body, admitted.request.body, body)
 
     def can_go_without(self, status: int) -> bool:
         """Whether a request that was refused with this status held something that the client has not written."""

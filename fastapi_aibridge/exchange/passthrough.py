@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..credentials import own_key
 from ..errors import GatewayError
 from ..formats import ModelRequest, responses
+from ..formats.large_text import BodyText, Steps, contains
 from ..formats.references import Reference, made_in, references_in
 from ..formats.responses.message import ResponseMessage
 from ..formats.single import SingleRound
@@ -102,7 +103,7 @@ class PassThrough:
         self._own_account = credential.kind == BYOK
         if not self._own_account:
             await self._check_path(method)
-        body = await read_body(self._scope, receive, engine.max_body_size, holding)
+        body = await read_body(self._scope, receive, engine.max_body_size, holding, self._share)
         if not self._own_account and self._route.names_objects and method == "POST":
             await self._check_body(body, holding)
         if self._principal.models is not None:
@@ -116,7 +117,7 @@ class PassThrough:
         kept.append((b"accept-encoding", accepted))
         memory = engine.tool_memory.of((*self._principal.key, provider.name))
         if self._route.names_objects and b"content-encoding" not in headers:
-            body = _aliased(body, memory)
+            body = await in_steps(_aliased(body, memory), self._share)
         target = provider.target(memory.path(self._target.raw_path), self._scope["query_string"])
         # Others may have changed something upstream when they break off, and are not sent again.
         return UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)
@@ -126,7 +127,7 @@ class PassThrough:
         """Whether the answer is a list of models that is reduced to those that the principal may use."""
         return self._route.models == "list" and self._principal.models is not None
 
-    async def _check_models(self, body: bytes, holding: Holding) -> None:
+    async def _check_models(self, body: BodyText, holding: Holding) -> None:
         """Whether all models that the request names are the principal's."""
         if self._route.models in ("body", "anywhere"):
             body = await plain_body(self._scope, body, self._engine.max_body_size, holding, self._share)
@@ -141,7 +142,7 @@ class PassThrough:
         if id_ := route.object_id(self._target.path):
             await self._check([Reference(route.kind, id_)])
 
-    async def _check_body(self, body: bytes, holding: Holding) -> None:
+    async def _check_body(self, body: BodyText, holding: Holding) -> None:
         """Whether all that the body names is the caller's."""
         body = await plain_body(self._scope, body, self._engine.max_body_size, holding, self._share)
         await self._check(await in_steps(references_in(body), self._share))
@@ -349,12 +350,12 @@ def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:
         return b""
 
 
-def _aliased(body: bytes, memory: OwnMemory) -> bytes:
+def _aliased(body: BodyText, memory: OwnMemory) -> Steps[BodyText]:
     """The body with the response's id that holds the whole. What is no JSON is for the provider to refuse."""
-    if memory.empty or b'"previous_response_id"' not in body:
+    if memory.empty or not (yield from contains(body, (b'"previous_response_id"',), 0, len(body))):
         return body
     try:
-        return responses.aliased(body, memory)
+        return (yield from responses.aliased(body, memory))
     except ValueError:
         return body
 

@@ -7,6 +7,8 @@ from typing import TypeAlias
 import msgspec
 from cachetools import TTLCache
 
+from ..formats.large_text import LARGE, BodyText
+
 REMEMBERED = 600.0
 """Seconds."""
 MOST = 4096
@@ -19,10 +21,12 @@ ToolsKey: TypeAlias = tuple[tuple[str, str], str, str, frozenset[str]]
 UsageKey: TypeAlias = tuple[str, str]
 
 
-def shape_of(body: bytes) -> frozenset[str]:
+def shape_of(body: BodyText) -> frozenset[str]:
     """Which options a request uses: some exclude tools, such as JSON output of some models."""
+    if len(body) > LARGE:
+        return frozenset({"large"})
     try:
-        return frozenset(_members.decode(body))
+        return frozenset(_members.decode(body[:]))
     except msgspec.DecodeError:
         return frozenset()
 
@@ -37,7 +41,7 @@ class Refusals:
         self._usage: TTLCache[UsageKey, bool] = TTLCache(MOST, REMEMBERED)
         self._taken: TTLCache[UsageKey, bool] = TTLCache(MOST, REMEMBERED)
 
-    def tools_refused(self, key: ToolsKey, body: bytes) -> bool:
+    def tools_refused(self, key: ToolsKey, body: BodyText) -> bool:
         shapes = self._tools.get(key) if self._tools else None
         return shapes is not None and shape_of(body) in shapes
 
@@ -47,7 +51,7 @@ class Refusals:
     def usage_taken(self, key: UsageKey) -> bool:
         return key in self._taken
 
-    def refuse_tools(self, key: ToolsKey, body: bytes) -> None:
+    def refuse_tools(self, key: ToolsKey, body: BodyText) -> None:
         shapes = self._tools.get(key) or set()
         if len(shapes) < _SHAPES:
             shapes.add(shape_of(body))

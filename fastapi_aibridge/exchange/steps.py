@@ -7,6 +7,8 @@ import time
 from collections.abc import Generator
 from typing import TypeVar
 
+from ..formats.large_text import LargeText
+from ..formats.scanner import finish
 from .fair_queue import QUANTUM, Share
 
 T = TypeVar("T")
@@ -34,6 +36,27 @@ async def in_steps(steps: Generator[None, None, T], share: Share) -> T:
         return end.value  # type: ignore[no-any-return]
     finally:
         steps.close()
+
+
+def later(steps: Generator[None, None, None]) -> None:
+    """Do the work piece by piece while the event loop has nothing else to do; at once where none runs."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        finish(steps)
+    else:
+        loop.call_soon(_go_on, loop, steps)
+
+
+def _go_on(loop: asyncio.AbstractEventLoop, steps: Generator[None, None, None]) -> None:
+    try:
+        next(steps)
+    except StopIteration:
+        return
+    loop.call_soon(_go_on, loop, steps)
+
+
+LargeText.give_back = later
 
 
 def _work(steps: Generator[None, None, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from opentelemetry.trace import Tracer
 
 from ..errors import GatewayError
+from ..formats.large_text import BodyText
 from ..masking import Masker
 from ..observability.tracing import fail
 from ..upstream.response import UpstreamResponse
@@ -41,7 +42,7 @@ class UpstreamCalls:
         """Hides what a provider may repeat: some name the key that they refuse."""
         return self._admitted.provider.masker(self.credential)
 
-    async def call(self, body: bytes) -> UpstreamResponse:
+    async def call(self, body: BodyText) -> UpstreamResponse:
         """Send this body. Raises `GatewayError`."""
         request, provider = self._admitted.request, self._admitted.provider
         outgoing = UpstreamRequest(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from . import responses
+from .large_text import BodyText, Steps
 from .request import ModelRequest
 from .rounds import Memory
-from .scanner import Steps
 from .untooled import UntooledFormat
 
 
-def read(body: bytes, max_text: int) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:
     request = yield from responses.read(body, max_text)
     request.takes_tools = False
     request.prompts = []  # what is compacted was said in the responses before
@@ -17,10 +17,10 @@ def read(body: bytes, max_text: int) -> Steps[ModelRequest]:
 
 
 class Compaction(UntooledFormat):
-    def aliased(self, body: bytes, memory: Memory) -> bytes:
+    def aliased(self, body: BodyText, memory: Memory) -> Steps[BodyText]:
         return responses.aliased(body, memory)
 
-    def restored(self, body: bytes, memory: Memory) -> bytes:
+    def restored(self, body: BodyText, memory: Memory) -> Steps[BodyText]:
         return responses.restored(body, memory)
 
 

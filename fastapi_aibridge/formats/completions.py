@@ -8,16 +8,16 @@ from typing import Any
 
 from .chat_completions.request import ask_for_usage
 from .chat_completions.streams import single
+from .large_text import BodyText, Steps
 from .members import is_list, is_string, is_true, read_elements
 from .prompts import Conversation
 from .request import MAX_TEXT, ModelRequest, model_of, read_body
-from .scanner import Steps
 from .untooled import UntooledFormat
 
 _READ = frozenset({"model", "stream", "stream_options", "prompt"})
 
 
-def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     streaming = is_true(members.get("stream"))
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body, takes_tools=False)

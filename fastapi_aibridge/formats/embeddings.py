@@ -17,10 +17,10 @@ from .. import sse
 from ..errors import GatewayError
 from ..recorder.records import Facts
 from .decoder import Decoder
+from .large_text import BodyText, Steps
 from .lenient import load_answer, member, reported
 from .openai_errors import error_object
 from .request import ModelRequest, model_of, read_body
-from .scanner import Steps
 from .single import SingleRound
 from .untooled import UntooledFormat
 from .usage import chat_usage
@@ -96,12 +96,12 @@ def _usage_near(piece: bytes, *, last: bool) -> object:
         return None
 
 
-def read(body: bytes, max_text: int) -> Steps[ModelRequest]:  # noqa: ARG001 - every format's signature
+def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:  # noqa: ARG001 - every format's signature
     members = yield from read_body(body, _READ)
     return ModelRequest(model=model_of(members), streaming=False, body=body, takes_tools=False)
 
 
-def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
+def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
     return SingleRound(body, _UsageDecoder(EmbeddingsMessage(), lambda _: True), _error_events)
 
 

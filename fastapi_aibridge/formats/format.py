@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ..tools import Tool
+from .large_text import BodyText, Steps
 from .request import ModelRequest
 from .rounds import Memory, Rounds
-from .scanner import Steps
 
 
 class Format(Protocol):
@@ -20,25 +20,25 @@ class Format(Protocol):
     def max_tools(self) -> int | None:
         """How many tools a provider takes in one request, the client's own among them."""
 
-    def read(self, body: bytes, max_text: int) -> Steps[ModelRequest]:
+    def read(self, body: BodyText, max_text: int) -> Steps[ModelRequest]:
         """Read a request, keeping at most `max_text` bytes of what was said. Raises `GatewayError` with status 400."""
 
-    def parse(self, body: bytes) -> ModelRequest:
+    def parse(self, body: BodyText) -> ModelRequest:
         """`read`, all at once."""
 
     def definitions(self, tools: Iterable[Tool]) -> bytes:
         """The tools as the format lists them, without the brackets."""
 
-    def restored(self, body: bytes, memory: Memory) -> bytes:
+    def restored(self, body: BodyText, memory: Memory) -> Steps[BodyText]:
         """The request with what the client does not know of earlier responses put back."""
 
-    def aliased(self, body: bytes, memory: Memory) -> bytes:
+    def aliased(self, body: BodyText, memory: Memory) -> Steps[BodyText]:
         """The request with ids that the upstream knows, in place of those that the client has seen."""
 
-    def single(self, body: bytes, max_text: int, *, usage_asked: bool) -> Rounds:
+    def single(self, body: BodyText, max_text: int, *, usage_asked: bool) -> Rounds:
         """One round, to be relayed as it comes. `max_text` are the characters of each text that are recorded."""
 
     def woven(
-        self, body: bytes, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
-    ) -> Rounds:
+        self, body: BodyText, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
+    ) -> Steps[Rounds]:
         """As many rounds as tools are called. `names` are the injected ones, `tools` their definitions."""

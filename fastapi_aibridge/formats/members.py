@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 import orjson
-from pydantic_core import from_json
 
 from ..errors import GatewayError
-from .scanner import MAX_DEPTH, Scanner, Steps, TooMuchJSON
+from .json_string import decoding
+from .large_text import BodyText, Steps
+from .scanner import MAX_DEPTH, Scanner, TooMuchJSON, finish
 
 MAX_VALUES = 1_000_000
 """Values in one request. Token lists for embeddings come to some 300,000; those beyond are there to cost."""
@@ -30,8 +31,8 @@ _WEIGHT = 10
 """Values that an element counts for which the gateway looks at by itself, rather than passing over it."""
 _BATCH = 64
 """Members or elements that are looked at in one step."""
-_READ = 4 * 1024 * 1024
-"""Bytes of one string that are decoded at once."""
+_ASCII = 256 * 1024
+"""Bytes that are looked at for others than ASCII in one step."""
 
 
 class Value:
@@ -39,7 +40,7 @@ class Value:
 
     __slots__ = ("begin", "end", "text")
 
-    def __init__(self, text: bytes, begin: int, end: int) -> None:
+    def __init__(self, text: BodyText, begin: int, end: int) -> None:
         self.text = text
         self.begin = begin
         self.end = end
@@ -50,7 +51,7 @@ class Value:
 
     @property
     def raw(self) -> bytes:
-        return self.text if self.size == len(self.text) else self.text[self.begin : self.end]
+        return self.text[self.begin : self.end]
 
     def begins_with(self, byte: bytes) -> bool:
         return self.text.startswith(byte, self.begin)
@@ -89,14 +90,15 @@ def says_something(value: object) -> bool:
     return (is_list(value) or is_object(value)) and (value.size > 64 or value.raw[1:-1].strip() != b"")
 
 
-def members_of(body: bytes) -> Any:
+def members_of(body: BodyText) -> Any:
     """A request's body for `read_members`: what it says where it is small, and written as it would be written back.
     Then no member is there twice, and nothing that parsers read in different ways.
     """
     if len(body) <= SMALL:
         try:
-            said = orjson.loads(body)
-            if orjson.dumps(said) == body and type(said) is dict:
+            written = body[:]
+            said = orjson.loads(written)
+            if orjson.dumps(said) == written and type(said) is dict:
                 return said
         except (ValueError, TypeError):
             pass  # what is wrong with it is found below
@@ -118,21 +120,23 @@ _BOM = codecs.BOM_UTF8
 
 
 def read_members(value: Any, wanted: Collection[str]) -> Steps[Members]:
-    """The wanted members of an object. One that is there twice, in whatever case, is refused: the gateway would read
-    the one and the provider might read the other. Raises `GatewayError`, 400.
+    """The wanted members of an object, by their names in lower case: some providers read them in any.
+
+    One that is there twice is refused: the gateway would read the one and the provider might read the other. Raises
+    `GatewayError`, 400.
     """
     found: Members = {}
     seen = passed = 0
     try:
         if type(value) is dict:
             for name, said in value.items():
-                if name in wanted or name.lower() in wanted:
+                if name in wanted or (name := name.lower()) in wanted:
                     found[name] = said
                     seen += 1
         elif _has_few(value, b":"):
             for key, raw in _MEMBERS.decode(value.raw).items():
                 name = key.name
-                if name in wanted or name.lower() in wanted:
+                if name in wanted or (name := name.lower()) in wanted:
                     text = bytes(raw)
                     found[name] = Value(text, 0, len(text))
                     seen += 1
@@ -142,13 +146,13 @@ def read_members(value: Any, wanted: Collection[str]) -> Steps[Members]:
                     yield
                 if member is None:
                     continue
-                name = _name(value.text[member.name])
-                if name.lower() in wanted:
+                name = _name(value.text[member.name]).lower()
+                if name in wanted:
                     found[name] = Value(value.text, member.value.start, member.value.stop)
                     seen += 1
     except (ValueError, RecursionError) as error:
         raise _refusal(error) from None
-    if seen > 1 and (len(found) != seen or len({name.lower() for name in found}) != seen):
+    if len(found) != seen:
         raise GatewayError(400, "duplicate_member", f"the request names one of these twice: {', '.join(sorted(found))}")
     return found
 
@@ -174,54 +178,60 @@ def read_elements(value: Any) -> Steps[list[Any]]:
 def _has_few(value: Value, mark: bytes) -> bool:
     """Whether an object or list is quickly taken apart at once: it has few of these, those in its strings counted."""
     size = value.end - value.begin
-    return size <= SMALL or (size <= CHECKED and value.text.count(mark, value.begin, value.end) <= CHECKED // 128)
+    return size <= SMALL or (size <= CHECKED and value.raw.count(mark) <= CHECKED // 128)
 
 
-def check(body: bytes) -> Steps[None]:
+def check(body: BodyText) -> Steps[None]:
     """Whether it is UTF-8, and JSON as far as that can be told in one step. Raises `GatewayError`, 400."""
     if SMALL < len(body) <= CHECKED:
         try:
-            msgspec.json.decode(body.removeprefix(_BOM), type=msgspec.Raw)
+            msgspec.json.decode(body[:].removeprefix(_BOM), type=msgspec.Raw)
         except (ValueError, RecursionError) as error:
             raise _refusal(error) from None
-    if body.isascii():
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder: codecs.IncrementalDecoder | None = None
     try:
-        for begin in range(0, len(body), SMALL):
-            decoder.decode(body[begin : begin + SMALL], begin + SMALL >= len(body))
-            if begin + SMALL < len(body):
-                yield
+        for begin in range(0, len(body), _ASCII):
+            piece = body[begin : begin + _ASCII]
+            if decoder is None:
+                if piece.isascii():
+                    if begin + _ASCII < len(body):
+                        yield
+                    continue
+                decoder = codecs.getincrementaldecoder("utf-8")()
+            for at in range(0, len(piece), SMALL):
+                decoder.decode(piece[at : at + SMALL], begin + at + SMALL >= len(body))
+                if begin + at + SMALL < len(body):
+                    yield
     except UnicodeDecodeError as error:
         raise _refusal(error) from None
 
 
-def string(value: object, most: int) -> tuple[str, bool] | None:
+def read_string(value: object, most: int) -> Steps[tuple[str, bool] | None]:
     """A string, at most `most` bytes of it, and whether it was cut; None where the value is none.
 
     Raises `GatewayError`, 400, where it is no string that JSON knows.
     """
     if type(value) is str:
-        return _cut(value, most, cut=False)
+        return _cut(value, most)
     if type(value) is not Value or not value.begins_with(b'"'):
         return None
-    # An escape may be three times as long as what it stands for, and for a control character six times.
-    limit = min(3 * most, max(most, _READ))
     try:
-        if value.size <= limit + 2:
-            text, cut = orjson.loads(value.raw), False
-        else:
-            piece = value.text[value.begin : value.begin + limit]
-            text, cut = from_json(piece, allow_partial="trailing-strings", cache_strings=False), True
+        if value.size <= SMALL:
+            return _cut(orjson.loads(value.raw), most)
+        return (yield from decoding(value.text, value.begin, value.end, most))
     except ValueError as error:
         raise _refusal(error) from None
-    return _cut(text, most, cut=cut)
 
 
-def _cut(text: str, most: int, *, cut: bool) -> tuple[str, bool]:
+def string(value: object, most: int) -> tuple[str, bool] | None:
+    """`read_string` of a short one, all at once."""
+    return finish(read_string(value, most))
+
+
+def _cut(text: str, most: int) -> tuple[str, bool]:
     if len(text) > most or (not text.isascii() and len(text) > most // 4 and len(text.encode()) > most):
         return text.encode()[:most].decode(errors="ignore"), True
-    return text, cut
+    return text, False
 
 
 def word(value: object, most: int = 256) -> str:

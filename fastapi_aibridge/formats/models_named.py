@@ -8,9 +8,9 @@ from itertools import pairwise
 import orjson
 
 from ..errors import GatewayError
+from .large_text import BodyText, Steps, contains
 from .members import Value, check, read_elements, read_members, word
 from .request import MAX_MODEL
-from .scanner import Steps
 
 _NAMING = frozenset({"model", "models", "fallback", "fallbacks", "fallback_model", "fallback_models", "tools"})
 """Members that name models, in a text, a list or an object. Only `model` and `tools` are the vendors' own; routers
@@ -33,7 +33,7 @@ _BEFORE_MODEL = frozenset({"models", "deployments", "engines"})
 """Segments of a path that are followed by a model."""
 
 
-def models_asked_for(body: bytes) -> Steps[set[str]]:
+def models_asked_for(body: BodyText) -> Steps[set[str]]:
     """The models that a request of a format names whose members are known.
 
     An empty text stands for what is no name, and for a request that names none: a stored prompt has its own model.
@@ -46,7 +46,7 @@ def models_asked_for(body: bytes) -> Steps[set[str]]:
     for name, value in members.items():
         if name.lower() != "tools":
             yield from _names(value, found)
-        elif any(value.text.find(mark, value.begin, value.end) >= 0 for mark in (b"odel", b"\\u")):
+        elif (yield from contains(value.text, (b"odel", b"\\u"), value.begin, value.end)):
             for index, tool in enumerate((yield from read_elements(value))):
                 if index % _AT_ONCE == _AT_ONCE - 1:
                     yield
@@ -55,13 +55,13 @@ def models_asked_for(body: bytes) -> Steps[set[str]]:
     return found
 
 
-def models_anywhere(path: str, body: bytes) -> Steps[set[str]]:
+def models_anywhere(path: str, body: BodyText) -> Steps[set[str]]:
     """The models that are named in a path, and in a body of any form: as a member `model` at any depth of JSON or of
     JSON lines, or as a form's field. An empty text stands for what cannot be read. Raises `GatewayError`, 400.
     """
     segments = path.split("/")
     found = {after.partition(":")[0] for before, after in pairwise(segments) if before in _BEFORE_MODEL}
-    if b"\0" in body and body.lstrip()[:2] != b"--":
+    if (yield from contains(body, (b"\0",), 0, len(body))) and body[:_WINDOW].lstrip()[:2] != b"--":
         found.add("")  # JSON in UTF-16, which some servers read
     blank = 0
     for begin in range(0, len(body), _WINDOW):
@@ -77,7 +77,7 @@ def models_anywhere(path: str, body: bytes) -> Steps[set[str]]:
     return found
 
 
-def _after_blank_line(body: bytes, begin: int) -> int:
+def _after_blank_line(body: BodyText, begin: int) -> int:
     """Where the value of a form's field begins whose headers are here."""
     places = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := body.find(mark, begin)) >= 0]
     return min(places, default=len(body))

@@ -10,8 +10,9 @@ import re
 from typing import NamedTuple
 
 from ..errors import GatewayError
-from .members import is_object, is_string, read_elements, read_members, says_something, string, word
-from .scanner import Steps, finish
+from .large_text import Steps
+from .members import is_object, is_string, read_elements, read_members, read_string, says_something, word
+from .scanner import finish
 
 USER, AGENT = "user", "agent"
 _MAX_PARTS = 64
@@ -146,7 +147,7 @@ class Conversation:
 
     def say(self, value: object) -> Steps[None]:
         """Take in a text."""
-        found = string(value, self._left) if self._left else None
+        found = (yield from read_string(value, self._left)) if self._left else None
         if found is None or not found[0]:
             if not self._left and says_something(value):
                 self._cut = True

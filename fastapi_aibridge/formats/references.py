@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..errors import GatewayError
+from .large_text import BodyText, Steps, contains
 from .lenient import load, objects, text
 from .members import (
+    SMALL,
     Members,
     Value,
     check,
@@ -24,7 +26,6 @@ from .members import (
     says_something,
     word,
 )
-from .scanner import Steps
 
 MEMBERS = frozenset({"previous_response_id", "conversation", "input", "items"})
 """Members of a body that may hold references."""
@@ -64,12 +65,12 @@ class Reference(NamedTuple):
     id: str
 
 
-def references_in(body: bytes) -> Steps[list[Reference]]:
+def references_in(body: BodyText) -> Steps[list[Reference]]:
     """What a body refers to that is read for nothing else; it may be empty.
 
     Raises `GatewayError`, 400, also where it is no JSON object: the provider might read what cannot be read here.
     """
-    if not body.strip():
+    if len(body) <= SMALL and not body[:].strip():
         return []
     said = members_of(body)
     if type(said) is Value:
@@ -88,7 +89,7 @@ def read_references(members: Members) -> Steps[list[Reference]]:
         found.append(Reference("conversation", word(named, _MAX_ID)))
     for name in ("input", "items"):
         given = members.get(name)
-        if is_list(given) and _may_have_ids(given):
+        if is_list(given) and (yield from _may_have_ids(given)):
             yield from _read_items(given, found)
     return found
 
@@ -105,7 +106,7 @@ def _read_items(given: object, found: list[Reference]) -> Steps[None]:
     for index, item in enumerate((yield from read_elements(given))):
         if index % _AT_ONCE == _AT_ONCE - 1:
             yield
-        if not is_object(item) or not _may_have_ids(item):
+        if not is_object(item) or not (yield from _may_have_ids(item)):
             continue
         members = yield from read_members(item, _ITEM)
         if not is_null(named := members.get("id")) and not _is_whole(members):
@@ -125,8 +126,8 @@ def _is_whole(members: Members) -> bool:
     return kind in _WHOLE
 
 
-def _may_have_ids(value: object) -> bool:
+def _may_have_ids(value: object) -> Steps[bool]:
     """Names may be written with escapes, which do not say what they stand for."""
-    return type(value) is not Value or any(
-        value.text.find(mark, value.begin, value.end) >= 0 for mark in (b'"id"', b"\\u")
-    )
+    if type(value) is not Value:
+        return True
+    return (yield from contains(value.text, (b'"id"', b"\\u"), value.begin, value.end))

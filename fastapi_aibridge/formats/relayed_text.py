@@ -10,6 +10,8 @@ import re
 
 import orjson
 
+from .large_text import BodyText
+
 _KEPT = 16 * 1024
 """Bytes of events that are kept unread."""
 _LARGEST = 128 * 1024
@@ -73,7 +75,7 @@ def tokens_of_answer(body: bytes) -> int:
     return tokens_of(_said(_ANYWHERE, part) * len(body) // max(len(part), 1))
 
 
-def tokens_of_request(body: bytes) -> int:
+def tokens_of_request(body: BodyText) -> int:
     """What a request asks the model to read, estimated; images and files are left out."""
     part = body[:_LARGEST]
     text = _DATA.sub(b"", part)

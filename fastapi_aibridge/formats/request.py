@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import GatewayError
+from .large_text import BodyText, Steps
 from .members import Members, Value, check, is_list, members_of, read_members, says_something, string
 from .prompts import Said
 from .references import Reference
-from .scanner import Steps
 
 MAX_MODEL = 256
 """Characters of a model's name. Records, metrics and circuit breakers go by it."""
@@ -23,7 +23,7 @@ class ModelRequest:
     model: str
     """Empty where the provider knows the model from what the request names instead."""
     streaming: bool
-    body: bytes
+    body: BodyText
     """What goes upstream: the client's bytes, edited only where the format needs it."""
     prompts: list[Said] = field(default_factory=list)
     """What the user said since the last answer, and what the client put beside it."""
@@ -42,7 +42,7 @@ class ModelRequest:
     """Whether the client itself asked a streamed chat for its usage."""
 
 
-def read_body(body: bytes, wanted: frozenset[str]) -> Steps[Members]:
+def read_body(body: BodyText, wanted: frozenset[str]) -> Steps[Members]:
     """The wanted members of a request's body, the stream flag and the model among them.
 
     Raises `GatewayError`, 400: the body is no JSON object, or names a member twice that is wanted.

@@ -14,8 +14,9 @@ import orjson
 from ..errors import GatewayError
 from ..tools import Tool, ToolResult
 from .decoder import Message
-from .lenient import load, member, objects, text
-from .splice import add_member, elements, find_member, list_member, set_member
+from .edits import elements, ends_with, find, list_member, replaced, with_member, with_new_member
+from .large_text import LARGE, BodyText, Steps, contains
+from .lenient import load, member, text
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,7 +136,7 @@ class Rounds(Protocol):
     Each round is fed to `stream` or `blocking`, then `calls` is asked. Without injected tools the first is the last.
     """
 
-    body: bytes
+    body: BodyText
     """The next upstream request."""
     names: frozenset[str]
     """The tools that are injected into it: none that is called as one of the client's own."""
@@ -173,10 +174,10 @@ class Rounds(Protocol):
     def held_under(self) -> list[str]:
         """By what a later request shows that it knows this response."""
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
         """Begin the next round with these results; in the `last` one the model may call nothing any more."""
 
-    def forget_ids(self, refusal: bytes) -> bool:
+    def forget_ids(self, refusal: bytes) -> Steps[bool]:
         """Take out of the next request what only a provider that keeps its messages can know, where its refusal names
         such a thing. Whether there was any.
         """
@@ -213,53 +214,63 @@ _MARK = f'"{PREFIX}'.encode()
 
 
 def offered(
-    body: bytes, names: frozenset[str], definitions: bytes, max_tools: int | None
-) -> tuple[frozenset[str], bytes]:
+    body: BodyText, names: frozenset[str], definitions: bytes, max_tools: int | None
+) -> Steps[tuple[frozenset[str], bytes]]:
     """The injected tools without those that are called as one of the client's own, which may itself be a gateway, and
     without the last ones where the provider takes no more than `max_tools` in all.
 
     Providers refuse two tools of a name, and a call of it is the client's.
     """
-    own = {_name_of(tool) for tool in objects(load(body).get("tools"))} if _MARK in body else set()
-    # Each of the client's tools says what type it is: only where that is often is it worth counting them.
-    crowded = max_tools is not None and len(names) + body.count(b'"type"') > max_tools
-    room = max(0, max_tools - len(list_member(body, "tools"))) if max_tools is not None and crowded else len(names)
+    given: list[bytes] = []
+    if (yield from contains(body, (_MARK,), 0, len(body))) or (max_tools is not None and _may_be_crowded(body)):
+        given = yield from list_member(body, "tools")
+    own = {_name_of(load(tool)) for tool in given if _MARK in tool}
+    room = len(names) if max_tools is None else max(0, max_tools - len(given))
     if names.isdisjoint(own) and len(names) <= room:
         return names, definitions
     left: dict[str, bytes] = {}
-    for one in elements(b"[" + definitions + b"]"):
+    for one in (yield from elements(b"[" + definitions + b"]")):
         name = _name_of(load(one))
         if name not in own and len(left) < room:
             left[name] = one
     return frozenset(left), b",".join(left.values())
 
 
+def _may_be_crowded(body: BodyText) -> bool:
+    """Each of the client's tools says what type it is: only where that is often is it worth counting them."""
+    return len(body) >= LARGE or body[:].count(b'"type"') >= _FEW_TOOLS
+
+
+_FEW_TOOLS = 64
+
+
 def _name_of(tool: Mapping[str, Any]) -> str:
     return text(tool.get("name")) or text(member(tool, "function").get("name"))
 
 
-def with_tools(body: bytes, definitions: bytes) -> bytes:
+def with_tools(body: BodyText, definitions: bytes) -> Steps[BodyText]:
     """A request with these tools before the client's own. `definitions` is the inside of a JSON list."""
     if not definitions:
         return body
-    span = find_member(body, "tools")
+    span = yield from find(body, "tools")
     if span is None:
-        return add_member(body, "tools", b"[" + definitions + b"]")
-    own = body[span[0] : span[1]]
-    inside = own[1:-1].strip() if own.startswith(b"[") else b""
-    tools = b"[" + definitions + (b"," + inside if inside else b"") + b"]"
-    return body[: span[0]] + tools + body[span[1] :]
+        return (yield from with_new_member(body, "tools", b"[" + definitions + b"]"))
+    begin, end = span
+    if not body.startswith(b"[", begin):
+        return (yield from replaced(body, begin, end, b"[" + definitions + b"]"))
+    empty = end - begin <= _FEW_TOOLS and not body[begin + 1 : end - 1].strip()
+    return (yield from replaced(body, begin + 1, begin + 1, definitions, b"" if empty else b","))
 
 
-def extended(body: bytes, name: str, added: Iterable[bytes]) -> bytes:
+def extended(body: BodyText, name: str, added: Iterable[bytes]) -> Steps[BodyText]:
     """The request with these JSON values at the end of one of its lists, all else untouched."""
     new = b",".join(added)
-    span = find_member(body, name)
-    if span is None or not body[span[0] : span[1]].startswith(b"["):
-        return set_member(body, name, b"[" + new + b"]")
-    inside = body[span[0] + 1 : span[1] - 1].rstrip()
-    comma = b"," if inside and new else b""
-    return b"".join((body[: span[0]], b"[", inside, comma, new, b"]", body[span[1] :]))
+    span = yield from find(body, name)
+    if span is None or not body.startswith(b"[", span[0]):
+        return (yield from with_member(body, name, b"[" + new + b"]"))
+    closing = span[1] - 1
+    comma = b"," if new and not ends_with(body, closing, b"[") else b""
+    return (yield from replaced(body, closing, closing, comma, new))
 
 
 def forced(choice: object, auto: object) -> object | None:

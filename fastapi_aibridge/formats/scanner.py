@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
+from .large_text import BodyText, Steps
+
 T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""Work in steps: each `yield` ends one, and the result is what the generator returns."""
 
 MAX_DEPTH = 512
 """Levels of nesting. Parsers give up between 500 and 1,000, each at a number of its own."""
@@ -63,7 +63,7 @@ class Scanner:
 
     __slots__ = ("_at", "_left", "_text", "_weight")
 
-    def __init__(self, text: bytes, *, begin: int = 0, most: int | None = None, weight: int = 1) -> None:
+    def __init__(self, text: BodyText, *, begin: int = 0, most: int | None = None, weight: int = 1) -> None:
         self._text = text
         self._at = begin
         self._left = most

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import GatewayError
 from .decoder import Decoder, Message
+from .large_text import BodyText, Steps, unchanged
 from .rounds import Held, Result, ToolCall
 
 ErrorEvents = Callable[[GatewayError, Decoder, bool], bytes]
@@ -24,7 +25,7 @@ class SingleRound:
 
     def __init__(
         self,
-        body: bytes,
+        body: BodyText,
         decoder: Decoder,
         error_events: ErrorEvents,
         drops: Callable[[Mapping[str, Any]], bool] | None = None,
@@ -67,11 +68,11 @@ class SingleRound:
     def held_under(self) -> list[str]:
         return []
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
         raise NotImplementedError("there is one round only")
 
-    def forget_ids(self, refusal: bytes) -> bool:  # noqa: ARG002 - nothing is named by ids
-        return False
+    def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
+        return unchanged(False)
 
     def end(self) -> bytes:
         return b""

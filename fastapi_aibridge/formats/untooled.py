@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ..tools import Tool
+from .large_text import BodyText, Steps, unchanged
 from .request import ModelRequest
 from .rounds import Memory, Rounds
-from .scanner import Steps, finish
+from .scanner import finish
 
-Read = Callable[[bytes, int], Steps[ModelRequest]]
+Read = Callable[[BodyText, int], Steps[ModelRequest]]
 
 
 class Single(Protocol):
-    def __call__(self, body: bytes, max_text: int, *, usage_asked: bool) -> Rounds: ...
+    def __call__(self, body: BodyText, max_text: int, *, usage_asked: bool) -> Rounds: ...
 
 
 class UntooledFormat:
@@ -27,26 +28,26 @@ class UntooledFormat:
         self.read = read
         self.single = single
 
-    def parse(self, body: bytes) -> ModelRequest:
+    def parse(self, body: BodyText) -> ModelRequest:
         return finish(self.read(body, 2**20))
 
     def definitions(self, tools: Iterable[Tool]) -> bytes:  # noqa: ARG002 - every format's signature
         return b""
 
-    def restored(self, body: bytes, memory: Memory) -> bytes:  # noqa: ARG002 - every format's signature
-        return body
+    def restored(self, body: BodyText, memory: Memory) -> Steps[BodyText]:  # noqa: ARG002 - every format's signature
+        return unchanged(body)
 
-    def aliased(self, body: bytes, memory: Memory) -> bytes:  # noqa: ARG002 - every format's signature
-        return body
+    def aliased(self, body: BodyText, memory: Memory) -> Steps[BodyText]:  # noqa: ARG002 - every format's signature
+        return unchanged(body)
 
     def woven(
         self,
-        body: bytes,
+        body: BodyText,
         names: frozenset[str],  # noqa: ARG002 - every format's signature
         tools: bytes,  # noqa: ARG002
         memory: Memory,  # noqa: ARG002
         max_text: int,
         *,
         usage_asked: bool,
-    ) -> Rounds:
-        return self.single(body, max_text, usage_asked=usage_asked)
+    ) -> Steps[Rounds]:
+        return unchanged(self.single(body, max_text, usage_asked=usage_asked))

@@ -12,7 +12,7 @@ from .connection import Connection
 from .connections import CONNECTIONS_PER_ORIGIN, ConnectionPools, OriginPool
 from .connector import Connector
 from .failures import BROKEN_OFF, not_connected
-from .message import RequestHeaders
+from .message import RequestBody, RequestHeaders
 from .origin import Origin, TimeLimits
 from .response import UpstreamResponse
 
@@ -49,7 +49,7 @@ class UpstreamClient:
         method: str,
         target: bytes,
         headers: RequestHeaders,
-        body: bytes,
+        body: RequestBody,
         limits: TimeLimits,
         *,
         repeatable: bool = True,
@@ -112,7 +112,7 @@ def _begin(
     target: bytes,
     authority: bytes,
     headers: RequestHeaders,
-    body: bytes,
+    body: RequestBody,
     limits: TimeLimits,
 ) -> UpstreamResponse:
     try:

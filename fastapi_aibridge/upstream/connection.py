@@ -9,7 +9,16 @@ from typing import cast
 import httptools
 
 from .failures import BROKEN_OFF, SILENT, Failure, refused
-from .message import HEAD_LIMIT, LINE_LIMIT, MAX_HEADERS, STATUS_LINE, RequestHeaders, may_become_head, request_head
+from .message import (
+    HEAD_LIMIT,
+    LINE_LIMIT,
+    MAX_HEADERS,
+    STATUS_LINE,
+    RequestBody,
+    RequestHeaders,
+    may_become_head,
+    request_head,
+)
 from .origin import TimeLimits
 from .response import ResponseHeaders, UpstreamResponse
 
@@ -70,14 +79,14 @@ class Connection(asyncio.Protocol):
         target: bytes,
         authority: bytes,
         headers: RequestHeaders,
-        body: bytes,
+        body: RequestBody,
         limits: TimeLimits,
     ) -> UpstreamResponse:
         """Begin an exchange. Raises `GatewayError`, 400, for a header that cannot be sent; nothing has been then."""
         transport = self._transport
         assert transport is not None  # noqa: S101 - for the type checker: the pool gives out open connections
         if len(body) <= TOGETHER:
-            transport.write(request_head(method, target, authority, headers, len(body)) + body)
+            transport.write(request_head(method, target, authority, headers, len(body)) + body[:])
         else:
             transport.write(request_head(method, target, authority, headers, len(body)))
             self._unsent = memoryview(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from mmap import mmap
 
 from ..errors import GatewayError
 from .secret import Secret
@@ -16,6 +17,7 @@ MAX_HEADERS = 4096
 """Of one head; each costs more to hand on than its bytes tell."""
 
 HeaderValue = bytes | Secret
+RequestBody = bytes | mmap
 RequestHeaders = Sequence[tuple[bytes, HeaderValue]]
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")

@@ -10,10 +10,13 @@ from starlette.types import Message, Receive
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange import body as body_module
 from fastapi_aibridge.exchange.body import read_body
+from fastapi_aibridge.exchange.fair_queue import FairQueue
 from fastapi_aibridge.exchange.interruption import ClientGone, Interruption
 from fastapi_aibridge.exchange.memory import BodyBudget
 
 pytestmark = pytest.mark.anyio
+
+SHARE = FairQueue().share("alice")
 
 
 class Client:
@@ -34,9 +37,11 @@ def piece(body: bytes, *, more: bool) -> Message:
 
 async def read(receive: Receive, limit: int = 10, *headers: tuple[bytes, bytes]) -> bytes:
     holding = BodyBudget(1000).holding("alice")
-    body = await read_body({"type": "http", "headers": list(headers)}, receive, limit, holding)
+    body = await read_body(
+        {"type": "http", "headers": list(headers)}, receive, limit, holding, FairQueue().share("alice")
+    )
     assert holding.size == len(body)
-    return body
+    return body[:]
 
 
 async def test_a_body_in_one_piece() -> None:
@@ -113,7 +118,7 @@ async def test_a_body_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
         budget = BodyBudget(1000)
         holding = budget.holding("alice")
         with pytest.raises(GatewayError, match="did not arrive") as refused:
-            await read_body({"type": "http", "headers": []}, client, 10, holding)
+            await read_body({"type": "http", "headers": []}, client, 10, holding, SHARE)
         assert (refused.value.status, refused.value.code) == (408, "request_timeout")
         assert refused.value.headers == {"connection": "close"}
         holding.release()
@@ -127,10 +132,12 @@ async def test_a_body_that_comes_slowly(monkeypatch: pytest.MonkeyPatch) -> None
     last = Trickle(0.06, b"0", b"1", b"2", b"")
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError, match="did not arrive"):
-        await read_body({"type": "http", "headers": []}, Trickle(0.05, *[b"x"] * 20), 1000, holding)
+        await read_body(
+            {"type": "http", "headers": []}, Trickle(0.05, *[b"x"] * 20), 1000, holding, FairQueue().share("alice")
+        )
     assert 3 <= holding.size <= 6
     with pytest.raises(GatewayError, match="did not arrive"):
-        await read_body({"type": "http", "headers": []}, last, 1000, holding)
+        await read_body({"type": "http", "headers": []}, last, 1000, holding, SHARE)
     assert not last._pieces
 
 
@@ -140,7 +147,13 @@ async def test_reading_can_be_interrupted() -> None:
 
     async def reading() -> None:
         with arrival:
-            await read_body({"type": "http", "headers": []}, Trickle(0), 10, BodyBudget(1000).holding("alice"))
+            await read_body(
+                {"type": "http", "headers": []},
+                Trickle(0),
+                10,
+                BodyBudget(1000).holding("alice"),
+                FairQueue().share("alice"),
+            )
 
     task = asyncio.create_task(reading())
     await asyncio.sleep(0.01)
@@ -158,7 +171,7 @@ async def test_no_memory_for_a_body_is_told_before_it_is_read() -> None:
     for headers, asked in (([(b"content-length", b"350")], 0), ([], 2)):
         holding = budget.holding("alice")
         with pytest.raises(GatewayError) as refused:
-            await read_body({"type": "http", "headers": headers}, client, 500, holding)
+            await read_body({"type": "http", "headers": headers}, client, 500, holding, SHARE)
         holding.release()
         assert (refused.value.status, refused.value.code, client.asked) == (503, "out_of_memory", asked)
         assert refused.value.headers["retry-after"] == "1"
@@ -168,5 +181,11 @@ async def test_a_body_that_could_never_be_held_is_too_large() -> None:
     """Coming again would not help."""
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError, match="500 bytes") as refused:
-        await read_body({"type": "http", "headers": [(b"content-length", b"501")]}, Client(), 10_000, holding)
+        await read_body(
+            {"type": "http", "headers": [(b"content-length", b"501")]},
+            Client(),
+            10_000,
+            holding,
+            FairQueue().share("alice"),
+        )
     assert refused.value.status == 413

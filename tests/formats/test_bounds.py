@@ -90,7 +90,7 @@ SHAPES: dict[str, tuple[Format, Callable[[int], bytes]]] = {
 def rounds_of(format_: Format, *, whole: bool) -> Rounds:
     request = format_.parse(KIND[format_.name].request(streamed=True))
     if whole:
-        return woven(KIND[format_.name], request.body, remembering(), usage_asked=False)
+        return woven(KIND[format_.name], request.body[:], remembering(), usage_asked=False)
     return format_.single(request.body, 2**20, usage_asked=False)
 
 

@@ -89,7 +89,7 @@ def test_the_prompts_of_completions() -> None:
 def test_streamed_completions_are_asked_for_their_usage() -> None:
     """As chats are, and what the client did not ask for is kept from it."""
     request = completions.parse(b'{"model":"m","prompt":"x","stream":true}')
-    assert json.loads(request.body)["stream_options"] == {"include_usage": True}
+    assert json.loads(request.body[:])["stream_options"] == {"include_usage": True}
     rounds = completions.single(request.body, 2**20, usage_asked=request.usage_asked)
     piece = b'data: {"id":"cmpl-1","choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}\n\n'
     usage = b'data: {"id":"cmpl-1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from ..edits import find, part, replaced, with_member, with_new_member
+from ..large_text import BodyText, Steps
 from ..lenient import count
 from ..members import Members, Value, is_object, is_true, read_members, small
 from ..prompts import Conversation
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
-from ..scanner import Steps, finish
-from ..splice import add_member, find_member, set_member
+from ..scanner import finish
 
 _EXCLUDING = ("functions", "prediction", "web_search_options")
 """Members that exclude `tools`."""
 _READ = frozenset({"model", "stream", "stream_options", "messages", "tools", "tool_choice", "n", *_EXCLUDING})
 
 
-def parse(body: bytes) -> ModelRequest:
+def parse(body: BodyText) -> ModelRequest:
     """`read`, all at once."""
     return finish(read(body))
 
 
-def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     streaming = is_true(members.get("stream"))
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body)
@@ -44,19 +45,20 @@ def ask_for_usage(request: ModelRequest, members: Members) -> Steps[None]:
     if is_true(asked.get("include_usage")):
         return
     request.usage_asked = False
-    new, body = b'{"include_usage":true}', request.body
+    new: BodyText = b'{"include_usage":true}'
+    body = request.body
     if "stream_options" not in members:
-        request.body = add_member(body, "stream_options", new)
+        request.body = yield from with_new_member(body, "stream_options", new)
         return
-    begin, end = _place(body, options)
+    place = yield from _place(body, options)
+    if place is None:
+        return  # its name is written in another case
     if is_object(options):
-        new = set_member(body[begin:end], "include_usage", b"true")
-    request.body = body[:begin] + new + body[end:]
+        new = yield from with_member((yield from part(body, *place)), "include_usage", b"true")
+    request.body = yield from replaced(body, *place, new)
 
 
-def _place(body: bytes, options: object) -> tuple[int, int]:
+def _place(body: BodyText, options: object) -> Steps[tuple[int, int] | None]:
     if type(options) is Value and options.text is body:
         return options.begin, options.end
-    place = find_member(body, "stream_options")
-    assert place is not None  # noqa: S101 - for the type checker: it has been read
-    return place
+    return (yield from find(body, "stream_options"))

@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
+from ..edits import AT_ONCE, list_member, with_list
+from ..large_text import BodyText, Steps, unchanged
 from ..lenient import load, objects, text
 from ..rounds import Held, Memory
-from ..splice import list_member, set_member
 
 SEPARATOR = "\n\n"
 """Between the texts of two rounds, which stand in one string here: the other formats have blocks."""
@@ -49,13 +50,15 @@ def _mark(part: object) -> str:
     return orjson.dumps(part, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def restored(body: bytes, memory: Memory) -> bytes:
+def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
     """The request with what the client does not know of earlier responses put back."""
     if memory.empty:
         return body
     woven: list[bytes] = []
     done: list[Held] = []
-    for written in list_member(body, "messages"):
+    for index, written in enumerate((yield from list_member(body, "messages"))):
+        if index % AT_ONCE == AT_ONCE - 1:
+            yield
         message = load(written) if b'"tool_calls"' in written else {}
         calls = objects(message.get("tool_calls"))
         kept = next((found for call in calls if (found := memory.held(text(call.get("id"))))), None)
@@ -64,7 +67,7 @@ def restored(body: bytes, memory: Memory) -> bytes:
         else:
             woven += _unwoven(message, calls, kept)
             done.append(kept)
-    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
+    return (yield from with_list(body, "messages", woven)) if done else body
 
 
 def _unwoven(message: dict[str, Any], calls: list[dict[str, Any]], kept: Held) -> Iterator[bytes]:
@@ -106,6 +109,6 @@ def _marks_of(part: object) -> tuple[str, ...]:
     return (_mark(part), said) if isinstance(said, str) else (_mark(part),)
 
 
-def aliased(body: bytes, memory: Memory) -> bytes:  # noqa: ARG001 - every format's signature
+def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:  # noqa: ARG001 - every format's signature
     """Requests of this API name nothing that the provider keeps."""
-    return body
+    return unchanged(body)

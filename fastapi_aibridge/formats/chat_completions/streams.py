@@ -10,6 +10,7 @@ import orjson
 from ... import sse
 from ...errors import GatewayError
 from ..decoder import Decoder
+from ..large_text import BodyText
 from ..lenient import member
 from ..openai_errors import error_object
 from ..single import SingleRound
@@ -23,7 +24,7 @@ _OFTEN_NULL = (
 )
 
 
-def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:
+def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:
     decoder = Decoder(ChatMessage(Budget.of_record(max_text)), tells)
     return SingleRound(body, decoder, error_events, None if usage_asked else is_usage_only)
 

@@ -11,6 +11,8 @@ from ... import sse
 from ...errors import GatewayError
 from ...tools import Tool
 from ..decoder import Decoder
+from ..edits import value_of, with_member
+from ..large_text import BodyText, Steps, unchanged
 from ..lenient import load, member, objects, text
 from ..rounds import (
     Held,
@@ -27,7 +29,7 @@ from ..rounds import (
     too_large,
     with_tools,
 )
-from ..splice import find_member, set_member
+from ..splice import set_member
 from ..text import Budget
 from ..usage import total
 from .message import Call, ChatMessage
@@ -61,14 +63,15 @@ def definitions(tools: Iterable[Tool]) -> bytes:
 
 
 def woven(
-    body: bytes, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
-) -> ChatWeaver:
-    names, tools = offered(body, names, tools, max_tools)
-    return ChatWeaver(with_tools(restored(body, memory), tools), names, max_text, usage_asked=usage_asked)
+    body: BodyText, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
+) -> Steps[ChatWeaver]:
+    names, tools = yield from offered(body, names, tools, max_tools)
+    body = yield from with_tools((yield from restored(body, memory)), tools)
+    return ChatWeaver(body, names, max_text, usage_asked=usage_asked)
 
 
 class ChatWeaver:
-    def __init__(self, body: bytes, names: frozenset[str], max_text: int, *, usage_asked: bool) -> None:
+    def __init__(self, body: BodyText, names: frozenset[str], max_text: int, *, usage_asked: bool) -> None:
         self.body = body
         self.names = names
         self._asked = usage_asked
@@ -240,11 +243,11 @@ class ChatWeaver:
     def held_under(self) -> list[str]:
         return self.client_calls()
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
         message = self.message.written()
         written = [orjson.dumps(message), *(orjson.dumps(_tool_message(one)) for one in results)]
-        self.body = extended(self.body, "messages", written)
-        self._choose(last=last)
+        self.body = yield from extended(self.body, "messages", written)
+        yield from self._choose(last=last)
         said = message["content"]
         if said:
             self._said.append(said)
@@ -253,15 +256,14 @@ class ChatWeaver:
         self._pending = b"".join(self._rewritten)
         self._begin()
 
-    def _choose(self, *, last: bool) -> None:
-        span = find_member(self.body, "tool_choice")
-        asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
+    def _choose(self, *, last: bool) -> Steps[None]:
+        asked = yield from value_of(self.body, "tool_choice")
         choice = "none" if last else forced(asked, "auto")
         if choice is not None:
-            self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
+            self.body = yield from with_member(self.body, "tool_choice", orjson.dumps(choice))
 
-    def forget_ids(self, refusal: bytes) -> bool:  # noqa: ARG002 - nothing is named by ids
-        return False
+    def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
+        return unchanged(False)
 
     # The end
 

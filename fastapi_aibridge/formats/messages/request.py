@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from ..large_text import BodyText, Steps
 from ..members import is_object, is_true, read_members, says_something, string
 from ..prompts import Conversation
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
-from ..scanner import Steps, finish
+from ..scanner import finish
 
 _READ = frozenset({"model", "stream", "messages", "system", "metadata", "tools", "tool_choice", "container"})
 _MAX_USER_ID = 16 * 1024
 
 
-def parse(body: bytes) -> ModelRequest:
+def parse(body: BodyText) -> ModelRequest:
     """`read`, all at once."""
     return finish(read(body))
 
 
-def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
     request.offers_no_tools = offers_no_tools(members, instructed=says_something(members.get("system")))

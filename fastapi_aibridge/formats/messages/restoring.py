@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
+from ..edits import AT_ONCE, list_member, with_list
+from ..large_text import BodyText, Steps, unchanged
 from ..lenient import load, objects, text
 from ..rounds import Held, Memory
-from ..splice import list_member, set_member
 
 
 def mark_of(block: Mapping[str, Any]) -> str:
@@ -22,13 +23,15 @@ def is_blank(block: Mapping[str, Any]) -> bool:
     return block.get("type") == "text" and not text(block.get("text")).strip()
 
 
-def restored(body: bytes, memory: Memory) -> bytes:
+def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
     """The request with what the client does not know of earlier responses put back."""
     if memory.empty:
         return body
-    woven = list_member(body, "messages")
+    woven = yield from list_member(body, "messages")
     done: list[Held] = []
     for index in range(len(woven) - 1):
+        if index % AT_ONCE == AT_ONCE - 1:
+            yield
         message = load(woven[index]) if b'"tool_use"' in woven[index] else {}
         blocks = message.get("content")
         if message.get("role") != "assistant" or not isinstance(blocks, list):
@@ -48,7 +51,7 @@ def restored(body: bytes, memory: Memory) -> bytes:
             results = [orjson.Fragment(one.output) for one in kept.hidden]
             woven[index + 1] = orjson.dumps({**following, "content": [*results, *answers]})
         done.append(kept)
-    return set_member(body, "messages", b"[" + b",".join(woven) + b"]") if done else body
+    return (yield from with_list(body, "messages", woven)) if done else body
 
 
 def _with_hidden(blocks: list[dict[str, Any]], kept: Held) -> list[object]:
@@ -73,6 +76,6 @@ def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[bytes], lis
     return [one for turn in kept.earlier for one in turn.written], blocks[len(marks) :]
 
 
-def aliased(body: bytes, memory: Memory) -> bytes:  # noqa: ARG001 - every format's signature
+def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:  # noqa: ARG001 - every format's signature
     """Requests of this API name nothing that the provider keeps."""
-    return body
+    return unchanged(body)

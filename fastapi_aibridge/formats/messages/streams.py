@@ -8,6 +8,7 @@ from ... import sse
 from ...errors import GatewayError
 from ..anthropic_errors import error_body
 from ..decoder import Decoder
+from ..large_text import BodyText
 from ..single import SingleRound
 from ..text import Budget
 from .message import AnthropicMessage
@@ -24,7 +25,7 @@ _TELLING = (
 """Event and delta types that say something to record. Most bytes of most streams are text deltas, which do not."""
 
 
-def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
+def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
     return SingleRound(body, Decoder(AnthropicMessage(Budget.of_record(max_text)), tells), error_events)
 
 

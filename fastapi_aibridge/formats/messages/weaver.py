@@ -11,6 +11,8 @@ from ... import sse
 from ...errors import GatewayError
 from ...tools import Text, Tool
 from ..decoder import Decoder
+from ..edits import value_of, with_member
+from ..large_text import BodyText, Steps, unchanged
 from ..lenient import as_object, load, member, objects, text
 from ..rounds import (
     Held,
@@ -27,7 +29,7 @@ from ..rounds import (
     too_large,
     with_tools,
 )
-from ..splice import find_member, set_member
+from ..splice import set_member
 from ..text import Budget
 from ..usage import total
 from .message import AnthropicMessage, Block
@@ -52,20 +54,21 @@ def definitions(tools: Iterable[Tool]) -> bytes:
 
 
 def woven(
-    body: bytes,
+    body: BodyText,
     names: frozenset[str],
     tools: bytes,
     memory: Memory,
     max_text: int,
     *,
     usage_asked: bool,  # noqa: ARG001 - every format's signature
-) -> MessagesWeaver:
-    names, tools = offered(body, names, tools, max_tools)
-    return MessagesWeaver(with_tools(restored(body, memory), tools), names, max_text)
+) -> Steps[MessagesWeaver]:
+    names, tools = yield from offered(body, names, tools, max_tools)
+    body = yield from with_tools((yield from restored(body, memory)), tools)
+    return MessagesWeaver(body, names, max_text)
 
 
 class MessagesWeaver:
-    def __init__(self, body: bytes, names: frozenset[str], max_text: int) -> None:
+    def __init__(self, body: BodyText, names: frozenset[str], max_text: int) -> None:
         self.body = body
         self.names = names
         self._budget = Budget.of_rounds(max_text)
@@ -178,16 +181,16 @@ class MessagesWeaver:
     def held_under(self) -> list[str]:
         return self.client_calls()
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
         message = self.message
         said = [(block, block.written()) for block in message.blocks if not block.is_blank]
         written = (
             orjson.dumps({"role": "assistant", "content": [one for _, one in said]}),
             orjson.dumps({"role": "user", "content": [_tool_result(result) for result in results]}),
         )
-        self.body = extended(self.body, "messages", written)
-        self._choose(last=last)
-        self._name_container()
+        self.body = yield from extended(self.body, "messages", written)
+        yield from self._choose(last=last)
+        yield from self._name_container()
         seen = [one for block, one in said if not block.hidden]
         if self._answer is not None:
             self._said += seen
@@ -195,30 +198,28 @@ class MessagesWeaver:
         self._usages.append(message.usage)
         self._begin()
 
-    def _choose(self, *, last: bool) -> None:
+    def _choose(self, *, last: bool) -> Steps[None]:
         if last:
-            self.body = set_member(self.body, "tool_choice", b'{"type":"none"}')
+            self.body = yield from with_member(self.body, "tool_choice", b'{"type":"none"}')
             return
-        span = find_member(self.body, "tool_choice")
-        asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
+        asked = yield from value_of(self.body, "tool_choice")
         kept = {key: value for key, value in as_object(asked).items() if key == "disable_parallel_tool_use"}
         if (choice := forced(asked, {"type": "auto", **kept})) is not None:
-            self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
+            self.body = yield from with_member(self.body, "tool_choice", orjson.dumps(choice))
 
-    def _name_container(self) -> None:
+    def _name_container(self) -> Steps[None]:
         """The container of a round's code must be named in the next: its files are there."""
         self._container = self.message.container or self._container
         container = self._container
         name = container if isinstance(container, str) else as_object(container).get("id")
         if not name:
             return
-        span = find_member(self.body, "container")
-        asked = orjson.loads(self.body[span[0] : span[1]]) if span else None
+        asked = yield from value_of(self.body, "container")
         named = {**asked, "id": name} if isinstance(asked, dict) else name
-        self.body = set_member(self.body, "container", orjson.dumps(named))
+        self.body = yield from with_member(self.body, "container", orjson.dumps(named))
 
-    def forget_ids(self, refusal: bytes) -> bool:  # noqa: ARG002 - nothing is named by ids
-        return False
+    def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
+        return unchanged(False)
 
     # The end
 

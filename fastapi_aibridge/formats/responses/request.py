@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..large_text import BodyText, Steps
 from ..members import is_object, is_string, is_true, says_something
 from ..prompts import Conversation
 from ..references import read_references
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
-from ..scanner import Steps, finish
+from ..scanner import finish
 
 _READ = frozenset(
     {
@@ -25,12 +26,12 @@ _READ = frozenset(
 )
 
 
-def parse(body: bytes) -> ModelRequest:
+def parse(body: BodyText) -> ModelRequest:
     """`read`, all at once."""
     return finish(read(body))
 
 
-def read(body: bytes, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     # A prompt that is stored at the provider names its model itself.
     optional = "model" not in members and is_object(members.get("prompt"))

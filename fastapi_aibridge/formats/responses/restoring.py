@@ -10,16 +10,17 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from ..edits import AT_ONCE, list_member, value_of, with_list, with_member
+from ..large_text import BodyText, Steps
 from ..lenient import load, text
 from ..rounds import Held, Memory
-from ..splice import find_member, list_member, set_member
 from .items import REASONING, is_call, is_same, mark_of, reasoning_keys
 
 Added: TypeAlias = defaultdict[int, list[bytes]]
 """What belongs behind which item, -1 for before them all."""
 
 
-def restored(body: bytes, memory: Memory) -> bytes:
+def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
     """The request with what the client does not know of earlier responses put back.
 
     Where the provider remembers the turn (`previous_response_id`, a conversation) it has the calls, and lacks only
@@ -27,11 +28,16 @@ def restored(body: bytes, memory: Memory) -> bytes:
     """
     if memory.empty:
         return body
-    previous = text(_value(body, "previous_response_id"))
-    body = aliased(body, memory)
-    written = list_member(body, "input")
-    items = [load(one) for one in written]
-    missing = _missing_outputs if previous or _value(body, "conversation") else _missing_items
+    previous = text((yield from value_of(body, "previous_response_id")))
+    body = yield from aliased(body, memory)
+    written = yield from list_member(body, "input")
+    items: list[dict[str, Any]] = []
+    for index, one in enumerate(written):
+        if index % AT_ONCE == AT_ONCE - 1:
+            yield
+        items.append(load(one))
+    in_conversation = bool((yield from value_of(body, "conversation")))
+    missing = _missing_outputs if previous or in_conversation else _missing_items
     added = missing(items, memory)
     if not added:
         return body
@@ -39,19 +45,16 @@ def restored(body: bytes, memory: Memory) -> bytes:
     for index, one in enumerate(written):
         woven += [one, *added.get(index, ())]
     woven[:0] = added.get(-1, ())
-    return set_member(body, "input", b"[" + b",".join(woven) + b"]")
+    return (yield from with_list(body, "input", woven))
 
 
-def aliased(body: bytes, memory: Memory) -> bytes:
+def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:
     """The request with the id of the response that holds the whole, in place of the one that the client has seen."""
-    previous = text(_value(body, "previous_response_id"))
+    previous = text((yield from value_of(body, "previous_response_id")))
     named = memory.named(previous) if previous else previous
-    return body if named == previous else set_member(body, "previous_response_id", orjson.dumps(named))
-
-
-def _value(body: bytes, name: str) -> object:
-    span = find_member(body, name)
-    return orjson.loads(body[span[0] : span[1]]) if span else None
+    if named == previous:
+        return body
+    return (yield from with_member(body, "previous_response_id", orjson.dumps(named)))
 
 
 def _missing_outputs(items: Sequence[Mapping[str, Any]], memory: Memory) -> Added:

@@ -9,6 +9,7 @@ import orjson
 from ... import sse
 from ...errors import GatewayError
 from ..decoder import Decoder
+from ..large_text import BodyText
 from ..openai_errors import error_object
 from ..single import SingleRound
 from ..text import Budget
@@ -21,7 +22,7 @@ NUMBERED = b'"sequence_number"'
 _NUMBER = re.compile(rb'"sequence_number"\s{0,8}:\s{0,8}([0-9]{1,15})')
 
 
-def single(body: bytes, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
+def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
     decoder = Decoder(ResponseMessage(Budget.of_record(max_text)), tells, numbered=NUMBERED)
     return SingleRound(body, decoder, error_events)
 

@@ -11,6 +11,8 @@ from ... import sse
 from ...errors import GatewayError
 from ...tools import Tool
 from ..decoder import Decoder
+from ..edits import elements, find, find_all, list_member, part, replaced, value_at, value_of, with_list, with_member
+from ..large_text import BodyText, Steps
 from ..lenient import load, member, objects, text
 from ..rounds import (
     Held,
@@ -27,7 +29,7 @@ from ..rounds import (
     too_large,
     with_tools,
 )
-from ..splice import find_member, list_member, set_member
+from ..splice import find_member, set_member
 from ..text import ITEMS, Budget
 from ..usage import total
 from .items import REASONING, arguments_are_object, call_output, is_call, mark_of, reasoning_keys
@@ -64,16 +66,18 @@ def definitions(tools: Iterable[Tool]) -> bytes:
 
 
 def woven(
-    body: bytes,
+    body: BodyText,
     names: frozenset[str],
     tools: bytes,
     memory: Memory,
     max_text: int,
     *,
     usage_asked: bool,  # noqa: ARG001 - every format's signature
-) -> ResponsesWeaver:
-    names, tools = offered(body, names, tools, max_tools)
-    return ResponsesWeaver(body, with_tools(restored(body, memory), tools), names, max_text)
+) -> Steps[ResponsesWeaver]:
+    names, tools = yield from offered(body, names, tools, max_tools)
+    asked = yield from _read(body)
+    body = yield from with_tools((yield from restored(body, memory)), tools)
+    return ResponsesWeaver(asked, body, names, max_text)
 
 
 def _tells(events: bytes) -> bool:
@@ -82,17 +86,16 @@ def _tells(events: bytes) -> bool:
 
 
 class ResponsesWeaver:
-    def __init__(self, asked: bytes, body: bytes, names: frozenset[str], max_text: int) -> None:
+    def __init__(self, asked: Mapping[str, Any], body: BodyText, names: frozenset[str], max_text: int) -> None:
         self.body = body
         self.names = names
-        self._previous = text(_value(asked, "previous_response_id"))
-        self._tool_choice: Any = _value(asked, "tool_choice") or "auto"
-        own_tools = _value(asked, "tools")
+        self._previous = text(asked.get("previous_response_id"))
+        self._tool_choice: Any = asked.get("tool_choice") or "auto"
+        own_tools = asked.get("tools")
         self._own_tools: list[Any] = own_tools if isinstance(own_tools, list) else []
-        self._stored = _value(asked, "store") is not False
-        self._in_conversation = bool(_value(asked, "conversation"))
-        given = list_member(asked, "input")
-        self._asked_mark = mark_of(load(given[-1]) if given else {"content": _value(asked, "input")})
+        self._stored = asked.get("store") is not False
+        self._in_conversation = bool(asked.get("conversation"))
+        self._asked_mark = mark_of(asked["last"])
         self._budget = Budget.of_rounds(max_text)
         self._usages: list[dict[str, Any]] = []
         self._turns: list[Turn] = []
@@ -267,15 +270,17 @@ class ResponsesWeaver:
         """The client's calls; and the reasoning that led to hidden ones, which OpenAI does not take back alone."""
         return [*self.client_calls(), *self._reasoning]
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> None:
+    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
         outputs = [orjson.dumps(call_output(result)) for result in results]
         if self._in_conversation:
             # The provider has added this round's items to the conversation by itself.
-            self.body = set_member(self.body, "input", b"[" + b",".join(outputs) + b"]")
+            self.body = yield from with_member(self.body, "input", b"[" + b",".join(outputs) + b"]")
         else:
-            self.body = extended(_listed(self.body), "input", [*self._written(), *outputs])
-        if (choice := "none" if last else forced(_value(self.body, "tool_choice"), "auto")) is not None:
-            self.body = set_member(self.body, "tool_choice", orjson.dumps(choice))
+            body = yield from _listed(self.body)
+            self.body = yield from extended(body, "input", [*self._written(), *outputs])
+        choice = "none" if last else forced((yield from value_of(self.body, "tool_choice")), "auto")
+        if choice is not None:
+            self.body = yield from with_member(self.body, "tool_choice", orjson.dumps(choice))
             self._chosen = True
         seen = self._visible_output()
         self._seen += seen
@@ -306,14 +311,15 @@ class ResponsesWeaver:
             written.append(orjson.dumps(sent))
         return written
 
-    def forget_ids(self, refusal: bytes) -> bool:
+    def forget_ids(self, refusal: bytes) -> Steps[bool]:
         """Organisations without retention, and servers that keep nothing, do not always say so in a response."""
         ids = self._sent_ids
         if not any(id_.encode() in refusal for id_ in ids):
             return False
         self._stored, self._sent_ids = False, set()
         kept: list[bytes] = []
-        for written in list_member(self.body, "input"):
+        for written in (yield from list_member(self.body, "input")):
+            yield
             item = load(written) if b'"id"' in written else {}
             if text(item.get("id")) in ids:
                 if item.get("type") == REASONING and not item.get("encrypted_content"):
@@ -321,7 +327,7 @@ class ResponsesWeaver:
                 if item.get("type") in _KNOWN_BY_REASONING:
                     written = orjson.dumps({key: value for key, value in item.items() if key != "id"})
             kept.append(written)
-        self.body = set_member(self.body, "input", b"[" + b",".join(kept) + b"]")
+        self.body = yield from with_list(self.body, "input", kept)
         return True
 
     # The end
@@ -364,9 +370,20 @@ class ResponsesWeaver:
         return numbered_error_events(error, self._sequence + 1, self._first, failed=failed)
 
 
-def _value(body: bytes, name: str) -> Any:
-    span = find_member(body, name)
-    return orjson.loads(body[span[0] : span[1]]) if span else None
+_OWN = ("previous_response_id", "tool_choice", "tools", "store", "conversation")
+
+
+def _read(body: BodyText) -> Steps[dict[str, Any]]:
+    """What a weaver has to know of the client's request; its last item under `last`."""
+    spans = yield from find_all(body, (*_OWN, "input"))
+    asked: dict[str, Any] = {name: value_at(body, spans[name]) for name in _OWN if name in spans}
+    begin, end = spans.get("input", (0, 0))
+    if body.startswith(b"[", begin):
+        given = yield from elements((yield from part(body, begin, end)))
+        asked["last"] = load(given[-1]) if given else {}
+    else:
+        asked["last"] = load(b'{"content":%b}' % body[begin:end]) if end else {}
+    return asked
 
 
 def _changed(text_: bytes, name: str | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
@@ -391,9 +408,10 @@ def _sent_back(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "arguments": "{}"}
 
 
-def _listed(body: bytes) -> bytes:
+def _listed(body: BodyText) -> Steps[BodyText]:
     """The request with its input as a list, which a bare string is short for."""
-    given = _value(body, "input")
-    if isinstance(given, str):
-        return set_member(body, "input", orjson.dumps([{"type": "message", "role": "user", "content": given}]))
-    return body
+    span = yield from find(body, "input")
+    if span is None or not body.startswith(b'"', span[0]):
+        return body
+    given = yield from part(body, *span)
+    return (yield from replaced(body, *span, b'[{"type":"message","role":"user","content":', given, b"}]"))

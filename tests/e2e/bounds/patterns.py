@@ -21,6 +21,7 @@ WORST: dict[str, Callable[[int], Text]] = {
     "providers/own_headers.py:[^a-z0-9_.-]": lambda size: "\u00e4" * size,
     "observability/lines.py:_PLAIN": lambda size: "a" * size + " ",
     # JSON
+    "formats/json_string.py:_WHOLE": lambda size: b"\\ud83d\\u" * (size // 8),
     "formats/scanner.py:_BEGIN": lambda size: b" " * size,
     "formats/scanner.py:_KEY": lambda size: b'"' + b"\\" * size,
     "formats/scanner.py:_SPACE": lambda size: b" " * size,

@@ -19,11 +19,12 @@ import zstandard
 from fastapi_aibridge import GatewayError, sse
 from fastapi_aibridge.exchange.client import client_of
 from fastapi_aibridge.exchange.encoding import Inflater, decode, decoding
-from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses
+from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, edits, messages, responses
+from fastapi_aibridge.formats.large_text import Steps
 from fastapi_aibridge.formats.members import CHECKED
 from fastapi_aibridge.formats.prompts import split
-from fastapi_aibridge.formats.rounds import Held, Rounds
-from fastapi_aibridge.formats.scanner import Steps
+from fastapi_aibridge.formats.rounds import Held, Rounds, extended, with_tools
+from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.formats.splice import add_member, elements, find_member, list_member, set_member
 
 FORMATS: list[Format] = [chat_completions, messages, responses]
@@ -195,7 +196,7 @@ def relay(format_: Format, block: bytes) -> None:
 def weave(format_: Format, block: bytes) -> None:
     """As it is done with injected tools, one of which the model calls."""
     names, tools = frozenset({"f"}), b'{"name":"f"}'
-    _run(format_.woven(_STREAMED, names, tools, _NoMemory(), 1024 * 1024, usage_asked=False), block)
+    _run(finish(format_.woven(_STREAMED, names, tools, _NoMemory(), 1024 * 1024, usage_asked=False)), block)
 
 
 _STREAMED = b'{"model":"m","stream":true,"messages":[],"input":[]}'
@@ -255,6 +256,19 @@ def edit(body: bytes) -> None:
     ):
         with suppress(ValueError):
             one()
+
+
+def editing(body: bytes) -> Iterator[None]:
+    """The steps of all edits of a request; one whose text is broken ends with that."""
+    for steps in (
+        edits.with_member(body, "y", b"1"),
+        edits.with_new_member(body, "y", b"1"),
+        edits.list_member(body, "messages"),
+        with_tools(body, b"{}"),
+        extended(body, "messages", [b"{}"]),
+    ):
+        with suppress(ValueError):
+            yield from steps
 
 
 def works() -> Iterator[Work]:

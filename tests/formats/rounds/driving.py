@@ -16,6 +16,7 @@ from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
 from fastapi_aibridge.formats import Format, chat_completions, messages, responses
 from fastapi_aibridge.formats.rounds import Result, Rounds, ToolCall
+from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.testing import ToolCall as ScriptedCall
 from fastapi_aibridge.testing.wire_formats import BY_PATH, WireFormat
@@ -158,7 +159,7 @@ def encoded(kind: Kind, reply: Reply | bytes, asked: bytes, *, streamed: bool) -
 def woven(kind: Kind, body: bytes, memory: OwnMemory, *, usage_asked: bool = True) -> Rounds:
     """The rounds of a request into which the tools are injected."""
     definitions = kind.format.definitions(TOOLS)
-    return kind.format.woven(body, NAMES, definitions, memory, 2**20, usage_asked=usage_asked)
+    return finish(kind.format.woven(body, NAMES, definitions, memory, 2**20, usage_asked=usage_asked))
 
 
 def play(
@@ -176,11 +177,11 @@ def play(
     """Replies given as bytes are sent as they are."""
     request = kind.format.parse(body or kind.request(streamed=streamed, **members))
     memory = memory or remembering()
-    rounds = woven(kind, request.body, memory, usage_asked=request.usage_asked)
-    played = Played(kind, streamed, request.body)
+    rounds = woven(kind, request.body[:], memory, usage_asked=request.usage_asked)
+    played = Played(kind, streamed, request.body[:])
     for number, reply in enumerate(replies, 1):
-        played.asked.append(rounds.body)
-        answer = encoded(kind, reply, rounds.body, streamed=streamed)
+        played.asked.append(rounds.body[:])
+        answer = encoded(kind, reply, rounds.body[:], streamed=streamed)
         played.answers.append(b"".join(answer))
         if streamed:
             played.body += b"".join(rounds.stream(block) for block in grouped(answer))
@@ -194,7 +195,7 @@ def play(
             if (held := rounds.held(results)).size > 1:
                 memory.hold(rounds.held_under(), held)
             break
-        rounds.go_on(results, last=number == last - 1)
+        finish(rounds.go_on(results, last=number == last - 1))
     played.body += rounds.end()
     played.alias = rounds.alias
     if played.alias:

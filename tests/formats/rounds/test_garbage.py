@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_aibridge.exchange.tool_memory import ToolMemory
+from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 
 from ..observing import PLAUSIBLE, blocks, lean
@@ -43,7 +44,7 @@ def test_odd_events_between_real_ones(data: st.DataObject) -> None:
         results = [answer_to(one) for one in rounds.calls()]
         if rounds.client_calls() or not results:
             break
-        rounds.go_on(results, last=number == 1)
+        finish(rounds.go_on(results, last=number == 1))
         json.loads(rounds.body)
     rounds.end()
     assert rounds.alias is None or len(rounds.alias) == 2
@@ -82,7 +83,7 @@ def test_odd_answers(data: st.DataObject) -> None:
     rounds.held(results)
     json.loads(rounds.end())
     if results:
-        rounds.go_on(results, last=False)
+        finish(rounds.go_on(results, last=False))
         json.loads(rounds.body)
 
 
@@ -100,7 +101,7 @@ def test_odd_requests(data: st.DataObject) -> None:
     rounds = begun(kind, body, memory)
     names = [one.get("function", one)["name"] for one in json.loads(rounds.body)["tools"][:2]]
     assert names == [tool.name for tool in TOOLS]
-    rounds.go_on([], last=True)
+    finish(rounds.go_on([], last=True))
     json.loads(rounds.body)
 
 

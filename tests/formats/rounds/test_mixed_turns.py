@@ -9,6 +9,7 @@ import pytest
 
 from fastapi_aibridge.exchange import tool_memory
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
+from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 
 from .driving import CHAT, KINDS, MESSAGES, OWNER, RESPONSES, Kind, Played, call, own_call, play, remembering
@@ -259,9 +260,9 @@ def test_requests_are_restored_also_where_no_tools_are_injected_any_more(kind: K
     memory = remembering()
     first = mixed(kind, streamed=False, memory=memory)
     body = kind.request(streamed=False, **history(first))
-    restored = kind.format.restored(body, memory)
-    assert {"call c1", "result c1", "call c2", "result c2"} <= set(outline(kind, json.loads(restored)))
-    assert kind.format.restored(body, remembering()) is body
+    restored = finish(kind.format.restored(body, memory))
+    assert {"call c1", "result c1", "call c2", "result c2"} <= set(outline(kind, json.loads(restored[:])))
+    assert finish(kind.format.restored(body, remembering())) is body
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -272,4 +273,4 @@ def test_odd_histories_pass(kind: Kind, odd: str) -> None:
     mixed(kind, streamed=False, memory=memory)
     name = "input" if kind is RESPONSES else "messages"
     body = f'{{"model": "m", "{name}": {odd}}}'.encode()
-    assert kind.format.restored(body, memory) == body
+    assert finish(kind.format.restored(body, memory)) == body

@@ -9,6 +9,7 @@ import pytest
 
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.formats.rounds import Result
+from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
 
@@ -179,9 +180,9 @@ def test_images_are_parts_of_the_output() -> None:
 def test_the_gateways_own_error_event_is_numbered_on() -> None:
     """It follows what the client has seen, not what the upstream sent."""
     request = RESPONSES.format.parse(RESPONSES.request(streamed=True))
-    rounds = woven(RESPONSES, request.body, remembering())
+    rounds = woven(RESPONSES, request.body[:], remembering())
     seen = rounds.stream(stream_of([USE]))
-    rounds.go_on([], last=False)
+    finish(rounds.go_on([], last=False))
     seen += rounds.stream(stream_of([MESSAGE], start=40)[:-500].rpartition(b"\n\n")[0] + b"\n\n")
     seen += rounds.error_events(GatewayError(502, "broken", "it broke"))
     numbers = [json.loads(line[6:])["sequence_number"] for line in seen.splitlines() if line.startswith(b"data:")]
@@ -251,15 +252,15 @@ def test_ids_that_the_provider_does_not_know_are_taken_out(streamed: bool, id_: 
     rounds = woven(RESPONSES, RESPONSES.request(streamed=streamed), remembering())
     answer = answered([REASONING, BARE, MESSAGE, USE], streamed=streamed)
     _ = rounds.stream(answer) if streamed else rounds.blocking(answer)
-    rounds.go_on([answer_to(one) for one in rounds.calls()], last=False)
-    sent = json.loads(rounds.body)["input"]
+    finish(rounds.go_on([answer_to(one) for one in rounds.calls()], last=False))
+    sent = json.loads(rounds.body[:])["input"]
     assert [item.get("id") for item in sent] == [None, "rs_1", "rs_2", "msg_1", "fc_1", None]
-    assert rounds.forget_ids(NOT_FOUND % id_.encode())
-    _, sealed, *others = json.loads(rounds.body)["input"]
+    assert finish(rounds.forget_ids(NOT_FOUND % id_.encode()))
+    _, sealed, *others = json.loads(rounds.body[:])["input"]
     assert sealed == REASONING
     assert [item["type"] for item in others] == ["message", "function_call", "function_call_output"]
     assert not any("id" in item for item in others)
-    assert not rounds.forget_ids(NOT_FOUND % id_.encode())
+    assert not finish(rounds.forget_ids(NOT_FOUND % id_.encode()))
 
 
 def test_other_refusals_take_nothing_out(streamed: bool) -> None:
@@ -267,8 +268,8 @@ def test_other_refusals_take_nothing_out(streamed: bool) -> None:
     rounds = woven(RESPONSES, RESPONSES.request(streamed=streamed), remembering())
     answer = answered([BARE, USE], streamed=streamed)
     _ = rounds.stream(answer) if streamed else rounds.blocking(answer)
-    rounds.go_on([answer_to(one) for one in rounds.calls()], last=False)
+    finish(rounds.go_on([answer_to(one) for one in rounds.calls()], last=False))
     before = rounds.body
     for refusal in (b"", b'{"error":{"message":"too long"}}', NOT_FOUND % b"rs_9"):
-        assert not rounds.forget_ids(refusal)
+        assert not finish(rounds.forget_ids(refusal))
         assert rounds.body == before

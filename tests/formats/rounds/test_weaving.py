@@ -319,8 +319,8 @@ def test_our_tools_go_first_and_the_clients_stay_as_they_are(kind: Kind, given: 
     body = f'{{"model" : "m"{member}, "x": 1e400000000, "messages": [], "input": "hi"}}'.replace("1e400000000", "1.50")
     played = play(kind, [Reply(text="x")], streamed=False, body=body.encode())
     ours = kind.format.definitions(TOOLS).decode()
-    own = given[1:-1].strip() if given.startswith("[") else ""
-    tools = f"[{ours}{',' if own else ''}{own}]"
+    own = given[1:-1] if given.startswith("[") else ""
+    tools = f"[{ours}{',' if own.strip() else ''}{own}]"
     expected = body.replace(f'ools": {given}', f'ools": {tools}') if member else body[:-1] + f',"tools":{tools}}}'
     assert played.asked == [expected.encode()]
 
