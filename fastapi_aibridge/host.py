@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
 from .errors import ConfigurationError
 from .observability import Metrics
+from .observability.multiprocess import Mirror, check_multiprocess, multiprocess_wanted, registry_of_all, set_up
 from .observability.wrong_keys import WrongKeys
 from .pool import PoolMetrics
 from .principal import Principal
@@ -30,17 +31,19 @@ class Host:
     """Holds the runtime while somebody needs it: apps, whose lifespan runs, or blocks of scripts."""
 
     def __init__(self, parts: Parts, registry: CollectorRegistry | None) -> None:
+        self._parts = parts
+        self._shared = set_up(wanted=multiprocess_wanted(parts.settings))
+        self._metrics = Metrics(registry)
         from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector, RedisCollector
 
-        self._parts = parts
-        self._metrics = Metrics(registry)
-        self._metrics.registry.register(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
-        self._metrics.registry.register(ProviderCollector(self.providers))
-        self._metrics.registry.register(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
-        self._metrics.registry.register(RedisCollector(lambda: self._runtime and self._runtime.redis))
+        self._metrics.add(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
+        self._metrics.add(ProviderCollector(self.providers))
+        self._metrics.add(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
+        self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.redis))
         self.wrong_keys = WrongKeys(self._metrics)
         # All that changes.
         self._runtime: Runtime | None = None  # with the counts: _entered
+        self._mirroring = AsyncExitStack()
         self._apps = 0
         self._blocks = 0
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # of the loop that runs: _entering
@@ -88,6 +91,9 @@ class Host:
     async def _start(self, *, serves: bool) -> None:
         if self._runtime is None:
             self._runtime = await Runtime.start(self._parts, self._metrics, serves=serves)
+            check_multiprocess(self._runtime.settings, self._shared)
+            if self._shared is not None:
+                await self._mirroring.enter_async_context(Mirror(self._metrics.collectors).looking())
             self._blocks = 0
 
     async def _end(self) -> None:
@@ -95,6 +101,7 @@ class Host:
             try:
                 await self._runtime.aclose()
             finally:
+                await self._mirroring.aclose()
                 self._runtime = None
 
     def _entering(self, loop: asyncio.AbstractEventLoop) -> asyncio.Lock:
@@ -166,6 +173,9 @@ class Host:
     @property
     def registry(self) -> CollectorRegistry:
         return self._metrics.registry
+
+    def exposed(self) -> CollectorRegistry:
+        return self._metrics.registry if self._shared is None else registry_of_all(self._shared)
 
     async def reload(self) -> Reload:
         return await self.runtime.reload()

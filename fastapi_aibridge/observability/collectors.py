@@ -13,6 +13,19 @@ from ..providers import Provider
 from ..upstream.breaker import CircuitState
 
 
+class InFlightCollector(Collector):
+    """How many interceptions run."""
+
+    def __init__(self, in_flight: Callable[[], int]) -> None:
+        self._in_flight = in_flight
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("aibridge_interceptions_in_flight", "Interceptions that run.", value=self._in_flight())
+
+
 class PoolCollector(Collector):
     """The pool's own counters, read when they are scraped."""
 

@@ -9,6 +9,7 @@ from .bounded_labels import BoundedLabels
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter
+    from prometheus_client.registry import Collector
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
 _KINDS = ("input", "output", "cache_read", "cache_write")
@@ -19,7 +20,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         # Not before: it brings HTTP and WSGI servers along.
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        from .collectors import InFlightCollector
 
         self.registry = CollectorRegistry() if registry is None else registry
         self._interceptions = BoundedLabels(
@@ -32,10 +35,10 @@ class Metrics:
             chosen=(1, 3),
             limit=2000,
         )
+        self.collectors: list[Collector] = []
+        """What is read only when it is scraped."""
         self.in_flight = 0
-        Gauge("aibridge_interceptions_in_flight", "Interceptions that run.", registry=self.registry).set_function(
-            lambda: self.in_flight
-        )
+        self.add(InFlightCollector(lambda: self.in_flight))
         self._duration = BoundedLabels(
             Histogram(
                 "aibridge_interception_duration_seconds",
@@ -131,6 +134,10 @@ class Metrics:
         )
         # Looked up once for all four.
         self._token_kinds: dict[str, tuple[Counter, ...]] = {}
+
+    def add(self, collector: Collector) -> None:
+        self.registry.register(collector)
+        self.collectors.append(collector)
 
     def started(self) -> None:
         self.in_flight += 1

@@ -31,8 +31,8 @@ _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: _CSV,
 class Administration(Protocol):
     """What the routes need of the plugin."""
 
-    @property
-    def registry(self) -> CollectorRegistry: ...
+    def exposed(self) -> CollectorRegistry:
+        """The metrics of all workers, where those share them, else of this one."""
 
     async def reload(self) -> object:
         """Read all settings again and swap the providers. The value has the members of `answers.Reload`.
@@ -73,7 +73,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     @route("GET", "/admin/metrics", Need.METRICS, None, {200: {"content": {CONTENT_TYPE_LATEST: {}}}})
     async def metrics() -> Response:
         """Prometheus exposition."""
-        return Response(generate_latest(administration.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(administration.exposed()), media_type=CONTENT_TYPE_LATEST)
 
     @route("GET", "/admin/pool", Need.READ, PoolMetrics)
     async def pool() -> Response:

@@ -22,6 +22,7 @@ from .sections import (
     LimitSettings,
     MCPServerSettings,
     MemorySettings,
+    MetricsSettings,
     PoolSettings,
     ProviderSettings,
     RecorderSettings,
@@ -35,7 +36,7 @@ RESERVED_NAMES = {"admin", "healthz", "readyz"}
 """Provider names that would hide routes of ours."""
 NEVER_FORWARDED = {"authorization", "cookie", "host", "proxy-authorization", "x-api-key", "x-aibridge-token"}
 """Request headers that no setting sends to a provider."""
-_SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "recorder", "client_keys", "prices")
+_SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "metrics", "recorder", "client_keys", "prices")
 
 
 class Settings(SourcedSettings):
@@ -65,6 +66,7 @@ class Settings(SourcedSettings):
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()
     memory: MemorySettings = MemorySettings()
+    metrics: MetricsSettings = MetricsSettings()
     shutdown_grace: NonNegativeSeconds = 5.0
     gc_freeze: bool = True
     recorder: RecorderSettings = RecorderSettings()

@@ -132,6 +132,11 @@ class MemorySettings(_Section):
     """Request bodies, decompressed; None: a quarter of the memory that the process may use."""
 
 
+class MetricsSettings(_Section):
+    multiprocess: bool = False
+    """Whether a scrape tells of all worker processes of the server."""
+
+
 class RecorderSettings(_Section):
     """Where interceptions are written down. `retention` is in seconds (or `60d`-like), 0 keeps them for ever."""
 

@@ -1,0 +1,129 @@
+"""The metrics of all workers of one server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[3]
+ADMIN = {"Authorization": "Bearer t-admin"}
+
+
+@contextmanager
+def server(directory: Path, environment: Mapping[str, str], *, workers: int = 2) -> Iterator[str]:
+    """`uvicorn --workers`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    values = {
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(directory),
+        "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-x",
+        "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": "http://127.0.0.1:9/v1",
+        "AIBRIDGE_CLIENT_KEYS__ALICE": "k-alice",
+        "AIBRIDGE_ADMIN_TOKEN": "t-admin",
+        **environment,
+    }
+    command = [sys.executable, "-m", "uvicorn", "tests.e2e.workers.app:app", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--workers", str(workers), "--log-level", "warning"], cwd=directory, env=os.environ | values
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+async def pids(url: str) -> set[int]:
+    """The workers that answer: each request opens a connection of its own."""
+    async with httpx.AsyncClient() as client:
+        seen = set()
+        for _ in range(40):
+            try:
+                seen.add((await client.get(f"{url}/pid", headers={"Connection": "close"})).json())
+            except httpx.TransportError:
+                continue
+        return seen
+
+
+async def scrape(url: str) -> dict[str, float]:
+    """The sums over all labels."""
+    async with httpx.AsyncClient() as client:
+        response = await client.get(f"{url}/ai/admin/metrics", headers=ADMIN | {"Connection": "close"})
+    assert response.status_code == 200, response.text
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(response.text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0) + sample.value
+    return sums
+
+
+async def refuse(url: str, times: int) -> None:
+    """Requests that a worker refuses and counts."""
+    async with httpx.AsyncClient() as client:
+        for _ in range(times):
+            headers = {"Authorization": "Bearer k-alice", "Connection": "close"}
+            response = await client.post(f"{url}/ai/openai/v1/chat/completions", content=b"{", headers=headers)
+            assert response.status_code == 400
+
+
+@pytest.mark.parametrize("how", ["setting", "variable of prometheus-client"])
+async def test_a_scrape_tells_of_all_workers(tmp_path: Path, how: str) -> None:
+    """Whichever worker answers it. Counters of a worker that died stay, its gauges go."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    environment = (
+        {"AIBRIDGE_METRICS__MULTIPROCESS": "true"} if how == "setting" else {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
+    )
+    with server(tmp_path, environment) as url:
+
+        async def both() -> bool:
+            return len(await pids(url)) == 2
+
+        await until(both, 60)
+        before = (await scrape(url)).get("aibridge_refused_total", 0)
+        await refuse(url, 20)
+        for _ in range(6):
+            assert (await scrape(url))["aibridge_refused_total"] == before + 20
+
+        async def mirrored() -> bool:
+            # Of each of the two pools.
+            return (await scrape(url)).get("aibridge_pool_provider_version") == 2.0
+
+        await until(mirrored)
+        dying, *_ = await pids(url)
+        os.kill(dying, signal.SIGKILL)
+
+        async def replaced() -> bool:
+            return len(found := await pids(url)) == 2 and dying not in found
+
+        await until(replaced, 60)
+        await until(mirrored)
+        assert (await scrape(url))["aibridge_refused_total"] == before + 20
+
+
+async def test_each_worker_tells_its_own_otherwise(tmp_path: Path) -> None:
+    with server(tmp_path, {}) as url:
+
+        async def both() -> bool:
+            return len(await pids(url)) == 2
+
+        await until(both, 60)
+        await refuse(url, 20)
+        told = {(await scrape(url)).get("aibridge_refused_total", 0) for _ in range(30)}
+        assert all(one < 20 for one in told)
