@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
+from .cluster.worker import Worker
 from .errors import ConfigurationError
+from .loading import read_settings
 from .observability import Metrics
 from .observability.multiprocess import Mirror, check_multiprocess, multiprocess_wanted, registry_of_all, set_up
 from .observability.wrong_keys import WrongKeys
@@ -18,7 +20,7 @@ from .principal import Principal
 from .providers import Provider
 from .recorder import InterceptionStore, Recorder
 from .recorder.usage import UsageStore
-from .runtime import Parts, Pool, Reload, Runtime, not_running, read_settings
+from .runtime import Parts, Pool, Reload, Runtime, not_running
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -34,12 +36,19 @@ class Host:
         self._parts = parts
         self._shared = set_up(wanted=multiprocess_wanted(parts.settings))
         self._metrics = Metrics(registry)
-        from .observability.collectors import PoolCollector, ProviderCollector, RecorderCollector, RedisCollector
+        from .observability.collectors import (
+            PoolCollector,
+            ProviderCollector,
+            RecorderCollector,
+            RedisCollector,
+            WorkerCollector,
+        )
 
         self._metrics.add(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
         self._metrics.add(ProviderCollector(self.providers))
         self._metrics.add(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
         self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.redis))
+        self._metrics.add(WorkerCollector(lambda: self._runtime))
         self.wrong_keys = WrongKeys(self._metrics)
         # All that changes.
         self._runtime: Runtime | None = None  # with the counts: _entered
@@ -179,6 +188,9 @@ class Host:
 
     async def reload(self) -> Reload:
         return await self.runtime.reload()
+
+    async def workers(self) -> Sequence[Worker]:
+        return await self.runtime.workers()
 
     def unready(self) -> str | None:
         return "not running" if self._runtime is None else self._runtime.unready()

@@ -40,6 +40,7 @@ from .routers import (
     add_gateway_route,
     add_health_routes,
     add_initiator_routes,
+    add_worker_routes,
 )
 from .routers.openapi import CallerScheme, described
 from .runtime import Parts, Pool, Reload
@@ -91,6 +92,7 @@ class AIBridge:
             add_admin_routes(router, host, access)
             add_audit_routes(router, host, access)
             add_initiator_routes(router, host, access)
+            add_worker_routes(router, host, access)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:
@@ -129,8 +131,10 @@ class AIBridge:
     async def reload(self) -> Reload:
         """Read all settings again, validate them as a whole, then swap providers, limits, keys, tokens, MCP servers.
 
-        Running requests are not touched. Raises `SettingsError`, what the app's source of providers raises, and
-        `PoolShutdown` where the app stops meanwhile: then nothing has changed.
+        All workers that share the recorder's database do so; this waits for them for 5 seconds at most. Running
+        requests are not touched. Raises `SettingsError`, what the app's source of providers raises,
+        `RecorderUnavailable` where the other workers cannot be told, and `PoolShutdown` where the app stops meanwhile:
+        then nothing has changed.
         """
         return await self._host.reload()
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from .bridge import RequestBridge, SharedBridge
+from .cluster.alone import OwnReloads
 from .cluster.rate_limits import RateLimits
+from .cluster.worker import Worker, WorkersOutcome
 from .credentials import ClientKeys
 from .errors import ConfigurationError, PoolShutdown, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
+from .loading import (
+    GivenSettings,
+    load_providers,
+    read_settings,
+    read_settings_anew,
+    warn_of_what_is_missing,
+)
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .money import Prices
 from .observability import InterceptionLines, Metrics
@@ -25,36 +35,36 @@ from .pool import CachedBridgePool
 from .principal import Principal
 from .process.garbage import RestrainedCollector
 from .process.termination import Termination
-from .providers import Provider, build_providers
+from .providers import Provider
 from .providers.request_headers import RequestHeaders
 from .providers.source import ProviderSource
 from .recorder import Recorder
 from .recorder.fanout import FanoutRecorder, RecorderFactory
 from .recorder.null import NullRecorder
-from .settings import Settings, explain, warn_of_base_urls
+from .settings import Settings
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:
     from .cluster.redis import SharedRedis
+    from .cluster.reloads import SharedReloads
     from .cluster.version_watch import VersionWatch
     from .recorder.database import Database
+    from .recorder.presence import Presence
 
 logger = logging.getLogger(__name__)
 
-LOAD_TIMEOUT = 30.0
-"""Seconds that an app's settings or its source of providers may take to answer, at the start and at a reload."""
 ONLY_AT_START = ("recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix")
 """Settings that a reload leaves as they were."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
-T = TypeVar("T")
+_Loaded: TypeAlias = tuple[Settings, Sequence[Provider]]
 
 
 @dataclass(slots=True)
 class Parts:
     """What an app gave to `AIBridge`; `replaced` in tests."""
 
-    settings: Settings | Callable[[], Settings] | None
+    settings: GivenSettings
     recorder: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None
     mcp: MCPProxyBuilder | None
     source: ProviderSource | None
@@ -79,6 +89,7 @@ class Reload:
     provider_version: int
     providers: list[ReloadedProvider]
     retired_bridges: int
+    workers: WorkersOutcome = field(default_factory=WorkersOutcome)
 
 
 class Runtime:
@@ -89,7 +100,6 @@ class Runtime:
         self._parts = parts
         self._metrics = metrics
         self._stack = stack
-        self._reloading = asyncio.Lock()
         self._has_ended = False
         self._drained: asyncio.Future[None] | None = None
         # What a reload changes, all of it in `_apply`.
@@ -99,10 +109,11 @@ class Runtime:
         self._connections: MCPConnections | None = None
         self.redis: SharedRedis | None = None
         self.recorder: Recorder
-        self.versions: VersionWatch | None
+        self.versions: VersionWatch | None = None
         """Where the recorder has a database: what tells this worker of changes made by others."""
         self.pool: Pool
         self._engine: Engine
+        self._reloads: OwnReloads[_Loaded, Reload] | SharedReloads[_Loaded, Reload]
 
     @classmethod
     async def start(cls, parts: Parts, metrics: Metrics, *, serves: bool) -> Runtime:
@@ -110,7 +121,8 @@ class Runtime:
 
         Raises `SettingsError`, and what a recorder's or a source's start raises; nothing is left behind then.
         """
-        settings = await _read_settings(parts, in_thread=False)
+        begun = time.monotonic()
+        settings = read_settings(parts.settings)
         async with AsyncExitStack() as stack:
             self = cls(parts, metrics, settings, stack)
             shown = stack.enter_context(console(settings.log_format)) if serves else None
@@ -120,12 +132,12 @@ class Runtime:
             self.recorder = recorder = _recorder(settings, parts.recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
-            self.versions = await stack.enter_async_context(_followed(recorder))
             prices = Prices.wanted(settings.prices)
             if prices is not None:
                 # Meanwhile, the app starts.
                 prices.load()
                 stack.push_async_callback(prices.aclose)
+            await self._join()
             limits = Limits(settings.limits)
             rates = RateLimits(settings.limits, self.redis, alone=metrics.decided_alone)
             stack.push_async_callback(rates.aclose)
@@ -146,14 +158,14 @@ class Runtime:
             )
             self.pool = CachedBridgePool(
                 self._build_bridge,
-                await _load_providers(parts, settings, ()),
+                await load_providers(parts.source, settings, ()),
                 max_items=settings.pool.max_items,
                 ttl=settings.pool.ttl,
                 drain_timeout=settings.pool.drain_timeout,
                 waiting_room=limits,
                 built=metrics.built,
             )
-            _warn_of_what_is_missing(settings, self.pool.providers)
+            warn_of_what_is_missing(settings, self.pool.providers)
             if parts.takes_client_keys and serves and not settings.client_keys:
                 logger.warning(
                     "nobody can call: set AIBRIDGE_CLIENT_KEYS__<INITIATOR>, or give AIBridge(principal=...) a "
@@ -166,8 +178,26 @@ class Runtime:
             stack.enter_context(Termination(self.drain))
             if settings.gc_freeze:
                 stack.enter_context(RestrainedCollector())
+            await self._reloads.start(time.monotonic() - begun)
             self._stack = stack.pop_all()
         return self
+
+    async def _join(self) -> None:
+        """Become one of the workers on the recorder's database, where it has one."""
+        own = self._load, self._apply, lambda: self.pool.provider_version
+        database: Database | None = getattr(self.recorder, "database", None)
+        presence: Presence | None = getattr(self.recorder, "presence", None)
+        if database is None or presence is None:
+            self._reloads = OwnReloads(*own)
+            return
+        from .cluster.reloads import SharedReloads  # SQLAlchemy, which an app without records need not load
+        from .cluster.version_watch import VersionWatch
+        from .cluster.workers import Workers
+
+        workers = Workers(database, presence)
+        await workers.join()
+        self.versions = await self._stack.enter_async_context(VersionWatch(database, self.redis))
+        self._reloads = SharedReloads(database, self.versions, workers, *own)
 
     async def aclose(self) -> None:
         """End it all. Until that is over, requests still find the pool, and hear from it that it shuts down."""
@@ -194,6 +224,9 @@ class Runtime:
     def components(self) -> dict[str, str]:
         """The state of what this process depends on, for `/readyz?verbose`."""
         found = {"recorder": "ok" if getattr(self.recorder, "available", True) else "away"}
+        found["settings"] = "refused, those before are in force" if self.keeps_old_settings else "ok"
+        if self.versions is not None:
+            found["changes"] = "cannot be seen" if self.changes_unseen_for else "ok"
         if self.redis is not None:
             found["redis"] = "ok" if self.redis.available else "away"
         prices = self._engine.prices
@@ -215,30 +248,47 @@ class Runtime:
     # Reloads
 
     async def reload(self) -> Reload:
-        """Read all settings again, validate them as a whole, then apply them. Running requests are not touched.
+        """Read all settings again, validate them as a whole, then apply them, here and in all workers that share the
+        recorder's database. Running requests are not touched.
 
-        Raises `SettingsError`, what the app's source raises, and `PoolShutdown` where the end came first: nothing has
-        changed then.
+        Raises `SettingsError`, what the app's source raises, `PoolShutdown` where the end came first, and
+        `RecorderUnavailable` where the other workers cannot be told: nothing has changed then.
         """
-        async with self._reloading:
-            try:
-                settings = await _read_settings(self._parts, in_thread=True)
-                providers = await _load_providers(self._parts, settings, self.pool.providers)
-                await self._connect_tools(settings)
-                self._check_not_ended()
-            except BaseException as error:
-                outcome = "refused" if isinstance(error, SettingsError) else "failed"
-                self._metrics.reloaded(outcome)
-                logger.warning("Settings not reloaded: %s", error if outcome == "refused" else type(error).__name__)
-                raise
-            _warn_of_what_is_missing(settings, providers)
-            retired = self._apply(settings, providers)
-            self._metrics.reloaded("applied")
-            return Reload(
-                provider_version=self.pool.provider_version,
-                providers=[ReloadedProvider(one.name, one.type, one.status) for one in providers],
-                retired_bridges=retired,
-            )
+        applied, workers = await self._reloads.reload()
+        return replace(applied, workers=workers)
+
+    async def workers(self) -> Sequence[Worker]:
+        """All that share the recorder's database; this one alone where there is none. Raises what the driver raises."""
+        return await self._reloads.workers()
+
+    @property
+    def config_version(self) -> int:
+        """Of the settings in force; -1 where that is not known yet."""
+        return self._reloads.version
+
+    @property
+    def keeps_old_settings(self) -> bool:
+        """Whether there are newer ones, which did not validate here."""
+        return self._reloads.error is not None
+
+    @property
+    def changes_unseen_for(self) -> float:
+        """Seconds for which changes made by other workers could not be seen."""
+        return 0.0 if self.versions is None else self.versions.away_for
+
+    async def _load(self) -> _Loaded:
+        try:
+            settings = await read_settings_anew(self._parts.settings)
+            providers = await load_providers(self._parts.source, settings, self.pool.providers)
+            await self._connect_tools(settings)
+            self._check_not_ended()
+        except BaseException as error:
+            outcome = "refused" if isinstance(error, SettingsError) else "failed"
+            self._metrics.reloaded(outcome)
+            logger.warning("Settings not reloaded: %s", error if outcome == "refused" else type(error).__name__)
+            raise
+        warn_of_what_is_missing(settings, providers)
+        return settings, providers
 
     async def _connect_tools(self, settings: Settings) -> None:
         """Make what the sessions with MCP servers share, where there were none until now."""
@@ -259,7 +309,8 @@ class Runtime:
         if self.unready() == "shutting down":
             raise PoolShutdown
 
-    def _apply(self, settings: Settings, providers: Sequence[Provider]) -> int:
+    def _apply(self, loaded: _Loaded) -> Reload:
+        settings, providers = loaded
         kept = {name: getattr(self.settings, name) for name in ONLY_AT_START}
         changed = [name for name, value in kept.items() if getattr(settings, name) != value]
         if changed:
@@ -277,7 +328,13 @@ class Runtime:
         engine.request_headers = self._request_headers(settings)
         if self._parts.mcp is None:
             self._builder = SettingsProxyBuilder(settings.mcp_servers)
-        return self.pool.replace_providers(providers)
+        retired = self.pool.replace_providers(providers)
+        self._metrics.reloaded("applied")
+        return Reload(
+            provider_version=self.pool.provider_version,
+            providers=[ReloadedProvider(one.name, one.type, one.status) for one in providers],
+            retired_bridges=retired,
+        )
 
     def _request_headers(self, settings: Settings) -> RequestHeaders:
         named = frozenset(name.lower().encode("latin-1") for name in settings.private_headers)
@@ -288,61 +345,6 @@ class Runtime:
     def _build_bridge(self, principal: Principal, providers: tuple[Provider, ...]) -> SharedBridge:
         tools = None if self._connections is None else MCPTools(self._builder, principal, self._connections)
         return SharedBridge(principal, providers, self._engine, tools, self.pool.acquire)
-
-
-async def _read_settings(parts: Parts, *, in_thread: bool) -> Settings:
-    def read() -> Settings:
-        try:
-            return read_settings(parts.settings)
-        except ValidationError as error:
-            raise SettingsError(explain(error)) from None
-
-    return await _in_time(asyncio.to_thread(read), "the settings") if in_thread else read()
-
-
-def read_settings(given: Settings | Callable[[], Settings] | None) -> Settings:
-    if isinstance(given, Settings):
-        return given
-    return Settings.load() if given is None else given()
-
-
-async def _load_providers(parts: Parts, settings: Settings, previous: Sequence[Provider]) -> Sequence[Provider]:
-    if parts.source is None:
-        return build_providers(settings.providers, previous)
-    providers = await _in_time(parts.source.load(), "the provider source")
-    names = [provider.name for provider in providers]
-    if len(set(names)) < len(names):
-        raise SettingsError(f"the provider source gave two providers of the same name: {sorted(names)}")
-    before = {provider.name: provider for provider in previous}
-    for provider in providers:
-        if (old := before.get(provider.name)) is not None and old is not provider:
-            provider.take_over(old)
-    return providers
-
-
-async def _in_time(work: Awaitable[T], what: str) -> T:
-    """The result, or `SettingsError` after `LOAD_TIMEOUT`. Work that ignores its cancellation is left behind."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait((task,), timeout=LOAD_TIMEOUT)
-        if task.done():
-            if task.cancelled():
-                raise SettingsError(f"{what} gave up: it was cancelled from within")
-            return task.result()
-        raise SettingsError(f"{what} did not answer within {LOAD_TIMEOUT:g} s")
-    finally:
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-
-
-def _warn_of_what_is_missing(settings: Settings, providers: Sequence[Provider]) -> None:
-    warn_of_base_urls(settings.providers)
-    if not any(provider.enabled for provider in providers):
-        logger.warning(
-            "no provider is configured, so every request will get 404: set AIBRIDGE_PROVIDERS__OPENAI__API_KEY or "
-            "AIBRIDGE_PROVIDERS__ANTHROPIC__API_KEY (OPENAI_API_KEY alone configures no provider)"
-        )
 
 
 def _recorder(
@@ -369,18 +371,6 @@ def _redis(url: SecretStr, prefix: str) -> SharedRedis:
     from .cluster.redis import SharedRedis  # most apps have no Redis
 
     return SharedRedis(url.get_secret_value(), prefix=prefix)
-
-
-@asynccontextmanager
-async def _followed(recorder: Recorder) -> AsyncIterator[VersionWatch | None]:
-    database: Database | None = getattr(recorder, "database", None)
-    if database is None:
-        yield None
-        return
-    from .cluster.version_watch import VersionWatch
-
-    async with VersionWatch(database) as versions:
-        yield versions
 
 
 def not_running() -> ConfigurationError:

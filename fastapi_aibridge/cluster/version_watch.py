@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from sqlalchemy import select
 from ..errors import RecorderUnavailable
 from ..recorder.clock import now_of
 from ..recorder.database import Database
+from .redis import SharedRedis
 from .versions import VersionReader, data_versions
 
 log = logging.getLogger(__name__)
@@ -21,34 +23,50 @@ log = logging.getLogger(__name__)
 Changed = Callable[[int], Awaitable[None]]
 """Called with the new version. Where it raises, it is called again a moment later."""
 
+INTERVAL = 1.0
+"""Seconds between two looks."""
+_CHANNEL = "versions"
+"""Of Redis."""
 _GRACE = 1.0
 """Seconds by which the database's clock may run differently from the process's while an app starts."""
+
+_LONGEST_DELAY = 30.0
+"""Seconds until a follower that fails again and again is called once more."""
 
 
 class _Follower:
     """Who wants to hear of one version. Its calls are a task of their own: one that takes long delays no other."""
 
-    def __init__(self, name: str, changed: Changed, known: int) -> None:
+    def __init__(self, name: str, changed: Changed, known: int, delay: float) -> None:
         self.name = name
         self.known = known
         """The version that `changed` has been called with, and took."""
         self._changed = changed
+        self._delay = delay
         self._wanted = known
         self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._not_before = 0.0
 
     def tell(self, version: int) -> None:
         self._wanted = version
-        if self.known != version and (self._task is None or self._task.done()):
+        if self.known == version or time.monotonic() < self._not_before:
+            return
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._catch_up(), name=f"aibridge-follows-{self.name}")
 
     async def _catch_up(self) -> None:
         while self.known != (version := self._wanted):
             try:
                 await self._changed(version)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the next look tries again
-                log.warning("a change of %s could not be followed: %s", self.name, type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it was, a later look tries again
+                if not self._failures:
+                    log.warning("a change of %s could not be followed yet: %s", self.name, type(error).__name__)
+                self._not_before = time.monotonic() + min(self._delay * 2**self._failures, _LONGEST_DELAY)
+                self._failures += self._failures < 10
                 return
             self.known = version
+            self._failures, self._not_before = 0, 0.0
 
     async def aclose(self) -> None:
         if self._task is not None:
@@ -57,15 +75,24 @@ class _Follower:
 
 
 class VersionWatch:
-    """Looks at the versions each `interval` seconds, at once where PostgreSQL tells of a change, and tells followers.
+    """Looks at the versions each second (`interval`), at once where PostgreSQL or `redis` tells of a change, and tells
+    followers.
 
     Entered while it looks: `async with VersionWatch(database) as versions`, which raises `RecorderUnavailable` where it
     cannot. The database may go away meanwhile: what is held is kept, and what has changed is heard of when it is back.
     """
 
-    def __init__(self, database: Database, *, interval: float = 1.0, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        redis: SharedRedis | None = None,
+        *,
+        interval: float | None = None,
+        timeout: float = 5.0,
+    ) -> None:
         self._database = database
-        self._interval = interval
+        self._redis = redis
+        self._interval = INTERVAL if interval is None else interval
         self._timeout = timeout
         self._followers: list[_Follower] = []
         self._seen: Mapping[str, int] = {}
@@ -81,6 +108,8 @@ class VersionWatch:
             await self._look()
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own
             raise RecorderUnavailable(self._database.unusable(error)) from None
+        if self._redis is not None:
+            self._redis.subscribe(_CHANNEL, lambda _: self.wake(), self.wake)
         self._task = asyncio.create_task(self._follow(), name="aibridge-versions")
         return self
 
@@ -100,7 +129,7 @@ class VersionWatch:
         `known` is the version that is in force already: by default the one of the last look. So read `version(name)`
         first, then what it stands for, then follow.
         """
-        follower = _Follower(name, changed, self.version(name) if known is None else known)
+        follower = _Follower(name, changed, self.version(name) if known is None else known, self._interval)
         self._followers.append(follower)
         follower.tell(self.version(name))
 
@@ -111,6 +140,12 @@ class VersionWatch:
     def wake(self) -> None:
         """Look now."""
         self._woken.set()
+
+    async def announce(self) -> None:
+        """Have all workers look now, where Redis is there to tell them; those that do not hear it look soon anyway."""
+        self.wake()
+        if self._redis is not None:
+            await self._redis.publish(_CHANNEL)
 
     @property
     def away_for(self) -> float:

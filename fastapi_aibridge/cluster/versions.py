@@ -52,6 +52,12 @@ async def bump(connection: AsyncConnection, name: str) -> int:
     return version
 
 
+async def read_version(connection: AsyncConnection, name: str) -> int:
+    """0 for what has never changed."""
+    found = await connection.scalar(select(data_versions.c.version).where(data_versions.c.name == name))
+    return found or 0
+
+
 class VersionReader:
     """One connection, which is replaced at the next read after it broke. Reads come one after the other."""
 

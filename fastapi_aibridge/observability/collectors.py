@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -136,3 +137,40 @@ class ProviderCollector(Collector):
             for status in (401, 429):
                 rests.add_metric((name, str(status)), provider.keys.rests[status])
         yield from (circuits, trips, rejections, keys, rests)
+
+
+class Followed(Protocol):
+    """What a worker has in force of what all workers share."""
+
+    @property
+    def config_version(self) -> int: ...
+
+    @property
+    def keeps_old_settings(self) -> bool: ...
+
+    @property
+    def changes_unseen_for(self) -> float: ...
+
+
+class WorkerCollector(Collector):
+    """Whether this worker has what the others have."""
+
+    def __init__(self, worker: Callable[[], Followed | None]) -> None:
+        self._worker = worker
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        if (worker := self._worker()) is None:
+            return
+        for name, words, value in (
+            ("config_version", "The version of the settings that is in force.", worker.config_version),
+            ("config_refused", "1 while newer settings did not validate here.", int(worker.keeps_old_settings)),
+            (
+                "changes_unseen_seconds",
+                "For how long it has not been possible to look for changes made by other workers.",
+                worker.changes_unseen_for,
+            ),
+        ):
+            yield GaugeMetricFamily(f"aibridge_{name}", words, value=value)

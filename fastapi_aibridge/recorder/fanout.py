@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import ConfigurationError
 from .content import ending_without_content, facts_without_content
@@ -20,6 +20,7 @@ from .usage import UsageQuery, UsageRow, UsageStore
 
 if TYPE_CHECKING:
     from .database import Database  # brings SQLAlchemy along
+    from .presence import Presence
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +175,18 @@ class FanoutRecorder:
     @property
     def database(self) -> Database | None:
         """That of the first recorder that has one from the start on."""
-        databases = (getattr(recorder, "database", None) for recorder in self._recorders)
-        return next((database for database in databases if database is not None), None)
+        database: Database | None = self._of_first("database")
+        return database
+
+    @property
+    def presence(self) -> Presence | None:
+        """Of the same recorder."""
+        presence: Presence | None = self._of_first("presence")
+        return presence
+
+    def _of_first(self, name: str) -> Any:
+        found = (getattr(recorder, name, None) for recorder in self._recorders)
+        return next((one for one in found if one is not None), None)
 
     async def _owners(self) -> ObjectOwners:
         async for candidate in self._made():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .clock import now_of
 from .committer import WriterStats
@@ -19,7 +23,8 @@ log = logging.getLogger(__name__)
 class Presence:
     """One recorder among the others on its database.
 
-    A recorder is dead when its process is seen to be gone, or when its heartbeat is older than `lease` seconds.
+    A recorder is dead when its process is seen to be gone, or when its heartbeat is older than `lease` seconds. Beside
+    its heartbeat each says what `tell` was given.
     """
 
     def __init__(self, database: Database, recorder_id: str, stats: WriterStats, *, lease: float) -> None:
@@ -28,15 +33,19 @@ class Presence:
         self._stats = stats
         self._lease = int(lease * 1_000_000)
         self._process = ProcessIdentity.current()
-        self._beats = 0
+        self._beating = asyncio.Lock()
+        self._beating_since: float | None = None
+        self._told: dict[str, Any] = {}
         self._now = now_of(is_sqlite=database.is_sqlite)
 
     async def beat(self) -> None:
         """Say that this recorder lives. Another one that thought otherwise is corrected."""
         try:
-            async with self._database.writing() as connection:
+            async with self._beating, self._database.writing() as connection:
                 known = await connection.execute(
-                    update(recorders).where(recorders.c.id == self._recorder_id).values(heartbeat_at=self._now)
+                    update(recorders)
+                    .where(recorders.c.id == self._recorder_id)
+                    .values(heartbeat_at=self._now, **self._told)
                 )
                 if not known.rowcount:
                     await connection.execute(
@@ -46,21 +55,40 @@ class Presence:
                             pid=self._process.pid,
                             process_started=self._process.started,
                             heartbeat_at=self._now,
+                            **self._told,
                         )
                     )
         except BaseException:
-            self._beats = 0
+            self._beating_since = None
             raise
-        self._beats += 1
+        if self._beating_since is None:
+            self._beating_since = time.monotonic()
+
+    async def tell(self, **told: Any) -> None:
+        """Say more of this recorder, by the names of columns: now, and with each beat from now on. Raises what the
+        driver raises; the next beat then says it.
+        """
+        self._told |= told
+        await self.beat()
+
+    async def members(self, connection: AsyncConnection) -> list[Row[Any]]:
+        """The rows of all that are not known to be gone."""
+        rows = (await connection.execute(select(recorders))).all()
+        return [row for row in rows if not self._is_gone(row)]
+
+    def _is_gone(self, row: Row[Any]) -> bool:
+        return ProcessIdentity(row.host, row.pid, row.process_started).is_gone(self._process)
 
     async def leave(self) -> None:
         async with self._database.writing() as connection:
             await connection.execute(delete(recorders).where(recorders.c.id == self._recorder_id))
 
-    async def recover(self, *, at_start: bool = False) -> int:
+    async def recover(self) -> int:
         """Mark what dead recorders left running as interrupted; returns how many interceptions that were."""
-        # After the database was away all heartbeats are old, so wait until everybody has had time for a new one.
-        by_lease = at_start or self._beats > 1
+        # After the database was away all heartbeats are old, so wait until everybody has had time for a new one. One
+        # that starts at that moment does not even know that it was away.
+        since = self._beating_since
+        by_lease = since is not None and time.monotonic() - since > self._lease / 2_000_000
         recovered = 0
         async with self._database.reading() as connection:
             running = select(interceptions.c.recorder_id).where(interceptions.c.status == "running")
@@ -71,14 +99,10 @@ class Presence:
         dead = {
             row.id: row.heartbeat_at
             for row in rows
-            if row.id != self._recorder_id
-            and (
-                (by_lease and row.age > self._lease)
-                or ProcessIdentity(row.host, row.pid, row.process_started).is_gone(self._process)
-            )
+            if row.id != self._recorder_id and ((by_lease and row.age > self._lease) or self._is_gone(row))
         }
         unknown = left - {row.id for row in rows} - {self._recorder_id}
-        for recorder_id in [*dead, *(unknown if by_lease else ())]:
+        for recorder_id in [*dead, *unknown]:
             recovered += await interrupt(self._database, recorder_id, dead.get(recorder_id), self._stats)
             async with self._database.writing() as connection:
                 await connection.execute(delete(recorders).where(recorders.c.id == recorder_id))

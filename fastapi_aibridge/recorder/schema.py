@@ -139,6 +139,12 @@ recorders = Table(
     Column("process_started", Text, nullable=False),
     # By the database's clock, so that machines need not agree on the time.
     Column("heartbeat_at", BigInteger, nullable=False),
+    # Of an app's worker; a script's recorder has none of these.
+    Column("started_at", BigInteger),
+    Column("provider_version", BigInteger),
+    Column("config_version", BigInteger),  # in force
+    Column("config_seen", BigInteger),  # the last that the worker has tried
+    Column("error", Text),
 )
 
 usage_days = Table(

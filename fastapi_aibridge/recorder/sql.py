@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 DEFAULT_URL = "sqlite+aiosqlite:///aibridge.db"
 DEFAULT_RETENTION = 60 * 86400.0
 
+_BEAT = 5.0
+"""Seconds between two heartbeats."""
 _STARTED_AT = START_COLUMNS.index("started_at")
 
 
@@ -231,6 +233,11 @@ class SQLRecorder(SQLStore):
         return self._database
 
     @property
+    def presence(self) -> Presence:
+        """Which other recorders there are. There while the recorder is open."""
+        return self._presence
+
+    @property
     def stats(self) -> WriterStats:
         """Commits, rows, failures since the recorder was opened."""
         return self._stats
@@ -298,7 +305,7 @@ class SQLRecorder(SQLStore):
                     if self._migrates:
                         await self.migrate()
                     await self._presence.beat()
-                    await self._presence.recover(at_start=True)
+                    await self._presence.recover()
             except Exception as error:  # noqa: BLE001 - whatever the driver raises
                 if asyncio.get_running_loop().time() + 0.25 >= deadline:
                     # The driver's traceback has a hundred lines that say no more.
@@ -317,10 +324,10 @@ class SQLRecorder(SQLStore):
 
     async def _stay_present(self) -> None:
         while True:
-            await self._sleep(self._lease / 4)
+            await self._sleep(min(self._lease / 4, _BEAT))
             self._turn_day()
             try:
-                async with asyncio.timeout(self._lease):
+                async with asyncio.timeout(min(self._lease, 2 * _BEAT)):
                     await self._presence.beat()
                     await self._presence.recover()
                     await carry_out(self._database)

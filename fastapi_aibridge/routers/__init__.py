@@ -7,6 +7,7 @@ from .audit import add_audit_routes
 from .gateway import add_gateway_route
 from .health import add_health_routes
 from .initiators import add_initiator_routes
+from .workers import add_worker_routes
 
 __all__ = [
     "AdminAccess",
@@ -17,4 +18,5 @@ __all__ = [
     "add_gateway_route",
     "add_health_routes",
     "add_initiator_routes",
+    "add_worker_routes",
 ]

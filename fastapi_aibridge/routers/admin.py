@@ -1,4 +1,4 @@
-"""The control plane: reload, metrics, the pool, and interceptions read back."""
+"""The control plane: metrics, the pool, and interceptions read back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
-from ..errors import PoolShutdown, SettingsError
 from ..pool import PoolMetrics
 from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, record_json
@@ -18,7 +17,7 @@ from ..recorder.export import ExportFormat, export
 from ..recorder.usage import UsageQuery, UsageStore, usage_json
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
-from .answers import InterceptionItem, InterceptionPage, Invalid, ProviderStates, Reload, UsageItems
+from .answers import InterceptionItem, InterceptionPage, ProviderStates, UsageItems
 from .queries import Export, Listing, Summary
 
 if TYPE_CHECKING:
@@ -33,12 +32,6 @@ class Administration(Protocol):
 
     def exposed(self) -> CollectorRegistry:
         """The metrics of all workers, where those share them, else of this one."""
-
-    async def reload(self) -> object:
-        """Read all settings again and swap the providers. The value has the members of `answers.Reload`.
-
-        Raises `SettingsError`, and `PoolShutdown` where the app stops.
-        """
 
     def pool_metrics(self) -> PoolMetrics: ...
 
@@ -55,17 +48,6 @@ class Administration(Protocol):
 def add_admin_routes(router: APIRouter, administration: Administration, access: AdminAccess) -> None:
     """Add the routes; nobody whom `access` does not let through gets an answer."""
     route = AdminRoutes(router, access).route
-
-    @route("POST", "/admin/reload", Need.CHANGE, Reload,
-           {422: {"model": Invalid, "description": "The settings do not validate; nothing was changed."}})  # fmt: skip
-    async def reload() -> Any:
-        """Read the settings' sources again and swap the providers; running requests are not touched."""
-        try:
-            return await administration.reload()
-        except SettingsError as error:
-            raise HTTPException(422, str(error)) from None
-        except PoolShutdown as error:
-            raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
 
     # Not before: it brings HTTP and WSGI servers along.
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

@@ -21,12 +21,47 @@ class ReloadedProvider(_Answer):
     status: Annotated[str, Field(description="`enabled` or `disabled`.")]
 
 
+class FailedWorker(_Answer):
+    worker: Annotated[str, Field(description="Its id, as in `/admin/workers`.")]
+    error: str
+
+
+class ReachedWorkers(_Answer):
+    """What became of a change on all workers that share the recorder's database."""
+
+    applied: Annotated[int, Field(description="Workers that have it in force, this one included.")]
+    failed: Annotated[list[FailedWorker], Field(description="Those that refused it and keep what they had.")]
+    silent: Annotated[int, Field(description="Those that have not answered within 5 s; they catch up by themselves.")]
+
+
+class WorkerItem(_Answer):
+    """One process of the app."""
+
+    id: str
+    host: str
+    pid: int
+    started_at: datetime
+    last_seen: datetime
+    provider_version: Annotated[
+        int | None, Field(description="How often its providers have been replaced; null while it starts.")
+    ]
+    config_version: Annotated[
+        int | None, Field(description="The version of the settings in force there; null while it starts.")
+    ]
+    error: Annotated[str | None, Field(description="Why it keeps that one although there is a newer one.")]
+
+
+class WorkerItems(_Answer):
+    items: list[WorkerItem]
+
+
 class Reload(_Answer):
     """What a reload did."""
 
     provider_version: Annotated[int, Field(description="How often the providers have been replaced since the start.")]
     providers: list[ReloadedProvider]
     retired_bridges: Annotated[int, Field(description="Bridges that take no new requests from now on.")]
+    workers: ReachedWorkers
 
 
 class ProviderKey(_Answer):

@@ -25,7 +25,7 @@ from fastapi_aibridge import (
     Settings,
     SettingsError,
     get_bridge,
-    runtime,
+    loading,
 )
 
 from .apps import ADMIN, ALICE, ASK, CHAT, Model, add_me, bearer, by
@@ -239,7 +239,7 @@ def reloads(aibridge: AIBridge, outcome: str) -> float:
 
 def test_a_source_that_hangs_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload does not wait for ever, and the next one is not held up by it, even if it ignores its end."""
-    monkeypatch.setattr(runtime, "LOAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(loading, "LOAD_TIMEOUT", 0.05)
     stuck: list[asyncio.Future[None]] = []
 
     async def hang() -> list[Provider]:

@@ -20,6 +20,7 @@ from tests.e2e.gateway.server import served_in_thread
 
 OPERATIONS = [
     ("POST", "/ai/admin/reload"),
+    ("GET", "/ai/admin/workers"),
     ("GET", "/ai/admin/metrics"),
     ("GET", "/ai/admin/pool"),
     ("GET", "/ai/admin/providers"),

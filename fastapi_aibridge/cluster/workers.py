@@ -1,0 +1,109 @@
+"""The workers on one database: what each of them has in force, and waiting until all have taken a change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..errors import RecorderUnavailable
+from ..recorder.clock import now_of
+from ..recorder.cursor import from_microseconds
+from ..recorder.database import Database
+from ..recorder.presence import Presence
+from .worker import FailedWorker, Worker, WorkersOutcome
+
+log = logging.getLogger(__name__)
+
+Rows = list[Row[Any]]
+
+_LONGEST_ERROR = 1000
+_POLL = 0.05
+_SLOWEST_POLL = 0.25
+
+
+class Workers:
+    """One worker among the others on its database. It is there as long as its recorder is present."""
+
+    def __init__(self, database: Database, presence: Presence) -> None:
+        self._database = database
+        self._presence = presence
+
+    async def join(self) -> None:
+        """Be counted from now on. Comes before the worker looks at versions: whoever makes a change then waits for it,
+        or it sees the change.
+        """
+        try:
+            async with self._database.reading() as connection:
+                now = await connection.scalar(select(now_of(is_sqlite=self._database.is_sqlite)))
+            await self._presence.tell(started_at=now)
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+            raise RecorderUnavailable(self._database.unusable(error)) from None
+
+    async def leave(self) -> None:
+        """Be counted no more: this worker takes no new requests."""
+        await self._tell(started_at=None)
+
+    async def report(self, seen: int, provider_version: int, *, error: str | None = None) -> None:
+        """The version of the settings that this worker has tried, and put in force unless there is an `error`."""
+        told = {"config_seen": seen, "provider_version": provider_version, "error": error and error[:_LONGEST_ERROR]}
+        await self._tell(**(told if error else told | {"config_version": seen}))
+
+    async def list(self) -> list[Worker]:
+        """All that live, in the order of their start. Raises what the driver raises."""
+        async with self._database.reading() as connection:
+            rows = await self.rows(connection)
+        return [
+            Worker(
+                id=row.id,
+                host=row.host.partition("/")[0],
+                pid=row.pid,
+                started_at=from_microseconds(row.started_at),
+                last_seen=from_microseconds(row.heartbeat_at),
+                provider_version=row.provider_version,
+                config_version=row.config_version,
+                error=row.error,
+            )
+            for row in sorted(rows, key=lambda row: (row.started_at, row.id))
+        ]
+
+    async def outcome(self, version: int, rows: Rows, *, within: float) -> WorkersOutcome:
+        """Wait until all have tried this version of the settings, or for `within` seconds. `rows` are those who were
+        there when it was made.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        pause = _POLL
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline), self._database.reading() as connection:
+                    rows = await self.rows(connection)
+            except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+                log.warning("the other workers cannot be seen: %s", type(error).__name__)
+            else:
+                if all(_has_tried(row, version) for row in rows):
+                    break
+            if loop.time() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _SLOWEST_POLL)
+        tried = [row for row in rows if _has_tried(row, version)]
+        failed = [FailedWorker(row.id, row.error) for row in tried if row.error is not None]
+        return WorkersOutcome(applied=len(tried) - len(failed), failed=failed, silent=len(rows) - len(tried))
+
+    async def rows(self, connection: AsyncConnection) -> Rows:
+        """Of all that live."""
+        return [row for row in await self._presence.members(connection) if row.started_at is not None]
+
+    async def _tell(self, **told: Any) -> None:
+        try:
+            await self._presence.tell(**told)
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own; the next heartbeat tells it
+            log.warning("the other workers could not be told: %s", type(error).__name__)
+
+
+def _has_tried(row: Row[Any], version: int) -> bool:
+    return row.config_seen is not None and row.config_seen >= version
