@@ -62,10 +62,15 @@ class Costs:
         self._body = self.total = None
 
     def settle(self, facts: Facts) -> None:
-        """Say in the facts of a message what it cost; where its provider has told no usage, after the text seen."""
+        """Say in the facts of a message what it cost. Where its provider has told no usage, one is added, estimated from
+        the text that was seen.
+        """
         body, self._body = self._body, None
         usages = facts.token_usages
         if not usages and body is not None:
+            if self._price_of(self._request.model, facts.model) is None:
+                self._unpriced(self._request.model)
+                return
             usages.append(self._seen(body))
         if usages and self.total is None and not self.unpriced:
             self.total = 0

@@ -248,3 +248,12 @@ def test_no_number_makes_a_cost_too_large_or_negative(number: int) -> None:
     price = configured({"openai": {"m": {"input": 1e6, "output": 1e6, "audio_input": 0}}}).price(Vendor(), "m", NOW)
     assert price is not None
     assert 0 <= price.cost(usage(input_tokens=number, output_tokens=number, extra={"audio_input": 10**18})) <= 10**12
+
+
+def test_models_without_a_price_are_told_of_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    prices = configured({})
+    for number in range(300):
+        prices.missing(Vendor(), f"m{number % 150}")
+    assert len(prices.unpriced) == 100
+    assert len(caplog.records) == 100
+    assert "'m7' of provider openai has no price" in caplog.text
