@@ -57,13 +57,18 @@ class Costs:
         """The call has cost nothing: nobody has carried it out."""
         self._body = None
 
+    def failed(self) -> None:
+        """The provider has reported an error: where it said nothing before, it has only refused."""
+        if self._body is not None and not self._made():
+            self._body = None
+
     def wait(self) -> None:
         """What the call costs is told later, or never."""
         self._body = self.total = None
 
     def settle(self, facts: Facts) -> None:
-        """Say in the facts of a message what it cost. Where its provider has told no usage, one is added, estimated from
-        the text that was seen.
+        """Say in the facts of a message what it cost. Where its provider has told no usage, one is added, estimated
+        from the text that was seen.
         """
         body, self._body = self._body, None
         usages = facts.token_usages
@@ -79,14 +84,16 @@ class Costs:
 
     def _seen(self, body: BodyText) -> TokenUsage:
         """The usage of a message of which none was told."""
-        made = tokens_of_answer(self.answer) if self.answer else self.text.tokens()
         return TokenUsage(
             message_id="",
             input_tokens=tokens_of_request(body),
-            output_tokens=made,
+            output_tokens=self._made(),
             partial=True,
             cost_estimated=True,
         )
+
+    def _made(self) -> int:
+        return tokens_of_answer(self.answer) if self.answer else self.text.tokens()
 
     def _price(self, usage: TokenUsage, facts: Facts, body: BodyText | None) -> None:
         price = self._price_of(self._request.model, facts.model)

@@ -211,7 +211,10 @@ class Loop:
         """What this round has shown and is not recorded yet, injected calls told apart from the client's."""
         if self._recorded:
             return Facts()
-        facts = self.rounds.message.facts()
+        message = self.rounds.message
+        facts = message.facts()
+        if self._costs is not None and message.error is not None:
+            self._costs.failed()
         if self._runs is not None:
             self._runs.mark(facts, self.rounds.names)
         return facts

@@ -62,7 +62,7 @@ class TokenUsage:
     cache_write_tokens: int = 0
     extra: Mapping[str, int] = field(default_factory=dict)
     partial: bool = False
-    """The message broke off: these are the counts as far as they were known."""
+    """The message broke off, or told no usage: these are the counts as far as they are known."""
     service_tier: str | None = None
     """Under which terms the message was made, as the provider reports it: `default`, `flex`, `priority`, `batch`."""
     cost: int | None = None

@@ -133,6 +133,8 @@ class ChatMessage:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         self.id = self.id or text(event.get("id"))
+        if not self.model:
+            self.model = text(event.get("model"))[:MAX_MODEL]
         if event.get("error") or event.get("object") == "error":
             self.error = self.error or reported(event) or error_text(None)
         choices = event.get("choices")
@@ -153,6 +155,7 @@ class ChatMessage:
 
     def read(self, answer: Mapping[str, Any]) -> None:
         self.id = text(answer.get("id"))
+        self.model = text(answer.get("model"))[:MAX_MODEL]
         choices = answer.get("choices")
         self._take_usage(answer, choices)
         self.complete = isinstance(choices, list)
@@ -177,7 +180,6 @@ class ChatMessage:
         if usage := usage or member(event.get("x_groq"), "usage"):
             # Some send it with each chunk, and zeros at the end.
             self.usage = gone_on(self.usage, usage)
-            self.model = text(event.get("model"))[:MAX_MODEL]
             self.service_tier = event.get("service_tier") or self.service_tier
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
@@ -210,12 +212,11 @@ class ChatMessage:
         return call
 
     def facts(self) -> Facts:
-        facts = Facts(tool_usages=[call.recorded(self.id, self.budget) for call in self.calls])
+        facts = Facts(model=self.model, tool_usages=[call.recorded(self.id, self.budget) for call in self.calls])
         if self.usage:
             facts.token_usages.append(
                 chat_usage(self.id, self.usage, partial=not self.complete, service_tier=self.service_tier)
             )
-            facts.model = self.model
         return facts
 
     def written(self) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class AnthropicMessage:
                 self._start(index, block)
 
     def facts(self) -> Facts:
-        facts = Facts()
+        facts = Facts(model=self.model)
         for block in self.blocks:
             if block.kind == "tool_use":
                 facts.tool_usages.append(block.recorded(self.id, self.budget))
@@ -198,7 +198,6 @@ class AnthropicMessage:
                 facts.thoughts.append(thought)
         if self.usage:
             facts.token_usages.append(messages_usage(self.id, self.usage, partial=not self.complete))
-            facts.model = self.model
             facts.usage_settled = self.complete or bool(member(self.delta, "usage"))
             if "iterations" in self.usage:
                 facts.parts = messages_parts(self.usage)

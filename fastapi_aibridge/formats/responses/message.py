@@ -171,12 +171,16 @@ class ResponseMessage:
         )
 
     def facts(self) -> Facts:
-        facts = Facts(tool_usages=list(self._tools), thoughts=list(self._thoughts))
+        facts = Facts(
+            tool_usages=list(self._tools),
+            thoughts=list(self._thoughts),
+            model=self.model,
+            server_calls=self._server_calls,
+        )
         if self.usage:
             facts.token_usages.append(
                 responses_usage(self.id, self.usage, partial=not self.complete, service_tier=self.service_tier)
             )
-            facts.model, facts.server_calls = self.model, self._server_calls
         if self.id and self._stored:
             facts.objects.append(ProviderObject(kind="response", id=self.id))
             facts.objects += [ProviderObject(kind="item", id=id_) for id_ in self._item_ids]

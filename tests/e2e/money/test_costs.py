@@ -217,3 +217,27 @@ async def test_nobody_pays_for_prices_where_there_are_none(monkeypatch: pytest.M
         record = await gate.record()
     assert record.ending is not None
     assert (record.ending.cost, record.facts.token_usages) == (None, [])
+
+
+@pytest.mark.parametrize("said", ["", CUT])
+async def test_an_error_that_a_stream_ends_with_costs_what_was_said_before(said: str) -> None:
+    error = sse({"error": {"message": "The server is overloaded", "type": "server_error"}})
+    async with gateway(prices=PRICES) as gate:
+        record = await cut_off(gate, CHAT, [*(chat_begins(said) if said else ()), error])
+    assert record.ending is not None
+    assert record.ending.status is Status.FAILED
+    assert record.ending.cost_estimated is bool(said)
+    assert [usage.output_tokens for usage in record.facts.token_usages] == ([500] if said else [])
+
+
+async def test_a_deployments_stream_that_breaks_off_costs_what_the_model_behind_it_costs() -> None:
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True, model="my-deployment")))
+        call = await gate.upstream.call()
+        await call.stream(*chat_begins(CUT))
+        call.reset()
+        await asked
+        record = await gate.record()
+    assert record.ending is not None
+    assert record.ending.cost is not None
+    assert record.ending.cost > 3000
