@@ -24,7 +24,7 @@ from genai_prices.types import (
 )
 
 from .model_names import names_of
-from .price import STANDARD, Price, Tier
+from .price import EVER, STANDARD, Price, Tier
 from .rates import Rates
 from .vendor import Vendor
 
@@ -57,7 +57,6 @@ _TIERS: dict[str, dict[str, str]] = {
 }
 _TYPES = {"bedrock": "aws", "copilot": "github-copilot"}
 """Our types that the list has under another name."""
-_ALWAYS = datetime.max.replace(tzinfo=UTC)
 
 
 class PriceList:
@@ -67,17 +66,17 @@ class PriceList:
     def _providers(self) -> list[Provider]:
         return get_snapshot().providers
 
-    def find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime]:
-        """The price at this moment, None where the list has none, and until when that holds. Takes milliseconds where
-        the list has many models of the provider.
+    def find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime, datetime]:
+        """The price at this moment, None where the list has none, and from when to when that holds. Takes milliseconds
+        where the list has many models of the provider.
         """
         for provider in self._candidates(vendor):
             for name in names_of(model):
                 found = provider.find_model(name, all_providers=self._providers)
                 if found is not None:
                     is_own = any(found is one for one in provider.models)
-                    return _price(found, moment, with_variants=is_own), _holds_until(found, moment)
-        return None, _ALWAYS
+                    return _price(found, moment, with_variants=is_own), *_holds(found, moment)
+        return None, *EVER
 
     def _candidates(self, vendor: Vendor) -> Iterator[Provider]:
         """The provider that answers at the address; where nobody is known there, the one of this name, then the one of
@@ -132,12 +131,12 @@ def _at(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
     return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
 
 
-def _holds_until(model: ModelInfo, moment: datetime) -> datetime:
-    """The next moment at which one of the model's prices begins or ends."""
+def _holds(model: ModelInfo, moment: datetime) -> tuple[datetime, datetime]:
+    """The moments before and after this one at which one of the model's prices begins or ends."""
     conditions: list[Any] = [*model.prices] if isinstance(model.prices, list) else []
     conditions += model.price_variants or ()
-    moments = [at for one in conditions for at in _turns(one.constraint, moment)]
-    return min((at for at in moments if at > moment), default=_ALWAYS)
+    moments = [*EVER, *(at for one in conditions for at in _turns(one.constraint, moment))]
+    return max(at for at in moments if at <= moment), min(at for at in moments if at > moment)
 
 
 def _turns(constraint: StartDateConstraint | TimeOfDateConstraint | None, moment: datetime) -> Iterator[datetime]:
@@ -146,5 +145,4 @@ def _turns(constraint: StartDateConstraint | TimeOfDateConstraint | None, moment
     elif constraint is not None:
         for at in (constraint.start_time, constraint.end_time):
             today = datetime.combine(moment.date(), at, at.tzinfo or UTC)
-            yield today
-            yield today + timedelta(days=1)
+            yield from (today - timedelta(days=1), today, today + timedelta(days=1))

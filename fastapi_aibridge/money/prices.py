@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..settings import ModelPrices
 from .configured import ConfiguredPrices
-from .price import Price
+from .price import EVER, Price
 from .vendor import Vendor
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ _MOST = 4096
 """Models whose price is remembered: their names are the callers'."""
 _MOST_UNPRICED = 100
 """Models without a price that are told of."""
-_ALWAYS = datetime.max.replace(tzinfo=UTC)
-_DAY = timedelta(days=1)
+
+_Known = tuple[Price | None, datetime, datetime]
+"""A price, and from when to when it holds."""
 
 
 class Prices:
@@ -41,7 +42,7 @@ class Prices:
         self._listed = listed
         self._list: PriceList | None = None
         self._loading: asyncio.Future[None] | None = None
-        self._known: dict[tuple[str, str], tuple[Price | None, datetime]] = {}
+        self._known: dict[tuple[str, str], _Known] = {}
         self.is_ready = not listed
         self.unpriced: set[tuple[str, str]] = set()
         """Providers and models that were used and have no price."""
@@ -87,10 +88,10 @@ class Prices:
 
     def price(self, vendor: Vendor, model: str, moment: datetime) -> Price | None:
         """The price of the model at this moment, which is aware of its time zone; None where nobody has one."""
-        key = vendor.name, model
-        known = self._known.get(key)
-        if known is None or known[1] <= moment:
-            known = self._remember(key, self._find(vendor, model, moment.astimezone(UTC)))
+        known = self._known.get((vendor.name, model))
+        if known is None or not known[1] <= moment < known[2]:
+            known = self._find(vendor, model, moment.astimezone(UTC))
+            self._remember((vendor.name, model), known)
         return known[0]
 
     def estimate(self, vendor: Vendor, model: str, input_tokens: int, output_tokens: int) -> int | None:
@@ -107,25 +108,23 @@ class Prices:
                 model, vendor.name,
             )  # fmt: skip
 
-    def _find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime]:
+    def _find(self, vendor: Vendor, model: str, moment: datetime) -> _Known:
+        day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        # A price tells the day on which it was in force.
+        tomorrow = day + timedelta(days=1)
         if (configured := self._configured.find(vendor, model, moment)) is not None:
-            return configured, _tomorrow(moment)
+            return configured, day, tomorrow
         if self._list is None:
-            return None, moment if self._listed and not self.is_ready else _ALWAYS
-        found, until = self._list.find(vendor, model, moment)
-        return found, until if found is None else min(until, _tomorrow(moment))
+            return (None, *EVER) if self.is_ready else (None, moment, moment)
+        found, since, until = self._list.find(vendor, model, moment)
+        return (found, since, until) if found is None else (found, max(since, day), min(until, tomorrow))
 
-    def _remember(self, key: tuple[str, str], found: tuple[Price | None, datetime]) -> tuple[Price | None, datetime]:
-        self._known.pop(key, None)
+    def _remember(self, key: tuple[str, str], found: _Known) -> None:
+        """Not what held before: requests that begin now are more."""
+        known = self._known.pop(key, None)
         if len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
-        self._known[key] = found
-        return found
-
-
-def _tomorrow(moment: datetime) -> datetime:
-    """A price tells the day on which it was in force."""
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
+        self._known[key] = found if known is None or known[1] < found[1] else known
 
 
 def _price_list() -> PriceList:

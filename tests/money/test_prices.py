@@ -185,6 +185,8 @@ async def test_a_price_holds_for_its_hours_and_days(listed: Prices) -> None:
         return float(told(listed.price(deepseek, "deepseek-v4-flash", moment))["input"])
 
     assert [at(0, 59), at(1), at(3, 59), at(4), at(6), at(9, 59), at(10)] == [0.15, 0.3, 0.3, 0.15, 0.3, 0.3, 0.15]
+    # What began before a change ends after it.
+    assert [at(9, 59), at(10), at(0, 59), at(23)] == [0.3, 0.15, 0.15, 0.15]
     assert told(listed.price(Vendor(), "o3", datetime(2025, 6, 9, 23, tzinfo=UTC)))["input"] == 10
     assert told(listed.price(Vendor(), "o3", datetime(2025, 6, 10, tzinfo=UTC)))["input"] == 2
 
@@ -200,7 +202,7 @@ async def test_service_tiers_and_long_prompts_have_their_own_prices(listed: Pric
 
 async def test_prices_of_names_that_callers_choose_are_remembered_within_bounds(listed: Prices) -> None:
     for number in range(5000):
-        listed._remember(("openai", f"m{number}"), (None, NOW))
+        listed.price(Vendor("deepseek"), f"m{number}", NOW)
     assert len(listed._known) == prices_module._MOST
 
 
