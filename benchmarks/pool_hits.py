@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import uvloop
 
@@ -34,6 +34,8 @@ class IdleBridge:
     async def start(self) -> None: ...
 
     def retire(self) -> None: ...
+
+    def cut(self, error: Callable[[], Exception]) -> None: ...
 
     async def aclose(self) -> None: ...
 

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from .cluster.erasure import erase
+from .cluster.key_commands import add_key_commands
 from .errors import AIBridgeError
 from .recorder.database import Database
 from .recorder.export import ExportFormat, export
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     migrating = commands.add_parser("migrate", help="bring the tables to this release's schema")
     migrating.set_defaults(run=_migrate)
 
-    for command in (exporting, pruning, erasing, migrating):
+    for command in (exporting, pruning, erasing, migrating, *add_key_commands(commands)):
         command.add_argument("--url", help="the database (default: the one of the app's settings)")
     return parser
 

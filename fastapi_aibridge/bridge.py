@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from .bridge_state import Acquire, BridgeState, closing
+from .bridge_state import Acquire, BridgeState
 from .errors import ConfigurationError, GatewayError
 from .exchange import Admitted, Engine, Exchange, PassThrough, admit
 from .exchange.fair_queue import START
@@ -140,7 +140,7 @@ class RequestBridge:
         state = self._state
         target = provider.routes.find(scope["method"], tail, scope.get("raw_path"))
         if state.closed:
-            raise closing()
+            raise state.refusal()
         if target.route is None:
             if state.tracer is None:
                 await self._intercept(provider, target, scope, receive, send)

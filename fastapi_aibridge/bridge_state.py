@@ -35,6 +35,7 @@ class BridgeState:
         "closed",
         "engine",
         "providers",
+        "refusal",
         "retired",
         "share",
         "tracer",
@@ -56,6 +57,8 @@ class BridgeState:
         self.acquire = acquire
         self.retired = False
         self.closed = False
+        self.refusal: Callable[[], Exception] = closing
+        """What a request gets once it is closed."""
         self._tools: Tools = tools or NoTools()
         self._toolset: Toolset | None = None
         self._running: set[Interruption] = set()
@@ -82,7 +85,7 @@ class BridgeState:
     def begin(self, interruption: Interruption) -> None:
         """A request runs from now on, and `end` follows. Raises `GatewayError` once the bridge is closing."""
         if self.closed:
-            raise closing()
+            raise self.refusal()
         self._running.add(interruption)
 
     def end(self, interruption: Interruption) -> None:
@@ -97,6 +100,13 @@ class BridgeState:
     def retire(self) -> None:
         self.retired = True
 
+    def cut(self, error: Callable[[], Exception]) -> None:
+        """End what runs on this bridge with the error, at once, and give it to whatever comes."""
+        self.closed = True
+        self.refusal = error
+        for interruption in tuple(self._running):
+            interruption.interrupt(error())
+
     async def aclose(self) -> None:
         """End what still runs on this bridge, with an error to its clients, and then its MCP sessions."""
         self.closed = True
@@ -104,7 +114,7 @@ class BridgeState:
             if self._running:
                 self._idle = asyncio.Event()
                 for interruption in tuple(self._running):
-                    interruption.interrupt(closing())
+                    interruption.interrupt(self.refusal())
                 await self._idle.wait()
         finally:
             await self._tools.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pydantic import SecretStr
 
@@ -39,15 +39,23 @@ def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
 class ClientKeys:
     """The built-in principals: which initiator sends which key. Keys are kept as digests only."""
 
-    def __init__(self, keys: Mapping[str, Iterable[SecretStr]]) -> None:
-        """`keys` is initiator: all their valid keys, in plain or as `sha256:<hex>`."""
+    def __init__(
+        self,
+        keys: Mapping[str, Iterable[SecretStr]],
+        others: Callable[[bytes], Principal | None] = lambda _digest: None,
+    ) -> None:
+        """`keys` is initiator: all their valid keys, in plain or as `sha256:<hex>`. `others` knows further ones."""
+        self._others = others
         self._principals = {
             digest_of(key.get_secret_value()): Principal(initiator) for initiator, all_ in keys.items() for key in all_
         }
 
     def principal(self, token: bytes | None) -> Principal | None:
         """Whose key this is. Looked up by digest: how long that takes says nothing of the keys."""
-        return self._principals.get(hashlib.sha256(token).digest()) if token else None
+        if not token:
+            return None
+        digest = hashlib.sha256(token).digest()
+        return self._principals.get(digest) or self._others(digest)
 
 
 def same_token(given: bytes | None, secret: SecretStr) -> bool:

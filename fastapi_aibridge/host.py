@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Scope
 
 from .cluster.worker import Worker
-from .errors import ConfigurationError
+from .errors import ConfigurationError, GatewayError, RecorderUnavailable
 from .loading import read_settings
 from .observability import Metrics
 from .observability.multiprocess import Mirror, check_multiprocess, multiprocess_wanted, registry_of_all, set_up
@@ -26,7 +27,10 @@ from .settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from .cluster.managed_keys import ManagedKeys
     from .recorder.database import Database
+
+logger = logging.getLogger(__name__)
 
 
 class Host:
@@ -218,9 +222,27 @@ class Host:
     def known_principal(self, token: bytes | None) -> Principal | None:
         return self.runtime.keys.principal(token)
 
-    async def unknown_key(self, scope: Scope, token: bytes | None) -> None:
-        if token:
-            await self.wrong_keys.note(scope, "client")
+    async def find_principal(self, scope: Scope, token: bytes | None) -> Principal | None:
+        if not token:
+            return None
+        if (managed := self.runtime.managed_keys) is not None:
+            try:
+                if (principal := await managed.cache.find(token)) is not None:
+                    return principal
+            except RecorderUnavailable as error:
+                logger.warning("%s", error)
+                raise GatewayError(
+                    503,
+                    "unavailable",
+                    "the gateway cannot look up who calls now; try again",
+                    headers={"retry-after": "5"},
+                ) from None
+        await self.wrong_keys.note(scope, "client")
+        return None
+
+    @property
+    def managed_keys(self) -> ManagedKeys | None:
+        return self.runtime.managed_keys
 
     def refused(self, code: str) -> None:
         self._metrics.refused(code)

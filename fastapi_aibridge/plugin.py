@@ -37,6 +37,7 @@ from .routers import (
     AdminAccess,
     add_admin_routes,
     add_audit_routes,
+    add_client_key_routes,
     add_gateway_route,
     add_health_routes,
     add_initiator_routes,
@@ -93,6 +94,7 @@ class AIBridge:
             add_audit_routes(router, host, access)
             add_initiator_routes(router, host, access)
             add_worker_routes(router, host, access)
+            add_client_key_routes(router, host, access)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:
@@ -195,9 +197,13 @@ class AIBridge:
     async def _client_key_principal(self, connection: HTTPConnection) -> Principal:
         token = caller_token(dict(connection.scope["headers"]))
         principal = self._host.known_principal(token)
+        try:
+            principal = principal or await self._host.find_principal(connection.scope, token)
+        except GatewayError as error:
+            code = status.WS_1013_TRY_AGAIN_LATER
+            raise _refusal(connection, error.status, code, error.message, error.headers) from None
         if principal is not None:
             return principal
-        await self._host.unknown_key(connection.scope, token)
         if connection.scope["type"] == "http":
             raise HTTPException(401, "no valid key was given", headers={"WWW-Authenticate": "Bearer"})
         raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no valid key was given")

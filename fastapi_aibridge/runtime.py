@@ -45,6 +45,7 @@ from .settings import Settings
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:
+    from .cluster.managed_keys import ManagedKeys
     from .cluster.redis import SharedRedis
     from .cluster.reloads import SharedReloads
     from .cluster.version_watch import VersionWatch
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ONLY_AT_START = ("recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix")
+ONLY_AT_START = ("recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix", "managed")
 """Settings that a reload leaves as they were."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
@@ -104,6 +105,8 @@ class Runtime:
         self._drained: asyncio.Future[None] | None = None
         # What a reload changes, all of it in `_apply`.
         self.settings = settings
+        self.managed_keys: ManagedKeys | None = None
+        """Where the settings are managed, and client keys tell who calls."""
         self.keys = ClientKeys(settings.client_keys)
         self._builder = parts.mcp or SettingsProxyBuilder(settings.mcp_servers)
         self._connections: MCPConnections | None = None
@@ -166,7 +169,15 @@ class Runtime:
                 built=metrics.built,
             )
             warn_of_what_is_missing(settings, self.pool.providers)
-            if parts.takes_client_keys and serves and not settings.client_keys:
+            if settings.managed and parts.takes_client_keys:
+                from .cluster.managed_keys import managed_keys  # SQLAlchemy, as below
+
+                database = getattr(recorder, "database", None)
+                self.managed_keys = await stack.enter_async_context(
+                    managed_keys(database, self.versions, self.pool.cut_off)
+                )
+                self.keys = self._client_keys(settings)
+            elif parts.takes_client_keys and serves and not settings.client_keys:
                 logger.warning(
                     "nobody can call: set AIBRIDGE_CLIENT_KEYS__<INITIATOR>, or give AIBridge(principal=...) a "
                     "dependency"
@@ -245,6 +256,11 @@ class Runtime:
         database: Database | None = getattr(await self.readable(), "database", None)
         return database
 
+    def _client_keys(self, settings: Settings) -> ClientKeys:
+        if self.managed_keys is None:
+            return ClientKeys(settings.client_keys)
+        return ClientKeys(settings.client_keys, self.managed_keys.cache.known)
+
     # Reloads
 
     async def reload(self) -> Reload:
@@ -316,7 +332,7 @@ class Runtime:
         if changed:
             logger.warning("changed, but only in force after a restart: %s", ", ".join(changed))
         self.settings = settings.model_copy(update=kept)
-        self.keys = ClientKeys(settings.client_keys)
+        self.keys = self._client_keys(settings)
         engine = self._engine
         engine.limits.apply(settings.limits)
         engine.rates.apply(settings.limits)

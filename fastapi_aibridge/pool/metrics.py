@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Reason: TypeAlias = Literal["capacity", "expired", "reloaded", "session", "shutdown"]
+Reason: TypeAlias = Literal["capacity", "expired", "reloaded", "revoked", "session", "shutdown"]
 Outcome: TypeAlias = Literal["ok", "degraded", "failed", "timeout", "shutdown"]
 
 
@@ -30,5 +30,5 @@ class PoolMetrics:
     """Bridges that have left the cache, or did not start, and are not closed yet."""
     provider_version: int
     evictions: Mapping[str, int]
-    """Bridges that left the cache, by reason: `capacity`, `expired`, `reloaded`, `session` (the principal came with
-    another session key), `shutdown`."""
+    """Bridges that left the cache, by reason: `capacity`, `expired`, `reloaded`, `revoked` (the principal was cut off),
+    `session` (the principal came with another session key), `shutdown`."""

@@ -8,18 +8,19 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from opentelemetry import trace
 
 from ..errors import BuildTimeout, ConfigurationError, PoolShutdown
 from ..principal import Principal
 from .background import Background, Clock, Timer
+from .barred import BarredKeys
 from .expiring_cache import ExpiringCache
 from .lease import Lease
 from .metrics import Outcome, PoolMetrics, Reason
 from .pooled import PooledBridge, WaitingRoom
-from .slot import BuildKey, Slot, building
+from .slot import BuildKey, Key, Slot, building
 from .spans import BuildSpan, is_traced, named
 
 BUILD_TIMEOUT = 30.0
@@ -78,6 +79,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         self._begun = 0  # builds so far: _build
         self._cache = ExpiringCache[LeasedT](max_items, self._clock.time, self._evict)
         self._draining: set[Slot[LeasedT]] = set()
+        self._barred = BarredKeys()
         self._leases = 0
         self._providers = tuple(providers)  # with `_version`: replace_providers
         self._version = 1
@@ -87,7 +89,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         self._quiet = asyncio.Event()  # set when nothing is built or closed any more: _note_quiet
         self._traced = False  # whether there is a tracer provider: _enter
         self._hits = self._misses = self._keys_added = 0
-        self._evictions: dict[str, int] = dict.fromkeys(("capacity", "expired", "reloaded", "session", "shutdown"), 0)
+        self._evictions: dict[str, int] = dict.fromkeys(get_args(Reason), 0)
 
     @property
     def providers(self) -> tuple[ProviderT, ...]:
@@ -121,6 +123,17 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
             self._version, len(self._providers), retired,
         )  # fmt: skip
         return retired
+
+    def cut_off(self, key: Key, error: Callable[[], Exception]) -> None:
+        """End all that runs for a key, and retire its bridges. Whoever waits for one or comes later gets the error."""
+        self._barred.add(key, error)
+        for build in [slot for slot in self._builds.values() if slot.key == key]:
+            self._stop_build(build, error(), "failed")
+        if (cached := self._cache.peek(key)) is not None:
+            del self._cache[key]
+            self._evict(cached, "revoked")
+        for slot in [slot for slot in self._draining if slot.key == key]:
+            slot.bridge.cut(error)
 
     async def shutdown(self, grace: float = 0.0) -> None:
         """Refuse new leases, wait at most `grace` seconds for those out, then close every bridge that is left.
@@ -236,6 +249,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
     # A bridge's life
 
     def _build(self, principal: Principal) -> Slot[LeasedT]:
+        self._barred.check(principal.key)
         key = (principal.key, principal.session, self._version)
         context = self._background.context()
         bridge = context.run(self._factory, principal, self._providers)

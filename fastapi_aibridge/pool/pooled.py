@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from ..principal import Principal
@@ -27,6 +28,10 @@ class PooledBridge(Protocol[LeasedT_co]):
 
     def retire(self) -> None:
         """No new leases are given out from now on; those that are out may go on. Called once at most."""
+        ...
+
+    def cut(self, error: Callable[[], Exception]) -> None:
+        """End what runs, with the error, and let nothing begin any more."""
         ...
 
     async def aclose(self) -> None:

@@ -4,6 +4,7 @@ from .access import AdminAccess
 from .admin import add_admin_routes
 from .answers import Reload, ReloadedProvider
 from .audit import add_audit_routes
+from .client_keys import add_client_key_routes
 from .gateway import add_gateway_route
 from .health import add_health_routes
 from .initiators import add_initiator_routes
@@ -15,6 +16,7 @@ __all__ = [
     "ReloadedProvider",
     "add_admin_routes",
     "add_audit_routes",
+    "add_client_key_routes",
     "add_gateway_route",
     "add_health_routes",
     "add_initiator_routes",

@@ -20,6 +20,8 @@ from .queries import refuse_unknown_parameters
 
 logger = logging.getLogger(__name__)
 
+MAX_BODY = 256 * 1024
+"""Bytes of a request's body."""
 NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
 
 
@@ -32,7 +34,22 @@ class _AdminRoute(APIRoute):
                 message = {**message, "headers": [*message["headers"], *_GUARDS]}
             await send(message)
 
-        await super().handle(scope, receive, guarded)
+        await super().handle(scope, _bounded(receive), guarded)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """FastAPI reads a body before it asks who sends it: so a stranger's must not be of any size."""
+    size = 0
+
+    async def read() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
+        return message
+
+    return read
 
 
 _GUARDS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

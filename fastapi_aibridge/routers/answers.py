@@ -176,6 +176,31 @@ class Erased(_Answer):
     interceptions: Annotated[int, Field(description="Of how many something was erased; running ones follow.")]
 
 
+class ClientKeyItem(_Answer):
+    """One client key, without the key."""
+
+    id: Annotated[str, Field(description="`api_key_id` of the principal that has it, and of its records.")]
+    hint: Annotated[str, Field(description="Enough to tell keys apart: `aib...1234`.")]
+    initiator_id: str
+    label: str
+    groups: list[str]
+    models: Annotated[list[str] | None, Field(description="Patterns of models; null for all models.")]
+    origin: Annotated[Literal["database", "settings"], Field(description="Keys of the settings are listed only.")]
+    created_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: Annotated[datetime | None, Field(description="Up to a minute old.")]
+
+
+class NewClientKey(ClientKeyItem):
+    key: Annotated[str, Field(description="The key itself. It is shown this once.")]
+
+
+class ClientKeyItems(_Answer):
+    items: list[ClientKeyItem]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
+
+
 class Problem(_Answer):
     """Why a request was refused."""
 

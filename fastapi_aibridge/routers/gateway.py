@@ -74,8 +74,12 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
             elif built_in and entrance.is_bare and not overrides(scope["app"]):
                 token = caller_token(dict(scope["headers"]))
                 caller = gateway.known_principal(token)
+                try:
+                    caller = caller or await gateway.find_principal(scope, token)
+                except GatewayError as error:
+                    await refuse(gateway, error, scope, send)
+                    return
                 if caller is None:
-                    await gateway.unknown_key(scope, token)
                     await refuse(gateway, unauthorized(), scope, send)
                 else:
                     await serve(gateway, caller, below_prefix(scope), receive, send)

@@ -56,6 +56,12 @@ class AuditListing(_Query):
     cursor: str | None = None
 
 
+class ClientKeyListing(_Query):
+    initiator_id: str | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: str | None = None
+
+
 class Export(Filters):
     format: ExportFormat = ExportFormat.JSONL
 

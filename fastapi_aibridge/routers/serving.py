@@ -29,10 +29,12 @@ class Gateway(Protocol):
     def pool(self) -> CachedBridgePool[RequestBridge, Provider]: ...
 
     def known_principal(self, token: bytes | None) -> Principal | None:
-        """Whose built-in client key this is."""
+        """Whose built-in client key this is, as far as it is known at once."""
 
-    async def unknown_key(self, scope: Scope, token: bytes | None) -> None:
-        """Count a client key that nobody has; returns when the request may be refused."""
+    async def find_principal(self, scope: Scope, token: bytes | None) -> Principal | None:
+        """Look further for whose key it is. One that nobody has is counted, and None comes when the request may be
+        refused. Raises `GatewayError` where that cannot be found out.
+        """
 
     def refused(self, code: str) -> None:
         """Count a request that no bridge has seen."""

@@ -72,6 +72,8 @@ class Settings(SourcedSettings):
     recorder: RecorderSettings = RecorderSettings()
     client_keys: dict[str, Keys] = Field(default_factory=dict)
     """Initiator: the keys, in plain or as `sha256:<hex>`, all of which are valid."""
+    managed: bool = False
+    """Whether client keys also come from the recorder's database, where the admin routes keep them."""
     admin_token: Key | None = None
     metrics_token: Key | None = None
     """For metrics and health only."""

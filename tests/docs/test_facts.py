@@ -144,7 +144,7 @@ def test_the_admin_routes_that_pages_name_exist() -> None:
     app.include_router(AIBridge().router, prefix="/ai")
     paths = {re.sub(r"^/ai|/\{.*", "", path) for path in app.openapi()["paths"]}
     for page in OWN:
-        for path in re.findall(r"/admin(?:/[a-z]+)+", page.read_text()):
+        for path in re.findall(r"/admin(?:/[a-z]+(?:-[a-z]+)*)+", page.read_text()):
             assert path in paths, f"{page.relative_to(ROOT)}: {path}"
 
 

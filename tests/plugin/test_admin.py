@@ -24,6 +24,8 @@ ROUTES = [
     ("GET", "/ai/admin/providers"),
     ("GET", "/ai/admin/usage"),
     ("GET", "/ai/admin/audit"),
+    ("GET", "/ai/admin/client-keys"),
+    ("DELETE", "/ai/admin/client-keys/some-id"),
 ]
 each = pytest.mark.parametrize(("method", "path"), ROUTES)
 

@@ -20,6 +20,7 @@ class FakeBridge:
         self.closing: asyncio.Future[None] | None = None
         self.closes = 0
         self.retires = 0
+        self.cut_with: list[Exception] = []
         self.gone = asyncio.Event()
         self.on_start: Callable[[], None] = lambda: None
 
@@ -33,6 +34,9 @@ class FakeBridge:
 
     def retire(self) -> None:
         self.retires += 1
+
+    def cut(self, error: Callable[[], Exception]) -> None:
+        self.cut_with.append(error())
 
     async def start(self) -> None:
         self.starting = True

@@ -457,7 +457,7 @@ async def test_late_timer_and_reload(pool: Pool, bridges: Bridges, clock: Manual
     await settled()
     assert bridges.closes == [1, 1]
     assert pool.metrics().evictions == {
-        "capacity": 0, "expired": 1, "reloaded": 1, "session": 0, "shutdown": 0
+        "capacity": 0, "expired": 1, "reloaded": 1, "revoked": 0, "session": 0, "shutdown": 0
     }  # fmt: skip
 
 
@@ -670,7 +670,7 @@ async def test_metrics(bridges: Bridges, clock: ManualClock) -> None:
     await touch(pool)
     await pool.shutdown()
     end = pool.metrics()
-    assert end.evictions == {"capacity": 1, "expired": 1, "reloaded": 1, "session": 0, "shutdown": 1}
+    assert end.evictions == {"capacity": 1, "expired": 1, "reloaded": 1, "revoked": 0, "session": 0, "shutdown": 1}
     assert (end.keys_evicted, end.keys_added, end.size, end.leases, end.draining) == (2, 4, 0, 0, 0)
 
 

@@ -1,0 +1,78 @@
+"""A client key, as it is asked for and as it is kept: the key itself is nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import PrincipalError
+from ..principal import Principal
+from ..recorder.jsonform import timestamp
+
+MAX_LABEL = 200
+"""Characters."""
+DATABASE = "database"
+SETTINGS = "settings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRequest:
+    """What a new key is to be. Raises `PrincipalError` for what no principal could be, and `ValueError` for a label or
+    a moment that cannot be.
+    """
+
+    initiator_id: str
+    label: str = ""
+    expires_at: datetime | None = None
+    groups: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.initiator_id:
+            raise PrincipalError("initiator_id is empty")
+        Principal(self.initiator_id, groups=self.groups, models=self.models)
+        if len(self.label) > MAX_LABEL or not (self.label.isprintable()):
+            raise ValueError(f"label must be printable text of at most {MAX_LABEL} characters")
+        if self.expires_at is not None:
+            if self.expires_at.tzinfo is None:
+                raise ValueError("expires_at must have a time zone, such as 2026-12-31T00:00:00Z")
+            if self.expires_at <= datetime.now(UTC):
+                raise ValueError("expires_at must be in the future")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientKey:
+    """One key. `hint` shows enough of it to tell keys apart, and too little to use one."""
+
+    id: str
+    hint: str
+    initiator_id: str
+    label: str
+    groups: tuple[str, ...]
+    models: tuple[str, ...] | None
+    created_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    origin: str = DATABASE
+    """`database`, or `settings` for those that cannot be changed here."""
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "hint": self.hint,
+            "initiator_id": self.initiator_id,
+            "label": self.label,
+            "groups": list(self.groups),
+            "models": None if self.models is None else list(self.models),
+            "origin": self.origin,
+            "created_at": _moment(self.created_at),
+            "expires_at": _moment(self.expires_at),
+            "revoked_at": _moment(self.revoked_at),
+            "last_used_at": _moment(self.last_used_at),
+        }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else timestamp(moment)

@@ -1,0 +1,208 @@
+"""Client keys in the database: made, listed, revoked, looked up by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, Table, Text, bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..masking import hint
+from ..recorder.clock import now_of
+from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds, to_microseconds
+from ..recorder.database import Database
+from ..recorder.identifier import new_id
+from ..recorder.schema import metadata
+from ..recorder.text import cut_key, dump, load
+from . import audit
+from .client_key import ClientKey, KeyRequest
+from .key_text import new_key
+from .versions import CLIENT_KEYS, bump
+
+LARGEST_PAGE = 500
+_ID_LIMIT = 64
+
+client_keys = Table(
+    "aibridge_client_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # SHA-256: the keys have 256 random bits, so that no slower one is needed.
+    Column("digest", LargeBinary, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("initiator_id", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("models", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    # Of all client keys, when this one was changed last: workers ask for what is newer than what they know.
+    Column("version", BigInteger, nullable=False),
+    Index("aibridge_client_keys_digest", "digest", unique=True),
+    Index("aibridge_client_keys_initiator", "initiator_id", "id"),
+    Index("aibridge_client_keys_version", "version"),
+)
+_table = client_keys.c
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    items: list[ClientKey]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key that was made or revoked."""
+
+    version: int
+    id: str
+    digest: bytes
+    initiator_id: str
+    is_revoked: bool
+
+
+def digest_of(key: bytes) -> bytes:
+    """What is kept of a key."""
+    return hashlib.sha256(key).digest()
+
+
+async def create(database: Database, asked: KeyRequest, actor: str) -> tuple[ClientKey, str]:
+    """Make a key. The text, which nobody can be told again, stands beside what is kept."""
+    text = new_key()
+    async with database.writing() as connection:
+        version = await bump(connection, CLIENT_KEYS)
+        now = (await connection.execute(select(now_of(is_sqlite=database.is_sqlite)))).scalar_one()
+        row = {
+            "id": new_id(),
+            "digest": digest_of(text.encode()),
+            "hint": hint(text),
+            "initiator_id": asked.initiator_id,
+            "label": asked.label,
+            "groups": dump(asked.groups),
+            "models": None if asked.models is None else dump(asked.models),
+            "created_at": now,
+            "expires_at": None if asked.expires_at is None else to_microseconds(asked.expires_at),
+            "revoked_at": None,
+            "last_used_at": None,
+            "version": version,
+        }
+        await connection.execute(insert(client_keys).values(row))
+        key = _key(row)
+        await audit.record(
+            connection,
+            actor=actor,
+            action="client_key.create",
+            object=f"client_key/{key.id}",
+            before=None,
+            after=_told(key),
+        )
+    return key, text
+
+
+async def revoke(database: Database, key_id: str, actor: str) -> ClientKey | None:
+    """End a key for good; None where there is none. One that was revoked before stays as it is."""
+    key_id = cut_key(key_id, _ID_LIMIT)
+    async with database.writing() as connection:
+        before = await _one(connection, key_id)
+        if before is None or before.revoked_at is not None:
+            return before
+        version = await bump(connection, CLIENT_KEYS)
+        now = now_of(is_sqlite=database.is_sqlite)
+        changed = await connection.execute(
+            update(client_keys)
+            .where(_table.id == key_id, _table.revoked_at.is_(None))
+            .values(revoked_at=now, version=version)
+        )
+        after = await _one(connection, key_id)
+        if after is not None and changed.rowcount:  # not where another one was faster
+            await audit.record(
+                connection,
+                actor=actor,
+                action="client_key.revoke",
+                object=f"client_key/{key_id}",
+                before=_told(before),
+                after=_told(after),
+            )
+    return after
+
+
+async def read_page(
+    connection: AsyncConnection, *, limit: int = 50, cursor: str | None = None, initiator_id: str | None = None
+) -> KeyPage:
+    """Keys, newest first, revoked and expired ones too. Raises `InvalidCursor`."""
+    limit = min(max(limit, 1), LARGEST_PAGE)
+    wanted = select(client_keys).order_by(_table.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        wanted = wanted.where(_table.id < cut_key(decode_cursor(cursor)[1], _ID_LIMIT))
+    if initiator_id is not None:
+        wanted = wanted.where(_table.initiator_id == cut_key(initiator_id, 2048))
+    rows = (await connection.execute(wanted)).mappings().all()
+    items = [_key(row) for row in rows[:limit]]
+    return KeyPage(items, encode_cursor(0, items[-1].id) if len(rows) > limit else None)
+
+
+async def find(connection: AsyncConnection, digest: bytes) -> ClientKey | None:
+    """The key that has this digest."""
+    row = (await connection.execute(select(client_keys).where(_table.digest == digest))).mappings().first()
+    return None if row is None else _key(row)
+
+
+async def changes_since(connection: AsyncConnection, version: int, limit: int) -> list[KeyChange]:
+    """The keys that were changed after this version, in that order."""
+    rows = await connection.execute(
+        select(_table.version, _table.id, _table.digest, _table.initiator_id, _table.revoked_at)
+        .where(_table.version > version)
+        .order_by(_table.version)
+        .limit(limit)
+    )
+    return [
+        KeyChange(row.version, row.id, row.digest, row.initiator_id, is_revoked=row.revoked_at is not None)
+        for row in rows
+    ]
+
+
+async def note_uses(connection: AsyncConnection, uses: Mapping[str, int]) -> None:
+    """When each of these keys, by its id, was used last, in microseconds. A later moment that is known stays."""
+    moment: Any = bindparam("used")
+    is_newer = func.coalesce(_table.last_used_at, 0) < moment
+    await connection.execute(
+        update(client_keys).where(_table.id == bindparam("key_id"), is_newer).values(last_used_at=moment),
+        [{"key_id": key_id, "used": used} for key_id, used in uses.items()],
+    )
+
+
+async def _one(connection: AsyncConnection, key_id: str) -> ClientKey | None:
+    row = (await connection.execute(select(client_keys).where(_table.id == key_id))).mappings().first()
+    return None if row is None else _key(row)
+
+
+def _key(row: Mapping[Any, Any]) -> ClientKey:
+    return ClientKey(
+        id=row["id"],
+        hint=row["hint"],
+        initiator_id=row["initiator_id"],
+        label=row["label"],
+        groups=tuple(load(row["groups"])),
+        models=None if row["models"] is None else tuple(load(row["models"])),
+        created_at=from_microseconds(row["created_at"]),
+        expires_at=_moment(row["expires_at"]),
+        revoked_at=_moment(row["revoked_at"]),
+        last_used_at=_moment(row["last_used_at"]),
+    )
+
+
+def _moment(value: int | None) -> datetime | None:
+    return None if value is None else from_microseconds(value)
+
+
+def _told(key: ClientKey) -> dict[str, Any]:
+    """What the audit says of a key."""
+    names: Iterable[str] = ("initiator_id", "label", "hint", "groups", "models", "expires_at", "revoked_at")
+    members = key.json()
+    return {name: members[name] for name in names}

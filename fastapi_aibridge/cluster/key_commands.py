@@ -1,0 +1,127 @@
+"""`python -m fastapi_aibridge keys`: client keys from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..recorder.database import Database
+from ..recorder.store import SQLStore
+from . import client_keys
+from .client_key import ClientKey, KeyRequest
+
+_COLUMNS = ("id", "hint", "initiator_id", "label", "groups", "models", "expires_at", "revoked_at", "last_used_at")
+
+
+def add_key_commands(commands: Any) -> Iterator[argparse.ArgumentParser]:
+    """Add `keys` to the commands, and give each of its own."""
+    parser = commands.add_parser("keys", help="make, list and revoke client keys (the app needs AIBRIDGE_MANAGED=true)")
+    keys = parser.add_subparsers(required=True, metavar="command")
+
+    creating = keys.add_parser("create", help="make a key, and print it: it is shown this once")
+    creating.set_defaults(run=_create)
+    creating.add_argument("initiator", metavar="INITIATOR", help="who calls with it")
+    creating.add_argument("--label", default="", help="what it is for")
+    creating.add_argument("--expires", type=_moment, metavar="TIME", help="2026-12-31T00:00:00Z (default: never)")
+    creating.add_argument("--groups", type=_names, default=(), metavar="NAMES", help="with commas between them")
+    creating.add_argument("--models", type=_names, metavar="PATTERNS", help="'gpt-5*,claude-*' (default: all)")
+    yield creating
+
+    listing = keys.add_parser("list", help="list keys, newest first; never the keys themselves")
+    listing.set_defaults(run=_list)
+    listing.add_argument("--initiator", help="of this one only")
+    yield listing
+
+    revoking = keys.add_parser("revoke", help="end a key for good")
+    revoking.set_defaults(run=_revoke)
+    revoking.add_argument("id", metavar="ID")
+    yield revoking
+
+
+@asynccontextmanager
+async def _database(url: str, *, create: bool = False) -> AsyncIterator[Database]:
+    async with SQLStore(url, create=create) as store:
+        if create:
+            await store.migrate()  # the first key may be made before the app has run
+        yield store.database
+
+
+async def _create(url: str, options: argparse.Namespace) -> None:
+    try:
+        asked = KeyRequest(
+            initiator_id=options.initiator,
+            label=options.label,
+            expires_at=options.expires,
+            groups=options.groups,
+            models=options.models,
+        )
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    async with _database(url, create=True) as database:
+        key, text = await client_keys.create(database, asked, _actor())
+    # On standard error, so that standard output is the key alone.
+    print(f"{key.id} for {key.initiator_id}; the key is not shown again:", file=sys.stderr)  # noqa: T201
+    print(text)  # noqa: T201
+
+
+async def _list(url: str, options: argparse.Namespace) -> None:
+    print("\t".join(_COLUMNS))  # noqa: T201
+    cursor: str | None = None
+    async with _database(url) as database:
+        while True:
+            async with database.reading() as connection:
+                page = await client_keys.read_page(
+                    connection, limit=client_keys.LARGEST_PAGE, cursor=cursor, initiator_id=options.initiator
+                )
+            for key in page.items:
+                print(_row(key))  # noqa: T201
+            if (cursor := page.next_cursor) is None:
+                return
+
+
+async def _revoke(url: str, options: argparse.Namespace) -> None:
+    async with _database(url) as database:
+        key = await client_keys.revoke(database, options.id, _actor())
+    if key is None:
+        raise ConfigurationError(f"there is no client key {options.id!r}")
+    print(_row(key))  # noqa: T201
+
+
+def _row(key: ClientKey) -> str:
+    members = key.json()
+    texts = [members[name] for name in _COLUMNS]
+    shown = ["-" if one is None or one == [] else ",".join(one) if isinstance(one, list) else one for one in texts]
+    return "\t".join(map(_printable, shown))
+
+
+def _printable(text: str) -> str:
+    """What an initiator is called must not steer the terminal, nor look like another column."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _actor() -> str:
+    """Who uses the command, for the audit."""
+    try:
+        return f"command line: {getpass.getuser()}"
+    except (OSError, KeyError, ImportError):
+        return "command line"
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-12-31T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; write 2026-12-31T00:00:00Z")
+    return moment
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,29 @@
+"""Keys for which no bridge is built any more."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from .slot import Key
+
+_MOST = 16_384
+"""Keys that are remembered, the latest. It takes seconds from who calls being known to the build of a bridge, so that
+none is forgotten while somebody is still on the way with it.
+"""
+
+
+class BarredKeys:
+    def __init__(self) -> None:
+        self._errors: OrderedDict[Key, Callable[[], Exception]] = OrderedDict()
+
+    def add(self, key: Key, error: Callable[[], Exception]) -> None:
+        self._errors[key] = error
+        self._errors.move_to_end(key)
+        if len(self._errors) > _MOST:
+            self._errors.popitem(last=False)
+
+    def check(self, key: Key) -> None:
+        """Raises what the key was barred with."""
+        if self._errors and (error := self._errors.get(key)) is not None:
+            raise error()

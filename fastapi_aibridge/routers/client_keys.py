@@ -1,0 +1,113 @@
+"""Client keys in the database: made, listed, revoked."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+
+from ..errors import ConfigurationError, PrincipalError
+from ..settings import Settings
+from .access import AdminAccess, Need
+from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
+from .answers import ClientKeyItem, ClientKeyItems, NewClientKey, Problem
+from .queries import ClientKeyListing
+
+if TYPE_CHECKING:
+    from ..cluster.managed_keys import ManagedKeys
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_UNMANAGED = (
+    "client keys are not managed here: AIBRIDGE_MANAGED is not true, or the app has a principal dependency of its own"
+)
+_FIXED: dict[int | str, dict[str, Any]] = {
+    **UNREADABLE,
+    409: {"model": Problem, "description": "The key comes from the settings and can only be removed there."},
+}
+
+
+class KeyAdministration(Protocol):
+    """What the routes need of the plugin."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def managed_keys(self) -> ManagedKeys | None:
+        """None where keys are not managed."""
+
+
+def _written_out(value: object) -> object:
+    """Numbers would be taken for seconds since 1970."""
+    if value is None or (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        return value
+    raise ValueError("a moment is written as in RFC 3339: 2026-12-31T00:00:00Z")
+
+
+class KeyBody(BaseModel):
+    """A new key. Without `expires_at` it does not expire; without `models` all models may be asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    initiator_id: str
+    label: str = ""
+    expires_at: Annotated[AwareDatetime | None, BeforeValidator(_written_out)] = None
+    groups: list[str] = []
+    models: list[str] | None = None
+
+
+def add_client_key_routes(router: APIRouter, administration: KeyAdministration, access: AdminAccess) -> None:
+    route = AdminRoutes(router, access).route
+
+    def managed() -> ManagedKeys:
+        if (keys := administration.managed_keys) is None:
+            raise HTTPException(404, _UNMANAGED)
+        return keys
+
+    @route("POST", "/admin/client-keys", Need.CHANGE, NewClientKey, UNREADABLE, 201)
+    async def create(asked: Annotated[KeyBody, Body()], actor: str = Depends(access.actor)) -> Response:
+        """Make a key. `key` is shown this once; only its digest is kept."""
+        from ..cluster.client_key import KeyRequest
+
+        keys = managed()
+        try:
+            request = KeyRequest(
+                initiator_id=asked.initiator_id,
+                label=asked.label,
+                expires_at=asked.expires_at,
+                groups=tuple(asked.groups),
+                models=None if asked.models is None else tuple(asked.models),
+            )
+        except (PrincipalError, ValueError) as error:
+            raise HTTPException(422, str(error)) from None
+        with reading():
+            key, text = await keys.create(request, actor)
+        return json_answer({"key": text, **key.json()}, 201)
+
+    @route("GET", "/admin/client-keys", Need.READ, ClientKeyItems, UNREADABLE)
+    async def listed(chosen: Annotated[ClientKeyListing, Query()]) -> Response:
+        """Keys, newest first, a page at a time; those of the settings come first. Never the keys themselves."""
+        keys = managed()
+        with reading():
+            page = await keys.page(
+                administration.settings.client_keys,
+                limit=chosen.limit,
+                cursor=chosen.cursor,
+                initiator_id=chosen.initiator_id,
+            )
+        return json_answer({"items": [key.json() for key in page.items], "next_cursor": page.next_cursor})
+
+    @route("DELETE", "/admin/client-keys/{key_id}", Need.CHANGE, ClientKeyItem, _FIXED)
+    async def revoke(key_id: str, actor: str = Depends(access.actor)) -> Response:
+        """Revoke a key: within two seconds it is dead on all workers, and what runs with it ends in an error."""
+        keys = managed()
+        with reading():
+            try:
+                key = await keys.revoke(key_id, actor)
+            except ConfigurationError as error:
+                raise HTTPException(409, str(error)) from None
+        if key is None:
+            raise HTTPException(404, "there is no such client key")
+        return json_answer(key.json())

@@ -1,0 +1,234 @@
+"""The client keys that a worker knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.cluster import client_keys, key_cache
+from fastapi_aibridge.cluster.client_key import ClientKey, KeyRequest
+from fastapi_aibridge.cluster.client_keys import digest_of
+from fastapi_aibridge.cluster.key_cache import KeyCache
+from fastapi_aibridge.cluster.key_text import new_key
+from fastapi_aibridge.errors import RecorderUnavailable
+from fastapi_aibridge.principal import Principal
+from fastapi_aibridge.recorder.database import Database
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+class Worker:
+    """One worker's cache, whose time and whose looks at the version are the test's."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.begun = datetime.now(UTC)
+        self.time = self.begun.timestamp()
+        self.cut: list[tuple[tuple[str, str], str]] = []
+        self.look_ups = 0
+        self.cache = KeyCache(database, self, self.cut_off, clock=lambda: self.time)
+
+    def version(self, name: str) -> int:
+        return 0
+
+    def follow(self, name: str, changed: Callable[[int], Awaitable[None]], *, known: int | None = None) -> None:
+        assert (name, known) == ("client_keys", 0)
+
+    def cut_off(self, key: tuple[str, str], error: Callable[[], Exception]) -> None:
+        self.cut.append((key, error().code))  # type: ignore[attr-defined]
+
+    def known(self, secret: str) -> Principal | None:
+        return self.cache.known(digest_of(secret.encode()))
+
+    async def find(self, secret: str) -> Principal | None:
+        return await self.cache.find(secret.encode())
+
+
+@pytest.fixture
+async def worker(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+    worker = Worker(database)
+
+    async def counting(*arguments: Any) -> ClientKey | None:
+        worker.look_ups += 1
+        return await client_keys.find(*arguments)
+
+    monkeypatch.setattr(key_cache, "find", counting)
+    yield worker
+    await worker.cache.aclose()
+
+
+async def made(database: Database, **values: Any) -> tuple[ClientKey, str]:
+    return await client_keys.create(database, KeyRequest(**{"initiator_id": "alice", **values}), "root")
+
+
+async def test_a_key_is_looked_up_once(worker: Worker) -> None:
+    """Hardly more often where many ask at once; its principal says whose it is, and by which key."""
+    key, secret = await made(worker.database, groups=("staff",), models=("gpt-*",))
+    assert worker.known(secret) is None
+    principals = await asyncio.gather(*(worker.find(secret) for _ in range(20)))
+    assert set(map(id, principals)) == {id(worker.known(secret))}
+    assert principals[0] == Principal("alice", key.id, groups=("staff",), models=("gpt-*",))
+    assert worker.look_ups <= key_cache.LOOK_UPS
+    await worker.find(secret)
+    assert worker.look_ups <= key_cache.LOOK_UPS
+
+
+async def test_what_is_no_key_is_looked_up_once_or_not_at_all(worker: Worker) -> None:
+    """A text without the right checksum never reaches the database."""
+    unknown = new_key()
+    for _ in range(3):
+        for token in (unknown, "demo-alice", unknown[:-1] + "-", "x" * 1_000_000):
+            assert await worker.find(token) is None
+    assert worker.look_ups == 1
+
+
+async def test_a_key_that_was_tried_before_it_was_made(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the change is seen, what is known to be no key's is asked for again."""
+    secret = new_key()
+    assert await worker.find(secret) is None
+    monkeypatch.setattr(client_keys, "new_key", lambda: secret)
+    await made(worker.database)
+    await worker.cache.catch_up()
+    assert await worker.find(secret) is not None
+
+
+async def test_a_key_that_is_revoked_elsewhere(worker: Worker) -> None:
+    """When the change is seen, nobody has it any more, and what runs with it is cut off."""
+    key, secret = await made(worker.database)
+    other, other_secret = await made(worker.database, initiator_id="bob")
+    await worker.find(secret)
+    await worker.find(other_secret)
+    await client_keys.revoke(worker.database, key.id, "root")
+    await worker.cache.catch_up()
+    assert worker.cut == [(("alice", key.id), "key_revoked")]
+    assert worker.known(secret) is None
+    assert await worker.find(secret) is None
+    found = await worker.find(other_secret)
+    assert found is not None
+    assert found.api_key_id == other.id
+
+
+async def test_a_revocation_during_the_look_up(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before the change is not kept after it."""
+    key, secret = await made(worker.database)
+    original = client_keys.find
+
+    async def overtaken(*arguments: Any) -> ClientKey | None:
+        read = await original(*arguments)
+        if not worker.cut:
+            await client_keys.revoke(worker.database, key.id, "root")
+            await worker.cache.catch_up()
+        return read
+
+    monkeypatch.setattr(key_cache, "find", overtaken)
+    assert await worker.find(secret) is None
+    assert worker.cut == [(("alice", key.id), "key_revoked")]
+
+
+async def test_more_changes_than_one_page(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are followed at once."""
+    monkeypatch.setattr(key_cache, "_PAGE", 2)
+    for number in range(5):
+        key, _ = await made(worker.database, initiator_id=str(number))
+        await client_keys.revoke(worker.database, key.id, "root")
+    await worker.cache.catch_up()
+    assert [key for (key, _), _ in worker.cut] == list("01234")
+
+
+async def test_a_key_that_expires(worker: Worker) -> None:
+    """It is dead at that moment, not at the next look; what runs with it is cut off without any traffic."""
+    key, secret = await made(worker.database, expires_at=worker.begun + timedelta(seconds=100))
+    _, longer = await made(worker.database, initiator_id="bob", expires_at=worker.begun + timedelta(seconds=200))
+    assert await worker.find(secret)
+    assert await worker.find(longer)
+    worker.time += 99.9
+    assert worker.known(secret)
+    worker.time += 0.1
+    assert worker.known(secret) is None
+    assert worker.cut == [(("alice", key.id), "key_expired")]
+    assert await worker.find(secret) is None
+    assert worker.known(longer)
+
+
+async def test_expiry_needs_no_traffic(database: Database) -> None:
+    """A timer sees to it."""
+    worker = Worker(database)
+    key, secret = await made(database, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
+    worker.time = datetime.now(UTC).timestamp()
+    assert await worker.find(secret)
+    worker.time += 1
+    await until(lambda: worker.cut == [(("alice", key.id), "key_expired")])
+    await worker.cache.aclose()
+
+
+async def test_the_last_use_is_written_once_a_minute(worker: Worker) -> None:
+    """The first one soon, the others of the same minute not at all."""
+    _, secret = await made(worker.database)
+    moments = []
+    for seconds in (0, 1, 58, 2, 10, 60):
+        worker.time += seconds
+        await worker.find(secret) if not worker.known(secret) else None
+        await worker.cache.note_uses()
+        async with worker.database.reading() as connection:
+            (key,) = (await client_keys.read_page(connection)).items
+        assert key.last_used_at is not None
+        moments.append(round(key.last_used_at.timestamp() - worker.begun.timestamp()))
+    assert moments == [0, 0, 0, 61, 61, 131]
+
+
+async def test_uses_that_could_not_be_written_go_with_the_next(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage loses none."""
+    _, secret = await made(worker.database)
+    assert await worker.find(secret)
+
+    async def away(*_: object) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_cache, "note_uses", away)
+        with pytest.raises(OSError, match=r"^$"):
+            await worker.cache.note_uses()
+    await worker.cache.note_uses()
+    async with worker.database.reading() as connection:
+        (key,) = (await client_keys.read_page(connection)).items
+    assert key.last_used_at is not None
+
+
+async def test_what_is_held_is_bounded(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys beyond that are looked up again; one whose requests may still run is cut off all the same."""
+    monkeypatch.setattr(key_cache, "MOST_KEYS", 2)
+    monkeypatch.setattr(key_cache, "MOST_UNKNOWN", 2)
+    keys = [
+        await made(worker.database, initiator_id=name, expires_at=worker.begun + timedelta(seconds=100))
+        for name in ("a", "b", "c")
+    ]
+    for _, secret in keys:
+        assert await worker.find(secret)
+        assert await worker.find(new_key()) is None
+    assert worker.known(keys[0][1]) is None
+    assert worker.look_ups == 6
+    worker.time += 100
+    worker.known(keys[2][1])
+    assert {key for (key, _), _ in worker.cut} == {"a", "b", "c"}
+
+
+async def test_the_database_is_away(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is known goes on; who is not gets an error that is none of a wrong key, and the next look works."""
+    _, secret = await made(worker.database)
+    _, other = await made(worker.database)
+    assert await worker.find(secret)
+
+    async def away(*_: object) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_cache, "find", away)
+        assert worker.known(secret)
+        with pytest.raises(RecorderUnavailable):
+            await worker.find(other)
+    assert await worker.find(other)
