@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import asyncpg  # type: ignore[import-untyped]
+import psutil
 
 from tests.loopback import free_port
 
@@ -78,6 +79,20 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(20)
             self._process = None
+
+    def freeze(self) -> None:
+        """All of its processes: connections stay, nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        for process in (server, *server.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def empty_database(self) -> str:
         """The URL of the server's one database, emptied and with nobody connected to it."""

@@ -1,0 +1,93 @@
+"""Streams that run all the time, and the provider that tells with which key each of them reached it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+from tests.e2e.gateway import client
+from tests.e2e.load.upstream import HEAD, event
+from tests.loopback import LAST_CHUNK, Loopback, chunk, read_request
+
+from .servers import Cluster
+
+CHAT = "/ai/openai/v1/chat/completions"
+EVENTS = 10
+PACE = 0.3
+
+
+class TellingUpstream(Loopback):
+    """Streams for three seconds. The model of a request is its name, which no other has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[str, list[int]] = defaultdict(list)
+        """Name of a request: the number of the key of each call that came for it."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await read_request(reader)
+            key = request.header("authorization") or ""
+            self.keys[json.loads(request.body)["model"]].append(int(key.rpartition("-")[2]))
+            writer.write(HEAD)
+            for number in range(EVENTS):
+                writer.write(chunk(event("word", "stop" if number == EVENTS - 1 else None)))
+                await writer.drain()
+                await asyncio.sleep(PACE)
+            writer.write(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)
+            await writer.drain()
+
+
+@dataclass(slots=True)
+class Outcome:
+    name: str
+    generation: int
+    """The key that had been said to be in force everywhere when the request was sent."""
+    begun: float
+    ended: float = 0.0
+    status: int = 0
+    """0 where no answer came."""
+    whole: bool = False
+
+
+class Streams:
+    """As many at a time as are wanted, one after the other, until `stopping`."""
+
+    def __init__(self, cluster: Cluster, key: str) -> None:
+        self._cluster = cluster
+        self._key = key
+        self._names = (f"{key}-{number}" for number in itertools.count())
+        self.generation = 0
+        self.stopping = False
+        self.outcomes: list[Outcome] = []
+
+    async def run(self, number: int) -> None:
+        await asyncio.gather(*(self._one_after_the_other(place) for place in range(number)))
+
+    async def _one_after_the_other(self, place: int) -> None:
+        await asyncio.sleep(place * EVENTS * PACE / 100)  # not all in step
+        while not self.stopping:
+            outcome = Outcome(next(self._names), self.generation, time.monotonic())
+            self.outcomes.append(outcome)
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # the worker is gone
+                await self._stream(outcome)
+            outcome.ended = time.monotonic()
+            if outcome.status != 200:
+                await asyncio.sleep(0.3)
+
+    async def _stream(self, outcome: Outcome) -> None:
+        body = json.dumps({"model": outcome.name, "stream": True, "messages": [{"role": "user", "content": "hi"}]})
+        async with client.connected(self._cluster.next_port()) as connection:
+            await connection.send("POST", CHAT, body.encode(), key=self._key)
+            outcome.status, _ = await connection.head()
+            if outcome.status != 200:
+                return
+            last = b""
+            while piece := await connection.piece():
+                last = piece
+            outcome.whole = b"data: [DONE]" in last
