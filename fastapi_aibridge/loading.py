@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from .errors import SettingsError
 from .providers import Provider, build_providers
 from .providers.source import ProviderSource
-from .settings import Settings, explain, warn_of_base_urls
+from .settings import DEFAULT_BASE_URLS, Settings, explain, warn_of_base_urls
 
 logger = logging.getLogger(__name__)
 
@@ -82,3 +82,7 @@ def warn_of_what_is_missing(settings: Settings, providers: Sequence[Provider]) -
             "no provider is configured, so every request will get 404: set AIBRIDGE_PROVIDERS__OPENAI__API_KEY or "
             "AIBRIDGE_PROVIDERS__ANTHROPIC__API_KEY (OPENAI_API_KEY alone configures no provider)"
         )
+    known = {name for provider in providers for name in (provider.name, provider.type)} | set(DEFAULT_BASE_URLS)
+    for name in settings.prices:
+        if name not in known:
+            logger.warning("AIBRIDGE_PRICES has prices of %r, which is neither a provider nor a type of them", name)

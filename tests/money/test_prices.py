@@ -127,6 +127,15 @@ def test_the_providers_name_counts_before_its_type_and_a_name_before_a_pattern()
     }  # fmt: skip
 
 
+def test_a_reload_brings_other_prices() -> None:
+    prices = configured(HOUSE)
+    assert prices.estimate(Vendor(), "house-model", 1000, 0) == 1500
+    prices.missing(Vendor(), "m")
+    prices.apply(Settings(prices={"openai": {"house-model": {"input": 2, "output": 2}}}).prices)
+    assert prices.estimate(Vendor(), "house-model", 1000, 0) == 2000
+    assert prices.unpriced == set()
+
+
 @pytest.mark.parametrize("model", ["m", "m[1m]", "m-20250929", "m-2025-09-29", "m@20250929", "m-latest", "models/m"])
 def test_a_configured_model_has_its_dated_and_aliased_names_too(model: str) -> None:
     assert configured({"openai": {"m": {"input": 1, "output": 1}}}).price(Vendor(), model, NOW) is not None

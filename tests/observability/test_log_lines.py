@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +53,17 @@ def unconfigured() -> Iterator[io.StringIO]:
 def _nothing_stays() -> Iterator[None]:
     yield
     assert (LOGGER.handlers, LOGGER.level) == ([], logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("cost", "estimated", "told"),
+    [(1_234_567, False, " cost_usd=1.234567"), (1, True, " cost_usd=0.000001 cost_estimated=true"), (None, False, "")],
+)
+def test_a_line_tells_the_cost(caplog: pytest.LogCaptureFixture, cost: int | None, estimated: bool, told: str) -> None:
+    """Where it is known."""
+    caplog.set_level(logging.INFO)
+    InterceptionLines().ended(interception(), replace(ENDING, cost=cost, cost_estimated=estimated), 1.2341, USAGES)
+    assert caplog.messages == [f"interception {TOLD}{told}"]
 
 
 def test_a_line_in_text(caplog: pytest.LogCaptureFixture) -> None:

@@ -94,8 +94,8 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
     begun = interception()
     async with SQLRecorder(url) as recorder:
         await recorder.start(begun)
-        await recorder.observe(begun.id, Facts(token_usages=[usage(3)]))
-        await recorder.observe(begun.id, Facts(token_usages=[usage(4)]))
+        await recorder.observe(begun.id, Facts(token_usages=[usage(3, cost=30)]))
+        await recorder.observe(begun.id, Facts(token_usages=[usage(4, cost=40)]))
         await until(lambda: not recorder.pending)
         # As if a recorder on another machine had started it, and the machine had then been switched off.
         row = {"id": "elsewhere", "host": "far away", "pid": 1, "process_started": "1"}
@@ -114,7 +114,11 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
 
             await until(interrupted)
             (total,) = await third.usage(UsageQuery())
-            assert (total.calls, total.input_tokens) == (1, 7)
+            assert (total.calls, total.input_tokens, total.cost) == (1, 7, 70)
+            left = await third.get(begun.id)
+            assert left is not None
+            assert left.ending is not None
+            assert (left.ending.cost, left.ending.cost_estimated) == (70, True)
         assert await execute(url, select(recorders.c.id).where(recorders.c.id == "elsewhere")) == []
         # It was alive after all: the real end counts.
         await recorder.end(begun.id, ending(), Facts(token_usages=[usage(5)]))

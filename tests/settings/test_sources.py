@@ -10,7 +10,7 @@ import trustme
 from pydantic import SecretStr
 
 from fastapi_aibridge.errors import SettingsError
-from fastapi_aibridge.settings import ProviderSettings, Settings
+from fastapi_aibridge.settings import ModelPrices, ProviderSettings, Settings
 
 from .conftest import Setter
 
@@ -110,6 +110,19 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("PROVIDERS__OPENAI__PROXY", "http://u:p@proxy:3128", f"{PROVIDER}.proxy", "http://u:p@proxy:3128"),
     ("PROVIDERS__OPENAI__PROXY", "env", f"{PROVIDER}.proxy", "env"),
     ("REDIS_URL", "redis://:p@h", "redis_url", "redis://:p@h"),
+    (
+        "PRICES",
+        '{"openai": {"House-model": {"input": 1.5, "output": 6, "cache_read": 0.15, "cache_write": 1.875}}}',
+        "prices",
+        {"openai": {"House-model": ModelPrices(input=1.5, output=6, cache_read=0.15, cache_write=1.875)}},
+    ),
+    (
+        "PRICES__OPENAI",
+        '{"gpt-5.1": {"input": 1, "output": 2}}',
+        "prices",
+        {"openai": {"gpt-5.1": ModelPrices(input=1, output=2)}},
+    ),
+    ("UNPRICED", "refuse", "unpriced", "refuse"),
     ("PRIVATE_HEADERS", '["x-session"]', "private_headers", ("x-session",)),
 ]
 

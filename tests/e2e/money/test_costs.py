@@ -241,3 +241,9 @@ async def test_a_deployments_stream_that_breaks_off_costs_what_the_model_behind_
     assert record.ending is not None
     assert record.ending.cost is not None
     assert record.ending.cost > 3000
+
+
+async def test_prices_of_nobody_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A name that is misspelled would leave its models without a price."""
+    async with gateway(prices={"opnai": {"m": {"input": 1, "output": 1}}, **PRICES}):
+        assert [record.args for record in caplog.records if "AIBRIDGE_PRICES" in record.msg] == [("opnai",)]

@@ -50,7 +50,8 @@ def text_of(result: Any) -> str:
 async def test_parallel_calls_run_at_once_and_are_recorded(kind: Kind, streamed: bool, server: ToolServer) -> None:
     """All calls of a turn run at the same time; the record has each with its server, and usage for each message."""
     calls = [tool("slow", "c1", text="one"), tool("slow", "c2", text="two"), tool("echo", "c3", text="three")]
-    async with harness([Reply(text="Wait.", tool_calls=calls), DONE], {"box": server.url}) as home:
+    prices = {name: {"m": {"input": 2, "output": 5}} for name in ("openai", "anthropic")}
+    async with harness([Reply(text="Wait.", tool_calls=calls), DONE], {"box": server.url}, prices=prices) as home:
         asking = asyncio.create_task(home.ask(kind, streamed=streamed, tools=[kind.own_tool]))
         await until(lambda: server.running == 2)
         server.gate.set()
@@ -72,6 +73,8 @@ async def test_parallel_calls_run_at_once_and_are_recorded(kind: Kind, streamed:
             (12, 6, False),
             (7, 3, False),
         ]
+        assert [one.cost for one in record.facts.token_usages] == [12 * 2 + 6 * 5, 7 * 2 + 3 * 5]
+        assert (record.ending.cost, record.ending.cost_estimated) == (19 * 2 + 9 * 5, False)
         assert len({one.message_id for one in record.facts.token_usages}) == 2
         usages = {one.call_id: one for one in record.facts.tool_usages}
         assert {(one.tool, one.server, one.injected, one.error) for one in usages.values()} == {
