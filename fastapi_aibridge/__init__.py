@@ -1,6 +1,7 @@
 """A FastAPI plugin that gives each user of your app an AI gateway."""
 
 from .bridge import RequestBridge
+from .budget import Budget
 from .errors import (
     AIBridgeError,
     BuildTimeout,
@@ -12,6 +13,8 @@ from .errors import (
     SettingsError,
 )
 from .mcp import MCPProxyBuilder, MCPServer
+from .money.budget_state import BudgetState
+from .money.budget_warnings import BudgetWarning
 from .plugin import AIBridge, get_bridge
 from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
@@ -52,6 +55,9 @@ __all__ = [
     "AIBridge",
     "AIBridgeError",
     "AnthropicProvider",
+    "Budget",
+    "BudgetState",
+    "BudgetWarning",
     "BuildTimeout",
     "CachedBridgePool",
     "CircuitBreakerSettings",

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
+from .budget import Budget
 from .cluster.worker import Worker
 from .errors import ConfigurationError, GatewayError, RecorderUnavailable
 from .loading import read_settings
+from .money.budget_state import BudgetState
 from .observability import Metrics
 from .observability.multiprocess import Mirror, check_multiprocess, multiprocess_wanted, registry_of_all, set_up
 from .observability.wrong_keys import WrongKeys
@@ -20,6 +22,7 @@ from .pool import PoolMetrics
 from .principal import Principal
 from .providers import Provider
 from .recorder import InterceptionStore, Recorder
+from .recorder.reservations import Counted, CounterKey
 from .recorder.usage import UsageStore
 from .runtime import Parts, Pool, Reload, Runtime, not_running
 from .settings import Settings
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from .cluster.managed_keys import ManagedKeys
+    from .money.budget_store import BudgetStore
     from .recorder.database import Database
 
 logger = logging.getLogger(__name__)
@@ -218,6 +222,21 @@ class Host:
 
     async def database(self) -> Database | None:
         return await self.runtime.database()
+
+    def budgets(self) -> Sequence[tuple[Budget, str]]:
+        return self.runtime.budgets.listed()
+
+    async def budget_store(self) -> BudgetStore | None:
+        return self.runtime.budgets.store
+
+    async def reload_budgets(self) -> None:
+        await self.runtime.budgets.reload()
+
+    async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
+        return await self.runtime.budgets.counted(keys)
+
+    async def budgets_of(self, principal: Principal) -> Sequence[BudgetState]:
+        return await self.runtime.budgets.states(principal)
 
     def known_principal(self, token: bytes | None) -> Principal | None:
         return self.runtime.keys.principal(token)

@@ -27,6 +27,7 @@ from .fastapi_inside import included_routers
 from .fastapi_inside.principal_dependency import PrincipalResolver, checked
 from .host import Host
 from .mcp import MCPProxyBuilder
+from .money.budget_warnings import OnBudget
 from .observability.instrumentation import instrument
 from .principal import Principal
 from .providers.source import ProviderSource
@@ -37,10 +38,12 @@ from .routers import (
     AdminAccess,
     add_admin_routes,
     add_audit_routes,
+    add_budget_routes,
     add_client_key_routes,
     add_gateway_route,
     add_health_routes,
     add_initiator_routes,
+    add_me_routes,
     add_worker_routes,
 )
 from .routers.openapi import CallerScheme, described
@@ -61,7 +64,8 @@ class AIBridge:
     each reload. `principal` and `admin` are FastAPI dependencies: who calls, and who may use the admin routes; without
     them the client keys and the admin token of the settings decide. `recorder` (one or several, or async functions
     that make one at its first use), `mcp` (each principal's MCP servers) and `providers` replace what the settings
-    say, `registry` the Prometheus registry.
+    say, `registry` the Prometheus registry. `on_budget` is an async function that is told once of each budget of which
+    80 or 100 % are spent.
     """
 
     def __init__(
@@ -74,12 +78,16 @@ class AIBridge:
         mcp: MCPProxyBuilder | None = None,
         providers: ProviderSource | None = None,
         registry: CollectorRegistry | None = None,
+        on_budget: OnBudget | None = None,
     ) -> None:
         self.principal: Callable[..., Any] = principal or self._client_key_principal
         """The dependency that tells who calls: the key for `dependency_overrides`."""
         self._resolver = PrincipalResolver(self.principal)
         self._takes_client_keys = built_in = principal is None
-        parts = Parts(settings, recorder, mcp, providers, self._resolver.header_names, takes_client_keys=built_in)
+        parts = Parts(
+            settings, recorder, mcp, providers, self._resolver.header_names, takes_client_keys=built_in,
+            on_budget=on_budget,
+        )  # fmt: skip
         self._host = host = Host(parts, registry)
 
         # Three routers with routes of their own: each level of inclusion costs every request some microseconds.
@@ -87,6 +95,7 @@ class AIBridge:
         for router in (self.router, self.gateway_router):
             # The busiest first: FastAPI asks one after the other, twice for each request.
             add_gateway_route(router, host, self.principal, built_in=built_in)
+            add_me_routes(router, host, self.principal)
             add_health_routes(router, host)
         access = AdminAccess(admin, lambda: host.settings, host.wrong_keys)
         for router in (self.router, self.admin_router):
@@ -94,6 +103,7 @@ class AIBridge:
             add_audit_routes(router, host, access)
             add_initiator_routes(router, host, access)
             add_worker_routes(router, host, access)
+            add_budget_routes(router, host, access)
             add_client_key_routes(router, host, access)
 
     @asynccontextmanager

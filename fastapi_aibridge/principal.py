@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from .budget import Budget
 from .errors import PrincipalError
 
 MAX_ID = 512
@@ -20,6 +21,7 @@ MAX_SESSION_KEY = 16 * 1024
 """Characters: some identity providers' tokens have several thousand."""
 MAX_METADATA = 16 * 1024
 """Characters of all keys and values together, a number or a constant counted as eight. Each record has a copy."""
+MAX_BUDGETS = 32
 MAX_DEPTH = 16
 """Levels of lists and objects in metadata."""
 MAX_GROUPS = 64
@@ -40,7 +42,9 @@ class Principal:
     `session_key` is secret; it authenticates the principal to MCP servers, and a bridge serves one session key only.
     `metadata`, a mapping of JSON values, is written into the record of each request that comes with it. `groups` are
     names that budgets and limits go by. `models` are patterns (`fnmatch`, in which case counts) of the models that may
-    be asked for: None for all of them, an empty sequence for none.
+    be asked for: None for all of them, an empty sequence for none. `budgets`
+    limit what the initiator may spend or, with the scope `group`, what all who name that group may spend together; each
+    is a `Budget` or a mapping of its members. They come on top of those of the settings.
 
     Raises `PrincipalError` for ids, groups or patterns that are no `str`, and for anything that could not be written
     into a record: lone surrogates, NUL characters, ids over 512 characters, metadata over 16 KiB or deeper than 16
@@ -53,6 +57,7 @@ class Principal:
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
     groups: Sequence[str] = ()
     models: Sequence[str] | None = None
+    budgets: Sequence[Budget | Mapping[str, Any]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         initiator, key = self.initiator_id, self.api_key_id
@@ -76,11 +81,18 @@ class Principal:
             object.__setattr__(self, "groups", _checked_names("groups", self.groups, MAX_GROUPS, MAX_ID))
         if self.models is not None:
             object.__setattr__(self, "models", _checked_names("models", self.models, MAX_PATTERNS, MAX_PATTERN))
+        if self.budgets != ():
+            object.__setattr__(self, "budgets", _checked_budgets(self.initiator_id, self.budgets))
 
     def allows(self, model: str) -> bool:
         """Whether the principal may ask for this model."""
         patterns = self.models
         return patterns is None or model in patterns or any(_matching(pattern)(model) for pattern in patterns)
+
+    @property
+    def own_budgets(self) -> Sequence[Budget]:
+        """`budgets`, checked."""
+        return self.budgets  # type: ignore[return-value]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -130,6 +142,25 @@ def _checked_names(name: str, values: object, most: int, longest: int) -> tuple[
 def _matching(pattern: str) -> Callable[[str], object]:
     """What tells whether a text matches. Principals are made for each request, patterns are few."""
     return re.compile(fnmatch.translate(pattern)).match
+
+
+def _checked_budgets(initiator_id: str, budgets: object) -> tuple[Budget, ...]:
+    if not isinstance(budgets, Sequence) or isinstance(budgets, str):
+        raise PrincipalError(f"budgets of a Principal must be a sequence of Budget, not {_kind(budgets)}")
+    if len(budgets) > MAX_BUDGETS:
+        raise PrincipalError(f"a Principal has more than {MAX_BUDGETS} budgets")
+    try:
+        checked = tuple([Budget.of(budget) for budget in budgets])
+    except (TypeError, ValueError) as error:
+        raise PrincipalError(f"budgets of a Principal: {error}") from None
+    for budget in checked:
+        if budget.scope not in ("initiator", "group") or (budget.scope == "group") != bool(budget.id):
+            if budget.scope == "initiator" and budget.id == initiator_id:
+                continue
+            raise PrincipalError(
+                "budgets of a Principal are its initiator's own, without an id, or those of a group with its id"
+            )
+    return checked
 
 
 def _check_session_key(value: object) -> None:

@@ -29,6 +29,8 @@ from .loading import (
 )
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .money import Prices
+from .money.budget_warnings import OnBudget
+from .money.budgets import Budgets
 from .observability import InterceptionLines, Metrics
 from .observability.console import console
 from .pool import CachedBridgePool
@@ -73,6 +75,7 @@ class Parts:
     """What the app's own principal dependency reads, in lower case."""
     takes_client_keys: bool
     """Whether the settings' client keys tell who calls."""
+    on_budget: OnBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Runtime:
         self.versions: VersionWatch | None = None
         """Where the recorder has a database: what tells this worker of changes made by others."""
         self.pool: Pool
+        self.budgets: Budgets
         self._engine: Engine
         self._reloads: OwnReloads[_Loaded, Reload] | SharedReloads[_Loaded, Reload]
 
@@ -137,13 +141,14 @@ class Runtime:
                 await stack.enter_async_context(recorder)
             prices = Prices.wanted(settings.prices)
             if prices is not None:
-                # Meanwhile, the app starts.
-                prices.load()
+                prices.load()  # while the app starts
                 stack.push_async_callback(prices.aclose)
             await self._join()
             limits = Limits(settings.limits)
             rates = RateLimits(settings.limits, self.redis, alone=metrics.decided_alone)
             stack.push_async_callback(rates.aclose)
+            budgets = Budgets(recorder, prices, metrics, parts.on_budget)
+            self.budgets = await stack.enter_async_context(budgets.kept(settings, self.versions))
             self._engine = Engine(
                 client=client,
                 recorder=recorder,
@@ -158,6 +163,7 @@ class Runtime:
                 request_headers=self._request_headers(settings),
                 refuse_foreign_ids=settings.foreign_ids == "refuse",
                 prices=prices,
+                budgets=self.budgets,
             )
             self.pool = CachedBridgePool(
                 self._build_bridge,
@@ -296,6 +302,7 @@ class Runtime:
         try:
             settings = await read_settings_anew(self._parts.settings)
             providers = await load_providers(self._parts.source, settings, self.pool.providers)
+            self.budgets.check(settings)
             await self._connect_tools(settings)
             self._check_not_ended()
         except BaseException as error:
@@ -341,6 +348,7 @@ class Runtime:
             engine.prices.apply(settings.prices)
         elif settings.prices:
             engine.prices = Prices(settings.prices, listed=False)
+        self.budgets.apply(settings, engine.prices)
         engine.request_headers = self._request_headers(settings)
         if self._parts.mcp is None:
             self._builder = SettingsProxyBuilder(settings.mcp_servers)

@@ -90,7 +90,7 @@ class VersionWatch:
         interval: float | None = None,
         timeout: float = 5.0,
     ) -> None:
-        self._database = database
+        self.database = database
         self._redis = redis
         self._interval = INTERVAL if interval is None else interval
         self._timeout = timeout
@@ -107,7 +107,7 @@ class VersionWatch:
             # Listen first, then read: what changes in between is heard of.
             await self._look()
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own
-            raise RecorderUnavailable(self._database.unusable(error)) from None
+            raise RecorderUnavailable(self.database.unusable(error)) from None
         if self._redis is not None:
             self._redis.subscribe(_CHANNEL, lambda _: self.wake(), self.wake)
         self._task = asyncio.create_task(self._follow(), name="aibridge-versions")
@@ -154,10 +154,10 @@ class VersionWatch:
 
     async def changed_within(self, name: str, seconds: float) -> bool:
         """Whether it has changed in the last seconds, or whether that cannot be told for certain."""
-        now = now_of(is_sqlite=self._database.is_sqlite)
+        now = now_of(is_sqlite=self.database.is_sqlite)
         since = now - int((seconds + _GRACE) * 1_000_000)
         changed = select(data_versions.c.changed_at > since).where(data_versions.c.name == name)
-        async with self._database.reading() as connection:
+        async with self.database.reading() as connection:
             return bool(await connection.scalar(changed))
 
     async def _follow(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import orjson
 from starlette.types import Receive, Scope
 
 from ..cluster.rate_limits import Ticket
 from ..credentials import own_key
 from ..formats import Format, ModelRequest
-from ..formats.large_text import BodyText
+from ..formats.edits import with_member
+from ..formats.large_text import BodyText, Steps
 from ..principal import Principal
 from ..providers import Credential, Provider
 from ..providers.routes import Target
@@ -47,6 +49,14 @@ class Admitted:
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")
+
+    def use_model(self, model: str) -> Steps[None]:
+        """Ask for another model than the client did."""
+        name = orjson.dumps(model)
+        same = self.request.body is self.body
+        self.body = yield from with_member(self.body, "model", name)
+        self.request.body = self.body if same else (yield from with_member(self.request.body, "model", name))
+        self.request.model = model
 
     def interception(self) -> Interception:
         """The start of its record."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..cluster.rate_limits import RateLimits
 from ..formats.request import MAX_TEXT
 from ..money import Prices
+from ..money.budgets import Budgets
 from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder
@@ -40,6 +41,7 @@ class Engine:
         request_headers: RequestHeaders | None = None,
         refuse_foreign_ids: bool = False,
         prices: Prices | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self.caller = UpstreamCaller(client, metrics)
         self.recorder = recorder
@@ -49,6 +51,7 @@ class Engine:
         self.lines = lines or InterceptionLines()
         self.limits = limits or Limits(LimitSettings())
         self.rates = rates or RateLimits(LimitSettings())
+        self.budgets = budgets or Budgets(None, None, metrics)
         self.max_body_size = max_body_size
         self.bodies = BodyBudget(max_bodies)
         self.max_text = max_text if capture_content else 0

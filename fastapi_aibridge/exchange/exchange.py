@@ -12,6 +12,7 @@ from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError
 from ..formats.responses.message import ResponseMessage
 from ..recorder import Status
+from ..upstream.keys import BYOK
 from .admission import Admitted
 from .background import Waiting
 from .costs import Costs
@@ -22,6 +23,7 @@ from .interruption import ClientGone, Interruption
 from .loop import Loop
 from .opening import Opening
 from .reply import Reply
+from .steps import in_steps
 from .tool_runs import ToolRuns
 from .toolset import Toolset
 from .upstream_calls import UpstreamCalls
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """One admitted request and its response."""
 
-    __slots__ = ("_admitted", "_calls", "_costs", "_engine", "_log", "_loop", "_reply")
+    __slots__ = ("_admitted", "_calls", "_costs", "_engine", "_log", "_loop", "_reply", "_share", "_toolset")
 
     def __init__(
         self,
@@ -62,15 +64,21 @@ class Exchange:
         )
         self._reply = Reply(send, self._log.id)
         self._calls = UpstreamCalls(engine, admitted, tracer)
+        self._share = share
+        self._toolset = toolset
+        self._loop = self._new_loop()
+
+    def _new_loop(self) -> Loop:
+        engine, admitted = self._engine, self._admitted
         memory = engine.tool_memory.of((*admitted.principal.key, admitted.provider.name))
-        opening = Opening(engine.refusals, engine.metrics, admitted, toolset, memory, engine.max_text)
+        opening = Opening(engine.refusals, engine.metrics, admitted, self._toolset, memory, engine.max_text)
         tools = opening.toolset
-        self._loop = Loop(
+        return Loop(
             opening,
             self._calls,
             memory,
             self._reply,
-            share,
+            self._share,
             self._log,
             None if tools is None else ToolRuns(tools, engine.metrics, engine.max_text),
             admitted.headers.get(b"accept-encoding", b""),
@@ -82,11 +90,16 @@ class Exchange:
 
         Raises nothing but what cancels the task from outside.
         """
+        engine, admitted = self._engine, self._admitted
         try:
             await self._loop.prepare()
-            await self._log.start()
+            if engine.budgets.is_on or admitted.principal.budgets:
+                await self._start_within_budgets()
+            else:
+                await self._log.start()
         except GatewayError as problem:
-            await self._reply.fail(self._admitted.provider, problem, None)
+            engine.metrics.refused(problem.code)
+            await self._reply.fail(admitted.provider, problem, None)
             return
         status, error = Status.CANCELLED, None
         try:
@@ -133,6 +146,23 @@ class Exchange:
             raise
         finally:
             self._reply.add_headers(ticket.headers)
+
+    async def _start_within_budgets(self) -> None:
+        """Record the start with what is reserved for the first call. Raises `GatewayError`."""
+        admitted = self._admitted
+        account = None
+        if admitted.credential.kind != BYOK:  # who brings a key pays by it
+            account = await self._engine.budgets.account(
+                admitted.principal, admitted.provider, admitted.request, self._log.started_at
+            )
+        await self._log.start(account, self._loop.rounds.body)
+        if account is None:
+            return
+        self._reply.add_headers(account.headers())
+        if account.fallback is not None:
+            await in_steps(admitted.use_model(account.fallback), self._share)
+            self._loop = self._new_loop()
+            await self._loop.prepare()
 
     async def _goes_on(self) -> bool:
         """Whether the provider goes on, with or without a client, and the end of the record waits for that."""

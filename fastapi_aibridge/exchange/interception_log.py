@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError, RecorderUnavailable
 from ..formats import ModelRequest
+from ..formats.large_text import BodyText
 from ..masking import Masker
+from ..money.account import Account
 from ..observability import InterceptionLines, Metrics
 from ..recorder import Ending, Facts, Interception, Prompt, ProviderObject, Recorder, Status, TokenUsage
 from .cancellation import is_cancelled
@@ -24,6 +26,7 @@ class InterceptionLog:
     """One interception in the recorder and in the metrics."""
 
     __slots__ = (
+        "_account",
         "_began",
         "_costs",
         "_interception",
@@ -56,19 +59,33 @@ class InterceptionLog:
         self._costs = costs
         self._usages: list[TokenUsage] = []
         self._began = 0.0
+        self._account: Account | None = None
 
-    async def start(self) -> None:
-        """Write the start down, durably. Raises `GatewayError`, 503, where that cannot be done."""
+    @property
+    def started_at(self) -> datetime:
+        return self._interception.started_at
+
+    async def start(self, account: Account | None = None, body: BodyText = b"") -> None:
+        """Write the start down, durably, with what `account` reserves for this body.
+
+        Raises `GatewayError`: 503 where that cannot be done, and what the account raises.
+        """
         if self._costs is not None:
             await self._costs.ready()
         try:
-            await self._recorder.start(self._interception)
+            if account is None:
+                await self._recorder.start(self._interception)
+            else:
+                self._account = account
+                await account.start(self._interception, body)
         except asyncio.CancelledError as problem:
             if is_cancelled():
                 # It may have been written all the same, and what has begun must end.
                 await self._write_end(Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC)), Facts())
                 raise
             raise self._refused(problem) from None
+        except GatewayError:
+            raise
         except Exception as problem:  # noqa: BLE001 - whatever a recorder raises
             # A recorder that says so has said why, once: an outage is no reason for a traceback a request.
             raise self._refused(None if isinstance(problem, RecorderUnavailable) else problem) from None
@@ -79,6 +96,12 @@ class InterceptionLog:
         logger.error("interception %s could not be recorded and is refused", self.id, exc_info=problem)
         message = "the gateway cannot record requests now; try again"
         return GatewayError(503, "recorder_unavailable", message, headers={"retry-after": "5"})
+
+    async def reserve(self, body: BodyText) -> None:
+        """Reserve what a further call may cost. Raises `GatewayError`."""
+        if self._account is not None:
+            spent = 0 if self._costs is None else self._costs.total or 0
+            await self._account.reserve(self._interception.model, body, spent)
 
     async def made(self, objects: list[ProviderObject]) -> None:
         """Write down whose these objects are, which later requests may name."""

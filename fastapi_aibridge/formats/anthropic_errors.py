@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import GatewayError
+from .budget_errors import BILLING_ERROR, OVER_BUDGET
 
 _TYPES = {
     401: "authentication_error",
@@ -21,4 +22,6 @@ _TYPES = {
 def error_body(error: GatewayError) -> dict[str, Any]:
     """The whole body, of a response as of an `error` event."""
     type_ = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+    if error.code == OVER_BUDGET:
+        type_ = BILLING_ERROR
     return {"type": "error", "error": {"type": type_, "message": error.message}}

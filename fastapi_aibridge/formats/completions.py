@@ -14,13 +14,15 @@ from .prompts import Conversation
 from .request import MAX_TEXT, ModelRequest, model_of, read_body
 from .untooled import UntooledFormat
 
-_READ = frozenset({"model", "stream", "stream_options", "prompt"})
+_READ = frozenset({"model", "stream", "stream_options", "prompt", "max_tokens", "n", "best_of"})
 
 
 def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     streaming = is_true(members.get("stream"))
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body, takes_tools=False)
+    request.output_bounds = (members.get("max_tokens"),)
+    request.choice_counts = (members.get("n"), members.get("best_of"))
     conversation = Conversation(max_text)
     prompt = members.get("prompt")
     if is_string(prompt):

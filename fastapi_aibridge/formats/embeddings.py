@@ -98,7 +98,7 @@ def _usage_near(piece: bytes, *, last: bool) -> object:
 
 def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:  # noqa: ARG001 - every format's signature
     members = yield from read_body(body, _READ)
-    return ModelRequest(model=model_of(members), streaming=False, body=body, takes_tools=False)
+    return ModelRequest(model=model_of(members), streaming=False, body=body, takes_tools=False, has_output=False)
 
 
 def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature

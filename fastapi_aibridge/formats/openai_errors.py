@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import GatewayError
+from .budget_errors import OVER_BUDGET
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -10,4 +11,6 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 def error_object(error: GatewayError) -> dict[str, str | None]:
     """What stands in the `error` member: `message`, `type` and `code`."""
     type_ = _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error")
+    if error.code == OVER_BUDGET:
+        type_ = OVER_BUDGET
     return {"message": error.message, "type": type_, "param": None, "code": error.code}

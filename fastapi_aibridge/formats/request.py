@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from ..errors import GatewayError
 from .large_text import BodyText, Steps
-from .members import Members, Value, check, is_list, members_of, read_members, says_something, string
+from .members import Members, Value, check, is_list, members_of, read_members, says_something, small, string
 from .prompts import Said
 from .references import Reference
 
 MAX_MODEL = 256
 """Characters of a model's name. Records, metrics and circuit breakers go by it."""
+MAX_COUNT = 1_000_000_000
+"""Tokens or choices that a request may ask for; more are taken for so many."""
 MAX_TEXT = 1024 * 1024
 """Bytes of what the user said that are kept, unless the caller says otherwise."""
 
@@ -40,6 +42,23 @@ class ModelRequest:
     """Whether it says what the model is to do, and that without tools: by an empty list, or by instructions alone."""
     usage_asked: bool = True
     """Whether the client itself asked a streamed chat for its usage."""
+    output_bounds: tuple[object, ...] = ()
+    """What it says of the length of an answer, under any of its names."""
+    choice_counts: tuple[object, ...] = ()
+    """What it says of how many answers it wants."""
+    has_output: bool = True
+    """Whether an answer has tokens of its own: embeddings have none."""
+
+    @property
+    def max_output(self) -> int | None:
+        """The most tokens of one answer; None where the request sets no bound that could be read."""
+        if not self.has_output:
+            return 0
+        return max(_positive(self.output_bounds), default=None)
+
+    @property
+    def choices(self) -> int:
+        return max(_positive(self.choice_counts), default=1)
 
 
 def read_body(body: BodyText, wanted: frozenset[str]) -> Steps[Members]:
@@ -70,6 +89,11 @@ def offers_no_tools(members: Members, *, instructed: bool) -> bool:
     """Whether a request says what the model is to do, and that without tools."""
     tools = members.get("tools")
     return not (is_list(tools) and says_something(tools)) and ("tools" in members or instructed)
+
+
+def _positive(values: tuple[object, ...]) -> list[int]:
+    numbers = [small(value) for value in values]
+    return [min(int(number), MAX_COUNT) for number in numbers if type(number) in (int, float) and number >= 1]
 
 
 def _long_model() -> GatewayError:

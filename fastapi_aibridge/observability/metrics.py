@@ -132,6 +132,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._over_budget = Counter(
+            "aibridge_over_budget",
+            "Upstream calls that were refused because they did not fit a budget.",
+            ("scope", "period"),
+            registry=self.registry,
+        )
+        self._budgets_reached = Counter(
+            "aibridge_budget_warnings",
+            "Budgets of which so many percent were spent; each counts once in its period.",
+            ("scope", "percent"),
+            registry=self.registry,
+        )
         # Looked up once for all four.
         self._token_kinds: dict[str, tuple[Counter, ...]] = {}
 
@@ -192,6 +204,13 @@ class Metrics:
     def decided_alone(self) -> None:
         """The limits of a request were not those of all processes together."""
         self._decided_alone.inc()
+
+    def over_budget(self, scope: str, period: str) -> None:
+        self._over_budget.labels(scope, period).inc()
+
+    def budget_reached(self, scope: str, percent: int) -> None:
+        """`percent` is 80 or 100."""
+        self._budgets_reached.labels(scope, str(percent)).inc()
 
     def wrong_key(self, kind: str, *, many: bool) -> None:
         """`kind` is `client` or `admin`; `many` says that an address has just sent as many as are told."""

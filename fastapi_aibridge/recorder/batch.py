@@ -6,6 +6,8 @@ from asyncio import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .reservations import Outcome, Reservation
+
 Row = tuple[Any, ...]
 Rows = list[Row]
 
@@ -20,13 +22,17 @@ class PendingStart:
     id: str
     number: int
     """Its place in the inbox."""
-    row: Row
+    row: Row | None
+    """None for a further reservation of an interception that runs."""
     waiter: Future[None]
     since: float
     weight: int = 0
     """Bytes that it holds, roughly."""
     stale_day: int | None = None
     """The day whose sums no longer hold when it is filed."""
+    reservation: Reservation | None = None
+    tried_again: bool = False
+    """It did not fit, and was put into a second commit together with all that has ended meanwhile."""
 
 
 @dataclass(slots=True)
@@ -50,6 +56,14 @@ class Batch:
     """`SET_ASIDE_COLUMNS`: what no other table took."""
     stale_days: set[int] = field(default_factory=set)
     """Days whose sums no longer hold, because something old was written."""
+    reservations: list[tuple[int, Reservation]] = field(default_factory=list)
+    """With the numbers of their starts, none of which goes into the inbox if it does not fit."""
+    settled: list[tuple[str, int]] = field(default_factory=list)
+    """Interceptions that have ended, and what they have cost."""
+
+    @property
+    def has_money(self) -> bool:
+        return bool(self.reservations or self.settled)
 
     def __len__(self) -> int:
         return sum([len(getattr(self, kind)) for kind in KINDS])
@@ -64,6 +78,10 @@ class Batch:
             getattr(first, kind).extend(rows[:left])
             getattr(second, kind).extend(rows[left:])
             left -= min(left, len(rows))
+        later = {row[1] for row in second.inbox}
+        for one in self.reservations:
+            (second if one[0] in later else first).reservations.append(one)
+        second.settled = self.settled
         return first, second
 
     def only_row(self) -> tuple[str, Row]:
@@ -74,7 +92,10 @@ class Batch:
 class Sink(Protocol):
     """One connection to the database, for one writer."""
 
-    async def write(self, batch: Batch) -> None:
-        """All of it in one transaction, durable when it returns. An empty batch tells whether the database is there."""
+    async def write(self, batch: Batch) -> Outcome | None:
+        """All of it in one transaction, durable when it returns, but for starts whose reservation does not fit.
+
+        An empty batch tells whether the database is there.
+        """
 
     async def close(self) -> None: ...

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from ..errors import RecorderUnavailable
 from .batch import Batch, PendingStart, Sink
 from .cursor import to_microseconds
+from .reservations import Outcome
 from .rows import bare_row
 from .text import cut, dump, storable
 from .verdict import Verdict, judge
@@ -50,10 +51,11 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self.away_since: float | None = None
 
-    async def commit(self, batch: Batch, starts: Mapping[int, PendingStart]) -> None:
+    async def commit(self, batch: Batch, starts: Mapping[int, PendingStart]) -> Outcome:
         """Returns when the batch is written, but for the starts that were given up meanwhile and for what the database
-        refuses. `starts` are those of the batch's inbox, by their numbers.
+        refuses. `starts` are those of the batch's inbox and reservations, by their numbers.
         """
+        outcome = Outcome()
         begun = self._loop.time()
         delay = _FIRST_DELAY
         doubts = 0
@@ -61,8 +63,10 @@ class Committer:
         while pieces:
             piece = pieces[-1]
             piece.inbox = [row for row in piece.inbox if not starts[row[1]].waiter.done()]
+            if piece.reservations:
+                piece.reservations = [one for one in piece.reservations if not starts[one[0]].waiter.done()]
             try:
-                await self._write(piece)
+                became = await self._write(piece)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, the records must outlive it
                 at_fault = await self._is_at_fault(piece, error)
                 doubts += at_fault is None
@@ -75,14 +79,17 @@ class Committer:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
                 delay = min(delay * 2, _LONGEST_DELAY)
             else:
+                if became is not None:
+                    outcome.add(became)
                 pieces.pop()
                 doubts, delay = 0, _FIRST_DELAY
                 self._note_success(piece, begun)
                 begun = self._loop.time()
+        return outcome
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, batch: Batch) -> Outcome | None:
         try:
-            await self._sink.write(batch)
+            return await self._sink.write(batch)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -112,13 +119,16 @@ class Committer:
         reason = type(error).__name__
         # The error's text may quote what was to be stored.
         log.error("the database refused a row (%s) of an interception: %s", kind, reason)
-        rest = Batch(piece.recorder_id, stale_days=piece.stale_days, filed_up_to=piece.filed_up_to)
+        rest = Batch(
+            piece.recorder_id, stale_days=piece.stale_days, filed_up_to=piece.filed_up_to, settled=piece.settled
+        )
         if kind == "inbox":
             fail(starts[row[1]], "the database refused the record of this interception")
-        elif kind != "set_aside":
+        rest.reservations = [one for one in piece.reservations if kind != "inbox" or one[0] != row[1]]
+        if kind not in ("inbox", "set_aside"):
             self._stats.set_aside += 1
             rest.set_aside.append(set_aside_row(piece.recorder_id, kind, reason, row))
-        pieces = [rest] if len(rest) or rest.stale_days or rest.filed_up_to else []
+        pieces = [rest] if len(rest) or rest.stale_days or rest.filed_up_to or rest.has_money else []
         bare = bare_row(kind, row)
         if bare != row:
             # Who asked, when and at which cost is kept in its place at least.

@@ -30,6 +30,7 @@ _PLAIN = (
     "provider_type",
     "route",
     "model",
+    "upstream_model",
     "streaming",
     "client",
     "user_agent",

@@ -16,6 +16,7 @@ from .content import ending_without_content, facts_without_content
 from .owners import MemoryOwners, ObjectOwners
 from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
 from .records import Ending, Facts, Interception, InterceptionRecord, Status
+from .reservations import BudgetRecorder, Counters, Reservation
 from .usage import UsageQuery, UsageRow, UsageStore
 
 if TYPE_CHECKING:
@@ -114,21 +115,52 @@ class FanoutRecorder:
 
     async def start(self, interception: Interception) -> None:
         """Raises the first error, when every recorder has answered."""
-        if len(self._recorders) == 1:
-            await self._recorders[0].start(interception)
+        await self._start(interception, self._recorders)
+
+    async def _start(self, interception: Interception, recorders: Sequence[Recorder]) -> None:
+        if len(recorders) == 1:
+            await recorders[0].start(interception)
             return
-        started = [asyncio.ensure_future(recorder.start(interception)) for recorder in self._recorders]
+        started = [asyncio.ensure_future(recorder.start(interception)) for recorder in recorders]
         try:
             await asyncio.gather(*started, return_exceptions=True)
         except asyncio.CancelledError:
             # Those that were still at it are cancelled too and tidy up after themselves.
             await asyncio.wait(started)
-            await self._undo(interception, started, Status.CANCELLED)
+            await self._undo(interception, recorders, started, Status.CANCELLED)
             raise
         for start in started:
             if start.cancelled() or start.exception() is not None:
-                await self._undo(interception, started, Status.FAILED)
+                await self._undo(interception, recorders, started, Status.FAILED)
                 await start
+
+    @property
+    def counters(self) -> Counters:
+        """Those of the recorder that keeps budgets; no attribute where none of them does."""
+        return self._budget_recorder.counters
+
+    @property
+    def _budget_recorder(self) -> BudgetRecorder:
+        for recorder in self._recorders:
+            if isinstance(recorder, BudgetRecorder):
+                return recorder
+        raise AttributeError("none of the recorders keeps counters")
+
+    async def start_within(self, interception: Interception, asked: Reservation) -> None:
+        """First in the recorder that keeps budgets: the others hear nothing of what does not fit."""
+        first: Recorder = self._budget_recorder  # type: ignore[assignment]
+        await self._budget_recorder.start_within(interception, asked)
+        others = [recorder for recorder in self._recorders if recorder is not first]
+        if others:
+            try:
+                await self._start(interception, others)
+            except BaseException as error:
+                status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
+                await first.end(interception.id, Ending(status=status, ended_at=datetime.now(UTC)), Facts())
+                raise
+
+    async def reserve(self, asked: Reservation) -> None:
+        await self._budget_recorder.reserve(asked)
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
         if not self._capture_content:
@@ -215,9 +247,15 @@ class FanoutRecorder:
         if failure is not None:
             raise failure
 
-    async def _undo(self, interception: Interception, started: Sequence[asyncio.Future[None]], status: Status) -> None:
+    @staticmethod
+    async def _undo(
+        interception: Interception,
+        recorders: Sequence[Recorder],
+        started: Sequence[asyncio.Future[None]],
+        status: Status,
+    ) -> None:
         ending = Ending(status=status, ended_at=datetime.now(UTC))
-        for recorder, start in zip(self._recorders, started, strict=True):
+        for recorder, start in zip(recorders, started, strict=True):
             if not start.cancelled() and start.exception() is None:
                 try:
                     await recorder.end(interception.id, ending, Facts())

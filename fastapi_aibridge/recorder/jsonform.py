@@ -30,6 +30,7 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
         "provider_type": begun.provider_type,
         "route": begun.route,
         "model": begun.model,
+        "upstream_model": begun.upstream_model,
         "streaming": begun.streaming,
         "client": begun.client,
         "user_agent": begun.user_agent,

@@ -10,10 +10,12 @@ from datetime import UTC, date
 from .bounds import MAX_TEXT, Room, bounded, bounded_ending, bounded_facts, group_key, key_of, weight_of
 from .content import ending_without_content, facts_without_content
 from .cursor import decode_cursor, encode_cursor, to_microseconds
+from .memory_counters import MemoryCounters
 from .owners import MemoryOwners
 from .recorder import HEAVIEST_PAGE, InterceptionFilter, InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
-from .rows import NO_TOKENS, add_tokens
+from .reservations import CounterKey, Reservation
+from .rows import NO_TOKENS, add_tokens, cost_of
 from .usage import Key, Sums, UsageBy, UsageQuery, UsageRow, add_sums, no_sums, usage_rows
 
 
@@ -31,6 +33,7 @@ class MemoryRecorder(MemoryOwners):
         self._most_records = max_items
         self._capture_content = capture_content
         self._records: dict[str, InterceptionRecord] = {}
+        self.counters = MemoryCounters(self._recorded)
 
     @property
     def records(self) -> builtins.list[InterceptionRecord]:
@@ -46,8 +49,28 @@ class MemoryRecorder(MemoryOwners):
         self._rooms[interception.id] = Room(self._max_text)
         if len(self._records) > self._most_records:
             oldest = next(iter(self._records))
-            del self._records[oldest]
+            gone = self._records.pop(oldest)
             self._rooms.pop(oldest, None)
+            self.counters.settle(oldest, cost_of([usage.cost for usage in gone.facts.token_usages]) or 0)
+
+    async def start_within(self, interception: Interception, asked: Reservation) -> None:
+        """The same, with what is reserved. Raises `OverBudget` too: then nothing is recorded."""
+        self.counters.reserve(asked)
+        await self.start(interception)
+
+    async def reserve(self, asked: Reservation) -> None:
+        """Raises `OverBudget`."""
+        self.counters.reserve(asked)
+
+    def _recorded(self, key: CounterKey) -> int:
+        return sum(
+            record.ending.cost or 0
+            for record in self._records.values()
+            if record.ending is not None
+            and record.interception.started_at >= key.start
+            and record.interception.credential_kind != "byok"
+            and _concerns(key, record.interception)
+        )
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
         record = self._records.get(interception_id)
@@ -60,6 +83,7 @@ class MemoryRecorder(MemoryOwners):
             await self._add(record, facts, self._rooms.pop(interception_id))
             if ending.credential_hint is not None:
                 record.interception = replace(record.interception, credential_hint=ending.credential_hint)
+            self.counters.settle(interception_id, ending.cost or 0)
             ending, is_cut = bounded_ending(ending)
             if is_cut:
                 record.interception = replace(record.interception, truncated=True)
@@ -137,6 +161,12 @@ def _keys(begun: Interception, by: Sequence[UsageBy]) -> Iterator[Key]:
             else:
                 key.append(group if each is UsageBy.GROUP else getattr(begun, each.value))
         yield tuple(key)
+
+
+def _concerns(key: CounterKey, begun: Interception) -> bool:
+    if key.scope == "initiator":
+        return key.id == begun.initiator_id
+    return key.scope == "everybody" or key.id in begun.groups
 
 
 def _place(record: InterceptionRecord) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from itertools import islice
 
 from .batch import Batch, PendingStart, Row, Rows
 from .records import Ending, Status
+from .reservations import Outcome, OverBudget, Reservation
 from .rows import NO_TOKENS, end_row, filed_row, inbox_row
 
 _LARGEST_INBOX = 2000
@@ -23,6 +24,7 @@ class _Unfiled:
     """An interception whose start is durable in the inbox."""
 
     start: PendingStart
+    row: Row
     weight: int
     end: Row | None = None
 
@@ -33,12 +35,16 @@ class WriteQueue:
     def __init__(self, recorder_id: str) -> None:
         self._recorder_id = recorder_id
         self._loop = asyncio.get_running_loop()
-        self.starts: list[tuple[PendingStart, Row]] = []
+        self.starts: list[tuple[PendingStart, Row | None]] = []
         """With their rows of the inbox."""
         self.unfiled: dict[str, _Unfiled] = {}
         self._ends: list[tuple[Row, int | None]] = []
         self._facts: Rows = []
         self._objects: Rows = []
+        self._reserving: set[str] = set()
+        """Interceptions that may have something reserved."""
+        self._settled: dict[str, int] = {}
+        """What they have cost, for those among them that have ended."""
         self.weight = 0
         """Bytes of all that waits, roughly."""
         # The inbox: the last number given, the last that may be in it, the last that has left it.
@@ -51,27 +57,62 @@ class WriteQueue:
 
     @property
     def waiting_to_be_filed(self) -> int:
-        return len(self.unfiled) + len(self._ends) + len(self._facts) + len(self._objects)
+        return len(self.unfiled) + len(self._ends) + len(self._facts) + len(self._objects) + len(self._settled)
 
     @property
     def is_filing_needed(self) -> bool:
-        return bool(self.unfiled or self._ends or self._facts or self._objects or self._inbox_last > self._inbox_filed)
+        return bool(
+            self.unfiled
+            or self._ends
+            or self._facts
+            or self._objects
+            or self._settled
+            or self._inbox_last > self._inbox_filed
+        )
+
+    @property
+    def is_settling_due(self) -> bool:
+        """Whether a start waits for what has ended to be settled."""
+        return bool(self._settled) and any(start.tried_again for start, _ in self.starts)
 
     @property
     def is_filing_full(self) -> bool:
         """As much waits as one commit files."""
         return self.waiting_to_be_filed >= _LARGEST_FILING
 
-    def add_start(self, interception_id: str, row: Row, stale_day: int | None) -> PendingStart:
+    def add_start(
+        self, interception_id: str, row: Row, stale_day: int | None, asked: Reservation | None = None
+    ) -> PendingStart:
         self._number += 1
         inbox = inbox_row(self._recorder_id, self._number, row)
         waiter, weight = self._loop.create_future(), weigh(inbox)
-        start = PendingStart(interception_id, self._number, row, waiter, self._loop.time(), weight, stale_day)
+        start = PendingStart(interception_id, self._number, row, waiter, self._loop.time(), weight, stale_day, asked)
         self.starts.append((start, inbox))
         self.weight += weight
+        if asked is not None:
+            self._reserving.add(interception_id)
         return start
 
-    def add_end(self, interception_id: str, end: Row, stale_day: int | None) -> None:
+    def add_reservation(self, asked: Reservation) -> PendingStart:
+        """For an interception that runs."""
+        self._number += 1
+        waiter = self._loop.create_future()
+        start = PendingStart(
+            asked.interception_id, self._number, None, waiter, self._loop.time(), _ROW, reservation=asked
+        )
+        self.starts.append((start, None))
+        self.weight += _ROW
+        self._reserving.add(asked.interception_id)
+        return start
+
+    def settle(self, interception_id: str, cost: int) -> None:
+        """It has ended: what it cost is written together with its end. Does nothing where nothing was reserved."""
+        if interception_id in self._reserving:
+            self._reserving.discard(interception_id)
+            self._settled[interception_id] = cost
+
+    def add_end(self, interception_id: str, end: Row, stale_day: int | None, cost: int = 0) -> None:
+        self.settle(interception_id, cost)
         self.weight += weigh(end)
         unfiled = self.unfiled.get(interception_id)
         if unfiled is None:
@@ -92,6 +133,7 @@ class WriteQueue:
         """For a start that is durable but whose caller went away before it knew: nobody else will end it."""
         unfiled = self.unfiled.pop(interception_id, None)
         if unfiled is not None:
+            self.settle(interception_id, 0)
             self.weight -= unfiled.weight
             return
         ending = Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC))
@@ -102,9 +144,15 @@ class WriteQueue:
         taken: dict[int, PendingStart] = {}
         for start, inbox in self.starts[:_LARGEST_INBOX]:
             self.weight -= start.weight
-            if not start.waiter.done():
+            if start.waiter.done():
+                if start.row is not None:
+                    self._reserving.discard(start.id)
+                continue
+            if inbox is not None:
                 batch.inbox.append(inbox)
-                taken[start.number] = start
+            if start.reservation is not None:
+                batch.reservations.append((start.number, start.reservation))
+            taken[start.number] = start
         del self.starts[:_LARGEST_INBOX]
         return taken
 
@@ -115,7 +163,9 @@ class WriteQueue:
         before = self.weight
         for interception_id in list(islice(self.unfiled, limit)):
             unfiled = self.unfiled.pop(interception_id)
-            batch.filed.append(filed_row(unfiled.start.row, unfiled.end))
+            batch.filed.append(filed_row(unfiled.row, unfiled.end))
+            if unfiled.end is not None:
+                self._take_settled(batch, interception_id)
             batch.filed_up_to = unfiled.start.number
             if unfiled.start.stale_day is not None:
                 batch.stale_days.add(unfiled.start.stale_day)
@@ -126,13 +176,23 @@ class WriteQueue:
             batch.filed_up_to = self._inbox_last
         for end, stale_day in self._ends[:limit]:
             batch.ends.append(end)
+            self._take_settled(batch, end[0])
             self.weight -= weigh(end)
             if stale_day is not None:
                 batch.stale_days.add(stale_day)
         del self._ends[: len(batch.ends)]
+        if not self.unfiled and not self._ends and self._settled:
+            # Starts that nobody waited for any more when they were written.
+            batch.settled += self._settled.items()
+            self._settled = {}
         batch.objects = self._take(self._objects, limit, room)
         batch.facts = self._take(self._facts, limit, room)
         return not self.waiting_to_be_filed
+
+    def _take_settled(self, batch: Batch, interception_id: str) -> None:
+        cost = self._settled.pop(interception_id, None) if self._settled else None
+        if cost is not None:
+            batch.settled.append((interception_id, cost))
 
     def _take(self, waiting: Rows, limit: int, room: int) -> Rows:
         taken: Rows = []
@@ -144,16 +204,40 @@ class WriteQueue:
         del waiting[: len(taken)]
         return taken
 
-    def committed(self, batch: Batch, starts: dict[int, PendingStart]) -> None:
+    def committed(self, batch: Batch, starts: dict[int, PendingStart], outcome: Outcome) -> None:
         """The batch is written: who waits for a start in it may go on."""
         self._inbox_filed = max(self._inbox_filed, batch.filed_up_to)
         for start in starts.values():
-            if not start.waiter.done():
+            full = outcome.refused.get(start.number) if outcome.refused else None
+            if full is not None:
+                self._refuse(start, full)
+            elif start.waiter.done():
+                if start.row is not None:
+                    self.settle(start.id, 0)
+            else:
                 start.waiter.set_result(None)
-                self.unfiled[start.id] = _Unfiled(start, start.weight)
-                self.weight += start.weight
+                if start.row is not None:
+                    self.unfiled[start.id] = _Unfiled(start, start.row, start.weight)
+                    self.weight += start.weight
         if starts:
             self._inbox_last = max(self._inbox_last, *starts)
+
+    def _refuse(self, start: PendingStart, counter: int) -> None:
+        """Tell that it does not fit. Where others have ended meanwhile it is tried once more, after they are settled:
+        whoever has an answer in full may count on what it has not used.
+        """
+        if self._settled and not start.tried_again and not start.waiter.done():
+            start.tried_again = True
+            self._number += 1
+            start.number = self._number
+            inbox = None if start.row is None else inbox_row(self._recorder_id, start.number, start.row)
+            self.starts.append((start, inbox))
+            self.weight += start.weight
+            return
+        if start.row is not None:
+            self._reserving.discard(start.id)
+        if not start.waiter.done():
+            start.waiter.set_exception(OverBudget(counter))
 
 
 def weigh(row: Row) -> int:

@@ -49,6 +49,8 @@ class Interception:
     """A text of the interception's own was cut, or facts were left out, to keep the record within its bounds."""
     groups: tuple[str, ...] = ()
     """Names of the groups that the principal belonged to."""
+    upstream_model: str | None = None
+    """The model that was asked for upstream, where that is another one than the client asked for."""
 
 
 @dataclass(slots=True, kw_only=True)

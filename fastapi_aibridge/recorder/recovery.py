@@ -14,6 +14,7 @@ from .batch import Row
 from .clock import now_of
 from .columns import SET_ASIDE_COLUMNS, SUM_COLUMNS
 from .committer import WriterStats, set_aside_row
+from .counters import release
 from .database import Database
 from .readback import load_facts
 from .records import Status
@@ -42,6 +43,7 @@ async def interrupt(database: Database, recorder_id: str, last_seen: int | None,
                 )
             ).all()
             if not rows:
+                await release(connection, recorder_id)
                 return count
             ended = last_seen or (await connection.execute(select(now_of(is_sqlite=database.is_sqlite)))).scalar_one()
             known = await _known_usage(connection, [row.id for row in rows])

@@ -106,7 +106,13 @@ def cost_of(costs: Sequence[int | None]) -> int | None:
     return sum(known) if known and len(known) == len(costs) else None
 
 
-_START_DEFAULTS: dict[str, Any] = {"agent_id": None, "parent_agent_id": None, "truncated": False, "groups": None}
+_START_DEFAULTS: dict[str, Any] = {
+    "agent_id": None,
+    "parent_agent_id": None,
+    "truncated": False,
+    "groups": None,
+    "upstream_model": None,
+}
 
 
 def inbox_start(body: str) -> dict[str, Any]:

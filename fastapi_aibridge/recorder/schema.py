@@ -147,6 +147,48 @@ recorders = Table(
     Column("error", Text),
 )
 
+budgets = Table(
+    "aibridge_budgets",
+    metadata,
+    # Those of the admin API; others come from settings and principals.
+    Column("scope", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    # Micro-dollars.
+    Column("amount", BigInteger, nullable=False),
+    Column("fallback_model", Text),
+)
+
+budget_counters = Table(
+    "aibridge_budget_counters",
+    metadata,
+    Column("id", _Key, primary_key=True, autoincrement=True),
+    Column("scope", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    # Micro-dollars.
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    # The highest percentage of its limit that somebody has been told of.
+    Column("told", Integer, nullable=False, server_default="0"),
+    Index("aibridge_budget_counters_key", "scope", "subject", "period", "started_at", unique=True),
+    Index("aibridge_budget_counters_started", "started_at"),
+)
+
+reservations = Table(
+    "aibridge_reservations",
+    metadata,
+    # What interceptions that run have reserved, and what of their cost is spent already.
+    Column("interception_id", Text, primary_key=True),
+    Column("counter_id", BigInteger, primary_key=True, autoincrement=False),
+    # Empty once the recorder was found dead: a late end corrects what was settled for it.
+    Column("recorder_id", Text, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 usage_days = Table(
     "aibridge_usage_days",
     metadata,

@@ -19,6 +19,7 @@ from .bounds import KIND_LIMIT, MAX_TEXT, OBJECT_ID_LIMIT, OWNER_LIMIT, Room, fa
 from .columns import START_COLUMNS
 from .committer import WriterStats
 from .content import ending_without_content, facts_without_content
+from .counters import SQLCounters
 from .cursor import to_microseconds
 from .daily import DAY, day_of, seal
 from .database import Database
@@ -28,6 +29,7 @@ from .presence import Presence
 from .reader import read_owner
 from .recorder import InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
+from .reservations import Reservation
 from .rows import NO_TOKENS, Tokens, add_tokens, end_row, start_row
 from .store import SQLStore
 from .text import cut, cut_key, storable
@@ -112,6 +114,7 @@ class SQLRecorder(SQLStore):
         self._owners = MemoryOwners()
         self._presence: Presence
         self._stats = WriterStats()
+        self.counters = SQLCounters(self._database, self._flush)
         self._writer: Writer | None = None
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -135,6 +138,7 @@ class SQLRecorder(SQLStore):
             self._stats,
             max_pending=self._max_pending,
             start_timeout=self._start_timeout,
+            counters_changed=self.counters.tell,
         )
         self._tasks = (
             asyncio.create_task(self._stay_present(), name="aibridge-recorder-presence"),
@@ -160,11 +164,18 @@ class SQLRecorder(SQLStore):
 
     async def start(self, interception: Interception) -> None:
         """Durable when it returns. Raises `RecorderUnavailable`."""
+        await self._start(interception, None)
+
+    async def start_within(self, interception: Interception, asked: Reservation) -> None:
+        """The same, with what is reserved. Raises `OverBudget` too: then nothing is written."""
+        await self._start(interception, asked)
+
+    async def _start(self, interception: Interception, asked: Reservation | None) -> None:
         if self._writer is None:
             raise RecorderUnavailable("the recorder is not open")
         row = start_row(interception, self._id)
         moment: int = row[_STARTED_AT]
-        await self._writer.start(row[0], row, moment // DAY if moment < self._today else None)
+        await self._writer.start(row[0], row, moment // DAY if moment < self._today else None, asked)
         self._running[interception.id] = _Running(
             row[0], moment, interception.provider, interception.initiator_id, Room(self._max_text)
         )
@@ -190,7 +201,13 @@ class SQLRecorder(SQLStore):
         tokens = add_tokens(running.tokens, facts.token_usages)
         end = end_row(running.id, ending, tokens, truncated=running.truncated)
         stale_day = running.started_at // DAY if running.started_at < self._today else None
-        await self._writer.put(running.id, end, row, stale_day, objects)
+        await self._writer.put(running.id, end, row, stale_day, objects, ending.cost or 0)
+
+    async def reserve(self, asked: Reservation) -> None:
+        """For a further call of an interception that runs here. Raises `OverBudget` and `RecorderUnavailable`."""
+        if self._writer is None:
+            raise RecorderUnavailable("the recorder is not open")
+        await self._writer.reserve(asked)
 
     async def owner(self, provider: str, object_id: str) -> str | None:
         """The initiator for whom the provider made it. Raises `RecorderUnavailable`."""
@@ -260,6 +277,7 @@ class SQLRecorder(SQLStore):
             if count:
                 log.info("%d interceptions were older than the retention and are deleted", count)
         await seal(self._database, now)
+        await self.counters.prune(now)
 
     def _fact_rows(self, running: _Running, facts: Facts) -> tuple[Row | None, Sequence[Row]]:
         """What is stored of the facts, and of the objects among them that are not known yet."""

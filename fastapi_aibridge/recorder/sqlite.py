@@ -15,9 +15,11 @@ from sqlalchemy import URL, create_engine
 
 from .batch import KINDS, Batch, Rows
 from .columns import END_COLUMNS
+from .reservations import Outcome
 from .schema import TARGETS, end_assignments, inbox, interceptions, usage_days
+from .sqlite_reservations import account
 
-_Job = tuple[Batch, asyncio.Future[None]]
+_Job = tuple[Batch, asyncio.Future[Outcome | None]]
 
 # A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has
 # to win it back from the event loop. Powers of two keep the number of different statements small.
@@ -39,10 +41,10 @@ class SQLiteSink:
         self._thread = threading.Thread(target=self._work, name="aibridge-recorder", daemon=True)
         self._thread.start()
 
-    async def write(self, batch: Batch) -> None:
-        done: asyncio.Future[None] = self._loop.create_future()
+    async def write(self, batch: Batch) -> Outcome | None:
+        done: asyncio.Future[Outcome | None] = self._loop.create_future()
         self._jobs.put((batch, done))
-        await done
+        return await done
 
     async def close(self) -> None:
         self._jobs.put(None)
@@ -59,21 +61,21 @@ class SQLiteSink:
                     pooled = engine.raw_connection()
                     connection = cast("sqlite3.Connection", pooled.driver_connection)
                     self._prepare(connection)
-                self._write(connection, batch)
+                outcome = self._write(connection, batch)
             except Exception as error:  # noqa: BLE001 - it is raised where the batch is awaited
                 if connection is not None and not _rolled_back(connection):
                     pooled.invalidate()
                     connection = None
                 self._answer(done, error)
             else:
-                self._answer(done, None)
+                self._answer(done, outcome)
         if connection is not None:
             pooled.close()
         engine.dispose()
 
-    def _answer(self, done: asyncio.Future[None], error: Exception | None) -> None:
+    def _answer(self, done: asyncio.Future[Outcome | None], answer: Exception | Outcome | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, nobody waits
-            self._loop.call_soon_threadsafe(_settle, done, error)
+            self._loop.call_soon_threadsafe(_settle, done, answer)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.isolation_level = None
@@ -83,14 +85,18 @@ class SQLiteSink:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         self._now_synchronous = ""
 
-    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        synchronous = self._synchronous if batch.inbox else "NORMAL"
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> Outcome | None:
+        synchronous = self._synchronous if batch.inbox or batch.reservations else "NORMAL"
         if synchronous != self._now_synchronous:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._now_synchronous = synchronous
         connection.execute("BEGIN IMMEDIATE")
+        outcome = account(connection, batch) if batch.has_money else None
         for kind in KINDS:
-            self._each(connection, kind, getattr(batch, kind))
+            rows = getattr(batch, kind)
+            if outcome is not None and outcome.refused and kind == "inbox":
+                rows = [row for row in rows if row[1] not in outcome.refused]
+            self._each(connection, kind, rows)
         if batch.filed_up_to:
             connection.execute(
                 f"DELETE FROM {inbox} WHERE recorder_id = ? AND number <= ?",  # noqa: S608
@@ -100,6 +106,7 @@ class SQLiteSink:
             days = [(day,) for day in batch.stale_days]
             connection.executemany(f"DELETE FROM {usage_days} WHERE day = ?", days)  # noqa: S608
         connection.execute("COMMIT")
+        return outcome
 
     def _each(self, connection: sqlite3.Connection, kind: str, rows: Rows) -> None:
         place, count = 0, len(rows)
@@ -155,10 +162,10 @@ def _rolled_back(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+def _settle(done: asyncio.Future[Outcome | None], answer: Exception | Outcome | None) -> None:
     if done.done():
         return
-    if error is None:
-        done.set_result(None)
+    if isinstance(answer, Exception):
+        done.set_exception(answer)
     else:
-        done.set_exception(error)
+        done.set_result(answer)

@@ -15,6 +15,7 @@ from ..errors import RecorderUnavailable
 from .batch import Batch, PendingStart, Row, Sink
 from .committer import Committer, WriterStats, fail
 from .queue import WriteQueue
+from .reservations import CounterListener, Outcome, Reservation
 
 _ROUNDS = 6
 """Of the event loop, for which a commit waits at most."""
@@ -38,6 +39,7 @@ class Writer:
         max_bytes: int = 64 * 1024 * 1024,
         start_timeout: float = 3.0,
         filing_delay: float = _FILING_DELAY,
+        counters_changed: CounterListener | None = None,
     ) -> None:
         self.stats = stats or WriterStats()
         self._sink = sink
@@ -46,6 +48,7 @@ class Writer:
         self._max_bytes = max_bytes
         self._start_timeout = start_timeout
         self._filing_delay = filing_delay
+        self._counters_changed = counters_changed
         self._loop = asyncio.get_running_loop()
         self._queue = WriteQueue(recorder_id)
         self._committer = Committer(sink, self.stats)
@@ -73,8 +76,29 @@ class Writer:
         """Whether the database took what it was given last."""
         return self._committer.away_since is None
 
-    async def start(self, interception_id: str, row: Row, stale_day: int | None = None) -> None:
-        """Durable when it returns. Raises `RecorderUnavailable`."""
+    async def start(
+        self, interception_id: str, row: Row, stale_day: int | None = None, asked: Reservation | None = None
+    ) -> None:
+        """Durable when it returns, and with it what is reserved. Raises `RecorderUnavailable` and `OverBudget`."""
+        await self._check_room()
+        start = self._queue.add_start(interception_id, row, stale_day, asked)
+        self._wake.set()
+        try:
+            await start.waiter
+        except asyncio.CancelledError:
+            if not start.waiter.cancelled() and start.waiter.exception() is None:
+                self._queue.take_back(interception_id)
+                self._schedule_filing()
+            raise
+
+    async def reserve(self, asked: Reservation) -> None:
+        """Reserved when it returns. Raises `RecorderUnavailable` and `OverBudget`."""
+        await self._check_room()
+        start = self._queue.add_reservation(asked)
+        self._wake.set()
+        await start.waiter
+
+    async def _check_room(self) -> None:
         if self._closing:
             raise RecorderUnavailable("the recorder is closed")
         away_since = self._committer.away_since
@@ -86,15 +110,6 @@ class Writer:
                     await self._wait_for_room()
             except TimeoutError:
                 raise RecorderUnavailable("too many records wait for their database") from None
-        start = self._queue.add_start(interception_id, row, stale_day)
-        self._wake.set()
-        try:
-            await start.waiter
-        except asyncio.CancelledError:
-            if not start.waiter.cancelled() and start.waiter.exception() is None:
-                self._queue.take_back(interception_id)
-                self._schedule_filing()
-            raise
 
     async def put(
         self,
@@ -103,15 +118,18 @@ class Writer:
         facts: Row | None,
         stale_day: int | None = None,
         objects: Iterable[Row] = (),
+        cost: int = 0,
     ) -> None:
-        """An end, facts, objects. Returns when there is room; they are written however long that takes."""
+        """An end with the whole cost, facts, objects. Returns when there is room; they are written however long that
+        takes.
+        """
         try:
             while self._is_full() and not self._task.done():
                 await self._wait_for_room()
         finally:
             # Also where the caller is cancelled while it waits: an end is never lost, the bound gives a little.
             if end is not None:
-                self._queue.add_end(interception_id, end, stale_day)
+                self._queue.add_end(interception_id, end, stale_day, cost)
             if facts is not None:
                 self._queue.add_facts(facts)
             for row in objects:
@@ -171,7 +189,8 @@ class Writer:
     async def _run(self) -> None:
         queue = self._queue
         while True:
-            is_filing = queue.is_filing_needed and bool(self._is_due or self._flushing or self._closing)
+            settles = queue.is_settling_due
+            is_filing = queue.is_filing_needed and bool(settles or self._is_due or self._flushing or self._closing)
             if not queue.starts and not is_filing:
                 if self._closing:
                     return
@@ -179,17 +198,16 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if queue.starts:
+            if queue.starts and not settles:
                 await self._let_others_join()
             batch = Batch(self._recorder_id)
             before = queue.weight
             starts = queue.take_starts(batch)
-            flushed = self._file(batch) if is_filing else []
+            flushed = self._file(batch, all_of_it=settles) if is_filing else []
             self._trying = starts
             self._current_rows, self._current_weight = len(batch), before - queue.weight
-            if starts or is_filing:
-                await self._commit(batch, starts)
-            queue.committed(batch, starts)
+            outcome = await self._commit(batch, starts) if starts or is_filing else Outcome()
+            queue.committed(batch, starts, outcome)
             self._current_rows = self._current_weight = 0
             self._trying = {}
             self._shared = len(starts)
@@ -199,6 +217,8 @@ class Writer:
                 if not waiter.done():
                     waiter.set_result(None)
             self._room.set()
+            if outcome.counters and self._counters_changed is not None:
+                self._counters_changed(outcome.counters)
 
     async def _let_others_join(self) -> None:
         """Under load a start is soon followed by others: wait a few rounds of the event loop for them, as long as each
@@ -212,9 +232,9 @@ class Writer:
             if len(self._queue.starts) == waiting:
                 return
 
-    def _file(self, batch: Batch) -> list[asyncio.Future[None]]:
+    def _file(self, batch: Batch, *, all_of_it: bool) -> list[asyncio.Future[None]]:
         """Take what moves to its place; returns who waits for that."""
-        is_all = self._queue.take_filing(batch, all_of_it=bool(self._flushing))
+        is_all = self._queue.take_filing(batch, all_of_it=all_of_it or bool(self._flushing))
         if self._due_timer is not None:
             self._due_timer.cancel()
             self._due_timer = None
@@ -224,11 +244,11 @@ class Writer:
         flushed, self._flushing = self._flushing, []
         return flushed
 
-    async def _commit(self, batch: Batch, starts: Mapping[int, PendingStart]) -> None:
+    async def _commit(self, batch: Batch, starts: Mapping[int, PendingStart]) -> Outcome:
         begun = self._loop.time()
         self._overdue = self._loop.call_later(self._start_timeout, self._expire, begun)
         try:
-            await self._committer.commit(batch, starts)
+            return await self._committer.commit(batch, starts)
         finally:
             self._overdue.cancel()
 

@@ -25,7 +25,7 @@ MAX_BODY = 256 * 1024
 NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
 
 
-class _AdminRoute(APIRoute):
+class GuardedRoute(APIRoute):
     """No answer of these routes, a refusal included, may stay in a cache or be taken for another type."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +92,7 @@ class AdminRoutes:
                 dependencies=[*self._access.dependencies(need), Depends(refuse_unknown_parameters)],
                 responses={**_REFUSALS, **responses},
                 tags=["aibridge"],
-                route_class_override=_AdminRoute,
+                route_class_override=GuardedRoute,
             )
             return endpoint
 

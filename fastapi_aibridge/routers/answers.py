@@ -156,6 +156,46 @@ class UsageItems(_Answer):
     items: list[UsageItem]
 
 
+class OwnBudget(_Answer):
+    """A budget that holds for the caller. Amounts are US dollars."""
+
+    scope: Annotated[str, Field(description="`initiator`: the caller alone; `group`: all of the group together.")]
+    id: str
+    period: Literal["day", "week", "month"]
+    usd: float
+    spent_usd: float
+    reserved_usd: Annotated[float, Field(description="For requests that run.")]
+    left_usd: float
+    resets_at: datetime
+    fallback_model: str | None
+
+
+class OwnUsage(_Answer):
+    items: list[UsageItem]
+    budgets: list[OwnBudget]
+
+
+class BudgetItem(_Answer):
+    """A budget. Amounts are US dollars."""
+
+    scope: Literal["initiator", "member", "group", "default", "everybody"]
+    id: str
+    usd: float
+    period: Literal["day", "week", "month"]
+    fallback_model: Annotated[str | None, Field(description="Asked for where the model asked for does not fit.")]
+    source: Literal["settings", "admin"]
+    spent_usd: Annotated[
+        float | None, Field(description="Null where the budget holds for each of several callers on its own.")
+    ]
+    reserved_usd: float | None
+    resets_at: datetime
+
+
+class BudgetItems(_Answer):
+    items: list[BudgetItem]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
+
+
 class AuditItem(_Answer):
     """One change."""
 

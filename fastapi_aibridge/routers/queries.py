@@ -31,15 +31,34 @@ class _Query(BaseModel):
         return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values
 
 
-class Filters(_Query):
-    """Which interceptions are meant. The bounds in time are half open."""
+class Paging(_Query):
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: str | None = None
 
-    initiator_id: str | None = None
+
+class OwnFilters(_Query):
+    """Which of the caller's interceptions are meant. The bounds in time are half open."""
+
     provider: str | None = None
     model: str | None = None
     session_id: str | None = None
     started_after: datetime | None = None
     started_before: datetime | None = None
+
+
+class OwnListing(OwnFilters):
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: str | None = None
+
+
+class OwnSummary(OwnFilters):
+    by: list[UsageBy] = []
+
+
+class Filters(OwnFilters):
+    """Which interceptions are meant. The bounds in time are half open."""
+
+    initiator_id: str | None = None
 
 
 # One model for all of a route's query: older FastAPI takes a model beside other parameters for one named `chosen`.

@@ -16,6 +16,7 @@ from ..credentials import digest_of
 from ..errors import SettingsError
 from ..masking import masked_secret
 from . import diagnostics
+from .budgets import Budgets
 from .prices import ModelPrices
 from .sections import (
     DEFAULT_BASE_URLS,
@@ -32,7 +33,7 @@ from .values import HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, Redi
 
 DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Provider type: the variable that its vendor's SDK reads the key from."""
-RESERVED_NAMES = {"admin", "healthz", "readyz"}
+RESERVED_NAMES = {"admin", "healthz", "me", "readyz"}
 """Provider names that would hide routes of ours."""
 NEVER_FORWARDED = {"authorization", "cookie", "host", "proxy-authorization", "x-api-key", "x-aibridge-token"}
 """Request headers that no setting sends to a provider."""
@@ -93,6 +94,11 @@ class Settings(SourcedSettings):
     """A provider's name or type: model, or a pattern of models: its prices, which come before those of genai-prices."""
     unpriced: Literal["allow", "refuse"] = "allow"
     """What happens, where a budget applies, to a model without a price."""
+    budgets: Budgets = ()
+    budget_on_error: Literal["refuse", "allow"] = "refuse"
+    """What happens to requests while budgets cannot be read."""
+    budget_default_output: int = Field(default=4096, ge=1, le=1_000_000_000)
+    """Tokens of an answer that are reserved where the request sets no bound."""
     config_file: Path | None = None
     secrets_dir: Path | None = None
 

@@ -12,7 +12,8 @@ from ..scanner import finish
 
 _EXCLUDING = ("functions", "prediction", "web_search_options")
 """Members that exclude `tools`."""
-_READ = frozenset({"model", "stream", "stream_options", "messages", "tools", "tool_choice", "n", *_EXCLUDING})
+_BOUNDS = ("max_completion_tokens", "max_tokens")
+_READ = frozenset({"model", "stream", "stream_options", "messages", "tools", "tool_choice", "n", *_BOUNDS, *_EXCLUDING})
 
 
 def parse(body: BodyText) -> ModelRequest:
@@ -24,6 +25,8 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     streaming = is_true(members.get("stream"))
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body)
+    request.output_bounds = (members.get("max_completion_tokens"), members.get("max_tokens"))
+    request.choice_counts = (members.get("n"),)
     # Several choices cannot go round together.
     request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
         small(members.get(name)) for name in _EXCLUDING

@@ -8,7 +8,9 @@ from ..prompts import Conversation
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
 from ..scanner import finish
 
-_READ = frozenset({"model", "stream", "messages", "system", "metadata", "tools", "tool_choice", "container"})
+_READ = frozenset(
+    {"model", "stream", "messages", "system", "metadata", "tools", "tool_choice", "container", "max_tokens"}
+)
 _MAX_USER_ID = 16 * 1024
 
 
@@ -20,6 +22,7 @@ def parse(body: BodyText) -> ModelRequest:
 def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
+    request.output_bounds = (members.get("max_tokens"),)
     request.offers_no_tools = offers_no_tools(members, instructed=says_something(members.get("system")))
     metadata = members.get("metadata")
     if is_object(metadata):

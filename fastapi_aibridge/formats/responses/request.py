@@ -22,6 +22,7 @@ _READ = frozenset(
         "previous_response_id",
         "conversation",
         "store",
+        "max_output_tokens",
     }
 )
 
@@ -38,6 +39,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request = ModelRequest(
         model="" if optional else model_of(members), streaming=is_true(members.get("stream")), body=body
     )
+    request.output_bounds = (members.get("max_output_tokens"),)
     # A response in the background is over here before it has begun.
     request.background = is_true(members.get("background"))
     request.takes_tools = not request.background

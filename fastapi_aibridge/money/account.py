@@ -1,0 +1,127 @@
+"""The budgets of one interception: what is reserved for its calls, and what its caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..budget import dollars
+from ..errors import GatewayError, RecorderUnavailable
+from ..formats.large_text import BodyText
+from ..principal import Principal
+from ..recorder import Interception
+from ..recorder.reservations import BudgetRecorder, OverBudget, Reservation
+from .budget_book import EVERYBODY
+from .budget_warnings import LEVELS
+from .estimate import Estimator
+from .open_counters import OpenCounter
+from .refusals import not_priced, over_budget, unavailable
+
+HEADER = "x-aibridge-budget"
+
+
+class Policy(Protocol):
+    """What an account needs of `Budgets`."""
+
+    refuses_unpriced: bool
+    refuses_on_error: bool
+
+    def refused(self, counter: OpenCounter) -> None:
+        """Count a refusal, and warn."""
+
+
+class Account:
+    """Made for each interception that a budget concerns. `start` comes first, `reserve` before each further call."""
+
+    __slots__ = ("_counters", "_estimate", "_interception_id", "_policy", "_principal", "_recorder", "fallback")
+
+    def __init__(
+        self,
+        policy: Policy,
+        recorder: BudgetRecorder,
+        principal: Principal,
+        counters: Sequence[OpenCounter],
+        estimate: Estimator,
+    ) -> None:
+        self._policy = policy
+        self._recorder = recorder
+        self._principal = principal
+        self._counters = counters
+        self._estimate = estimate
+        self._interception_id = ""
+        self.fallback: str | None = None
+        """The cheaper model that is asked for instead."""
+
+    async def start(self, interception: Interception, body: BodyText) -> None:
+        """Record the start with what the first call may cost.
+
+        Raises `GatewayError`: 429 over a budget, 403 without a price where that is refused. Raises what the recorder
+        raises.
+        """
+        self._interception_id = interception.id
+        model = interception.model
+        while True:
+            asked = self._asked(self._priced(model, body))
+            try:
+                await self._recorder.start_within(interception, asked)
+            except OverBudget as over:
+                counter = self._counter(over)
+                cheaper = counter.limit.budget.fallback_model
+                if cheaper is None or not self._may_use(cheaper, model) or counter.limit.amount <= 0:
+                    raise self._refusal(over, asked.estimate) from None
+                self.fallback = interception.upstream_model = model = cheaper
+            else:
+                return
+
+    async def reserve(self, model: str, body: BodyText, spent: int) -> None:
+        """For a further call; `spent` is what those before have cost. Raises `GatewayError`."""
+        asked = self._asked(self._priced(self.fallback or model, body), spent)
+        try:
+            await self._recorder.reserve(asked)
+        except OverBudget as over:
+            raise self._refusal(over, asked.estimate) from None
+        except RecorderUnavailable:
+            if self._policy.refuses_on_error:
+                raise unavailable() from None
+
+    def _may_use(self, cheaper: str, model: str) -> bool:
+        return self.fallback is None and cheaper != model and self._principal.allows(cheaper)
+
+    def _priced(self, model: str, body: BodyText) -> int:
+        amount = self._estimate(model, body)
+        if amount is None and self._policy.refuses_unpriced:
+            raise not_priced(model)
+        return amount or 0
+
+    def _asked(self, estimate: int, spent: int = 0) -> Reservation:
+        limits = tuple([(counter.id, counter.limit.amount) for counter in self._counters])
+        return Reservation(self._interception_id, estimate, limits, spent)
+
+    def _refusal(self, over: OverBudget, estimate: int) -> GatewayError:
+        counter = self._counter(over)
+        self._policy.refused(counter)
+        error = over_budget(counter, estimate)
+        error.headers.update(self.headers())
+        return error
+
+    def _counter(self, over: OverBudget) -> OpenCounter:
+        return next(counter for counter in self._counters if counter.id == over.counter)
+
+    def headers(self) -> dict[str, str]:
+        """`X-AIBridge-Budget` once most of a budget is spent; of several the one with the least left."""
+        return budget_headers(self._counters)
+
+
+def budget_headers(counters: Sequence[OpenCounter]) -> dict[str, str]:
+    # What everybody spends together is for administrators.
+    told = [one for one in counters if one.key.scope != EVERYBODY and one.limit.amount > 0]
+    warned = [one for one in told if one.limit.amount * LEVELS[-1] <= one.counted.spent * 100]
+    if not warned:
+        return {}
+    nearest = min(warned, key=lambda one: one.limit.amount - one.counted.spent)
+    limit = nearest.limit
+    text = (
+        f"{nearest.key.period}; spent={dollars(nearest.counted.spent)}; limit={dollars(limit.amount)}; "
+        f"resets={limit.resets_at:%Y-%m-%dT%H:%M:%SZ}"
+    )
+    return {HEADER: text}

@@ -1,0 +1,68 @@
+"""Which budgets concern a caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..budget import ANY, Budget, period_end, period_start
+from ..principal import Principal
+from ..recorder.reservations import CounterKey
+
+EVERYBODY = "everybody"
+"""The scope of what all callers spend together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A budget that holds for a caller, and the counter on which it holds."""
+
+    counter: CounterKey
+    budget: Budget
+    amount: int
+    """Micro-dollars."""
+
+    @property
+    def resets_at(self) -> datetime:
+        return period_end(self.counter.period, self.counter.start)
+
+
+class BudgetBook:
+    """All budgets of the settings and of the admin API, looked up by whom they concern."""
+
+    def __init__(self, budgets: Iterable[Budget] = ()) -> None:
+        self._by_subject: dict[tuple[str, str], list[Budget]] = {}
+        for budget in budgets:
+            self._by_subject.setdefault((budget.scope, budget.id), []).append(budget)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_subject.values()))
+
+    def limits(self, principal: Principal, moment: datetime) -> list[Limit]:
+        """Those that hold for this caller, one for each counter: where several do, the tightest."""
+        of = self._by_subject.get
+        initiator = principal.initiator_id
+        groups: Sequence[str] = principal.groups
+        own = list(of(("initiator", initiator), ()))
+        shared: list[tuple[str, str, Budget]] = []
+        for group in groups:
+            own += of(("member", group), ())
+            shared += [("group", group, budget) for budget in of(("group", group), ())]
+        for budget in principal.own_budgets:
+            if budget.scope == "group":
+                shared.append(("group", budget.id, budget))
+            else:
+                own.append(budget)
+        periods = {budget.period for budget in own}
+        own += [budget for budget in of(("default", ANY), ()) if budget.period not in periods]
+        shared += [(EVERYBODY, ANY, budget) for budget in of((EVERYBODY, ANY), ())]
+        tightest: dict[tuple[str, str, str], Budget] = {}
+        for scope, id_, budget in [*(("initiator", initiator, budget) for budget in own), *shared]:
+            key = scope, id_, budget.period
+            if key not in tightest or budget.limit < tightest[key].limit:
+                tightest[key] = budget
+        return [
+            Limit(CounterKey(*key, period_start(key[2], moment)), budget, budget.limit)
+            for key, budget in tightest.items()
+        ]

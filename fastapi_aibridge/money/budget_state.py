@@ -1,0 +1,74 @@
+"""A budget as it stands: its limit, what is spent of it and what is reserved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..budget import Budget, usd
+from ..recorder.jsonform import timestamp
+from ..recorder.reservations import Counted
+from .budget_book import Limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """One that holds for a caller. Amounts are US dollars."""
+
+    scope: str
+    """`initiator` for what the caller alone spends, `group` for what a group spends together."""
+    id: str
+    period: str
+    """`day`, `week` or `month`."""
+    limit_usd: float
+    spent_usd: float
+    reserved_usd: float
+    """For requests that run."""
+    left_usd: float
+    """Never less than 0."""
+    resets_at: datetime
+    fallback_model: str | None = None
+
+    @classmethod
+    def of(cls, limit: Limit, counted: Counted) -> BudgetState:
+        return cls(
+            scope=limit.counter.scope,
+            id=limit.counter.id,
+            period=limit.counter.period,
+            limit_usd=usd(limit.amount),
+            spent_usd=usd(counted.spent),
+            reserved_usd=usd(counted.reserved),
+            left_usd=usd(max(0, limit.amount - counted.spent - counted.reserved)),
+            resets_at=limit.resets_at,
+            fallback_model=limit.budget.fallback_model,
+        )
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "scope": self.scope,
+            "id": self.id,
+            "period": self.period,
+            "usd": self.limit_usd,
+            "spent_usd": self.spent_usd,
+            "reserved_usd": self.reserved_usd,
+            "left_usd": self.left_usd,
+            "resets_at": timestamp(self.resets_at),
+            "fallback_model": self.fallback_model,
+        }
+
+
+def budget_json(budget: Budget, source: str, counted: Counted | None, resets_at: datetime) -> Mapping[str, Any]:
+    """A budget as the admin routes show it. One that holds for each of many callers has no sums of its own."""
+    return {
+        "scope": budget.scope,
+        "id": budget.id,
+        "usd": usd(budget.limit),
+        "period": budget.period,
+        "fallback_model": budget.fallback_model,
+        "source": source,
+        "spent_usd": None if counted is None else usd(counted.spent),
+        "reserved_usd": None if counted is None else usd(counted.reserved),
+        "resets_at": timestamp(resets_at),
+    }

@@ -1,0 +1,113 @@
+"""Budgets of the admin API, in the recorder's database. Each change is in the audit, and all workers hear of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..budget import Budget, usd
+from ..cluster import audit
+from ..cluster.versions import bump
+from ..recorder.database import Database
+from ..recorder.schema import budget_counters, budgets
+
+VERSION = "budgets"
+"""What workers follow to hear of changes."""
+MAX_BUDGETS = 10_000
+
+
+class TooManyBudgets(Exception):
+    pass
+
+
+class BudgetStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self) -> list[Budget]:
+        async with self._database.reading() as connection:
+            rows = await connection.execute(select(budgets).limit(MAX_BUDGETS))
+            return [_budget(row) for row in rows]
+
+    async def put(self, budget: Budget, actor: str) -> None:
+        """Raises `TooManyBudgets`."""
+        async with self._database.writing() as connection:
+            before = await _found(connection, budget.key)
+            if (
+                before is None
+                and (await connection.scalar(select(func.count()).select_from(budgets)) or 0) >= MAX_BUDGETS
+            ):
+                raise TooManyBudgets
+            insert = (sqlite if self._database.is_sqlite else postgresql).insert(budgets)
+            values = {"amount": budget.limit, "fallback_model": budget.fallback_model}
+            await connection.execute(
+                insert.values(scope=budget.scope, id=budget.id, period=budget.period, **values).on_conflict_do_update(
+                    index_elements=["scope", "id", "period"], set_=values
+                )
+            )
+            await _written(connection, budget.key, actor, "budget.put", before, budget)
+
+    async def delete(self, key: tuple[str, str, str], actor: str) -> bool:
+        """Whether there was such a budget."""
+        async with self._database.writing() as connection:
+            before = await _found(connection, key)
+            if before is None:
+                return False
+            await connection.execute(delete(budgets).where(*_is(key)))
+            await _written(connection, key, actor, "budget.delete", before, None)
+        return True
+
+
+async def _written(
+    connection: AsyncConnection,
+    key: tuple[str, str, str],
+    actor: str,
+    action: str,
+    before: Budget | None,
+    after: Budget | None,
+) -> None:
+    scope, id_, period = key
+    name = f"budget/{scope}/{id_}/{period}"
+    await audit.record(
+        connection,
+        actor=actor,
+        action=action,
+        object=name,
+        before=_told(before),
+        after=_told(after),
+    )
+    if scope in ("initiator", "group"):
+        # What was told of another amount may have to be told again.
+        counted = budget_counters.c
+        await connection.execute(
+            update(budget_counters)
+            .where(counted.scope == scope, counted.subject == id_, counted.period == period)
+            .values(told=0)
+        )
+    await bump(connection, VERSION)
+
+
+async def _count(connection: AsyncConnection) -> int:
+    return await connection.scalar(select(func.count()).select_from(budgets)) or 0
+
+
+def _told(budget: Budget | None) -> dict[str, Any] | None:
+    if budget is None:
+        return None
+    return {"usd": usd(budget.limit), "fallback_model": budget.fallback_model}
+
+
+async def _found(connection: AsyncConnection, key: tuple[str, str, str]) -> Budget | None:
+    row = (await connection.execute(select(budgets).where(*_is(key)))).first()
+    return None if row is None else _budget(row)
+
+
+def _is(key: tuple[str, str, str]) -> tuple[Any, ...]:
+    return tuple(budgets.c[name] == value for name, value in zip(("scope", "id", "period"), key, strict=True))
+
+
+def _budget(row: Any) -> Budget:
+    return Budget(usd=usd(row.amount), period=row.period, scope=row.scope, id=row.id, fallback_model=row.fallback_model)

@@ -1,0 +1,172 @@
+"""Budgets of an app: which hold for whom, and an account for each interception that they concern."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ..budget import Budget
+from ..errors import RecorderUnavailable, SettingsError
+from ..formats import ModelRequest
+from ..installing import install_command
+from ..observability import Metrics
+from ..principal import Principal
+from ..recorder.reservations import BudgetRecorder, Counted, CounterKey
+from ..settings import Settings
+from .account import Account
+from .budget_book import EVERYBODY, BudgetBook
+from .budget_state import BudgetState
+from .budget_warnings import BudgetWarnings, OnBudget
+from .estimate import Estimator
+from .open_counters import OpenCounter, OpenCounters
+from .prices import Prices
+from .refusals import unavailable
+from .vendor import Vendor
+
+if TYPE_CHECKING:
+    from ..cluster.version_watch import VersionWatch
+    from .budget_store import BudgetStore
+
+
+class Budgets:
+    """What changes: `configured` by a reload, `managed` by the admin API, both through `replace`."""
+
+    def __init__(
+        self,
+        recorder: object,
+        prices: Prices | None,
+        metrics: Metrics,
+        on_budget: OnBudget | None = None,
+    ) -> None:
+        """Where the recorder keeps no counters (`BudgetRecorder`), no budget can hold."""
+        self.is_on = False
+        """Whether there are budgets beside those of principals."""
+        self.refuses_unpriced = False
+        self.refuses_on_error = True
+        self.default_output = 4096
+        self.configured: Sequence[Budget] = ()
+        self.managed: Sequence[Budget] = ()
+        self.prices = prices
+        self._book = BudgetBook()
+        self.store: BudgetStore | None = None
+        """Those of the admin API, where there is a database for them."""
+        self._recorder = recorder if isinstance(recorder, BudgetRecorder) else None
+        self._metrics = metrics
+        self._open: OpenCounters | None = None
+        self._warnings: BudgetWarnings | None = None
+        if self._recorder is not None:
+            counters = self._recorder.counters
+            self._open = OpenCounters(counters)
+            self._warnings = BudgetWarnings(counters, metrics, on_budget)
+            counters.changed = self._changed
+
+    @asynccontextmanager
+    async def kept(self, settings: Settings, versions: VersionWatch | None) -> AsyncIterator[Budgets]:
+        """In force while the block runs: those of the settings, and those of the admin API as they change.
+
+        Raises `SettingsError`, and what the database's driver raises.
+        """
+        self.check(settings)
+        self.apply(settings, self.prices)
+        if versions is not None and self._recorder is not None:
+            from .budget_store import VERSION, BudgetStore
+
+            self.store = BudgetStore(versions.database)
+            known = versions.version(VERSION)
+            await self.reload(known)
+            versions.follow(VERSION, self.reload, known=known)
+        try:
+            yield self
+        finally:
+            if self._warnings is not None:
+                await self._warnings.aclose()
+
+    async def reload(self, _: int = 1) -> None:
+        """Read those of the admin API. Raises what the database's driver raises."""
+        if self.store is not None:
+            self.replace(managed=await self.store.read())
+
+    def check(self, settings: Settings) -> None:
+        """Raises `SettingsError` where no budget could hold."""
+        if settings.budgets and self._recorder is None:
+            raise SettingsError(
+                "AIBRIDGE_BUDGETS needs a recorder that keeps counters: leave AIBRIDGE_RECORDER__ENABLED true, or give "
+                "AIBridge a recorder that is one (SQLRecorder, MemoryRecorder)"
+            )
+        if settings.budgets and self.prices is None and not settings.prices:
+            raise SettingsError(f"AIBRIDGE_BUDGETS needs prices: {install_command('prices')}, or set AIBRIDGE_PRICES")
+
+    def apply(self, settings: Settings, prices: Prices | None) -> None:
+        """What `check` has let through is in force from now on."""
+        self.prices = prices
+        self.refuses_unpriced = settings.unpriced == "refuse"
+        self.refuses_on_error = settings.budget_on_error == "refuse"
+        self.default_output = settings.budget_default_output
+        self.replace(configured=settings.budgets)
+
+    def replace(self, *, configured: Sequence[Budget] | None = None, managed: Sequence[Budget] | None = None) -> None:
+        """Other budgets from now on."""
+        self.configured = self.configured if configured is None else configured
+        self.managed = self.managed if managed is None else managed
+        self._book = BudgetBook([*self.configured, *self.managed])
+        self.is_on = len(self._book) > 0
+
+    async def account(
+        self, principal: Principal, vendor: Vendor, request: ModelRequest, started_at: datetime
+    ) -> Account | None:
+        """None where no budget concerns the caller. Raises `GatewayError`: 503 where budgets cannot be read."""
+        limits = self._book.limits(principal, started_at)
+        if not limits:
+            return None
+        recorder, opened = self._recorder, self._open
+        try:
+            if recorder is None or opened is None:
+                raise RecorderUnavailable("no recorder keeps counters")
+            counters = await opened.open(limits)
+        except RecorderUnavailable:
+            if self.refuses_on_error:
+                raise unavailable() from None
+            return None
+        estimate = Estimator(self.prices, vendor, request, self.default_output)
+        return Account(self, recorder, principal, counters, estimate)
+
+    def listed(self) -> Sequence[tuple[Budget, str]]:
+        """All but those of principals, in the order of their keys, and where each comes from: `settings` or `admin`."""
+        sources = [(budget, "settings") for budget in self.configured]
+        sources += [(budget, "admin") for budget in self.managed]
+        return sorted(sources, key=lambda one: one[0].key)
+
+    async def states(self, principal: Principal) -> Sequence[BudgetState]:
+        """Those that hold for the caller alone and for the caller's groups, as they stand now; what everybody spends
+        together is for administrators. Raises `RecorderUnavailable`.
+        """
+        limits = self._book.limits(principal, datetime.now(UTC))
+        limits = [limit for limit in limits if limit.counter.scope != EVERYBODY]
+        counted = await self.counted([limit.counter for limit in limits])
+        return [BudgetState.of(*one) for one in zip(limits, counted, strict=True)]
+
+    async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
+        """What these counters hold; those that are new are opened. Raises `RecorderUnavailable`."""
+        if not keys:
+            return []
+        if self._recorder is None:
+            raise RecorderUnavailable("no recorder keeps counters")
+        counters = self._recorder.counters
+        found = await counters.counted(keys)
+        if missing := [key for key in keys if key not in found]:
+            await counters.open(missing)
+            found = await counters.counted(keys)
+        return [found[key] for key in keys]
+
+    def refused(self, counter: OpenCounter) -> None:
+        self._metrics.over_budget(counter.key.scope, counter.key.period)
+        if self._warnings is not None:
+            self._warnings.look(counter, refused=True)
+
+    def _changed(self, counters: Mapping[int, Counted]) -> None:
+        if self._open is None or self._warnings is None:
+            return
+        for counter in self._open.saw(counters):
+            self._warnings.look(counter)

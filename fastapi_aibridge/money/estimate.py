@@ -1,0 +1,40 @@
+"""The most that an upstream call can cost, as far as its request tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..formats import ModelRequest
+from ..formats.large_text import LARGE, BodyText
+from ..recorder.reservations import MAX_AMOUNT
+from .prices import Prices
+from .vendor import Vendor
+
+BYTES_OF_A_TOKEN = 3
+"""Of a request's JSON. Prose has more, so that this is on the safe side; digits and rare scripts may have fewer."""
+
+
+@dataclass(slots=True)
+class Estimator:
+    """For the calls of one interception."""
+
+    prices: Prices | None
+    vendor: Vendor
+    request: ModelRequest
+    default_output: int
+    """Tokens of an answer whose request sets no bound."""
+
+    def __call__(self, model: str, body: BodyText) -> int | None:
+        """Micro-dollars; None where the model has no price."""
+        if self.prices is None:
+            return None
+        request = self.request
+        output = self.default_output if request.max_output is None else request.max_output
+        given = -(-len(body) // BYTES_OF_A_TOKEN)
+        # What goes into a cache costs more than what does not.
+        if len(body) >= LARGE:
+            given = given * 5 // 4
+        elif body.find(b'"cache_control"') >= 0:
+            given = given * 2 if body.find(b'"1h"') >= 0 else given * 5 // 4
+        amount = self.prices.estimate(self.vendor, model, given, output * request.choices)
+        return None if amount is None else min(amount, MAX_AMOUNT)

@@ -1,0 +1,54 @@
+"""What a caller is told whose budget does not allow a request."""
+
+from __future__ import annotations
+
+from ..budget import dollars
+from ..errors import GatewayError
+from ..formats.budget_errors import OVER_BUDGET
+from .open_counters import OpenCounter
+
+_FINAL = {"x-should-retry": "false"}
+"""The vendors' SDKs, Claude Code and Codex give up at once."""
+
+
+def over_budget(counter: OpenCounter, estimate: int) -> GatewayError:
+    """429 in the vendor's own form: `insufficient_quota` of OpenAI's, `billing_error` of Anthropic's type."""
+    key, limit = counter.key, counter.limit
+    of = (
+        f"of group {key.id!r} "
+        if key.scope == "group"
+        else "of everybody together "
+        if key.scope != "initiator"
+        else ""
+    )
+    resets = f"it resets at {limit.resets_at:%Y-%m-%d %H:%M} UTC"
+    if limit.amount <= 0:
+        message = f"the budget {of}for this {key.period} is 0, so no request is allowed"
+    else:
+        left = limit.amount - counter.counted.spent - counter.counted.reserved
+        if left > 0 and key.scope == "initiator":
+            message = (
+                f"this request may cost up to USD {dollars(estimate)}, and USD {dollars(left)} are left of the budget "
+                f"of USD {dollars(limit.amount)} for this {key.period}; {resets}"
+            )
+        elif left > 0:
+            message = f"this request may cost more than is left of the budget {of}for this {key.period}; {resets}"
+        else:
+            amount = f" of USD {dollars(limit.amount)}" if key.scope == "initiator" else ""
+            message = f"the budget{amount} {of}for this {key.period} is used up; {resets}"
+    return GatewayError(429, OVER_BUDGET, message, headers=dict(_FINAL))
+
+
+def not_priced(model: str) -> GatewayError:
+    return GatewayError(
+        403,
+        "model_not_priced",
+        f"model {model[:256]!r} has no price, so no budget can hold for it, and AIBRIDGE_UNPRICED is 'refuse'",
+        headers=dict(_FINAL),
+    )
+
+
+def unavailable() -> GatewayError:
+    return GatewayError(
+        503, "budget_unavailable", "the gateway cannot read budgets now; try again", headers={"retry-after": "5"}
+    )

@@ -1,0 +1,183 @@
+"""Counters of budgets outside of commits: opened before their first use, read, released after a crash, pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..errors import RecorderUnavailable
+from .bounds import group_key, key_of
+from .cursor import to_microseconds
+from .database import Database
+from .reservations import MAX_AMOUNT, Counted, CounterKey, CounterListener
+from .schema import budget_counters, interceptions, reservations
+from .text import dump
+
+_KEY = ("scope", "subject", "period", "started_at")
+_BATCH = 200
+_LONGEST_PERIOD = timedelta(days=31)
+_KEPT = timedelta(days=35)
+"""After the end of their period, for those who look back."""
+
+
+class SQLCounters:
+    """The counters of a database; implements `Counters`."""
+
+    def __init__(self, database: Database, flush: Callable[[], Awaitable[None]]) -> None:
+        """`flush` writes what has ended here."""
+        self.changed: CounterListener | None = None
+        self._database = database
+        self._flush = flush
+
+    def tell(self, counters: Mapping[int, Counted]) -> None:
+        if self.changed is not None:
+            self.changed(counters)
+
+    async def open(self, keys: Sequence[CounterKey]) -> Sequence[int]:
+        with _reading():
+            async with self._database.reading() as connection:
+                found = await _rows(connection, keys)
+            if missing := [key for key in keys if key not in found]:
+                await self._begin(missing)
+                async with self._database.reading() as connection:
+                    found = await _rows(connection, keys)
+        return [found[key].id for key in keys]
+
+    async def _begin(self, keys: Sequence[CounterKey]) -> None:
+        await self._flush()
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        async with self._database.writing() as connection:
+            for key in keys:
+                # Another process may open it at this moment.
+                new = dialect.insert(budget_counters).on_conflict_do_nothing()
+                await connection.execute(
+                    new.values(
+                        **dict(zip(_KEY, _values(key), strict=True)),
+                        spent=await _recorded(connection, key),
+                        reserved=0,
+                        told=0,
+                    )
+                )
+
+    async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
+        await self._flush()
+        with _reading():
+            async with self._database.reading() as connection:
+                rows = await _rows(connection, keys)
+        return {key: Counted(row.spent, row.reserved) for key, row in rows.items()}
+
+    async def claim_warning(self, counter: int, percent: int) -> bool:
+        with _reading():
+            async with self._database.writing() as connection:
+                first = await connection.execute(
+                    update(budget_counters)
+                    .where(budget_counters.c.id == counter, budget_counters.c.told < percent)
+                    .values(told=percent)
+                )
+        return bool(first.rowcount)
+
+    async def prune(self, now: datetime) -> None:
+        """Delete the counters of periods that are long over, and what was kept of recorders that were found dead."""
+        before = to_microseconds(now - _LONGEST_PERIOD - _KEPT)
+        late = to_microseconds(now - timedelta(days=1))
+        goes_on = exists().where(
+            interceptions.c.id == reservations.c.interception_id,
+            or_(interceptions.c.status == "running", interceptions.c.ended_at >= late),
+        )
+        async with self._database.writing() as connection:
+            await connection.execute(delete(reservations).where(reservations.c.recorder_id == "", ~goes_on))
+            await connection.execute(
+                delete(budget_counters).where(budget_counters.c.started_at < before, budget_counters.c.reserved == 0)
+            )
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise RecorderUnavailable(f"budgets cannot be read: {type(error).__name__}") from error
+
+
+def _values(key: CounterKey) -> tuple[str, str, str, int]:
+    return key.scope, key.id, key.period, to_microseconds(key.start)
+
+
+async def _rows(connection: AsyncConnection, keys: Sequence[CounterKey]) -> dict[CounterKey, Row[Any]]:
+    by_values = {_values(key): key for key in keys}
+    found: dict[CounterKey, Row[Any]] = {}
+    columns = [budget_counters.c[name] for name in _KEY]
+    for place in range(0, len(keys), _BATCH):
+        wanted = [
+            and_(*(column == value for column, value in zip(columns, _values(key), strict=True)))
+            for key in keys[place : place + _BATCH]
+        ]
+        statement = select(
+            *columns, budget_counters.c.id, budget_counters.c.spent, budget_counters.c.reserved
+        ).where(or_(*wanted))  # fmt: skip
+        for row in await connection.execute(statement):
+            found[by_values[tuple(row)[: len(_KEY)]]] = cast("Row[Any]", row)
+    return found
+
+
+async def release(connection: AsyncConnection, recorder_id: str) -> None:
+    """Settle what a recorder that is gone has left reserved: each interception with the cost that its record has.
+
+    What was settled is kept for a while: where the recorder lives after all, its ends correct it.
+    """
+    while True:
+        cost = (
+            select(func.coalesce(interceptions.c.cost, 0))
+            .where(interceptions.c.id == reservations.c.interception_id)
+            .scalar_subquery()
+        )
+        held = (
+            await connection.execute(
+                select(
+                    reservations.c.interception_id,
+                    reservations.c.counter_id,
+                    reservations.c.spent,
+                    reservations.c.reserved,
+                    func.coalesce(cost, 0).label("cost"),
+                )
+                .where(reservations.c.recorder_id == recorder_id)
+                .order_by(reservations.c.counter_id)
+                .limit(_BATCH)
+                .with_for_update(of=reservations)
+            )
+        ).all()
+        if not held:
+            return
+        for row in held:
+            await connection.execute(
+                update(budget_counters)
+                .where(budget_counters.c.id == row.counter_id)
+                .values(
+                    spent=budget_counters.c.spent + row.cost - row.spent,
+                    reserved=budget_counters.c.reserved - row.reserved,
+                )
+            )
+            await connection.execute(
+                update(reservations)
+                .where(
+                    reservations.c.interception_id == row.interception_id, reservations.c.counter_id == row.counter_id
+                )
+                .values(recorder_id="", spent=row.cost, reserved=0)
+            )
+
+
+async def _recorded(connection: AsyncConnection, key: CounterKey) -> int:
+    """What the records say was spent in the period until now, for a budget that begins in the middle of it."""
+    wanted = [interceptions.c.started_at >= to_microseconds(key.start), interceptions.c.credential_kind != "byok"]
+    if key.scope == "initiator":
+        wanted.append(interceptions.c.initiator_id == key_of("initiator_id", key.id))
+    elif key.scope == "group":
+        wanted.append(interceptions.c.groups.contains(dump(group_key(key.id)), autoescape=True))
+    total = (await connection.execute(select(func.sum(interceptions.c.cost)).where(*wanted))).scalar()
+    return min(int(total or 0), MAX_AMOUNT)

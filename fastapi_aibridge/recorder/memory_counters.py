@@ -1,0 +1,67 @@
+"""Counters of budgets in memory, for the recorder that holds interceptions there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from .reservations import Counted, CounterKey, CounterListener, Ledger, OverBudget, Reservation
+
+_MOST = 10_000
+
+
+class MemoryCounters:
+    """Implements `Counters`. Those of periods that are over are dropped once there are `_MOST`."""
+
+    def __init__(self, recorded: Callable[[CounterKey], int]) -> None:
+        """`recorded` says what the records have for the time of a new counter."""
+        self.changed: CounterListener | None = None
+        self._recorded = recorded
+        self._ids: dict[CounterKey, int] = {}
+        self._ledger = Ledger({}, {})
+        self._told: dict[int, int] = {}
+        self._last = 0
+
+    async def open(self, keys: Sequence[CounterKey]) -> Sequence[int]:
+        for key in keys:
+            if key not in self._ids:
+                self._drop_old()
+                self._last += 1
+                self._ids[key] = self._last
+                self._ledger.counters[self._last] = (self._recorded(key), 0)
+        return [self._ids[key] for key in keys]
+
+    def _drop_old(self) -> None:
+        if len(self._ids) >= _MOST:
+            newest = max(key.start for key in self._ids)
+            for key in [key for key in self._ids if key.start < newest] or list(self._ids)[:1]:
+                counter = self._ids.pop(key)
+                if not any(counter in held for held in self._ledger.held.values()):
+                    del self._ledger.counters[counter]
+                    self._told.pop(counter, None)
+
+    async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
+        return {key: Counted(*self._ledger.counters[self._ids[key]]) for key in keys if key in self._ids}
+
+    async def claim_warning(self, counter: int, percent: int) -> bool:
+        if self._told.get(counter, 0) >= percent:
+            return False
+        self._told[counter] = percent
+        return True
+
+    def reserve(self, asked: Reservation) -> None:
+        """Raises `OverBudget`."""
+        full = self._ledger.reserve(asked)
+        self._tell([counter for counter, _ in asked.limits])
+        if full is not None:
+            raise OverBudget(full)
+
+    def settle(self, interception_id: str, cost: int) -> None:
+        held = list(self._ledger.held.get(interception_id, ()))
+        if held:
+            self._ledger.settle(interception_id, cost)
+            self._tell(held)
+
+    def _tell(self, counters: Sequence[int]) -> None:
+        if self.changed is not None:
+            amounts = self._ledger.counters
+            self.changed({counter: Counted(*amounts[counter]) for counter in counters if counter in amounts})

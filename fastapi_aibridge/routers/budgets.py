@@ -1,0 +1,183 @@
+"""Budgets, read and changed by administrators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..budget import ANY, MAX_NAME, MAX_USD, Budget, period_end, period_start
+from ..money.budget_state import budget_json
+from ..recorder.cursor import decode_cursor, encode_cursor
+from ..recorder.reservations import Counted, CounterKey
+from .access import AdminAccess, Need
+from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
+from .answers import BudgetItem, BudgetItems, Problem
+from .queries import Paging
+
+if TYPE_CHECKING:
+    from ..money.budget_store import BudgetStore
+
+Period = Literal["day", "week", "month"]
+Scope = Literal["initiator", "member", "group", "default", "everybody"]
+_FOR_ALL = ("default", "everybody")
+_CHANGES: dict[int | str, dict[str, Any]] = {
+    **UNREADABLE,
+    409: {"model": Problem, "description": "The budget comes from the settings, or there are too many."},
+}
+
+
+class Which(BaseModel):
+    period: Annotated[Period, Field(description="In UTC; weeks begin on Monday.")] = "month"
+
+
+class BudgetChange(BaseModel):
+    """What a budget shall be. `scope`, `id` and `period` may be repeated, and have to be those of the URL then."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    usd: Annotated[Decimal, Field(ge=0, le=MAX_USD, decimal_places=6, description="0 blocks.")]
+    fallback_model: Annotated[str | None, Field(max_length=MAX_NAME)] = None
+    scope: Scope | None = None
+    id: str | None = None
+    period: Period | None = None
+
+
+class BudgetAdministration(Protocol):
+    """What the routes need of the plugin."""
+
+    def budgets(self) -> Sequence[tuple[Budget, str]]:
+        """Those in force, in the order of their keys, and for each `settings` or `admin`."""
+
+    async def budget_store(self) -> BudgetStore | None:
+        """Where those of the admin API are kept; None without a database."""
+
+    async def reload_budgets(self) -> None:
+        """Read those of the admin API again."""
+
+    async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
+        """What these counters hold."""
+
+
+def add_budget_routes(router: APIRouter, administration: BudgetAdministration, access: AdminAccess) -> None:
+    route = AdminRoutes(router, access).route
+
+    async def shown(budgets: Sequence[tuple[Budget, str]]) -> list[Any]:
+        now = datetime.now(UTC)
+        starts = {period: period_start(period, now) for period in ("day", "week", "month")}
+        keys = [
+            CounterKey(budget.scope, budget.id, budget.period, starts[budget.period])
+            for budget, _ in budgets
+            if budget.scope not in ("member", "default")
+        ]
+        with reading():
+            amounts = dict(zip(keys, await administration.counted(keys), strict=True))
+        return [
+            budget_json(
+                budget,
+                source,
+                amounts.get(CounterKey(*budget.key, starts[budget.period])),
+                period_end(budget.period, starts[budget.period]),
+            )
+            for budget, source in budgets
+        ]
+
+    def found(scope: str, id_: str, period: str) -> tuple[Budget, str] | None:
+        key = _key(scope, id_, period)
+        return next((one for one in administration.budgets() if one[0].key == key), None)
+
+    async def store() -> BudgetStore:
+        with reading():
+            if (kept := await administration.budget_store()) is None:
+                raise HTTPException(404, f"there is no database to keep budgets in: {NO_STORE}")
+        return kept
+
+    def check_managed(one: tuple[Budget, str] | None) -> None:
+        if one is not None and one[1] == "settings":
+            raise HTTPException(409, "this budget comes from AIBRIDGE_BUDGETS and can only be changed there")
+
+    @route("GET", "/admin/budgets", Need.READ, BudgetItems, UNREADABLE)
+    async def listed(chosen: Annotated[Paging, Query()]) -> Response:
+        """All budgets, those of the settings too, with what is spent of them in the current period."""
+        with reading():
+            first = decode_cursor(chosen.cursor)[0] if chosen.cursor else 0
+        budgets = administration.budgets()
+        page = budgets[first : first + chosen.limit]
+        more = first + chosen.limit < len(budgets)
+        next_cursor = encode_cursor(first + chosen.limit, "budgets") if more else None
+        return json_answer({"items": await shown(page), "next_cursor": next_cursor})
+
+    @route("GET", "/admin/budgets/{scope}/{budget_id:path}", Need.READ, BudgetItem, UNREADABLE)
+    async def one(scope: Scope, budget_id: str, chosen: Annotated[Which, Query()]) -> Response:
+        """One budget, with what is spent of it in the current period."""
+        if (budget := found(scope, budget_id, chosen.period)) is None:
+            raise HTTPException(404, "there is no such budget")
+        return json_answer((await shown([budget]))[0])
+
+    @route("PUT", "/admin/budgets/{scope}/{budget_id:path}", Need.CHANGE, BudgetItem, _CHANGES)
+    async def put(
+        scope: Scope,
+        budget_id: str,
+        chosen: Annotated[Which, Query()],
+        change: Annotated[BudgetChange, Body()],
+        store: BudgetStore = Depends(store),
+        actor: str = Depends(access.actor),
+    ) -> Response:
+        """Make a budget, or change it; in force here at once, on other workers within two seconds."""
+        budget = _budget(scope, budget_id, chosen, change)
+        check_managed(found(*budget.key))
+        from ..money.budget_store import TooManyBudgets
+
+        with reading():
+            try:
+                await store.put(budget, actor)
+            except TooManyBudgets:
+                raise HTTPException(409, "there are too many budgets; delete some, or use 'default'") from None
+            await administration.reload_budgets()
+        return json_answer((await shown([(budget, "admin")]))[0])
+
+    @route("DELETE", "/admin/budgets/{scope}/{budget_id:path}", Need.CHANGE, None, _CHANGES, status=204)
+    async def delete(
+        scope: Scope,
+        budget_id: str,
+        chosen: Annotated[Which, Query()],
+        store: BudgetStore = Depends(store),
+        actor: str = Depends(access.actor),
+    ) -> Response:
+        """Delete a budget. What was spent stays counted, for a later one."""
+        key = _key(scope, budget_id, chosen.period)
+        check_managed(found(*key))
+        with reading():
+            existed = await store.delete(key, actor)
+            await administration.reload_budgets()
+        if not existed:
+            raise HTTPException(404, "there is no such budget")
+        return Response(status_code=204)
+
+
+def _key(scope: str, id_: str, period: str) -> tuple[str, str, str]:
+    return scope, ANY if scope in _FOR_ALL and id_ in ("", ANY, scope) else id_, period
+
+
+def _budget(scope: str, id_: str, chosen: Which, change: BudgetChange) -> Budget:
+    """Raises `HTTPException`, 422."""
+    period = chosen.period
+    if change.period is not None and "period" not in chosen.model_fields_set:
+        period = change.period
+    key = _key(scope, id_, period)
+    for name, value, given in zip(
+        ("scope", "id", "period"), key, (change.scope, change.id, change.period), strict=True
+    ):
+        if given is not None and given != value and not (name == "id" and _key(scope, given, period) == key):
+            raise HTTPException(422, f"{name} is {given[:64]!r} in the body and {value[:64]!r} in the URL")
+    try:
+        budget = Budget(change.usd, period, key[0], key[1], change.fallback_model)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+    if not budget.id:
+        raise HTTPException(422, f"a budget with the scope {scope!r} needs an id")
+    return budget

@@ -1,0 +1,110 @@
+"""What callers see of themselves, with their own credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Response
+
+from ..errors import PrincipalError
+from ..money.budget_state import BudgetState
+from ..principal import Principal
+from ..recorder import InterceptionQuery, InterceptionRecord, InterceptionStore, record_json
+from ..recorder.usage import UsageQuery, UsageStore, usage_json
+from .admin_routes import NO_STORE, UNREADABLE, GuardedRoute, json_answer, reading
+from .answers import InterceptionPage, Invalid, OwnUsage, Problem
+from .queries import OwnListing, OwnSummary, refuse_unknown_parameters
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    **UNREADABLE,
+    401: {"model": Problem, "description": "No valid credential was given."},
+    422: {"model": Invalid, "description": "A parameter is unknown or has no valid value."},
+}
+_HIDDEN = "an error; administrators see its text"
+"""Errors in records may name hosts and tools that callers do not know of."""
+
+
+class OwnRecords(Protocol):
+    """What the routes need of the plugin."""
+
+    async def store(self) -> InterceptionStore | None: ...
+
+    async def usage_store(self) -> UsageStore | None: ...
+
+    async def budgets_of(self, principal: Principal) -> Sequence[BudgetState]:
+        """Those that hold for the caller alone or for the caller's groups."""
+
+
+def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..., Any]) -> None:
+    """Add the routes; `principal` is the dependency that tells who calls."""
+
+    async def caller(given: object = Depends(principal)) -> Principal:
+        if not isinstance(given, Principal):
+            raise HTTPException(500, "the principal dependency must return a Principal")
+        return given
+
+    def route(path: str, model: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=["GET"],
+                response_model=model,
+                dependencies=[Depends(refuse_unknown_parameters)],
+                responses=_REFUSALS,
+                tags=["aibridge"],
+                route_class_override=_OwnRoute,
+            )
+            return endpoint
+
+        return add
+
+    @route("/me/usage", OwnUsage)
+    async def usage(chosen: Annotated[OwnSummary, Query()], caller: Principal = Depends(caller)) -> Response:
+        """The caller's calls, tokens and cost, and the budgets that hold for the caller."""
+        given = chosen.model_dump(exclude={"by"})
+        query = UsageQuery(by=tuple(chosen.by), initiator_id=caller.initiator_id, **given)
+        with reading():
+            store = await records.usage_store()
+            rows = [] if store is None else await store.usage(query)
+            budgets = await records.budgets_of(caller)
+        return json_answer(
+            {"items": [usage_json(query, row) for row in rows], "budgets": [budget.json() for budget in budgets]}
+        )
+
+    @route("/me/interceptions", InterceptionPage)
+    async def interceptions(chosen: Annotated[OwnListing, Query()], caller: Principal = Depends(caller)) -> Response:
+        """The caller's interceptions, newest first, a page at a time."""
+        with reading():
+            store = await records.store()
+            if store is None:
+                raise HTTPException(404, f"there are no records to read: {NO_STORE}")
+            page = await store.list(InterceptionQuery(initiator_id=caller.initiator_id, **chosen.model_dump()))
+        # Once more: a recorder of the app's own may filter less well than this promises.
+        own = [record for record in page.items if record.interception.initiator_id == caller.initiator_id]
+        return json_answer({"items": list(map(_own_json, own)), "next_cursor": page.next_cursor})
+
+
+def _own_json(record: InterceptionRecord) -> dict[str, Any]:
+    """Without what is the gateway's own business: which of its keys paid, and texts of errors."""
+    shown = record_json(record)
+    if shown["credential_kind"] != "byok":
+        shown["credential_hint"] = None
+    if shown["error"] is not None:
+        shown["error"] = _HIDDEN
+    for usage in shown["tool_usages"]:
+        if usage["injected"] and usage["error"] is not None:
+            usage["error"] = _HIDDEN
+    return shown
+
+
+class _OwnRoute(GuardedRoute):
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().handle(scope, receive, send)
+        except PrincipalError as error:
+            if not error.by_caller:
+                raise
+            response = json_answer({"detail": str(error)}, 400)
+            await response(scope, receive, send)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import Header
+
+from fastapi_aibridge import BudgetWarning, Principal
+from fastapi_aibridge.testing import Reply
+from tests.waiting import until
+
+from .serving import CHAT, COUNT, MESSAGES, RESPONSES, ask, budget, budgeted, reply
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_does_not_fit_is_refused_in_the_vendors_own_form(path: str, stream: bool) -> None:
+    """429, which says when the budget resets and that no retry helps; the provider hears nothing of it."""
+    async with budgeted(budget(0.13)) as gateway:
+        assert (await ask(gateway, path, stream=stream)).status_code == 200
+        calls = len(gateway.provider.received)
+        refused = await ask(gateway, path, stream=stream)
+        assert refused.status_code == 429
+        assert refused.headers["x-should-retry"] == "false"
+        assert "retry-after" not in refused.headers
+        error = refused.json()["error"]
+        if path == MESSAGES:
+            assert (refused.json()["type"], error["type"]) == ("error", "billing_error")
+        else:
+            assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
+        assert "USD 0.08 are left of the budget of USD 0.13 for this month; it resets at" in error["message"]
+        assert len(gateway.provider.received) == calls
+        assert (await ask(gateway, path, stream=stream, max_tokens=8, max_completion_tokens=8, max_output_tokens=8)
+                ).status_code == 200  # fmt: skip
+
+
+async def test_what_is_free_is_not_blocked() -> None:
+    """Counting tokens, listing models, and a model whose price is 0; but a budget of 0 blocks that one too."""
+    async with budgeted(budget(0.01), budget(0, id="bob")) as gateway:
+        assert (await ask(gateway)).status_code == 429
+        assert (await ask(gateway, COUNT)).status_code == 200
+        assert (await ask(gateway, model="free")).status_code == 200
+        assert (await ask(gateway, model="free", key="k-bob")).status_code == 429
+        assert (await ask(gateway, COUNT, key="k-bob")).status_code == 200
+
+
+async def test_only_the_answers_own_cost_is_spent() -> None:
+    """What was reserved beyond that is free again as soon as the answer has come to its end, and failures cost
+    nothing.
+    """
+    async with budgeted(budget(0.54)) as gateway:
+        gateway.provider.script = [reply(), Reply(status=500), *[reply()] * 20]
+        statuses = [(await ask(gateway)).status_code for _ in range(13)]
+        # Nine times five cents; then fewer than ten are left.
+        assert statuses == [200, 500, *[200] * 8, *[429] * 3]
+        (shown,) = (await gateway.json("/budgets"))["items"]
+        assert (shown["spent_usd"], shown["reserved_usd"]) == (0.45, 0)
+
+
+async def test_without_a_bound_of_its_own_an_answer_counts_as_the_setting_says() -> None:
+    """4096 tokens unless another number is set."""
+    async with budgeted(budget(40.95)) as gateway:
+        assert (await ask(gateway, max_completion_tokens=None)).status_code == 429
+    async with budgeted(budget(0.50), budget_default_output=50) as gateway:
+        assert (await ask(gateway, max_completion_tokens=None)).status_code == 200
+        assert (await ask(gateway, max_completion_tokens=None)).status_code == 429
+
+
+async def test_several_answers_are_reserved_several_times() -> None:
+    async with budgeted(budget(0.25)) as gateway:
+        assert (await ask(gateway, n=3)).status_code == 429
+        assert (await ask(gateway, n=2)).status_code == 200
+
+
+@pytest.mark.parametrize("scope", ["default", "everybody"])
+async def test_a_default_is_each_callers_own_and_everybody_shares_one(scope: str) -> None:
+    """And who has a budget of the same period has no default beside it."""
+    async with budgeted(budget(0.10, scope), budget(0.30, period="month")) as gateway:
+        assert (await ask(gateway, key="k-bob")).status_code == 200
+        assert (await ask(gateway, key="k-bob")).status_code == 429
+        assert (await ask(gateway)).status_code == (200 if scope == "default" else 429)
+
+
+async def test_of_several_budgets_the_tightest_holds() -> None:
+    async with budgeted(budget(5), budget(0.10, period="day"), budget(9, "everybody", period="week")) as gateway:
+        assert (await ask(gateway)).status_code == 200
+        refused = await ask(gateway)
+        assert "for this day" in refused.json()["error"]["message"]
+
+
+async def test_groups_spend_together_and_members_each_on_their_own() -> None:
+    """Who belongs to which group is the app's to say."""
+
+    async def staff() -> Principal:
+        return Principal(next(callers), groups=("staff",))
+
+    callers = iter(["ann", "bea", "ann", "bea", "cleo"])
+    async with budgeted(
+        budget(0.10, "member", "staff"), budget(0.19, "group", "staff", period="week"), bridge={"principal": staff}
+    ) as gateway:
+        assert [(await ask(gateway)).status_code for _ in range(5)] == [200, 200, 429, 429, 429]
+
+
+async def test_a_principal_brings_budgets_of_its_own() -> None:
+    """For the caller alone, or for a tenant; others do not notice."""
+    plans: dict[str, list[dict[str, Any]]] = {
+        "k-alice": [{"usd": 0.10}],
+        "k-bob": [{"usd": 0.15, "scope": "group", "id": "acme"}],
+        "k-none": [],
+    }
+
+    async def tenant(authorization: str = Header()) -> Principal:
+        key = authorization.removeprefix("Bearer ")
+        return Principal(key, budgets=plans[key])
+
+    async with budgeted(bridge={"principal": tenant}) as gateway:
+        keys = ["k-alice"] * 2 + ["k-bob"] * 3
+        assert [(await ask(gateway, key=key)).status_code for key in keys] == [200, 429, 200, 200, 429]
+        assert (await ask(gateway, key="k-none")).status_code == 200
+
+
+async def test_a_model_without_a_price_runs_unless_that_is_refused() -> None:
+    """403 where a budget applies, and only there."""
+    async with budgeted(budget(1)) as gateway:
+        assert (await ask(gateway, model="house")).status_code == 200
+    async with budgeted(budget(1), unpriced="refuse") as gateway:
+        refused = await ask(gateway, model="house")
+        assert refused.status_code == 403
+        assert refused.json()["error"]["code"] == "model_not_priced"
+        assert (await ask(gateway, model="house", key="k-bob")).status_code == 200
+
+
+async def test_a_cheaper_model_takes_the_place_of_a_refusal() -> None:
+    """The provider is asked for that one, and the record says both."""
+    async with budgeted(budget(0.90, fallback_model="gpt-5")) as gateway:
+        answer = await ask(gateway, model="dear", stream=True)
+        assert answer.status_code == 200
+        assert gateway.provider.received[-1].json()["model"] == "gpt-5"
+        (record,) = await gateway.listing()
+        assert (record["model"], record["upstream_model"], record["cost_usd"]) == ("dear", "gpt-5", 0.05)
+        assert (await ask(gateway)).status_code == 200
+        assert [one["upstream_model"] for one in await gateway.listing()] == [None, "gpt-5"]
+    async with budgeted(budget(0.09, fallback_model="gpt-5")) as gateway:
+        assert (await ask(gateway, model="dear")).status_code == 429
+
+
+async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.LogCaptureFixture) -> None:
+    """By a header on each answer from then on, a line in the log, a metric, and to the app."""
+    warned: list[BudgetWarning] = []
+
+    async def on_budget(warning: BudgetWarning) -> None:
+        warned.append(warning)
+
+    async with budgeted(budget(0.20), bridge={"on_budget": on_budget}, reply=reply(8)) as gateway:
+        answers = [await ask(gateway, max_completion_tokens=limit) for limit in (8, 8, 3, 3)]
+        headers = [one.headers.get("x-aibridge-budget", "") for one in answers]
+        assert [one.status_code for one in answers] == [200, 200, 200, 429]
+        assert headers[:2] == ["", ""]
+        assert headers[2].startswith("month; spent=0.16; limit=0.20; resets=20")
+        assert headers[3].startswith("month; spent=0.24; limit=0.20; resets=20")
+        await until(lambda: len(warned) == 2)
+        assert [(one.scope, one.id, one.percent, one.limit_usd) for one in warned] == [
+            ("initiator", "alice", 80, 0.2),
+            ("initiator", "alice", 100, 0.2),
+        ]
+        metrics = (await gateway.read("/metrics")).text
+        for percent in (80, 100):
+            assert f'aibridge_budget_warnings_total{{percent="{percent}",scope="initiator"}} 1.0' in metrics
+        assert 'aibridge_over_budget_total{period="month",scope="initiator"} 1.0' in metrics
+        assert 'aibridge_refused_total{code="insufficient_quota"} 1.0' in metrics
+    assert len([one for one in caplog.records if one.message.startswith("budget of initiator 'alice'")]) == 2

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from fastapi_aibridge.recorder.database import Database
+from fastapi_aibridge.recorder.records import Facts
+from fastapi_aibridge.recorder.reservations import Counted, CounterKey, OverBudget, Reservation
+from fastapi_aibridge.recorder.schema import inbox, interceptions, recorders, reservations
+from fastapi_aibridge.recorder.sql import SQLRecorder
+
+from .builders import ending, interception, usage
+
+pytestmark = pytest.mark.anyio
+
+MONTH = datetime(2026, 11, 1, tzinfo=UTC)
+ALICE = CounterKey("initiator", "alice", "month", MONTH)
+GROUP = CounterKey("group", "staff", "day", MONTH)
+
+
+@pytest.fixture
+async def recorder(url: str) -> AsyncIterator[SQLRecorder]:
+    async with SQLRecorder(url) as recorder:
+        yield recorder
+
+
+def asked(estimate: int, limits: Mapping[int, int], **given: Any) -> Reservation:
+    return Reservation(given.pop("interception_id", str(uuid4())), estimate, tuple(limits.items()), **given)
+
+
+async def start(recorder: SQLRecorder, estimate: int, limits: Mapping[int, int]) -> str:
+    one = asked(estimate, limits)
+    await recorder.start_within(interception(id=one.interception_id), one)
+    return one.interception_id
+
+
+async def finish(recorder: SQLRecorder, interception_id: str, cost: int) -> None:
+    await recorder.end(interception_id, ending(cost=cost), Facts(token_usages=[usage(1, cost=cost)]))
+
+
+async def forget_recorders(url: str) -> None:
+    """So that those that start later take what runs for what the dead have left."""
+    database = Database(url)
+    database.open(create=False)
+    async with database.writing() as connection:
+        await connection.execute(delete(recorders))
+    await database.close()
+
+
+async def counted(recorder: SQLRecorder, key: CounterKey = ALICE) -> Counted:
+    return (await recorder.counters.counted([key]))[key]
+
+
+async def test_a_start_that_does_not_fit_leaves_nothing_behind(url: str, recorder: SQLRecorder) -> None:
+    """Neither a record nor something reserved in the counter that had room."""
+    mine, ours = await recorder.counters.open([ALICE, GROUP])
+    with pytest.raises(OverBudget) as refused:
+        await start(recorder, 11, {mine: 100, ours: 10})
+    assert refused.value.counter == ours
+    assert await counted(recorder) == Counted(0, 0)
+    assert await counted(recorder, GROUP) == Counted(0, 0)
+    database = Database(url)
+    database.open(create=False)
+    async with database.reading() as connection:
+        for table in (inbox, interceptions, reservations):
+            assert await connection.scalar(select(func.count()).select_from(table)) == 0
+    await database.close()
+
+
+async def test_what_is_reserved_becomes_what_it_cost(recorder: SQLRecorder) -> None:
+    """Reserved from the start on, spent from the end on, once."""
+    (mine,) = await recorder.counters.open([ALICE])
+    one = await start(recorder, 40, {mine: 100})
+    assert await counted(recorder) == Counted(0, 40)
+    await finish(recorder, one, 7)
+    assert await counted(recorder) == Counted(7, 0)
+    await recorder.end(one, ending(cost=7), Facts())
+    assert await counted(recorder) == Counted(7, 0)
+
+
+async def test_nothing_at_all_is_allowed_by_a_limit_of_zero(recorder: SQLRecorder) -> None:
+    """Not even what costs nothing."""
+    (mine,) = await recorder.counters.open([ALICE])
+    with pytest.raises(OverBudget):
+        await start(recorder, 0, {mine: 0})
+
+
+async def test_side_by_side_no_more_start_than_fit(recorder: SQLRecorder) -> None:
+    """However many come into one commit, and whatever others among them ask for."""
+    (mine,) = await recorder.counters.open([ALICE])
+    results = await asyncio.gather(
+        *(start(recorder, 10 if place % 7 else 1000, {mine: 200}) for place in range(70)), return_exceptions=True
+    )
+    started = [result for result in results if isinstance(result, str)]
+    assert len(started) == 20
+    assert await counted(recorder) == Counted(0, 200)
+    await asyncio.gather(*(finish(recorder, one, 3) for one in started))
+    assert await counted(recorder) == Counted(60, 0)
+
+
+async def test_who_has_an_answer_may_count_on_what_it_has_not_used(recorder: SQLRecorder) -> None:
+    """A next request finds the earlier ones settled, though their ends are not in their place yet."""
+    (mine,) = await recorder.counters.open([ALICE])
+    for _ in range(20):
+        one = await start(recorder, 60, {mine: 100})
+        await finish(recorder, one, 1)
+    assert await counted(recorder) == Counted(20, 0)
+
+
+async def test_each_further_call_reserves_anew(recorder: SQLRecorder) -> None:
+    """What the calls before have cost is spent, and the new estimate takes the place of the old one."""
+    (mine,) = await recorder.counters.open([ALICE])
+    one = await start(recorder, 50, {mine: 100})
+    await recorder.observe(one, Facts(token_usages=[usage(1, cost=30)]))
+    await recorder.reserve(asked(60, {mine: 100}, interception_id=one, spent=30))
+    assert await counted(recorder) == Counted(30, 60)
+    with pytest.raises(OverBudget):
+        await recorder.reserve(asked(60, {mine: 100}, interception_id=one, spent=45))
+    assert await counted(recorder) == Counted(30, 60)
+    await finish(recorder, one, 45)
+    assert await counted(recorder) == Counted(45, 0)
+
+
+async def test_a_start_that_nobody_waits_for_any_more_keeps_nothing_reserved(recorder: SQLRecorder) -> None:
+    """Whenever the caller goes away."""
+    (mine,) = await recorder.counters.open([ALICE])
+    for turns in range(30):
+        task = asyncio.create_task(start(recorder, 10, {mine: 10_000}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await start(recorder, 10, {mine: 10_000})  # in a commit after those of the others
+    assert (await counted(recorder)).reserved == 10
+
+
+async def test_the_next_start_releases_what_a_dead_recorder_has_reserved(url: str) -> None:
+    """With the cost that the records have, once; and an end that comes late after all corrects it."""
+    async with SQLRecorder(url) as first:
+        (mine,) = await first.counters.open([ALICE])
+        running, ended = await start(first, 40, {mine: 100}), await start(first, 30, {mine: 100})
+        await first.observe(running, Facts(token_usages=[usage(1, cost=5)]))
+        await finish(first, ended, 2)
+        assert await counted(first) == Counted(2, 40)
+        await forget_recorders(url)
+        async with SQLRecorder(url) as second:
+            assert await counted(second) == Counted(7, 0)
+            async with SQLRecorder(url) as third:
+                assert await counted(third) == Counted(7, 0)
+            await finish(first, running, 20)
+            await counted(first)
+            assert await counted(second) == Counted(22, 0)
+
+
+async def test_a_counter_that_is_new_begins_with_what_the_records_say(url: str) -> None:
+    """For a budget that is given in the middle of its period."""
+    async with SQLRecorder(url) as recorder:
+        for initiator, moment, cost in (("alice", MONTH, 4), ("alice", datetime(2026, 10, 31, tzinfo=UTC), 8),
+                                        ("bob", MONTH, 16)):  # fmt: skip
+            one = interception(initiator_id=initiator, started_at=moment)
+            await recorder.start(one)
+            await finish(recorder, one.id, cost)
+        everybody = CounterKey("everybody", "*", "month", MONTH)
+        await recorder.counters.open([ALICE, everybody])
+        assert await counted(recorder) == Counted(4, 0)
+        assert await counted(recorder, everybody) == Counted(20, 0)
+
+
+async def test_a_warning_is_claimed_once(recorder: SQLRecorder) -> None:
+    """By whoever asks first, for each level."""
+    (mine,) = await recorder.counters.open([ALICE])
+    assert [await recorder.counters.claim_warning(mine, percent) for percent in (80, 80, 100, 80)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+async def test_counters_of_periods_that_are_long_over_are_deleted(recorder: SQLRecorder) -> None:
+    """And only those."""
+    old = CounterKey("initiator", "alice", "month", datetime(2026, 1, 1, tzinfo=UTC))
+    await recorder.counters.open([old, ALICE])
+    await recorder.counters.prune(datetime(2026, 11, 26, tzinfo=UTC))
+    assert set(await recorder.counters.counted([old, ALICE])) == {ALICE}
