@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..budget import dollars
 from ..errors import GatewayError
-from ..formats.budget_errors import OVER_BUDGET
 from .open_counters import OpenCounter
 
 _FINAL = {"x-should-retry": "false"}
@@ -36,7 +35,7 @@ def over_budget(counter: OpenCounter, estimate: int) -> GatewayError:
         else:
             amount = f" of USD {dollars(limit.amount)}" if key.scope == "initiator" else ""
             message = f"the budget{amount} {of}for this {key.period} is used up; {resets}"
-    return GatewayError(429, OVER_BUDGET, message, headers=dict(_FINAL))
+    return GatewayError(429, "insufficient_quota", message, headers=dict(_FINAL))
 
 
 def not_priced(model: str) -> GatewayError:
