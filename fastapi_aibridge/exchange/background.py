@@ -72,13 +72,26 @@ class BackgroundResponses:
         What `facts` say of objects is written down at once; the rest comes with the outcome.
         """
         key = (one.provider.name, one.response_id)
-        if self._closed or len(self._waiting) >= MAX_WAITING or key in self._waiting:
+        if not self.has_room or key in self._waiting:
             return False
         self._waiting[key] = one
         one.task = asyncio.create_task(self._look(one))
         masker = one.provider.masker(one.credential)
         await one.log.round_ended(Facts(objects=facts.objects), one.response_id, masker)
         return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more can wait."""
+        return not self._closed and len(self._waiting) < MAX_WAITING
+
+    def take_up(self, one: Waiting) -> Waiting:
+        """Wait for the outcome of an interception again; returns the one that waits, which may be there already."""
+        waiting = self._waiting.setdefault((one.provider.name, one.response_id), one)
+        if waiting is one:
+            one.log.go_on()
+            one.task = asyncio.create_task(self._look(one))
+        return waiting
 
     def waiting(self, account: tuple[str, ...], response_id: str) -> Waiting | None:
         """The one that waits for this response; `account` are the provider's names."""

@@ -19,6 +19,7 @@ from .limits import Limits
 from .memory import BodyBudget
 from .ownership import Ownership
 from .refusals import Refusals
+from .resumption import Resumption
 from .tool_memory import ToolMemory
 
 
@@ -59,6 +60,7 @@ class Engine:
         self.request_headers = request_headers or RequestHeaders()
         self.ownership = Ownership(owners_of(recorder), refuse_foreign=refuse_foreign_ids)
         self.background = BackgroundResponses(self.caller)
+        self.resumption = Resumption(recorder, metrics, self.lines, prices, self.background, self.max_text)
         self.tool_memory = ToolMemory()
         self.refusals = Refusals()
         self.queue = FairQueue()

@@ -92,6 +92,12 @@ class InterceptionLog:
         self._metrics.started()
         self._began = time.monotonic()
 
+    def go_on(self) -> None:
+        """An interception that has been started before, by an app that has stopped since."""
+        self._metrics.started()
+        passed = datetime.now(UTC) - self._interception.started_at
+        self._began = time.monotonic() - passed.total_seconds()
+
     def _refused(self, problem: BaseException | None) -> GatewayError:
         logger.error("interception %s could not be recorded and is refused", self.id, exc_info=problem)
         message = "the gateway cannot record requests now; try again"

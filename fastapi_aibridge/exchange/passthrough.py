@@ -228,7 +228,9 @@ class PassThrough:
                     await self._relay_models(response, interruption)
                 elif self._route.makes and request.method == "POST" and 200 <= response.status < 300:
                     await self._relay_made(response, interruption)
-                elif self._route.kind == "response" and (waiting := self._waiting(request.credential)) is not None:
+                elif self._route.kind == "response" and (
+                    waiting := await self._waiting(request.credential, response.status)
+                ):
                     await self._relay_outcome(waiting, request.method, response, interruption)
                 else:
                     await self._relay(response, interruption)
@@ -269,12 +271,16 @@ class PassThrough:
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
         await self._tell({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _waiting(self, credential: Credential) -> Waiting | None:
+    async def _waiting(self, credential: Credential, status: int) -> Waiting | None:
         """The interception whose outcome this answer may tell. Another account tells nothing of it."""
         segments = self._target.path.split("/")
         if len(segments) != 4 and segments[4:] != ["cancel"]:
             return None
-        one = self._engine.background.waiting(self._account, self._route.object_id(self._target.path))
+        id_ = self._route.object_id(self._target.path)
+        one = self._engine.background.waiting(self._account, id_)
+        if one is None and credential.kind != BYOK and 200 <= status < 300:
+            take_up = self._engine.resumption.waiting
+            return await take_up(self._principal, self._provider, self._account, credential, id_)
         if one is None or one.credential.kind != credential.kind:
             return None
         return one if credential.kind != BYOK or one.credential == credential else None

@@ -3,7 +3,7 @@
 from .jsonform import record_json
 from .memory import MemoryRecorder
 from .owners import MemoryOwners, ObjectOwners, owners_of
-from .recorder import InterceptionQuery, InterceptionStore, InvalidCursor, Page, Recorder
+from .recorder import InterceptionQuery, InterceptionStore, InvalidCursor, Page, Recorder, ResumableRecorder
 from .records import (
     Ending,
     Facts,
@@ -32,6 +32,7 @@ __all__ = [
     "Prompt",
     "ProviderObject",
     "Recorder",
+    "ResumableRecorder",
     "Status",
     "Thought",
     "TokenUsage",

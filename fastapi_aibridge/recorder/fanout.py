@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..errors import ConfigurationError
 from .content import ending_without_content, facts_without_content
 from .owners import MemoryOwners, ObjectOwners
-from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder
+from .recorder import InterceptionQuery, InterceptionStore, Page, Recorder, ResumableRecorder
 from .records import Ending, Facts, Interception, InterceptionRecord, Status
 from .reservations import BudgetRecorder, Counters, Reservation
 from .usage import UsageQuery, UsageRow, UsageStore
@@ -195,6 +195,13 @@ class FanoutRecorder:
         self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None = None
     ) -> None:
         await (await self._owners()).note(provider, object_id, initiator_id, kind, interception_id)
+
+    async def resume(self, provider: str, object_id: str, initiator_id: str) -> InterceptionRecord | None:
+        """Where there is one recorder: others would be told an end that they have been told before."""
+        made = [one async for one in self._made()]
+        if len(made) == 1 and isinstance(made[0], ResumableRecorder):
+            return await made[0].resume(provider, object_id, initiator_id)
+        return None
 
     async def store(self) -> InterceptionStore | None:
         """The first recorder that can be read."""

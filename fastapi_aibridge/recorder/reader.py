@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, ColumnElement, LargeBinary, and_, cast, func,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .bounds import key_of
+from .columns import TOKEN_COLUMNS
 from .cursor import decode_cursor, encode_cursor, to_microseconds
 from .readback import record
 from .recorder import HEAVIEST_PAGE, InterceptionFilter, InterceptionQuery, Page
@@ -97,6 +98,28 @@ async def read_one(connection: AsyncConnection, interception_id: str) -> Interce
         select(facts.c.body).where(facts.c.interception_id == interception_id).order_by(facts.c.part)
     )
     return record(dict(row), bodies.all())
+
+
+async def read_interrupted(
+    connection: AsyncConnection, provider: str, object_id: str, initiator_id: str
+) -> InterceptionRecord | None:
+    """The interception that made an object, where it was interrupted before anything was counted. Names are as they
+    are stored.
+    """
+    wanted = (
+        select(_table.id)
+        .join(objects, objects.c.interception_id == _table.id)
+        .where(
+            objects.c.provider == provider,
+            objects.c.object_id == object_id,
+            objects.c.kind == "response",
+            _table.initiator_id == initiator_id,
+            _table.status == "interrupted",
+            *(_table[name] == 0 for name in TOKEN_COLUMNS),
+        )
+    )
+    found = (await connection.execute(wanted)).scalar()
+    return None if found is None else await read_one(connection, found)
 
 
 async def read_owner(connection: AsyncConnection, provider: str, object_id: str) -> str | None:

@@ -31,6 +31,16 @@ class Recorder(Protocol):
         """Write down the end, and the facts that `observe` has not been given. May return before they are durable."""
 
 
+@runtime_checkable
+class ResumableRecorder(Protocol):
+    """A recorder that takes up an interception again which was interrupted, once its outcome is known after all."""
+
+    async def resume(self, provider: str, object_id: str, initiator_id: str) -> InterceptionRecord | None:
+        """That of the initiator's interception in which the provider made this response, if it was interrupted and
+        has no usage; `end` then writes its end anew. Raises `RecorderUnavailable`.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionFilter:
     """Which interceptions are meant. The bounds in time are half open: from `started_after` on, before

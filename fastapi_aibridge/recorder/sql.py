@@ -26,7 +26,7 @@ from .database import Database
 from .erasure import carry_out
 from .owners import MemoryOwners
 from .presence import Presence
-from .reader import read_owner
+from .reader import read_interrupted, read_owner
 from .recorder import InterceptionQuery, Page
 from .records import Ending, Facts, Interception, InterceptionRecord
 from .reservations import Reservation
@@ -43,6 +43,8 @@ DEFAULT_RETENTION = 60 * 86400.0
 
 _BEAT = 5.0
 """Seconds between two heartbeats."""
+_RESUMED = 2**40
+"""The part of facts that come after an interruption: behind all that were written before."""
 _STARTED_AT = START_COLUMNS.index("started_at")
 
 
@@ -60,6 +62,8 @@ class _Running:
     tokens: Tokens = NO_TOKENS
     truncated: bool = False
     """Facts have been left out."""
+    part: int | None = None
+    """The number of its facts, where several recorders may write the same ones."""
 
 
 class SQLRecorder(SQLStore):
@@ -231,6 +235,25 @@ class SQLRecorder(SQLStore):
         if row is not None and self._writer is not None:
             await self._writer.put("", None, None, objects=(row,))
 
+    async def resume(self, provider: str, object_id: str, initiator_id: str) -> InterceptionRecord | None:
+        """What is written of it stays; the facts of its end are written once, whichever recorder learns them."""
+        if self._writer is None:
+            return None
+        names = key_of("provider", provider), cut_key(object_id, OBJECT_ID_LIMIT), key_of("initiator_id", initiator_id)
+        await self._flush()
+        try:
+            async with self._database.reading() as connection:
+                found = await read_interrupted(connection, *names)
+        except Exception as error:
+            raise RecorderUnavailable(f"the records cannot be read: {type(error).__name__}") from error
+        if found is None:
+            return None
+        begun = found.interception
+        moment = to_microseconds(begun.started_at)
+        running = _Running(begun.id, moment, begun.provider, begun.initiator_id, Room(self._max_text), part=_RESUMED)
+        self._running.setdefault(begun.id, running)
+        return found
+
     async def list(self, query: InterceptionQuery) -> Page:
         """At most 1,000 of them, with all that was recorded here before. Raises `InvalidCursor`."""
         await self._flush()
@@ -290,7 +313,8 @@ class SQLRecorder(SQLStore):
             objects = [row for row in rows if row is not None]
         body, left_out = facts_body(facts if self._capture_content else facts_without_content(facts), running.room)
         running.truncated = running.truncated or left_out
-        return None if body is None else (running.id, next(self._parts), body), objects
+        part = next(self._parts) if running.part is None else running.part
+        return None if body is None else (running.id, part, body), objects
 
     def _object_row(
         self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None

@@ -10,10 +10,11 @@ import pytest
 
 from fastapi_aibridge import InterceptionQuery, InterceptionRecord, Status
 from fastapi_aibridge.exchange import background
+from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
 
 from .client import KEY, Answer
-from .gateway import CountingRecorder, Gateway, gateway
+from .gateway import ADMIN, CountingRecorder, Gateway, gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -211,3 +212,73 @@ async def test_whose_it_is_is_known_from_the_start() -> None:
         assert (await gate.request("GET", f"{RESPONSES}/resp_1", key=other)).status == 404
         assert (await gate.request("POST", f"{RESPONSES}/resp_1/cancel", b"{}", key=other)).status == 404
         assert gate.upstream.untouched
+
+
+async def shown(gate: Gateway) -> dict[str, Any]:
+    """The only interception, as the admin's list has it."""
+    answer = await gate.request("GET", "/ai/admin/interceptions", key=ADMIN)
+    (item,) = [one for one in json.loads(answer.body)["items"] if one["route"] == "/v1/responses"]
+    return dict(item)
+
+
+async def until_shown(gate: Gateway, status: str) -> dict[str, Any]:
+    for _ in range(500):
+        if (item := await shown(gate))["status"] == status:
+            return item
+        await asyncio.sleep(0.02)
+    raise AssertionError(item)
+
+
+@pytest.mark.parametrize(
+    ("status", "recorded"), [("completed", "completed"), ("failed", "failed"), ("cancelled", "cancelled")]
+)
+async def test_the_outcome_is_recorded_after_a_restart(url: str, status: str, recorded: str) -> None:
+    """Whoever polls tells it, once, however often; the words and the owner are still those of the start."""
+    other = "k-bob-0000000000000"
+    keys = {"alice": KEY, "bob": other}
+    async with gateway(recorder=SQLRecorder(url), client_keys=keys) as gate:
+        await begin(gate)
+        assert (await shown(gate))["status"] == "running"
+    async with gateway(recorder=SQLRecorder(url), client_keys=keys) as gate:
+        assert (await shown(gate))["status"] == "interrupted"
+        assert (await gate.request("GET", f"{RESPONSES}/resp_1", key=other)).status == 404
+        await ask(gate, "GET", "/resp_1", response("in_progress"))
+        assert (await shown(gate))["status"] == "interrupted"
+        for _ in range(2):
+            await ask(gate, "GET", "/resp_1", response(status))
+        item = await until_shown(gate, recorded)
+        assert [prompt["text"] for prompt in item["prompts"]] == ["think"]
+        counted = [(usage["input_tokens"], usage["output_tokens"]) for usage in item["token_usages"]]
+        assert counted == ([] if status == "failed" else [(50, 9)])
+        assert len(item["tool_usages"]) == (0 if status == "failed" else 1)
+        usage = json.loads((await gate.request("GET", "/ai/admin/usage", key=ADMIN)).body)
+        assert sum(one["input_tokens"] for one in usage["items"]) == (0 if status == "failed" else 50)
+    async with gateway(recorder=SQLRecorder(url), client_keys=keys) as gate:
+        await ask(gate, "GET", "/resp_1", response(status))
+        assert (await shown(gate))["status"] == recorded
+        assert len((await shown(gate))["token_usages"]) == len(counted)
+
+
+async def test_two_apps_that_learn_the_same_outcome_count_it_once(url: str) -> None:
+    """Each has taken the interception up before the other has written its end."""
+    async with gateway(recorder=SQLRecorder(url)) as gate:
+        await begin(gate)
+    async with gateway(recorder=SQLRecorder(url)) as one, gateway(recorder=SQLRecorder(url)) as two:
+        for gate in (one, two):
+            await ask(gate, "GET", "/resp_1", response("in_progress"))
+        for gate in (one, two):
+            await ask(gate, "GET", "/resp_1", response("completed"))
+        await until_shown(one, "completed")
+        item = await until_shown(two, "completed")
+        assert [usage["input_tokens"] for usage in item["token_usages"]] == [50]
+
+
+async def test_the_gateway_asks_after_a_restart_once_somebody_has(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been taken up again is waited for as before."""
+    async with gateway(recorder=SQLRecorder(url)) as gate:
+        await begin(gate)
+    monkeypatch.setattr(background, "FIRST_LOOK", 0.05)
+    async with gateway(recorder=SQLRecorder(url)) as gate:
+        await ask(gate, "GET", "/resp_1", response("in_progress"))
+        await (await gate.upstream.call()).answer(json.dumps(response("completed")).encode())
+        assert (await until_shown(gate, "completed"))["token_usages"][0]["input_tokens"] == 50

@@ -1,0 +1,78 @@
+"""Interceptions whose end was written before their outcome was known, because the app had stopped: whoever asks for
+their response afterwards tells it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from cachetools import TTLCache
+
+from ..errors import RecorderUnavailable
+from ..formats import ModelRequest
+from ..money import Prices
+from ..observability import InterceptionLines, Metrics
+from ..principal import Principal
+from ..providers import Credential, Provider
+from ..recorder import InterceptionRecord, Recorder, ResumableRecorder
+from .background import BackgroundResponses, Waiting
+from .costs import Costs
+from .interception_log import InterceptionLog
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED, _SECONDS = 4096, 60.0
+"""Responses of which it is known that nothing waits for them, and for how long that holds."""
+
+
+class Resumption:
+    """What an app that has started anew finds in its records."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        metrics: Metrics,
+        lines: InterceptionLines,
+        prices: Prices | None,
+        background: BackgroundResponses,
+        max_text: int,
+    ) -> None:
+        self._recorder = recorder
+        self._metrics = metrics
+        self._lines = lines
+        self._prices = prices
+        self._background = background
+        self._max_text = max_text
+        self._in_vain: TTLCache[tuple[str, str], bool] = TTLCache(_REMEMBERED, _SECONDS)
+
+    async def waiting(
+        self, principal: Principal, provider: Provider, account: Iterable[str], credential: Credential, response_id: str
+    ) -> Waiting | None:
+        """The interception that made this response, waiting again for its outcome; None where there is none."""
+        recorder, key = self._recorder, (provider.name, response_id)
+        if not isinstance(recorder, ResumableRecorder) or key in self._in_vain or not self._background.has_room:
+            return None
+        found = None
+        try:
+            for name in account:
+                if found is None:
+                    found = await recorder.resume(name, response_id, principal.initiator_id)
+        except RecorderUnavailable as problem:
+            logger.debug("an interrupted interception cannot be looked for: %s", problem)
+            return None
+        if found is None or found.interception.credential_kind != credential.kind:
+            self._in_vain[key] = True
+            return None
+        log = self._log(found, provider)
+        status = found.ending.upstream_status if found.ending else None
+        one = Waiting(log, principal, provider, credential, response_id, status, self._max_text)
+        return self._background.take_up(one)
+
+    def _log(self, found: InterceptionRecord, provider: Provider) -> InterceptionLog:
+        begun = found.interception
+        request = ModelRequest(model=begun.model, streaming=begun.streaming, body=b"")
+        costs = None
+        if self._prices is not None:
+            costs = Costs(self._prices, provider, request, "responses", begun.started_at)
+        return InterceptionLog(self._recorder, self._metrics, self._lines, begun, request, costs=costs)
