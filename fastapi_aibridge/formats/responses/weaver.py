@@ -11,7 +11,7 @@ from ... import sse
 from ...errors import GatewayError
 from ...tools import Tool
 from ..decoder import Decoder
-from ..edits import elements, find, find_all, list_member, part, replaced, value_at, value_of, with_list, with_member
+from ..edits import elements, find, find_all, part, replaced, value_at, value_of, with_member
 from ..large_text import BodyText, Steps
 from ..lenient import load, member, objects, text
 from ..rounds import (
@@ -32,7 +32,8 @@ from ..rounds import (
 from ..splice import find_member, set_member
 from ..text import ITEMS, Budget
 from ..usage import total
-from .items import REASONING, arguments_are_object, call_output, is_call, mark_of, reasoning_keys
+from .going_back import GoingBack, as_taken
+from .items import REASONING, call_output, is_call, mark_of, reasoning_keys
 from .message import BEGINNINGS, ENDS, ResponseMessage
 from .restoring import restored
 from .streams import NUMBERED, error_events, numbered_error_events
@@ -40,8 +41,6 @@ from .streams import NUMBERED, error_events, numbered_error_events
 PING = b": ping\n\n"
 CUT_OFF = ("incomplete", "failed", "cancelled", "in_progress", "queued")
 """Statuses of responses that have not come to their end."""
-_KNOWN_BY_REASONING = ("function_call", "message")
-"""Items that go without an id as well; hosted calls must have one."""
 _TELLING = (b'"response"', b"response.output_item.", b'"error"')
 
 
@@ -93,7 +92,7 @@ class ResponsesWeaver:
         self._tool_choice: Any = asked.get("tool_choice") or "auto"
         own_tools = asked.get("tools")
         self._own_tools: list[Any] = own_tools if isinstance(own_tools, list) else []
-        self._stored = asked.get("store") is not False
+        self._going_back = GoingBack(stored=asked.get("store") is not False)
         self._in_conversation = bool(asked.get("conversation"))
         self._asked_mark = mark_of(asked["last"])
         self._budget = Budget.of_rounds(max_text)
@@ -106,7 +105,6 @@ class ResponsesWeaver:
         self._seen: list[dict[str, Any]] = []
         self._answer: bytes | None = None
         self._chosen = False
-        self._sent_ids: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -249,7 +247,7 @@ class ResponsesWeaver:
             if not self._injected(item):
                 place += 1
             elif (output := given.get(text(item.get("call_id")))) is not None:
-                call = orjson.dumps(_sent_back(item))
+                call = orjson.dumps(as_taken(item))
                 hidden.append(HiddenCall(id=text(item.get("call_id")), call=call, output=output, place=place))
         return tuple(hidden)
 
@@ -277,7 +275,9 @@ class ResponsesWeaver:
             self.body = yield from with_member(self.body, "input", b"[" + b",".join(outputs) + b"]")
         else:
             body = yield from _listed(self.body)
-            self.body = yield from extended(body, "input", [*self._written(), *outputs])
+            stored = self.message.final.get("store") is not False
+            written = self._going_back.written(self.message.output(), stored=stored)
+            self.body = yield from extended(body, "input", [*written, *outputs])
         choice = "none" if last else forced((yield from value_of(self.body, "tool_choice")), "auto")
         if choice is not None:
             self.body = yield from with_member(self.body, "tool_choice", orjson.dumps(choice))
@@ -291,43 +291,11 @@ class ResponsesWeaver:
         self._usages.append(self.message.usage)
         self._begin()
 
-    def _written(self) -> list[bytes]:
-        """The items of the round as input. What is not stored upstream can be named only by its encrypted content;
-        what it led to goes back without the id by which the provider would miss it.
-        """
-        stored = self._stored and self.message.final.get("store") is not False
-        written: list[bytes] = []
-        alone = False
-        for item in self.message.output():
-            if item.get("type") == REASONING:
-                alone = not (stored or item.get("encrypted_content"))
-                if alone:
-                    continue
-            sent = _sent_back(item)
-            if alone and sent.get("type") in _KNOWN_BY_REASONING:
-                sent = {key: value for key, value in sent.items() if key != "id"}
-            if id_ := text(sent.get("id")):
-                self._sent_ids.add(id_)
-            written.append(orjson.dumps(sent))
-        return written
-
     def forget_ids(self, refusal: bytes) -> Steps[bool]:
-        """Organisations without retention, and servers that keep nothing, do not always say so in a response."""
-        ids = self._sent_ids
-        if not any(id_.encode() in refusal for id_ in ids):
+        body = yield from self._going_back.forget(self.body, refusal)
+        if body is None:
             return False
-        self._stored, self._sent_ids = False, set()
-        kept: list[bytes] = []
-        for written in (yield from list_member(self.body, "input")):
-            yield
-            item = load(written) if b'"id"' in written else {}
-            if text(item.get("id")) in ids:
-                if item.get("type") == REASONING and not item.get("encrypted_content"):
-                    continue
-                if item.get("type") in _KNOWN_BY_REASONING:
-                    written = orjson.dumps({key: value for key, value in item.items() if key != "id"})
-            kept.append(written)
-        self.body = yield from with_list(self.body, "input", kept)
+        self.body = body
         return True
 
     # The end
@@ -399,13 +367,6 @@ def _changed(text_: bytes, name: str | None, old: Mapping[str, Any], new: Mappin
 def _arguments(item: Mapping[str, Any]) -> str:
     given = item.get("arguments")
     return given if isinstance(given, str) else orjson.dumps(given or {}).decode()
-
-
-def _sent_back(item: dict[str, Any]) -> dict[str, Any]:
-    """Providers refuse a history whose arguments are not JSON; the result tells the model what it wrote."""
-    if item.get("type") != "function_call" or arguments_are_object(item.get("arguments")):
-        return item
-    return {**item, "arguments": "{}"}
 
 
 def _listed(body: BodyText) -> Steps[BodyText]:
