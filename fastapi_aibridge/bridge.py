@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -184,6 +185,9 @@ class RequestBridge:
         if cap is not None:
             timer = asyncio.get_running_loop().call_later(cap, interruption.interrupt, _too_long(cap))
         try:
+            memory = state.engine.tool_memory.of((*admitted.principal.key, admitted.provider.name))
+            if memory.is_shared and state.has_tool_servers:
+                await memory.recall(partial(admitted.format.restored, admitted.body), state.share)
             exchange = Exchange(state.engine, state.share, admitted, send, state.tracer, state.toolset())
             await exchange.run(interruption)
         finally:

@@ -69,6 +69,11 @@ class BridgeState:
         return self._tools
 
     @property
+    def has_tool_servers(self) -> bool:
+        """Whether tools are injected, or would be if their servers were there."""
+        return not isinstance(self._tools, NoTools)
+
+    @property
     def degraded(self) -> bool:
         """Whether an MCP server failed to start: the bridge works without its tools."""
         return self._tools.degraded

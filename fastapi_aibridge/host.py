@@ -55,7 +55,7 @@ class Host:
         self._metrics.add(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
         self._metrics.add(ProviderCollector(self.providers))
         self._metrics.add(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
-        self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.redis))
+        self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.shared.redis))
         self._metrics.add(WorkerCollector(lambda: self._runtime))
         self.wrong_keys = WrongKeys(self._metrics)
         # All that changes.

@@ -10,11 +10,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import SecretStr
-
 from .bridge import RequestBridge, SharedBridge
 from .cluster.alone import OwnReloads
 from .cluster.rate_limits import RateLimits
+from .cluster.shared_state import SharedState
 from .cluster.worker import Worker, WorkersOutcome
 from .credentials import ClientKeys
 from .errors import ConfigurationError, PoolShutdown, SettingsError
@@ -41,14 +40,13 @@ from .providers import Provider
 from .providers.request_headers import RequestHeaders
 from .providers.source import ProviderSource
 from .recorder import Recorder
+from .recorder.configured import configured_recorder
 from .recorder.fanout import FanoutRecorder, RecorderFactory
-from .recorder.null import NullRecorder
 from .settings import Settings
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:
     from .cluster.managed_keys import ManagedKeys
-    from .cluster.redis import SharedRedis
     from .cluster.reloads import SharedReloads
     from .cluster.version_watch import VersionWatch
     from .recorder.database import Database
@@ -56,7 +54,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ONLY_AT_START = ("recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix", "managed")
+ONLY_AT_START = (
+    "recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix", "secret_keys", "managed",
+)  # fmt: skip
 """Settings that a reload leaves as they were."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
@@ -113,7 +113,7 @@ class Runtime:
         self.keys = ClientKeys(settings.client_keys)
         self._builder = parts.mcp or SettingsProxyBuilder(settings.mcp_servers)
         self._connections: MCPConnections | None = None
-        self.redis: SharedRedis | None = None
+        self.shared: SharedState
         self.recorder: Recorder
         self.versions: VersionWatch | None = None
         """Where the recorder has a database: what tells this worker of changes made by others."""
@@ -134,9 +134,8 @@ class Runtime:
             self = cls(parts, metrics, settings, stack)
             shown = stack.enter_context(console(settings.log_format)) if serves else None
             client = await stack.enter_async_context(UpstreamClient())
-            if settings.redis_url is not None:
-                self.redis = await stack.enter_async_context(_redis(settings.redis_url, settings.redis_prefix))
-            self.recorder = recorder = _recorder(settings, parts.recorder)
+            self.shared = shared = await stack.enter_async_context(SharedState(settings))
+            self.recorder = recorder = configured_recorder(settings.recorder, parts.recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
             prices = Prices.wanted(settings.prices)
@@ -145,7 +144,7 @@ class Runtime:
                 stack.push_async_callback(prices.aclose)
             await self._join()
             limits = Limits(settings.limits)
-            rates = RateLimits(settings.limits, self.redis, alone=metrics.decided_alone)
+            rates = RateLimits(settings.limits, shared.redis, alone=metrics.decided_alone)
             stack.push_async_callback(rates.aclose)
             budgets = Budgets(recorder, prices, metrics, parts.on_budget)
             self.budgets = await stack.enter_async_context(budgets.kept(settings, self.versions))
@@ -164,6 +163,7 @@ class Runtime:
                 refuse_foreign_ids=settings.foreign_ids == "refuse",
                 prices=prices,
                 budgets=self.budgets,
+                shared_memory=shared.memory,
             )
             self.pool = CachedBridgePool(
                 self._build_bridge,
@@ -188,6 +188,7 @@ class Runtime:
                     "nobody can call: set AIBRIDGE_CLIENT_KEYS__<INITIATOR>, or give AIBridge(principal=...) a "
                     "dependency"
                 )
+            shared.warn_of_what_is_missing(has_tools=parts.mcp is not None or bool(settings.mcp_servers))
             if parts.mcp is not None or settings.mcp_servers:
                 self._connections = await stack.enter_async_context(MCPConnections())
             stack.push_async_callback(self._engine.background.aclose)
@@ -213,7 +214,7 @@ class Runtime:
 
         workers = Workers(database, presence)
         await workers.join()
-        self.versions = await self._stack.enter_async_context(VersionWatch(database, self.redis))
+        self.versions = await self._stack.enter_async_context(VersionWatch(database, self.shared.redis))
         self._reloads = SharedReloads(database, self.versions, workers, *own)
 
     async def aclose(self) -> None:
@@ -244,8 +245,7 @@ class Runtime:
         found["settings"] = "refused, those before are in force" if self.keeps_old_settings else "ok"
         if self.versions is not None:
             found["changes"] = "cannot be seen" if self.changes_unseen_for else "ok"
-        if self.redis is not None:
-            found["redis"] = "ok" if self.redis.available else "away"
+        found |= self.shared.components(has_tools=self._connections is not None)
         prices = self._engine.prices
         if prices is not None:
             missing = len(prices.unpriced)
@@ -364,37 +364,20 @@ class Runtime:
         named = frozenset(name.lower().encode("latin-1") for name in settings.private_headers)
         return RequestHeaders(forwarded=settings.forward_headers, private=self._parts.private_headers | named)
 
+    async def forget(self, initiator_id: str) -> None:
+        """Forget what this process and Redis hold of an initiator: results of tools, and what limits have counted.
+
+        Raises `RedisUnavailable` where Redis cannot be reached; what it holds then ends within a day by itself.
+        """
+        self._engine.tool_memory.forget(initiator_id)
+        await self.shared.erase(initiator_id)
+        await self._engine.rates.erase(initiator_id)
+
     # Bridges
 
     def _build_bridge(self, principal: Principal, providers: tuple[Provider, ...]) -> SharedBridge:
         tools = None if self._connections is None else MCPTools(self._builder, principal, self._connections)
         return SharedBridge(principal, providers, self._engine, tools, self.pool.acquire)
-
-
-def _recorder(
-    settings: Settings, given: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None
-) -> Recorder:
-    capture = settings.recorder.capture_content
-    if given is not None:
-        if isinstance(given, Recorder) and capture:
-            return given
-        return FanoutRecorder(*given if isinstance(given, Sequence) else (given,), capture_content=capture)
-    if not settings.recorder.enabled:
-        return NullRecorder()
-    from .recorder.sql import SQLRecorder  # a fifth of a second, which an app with a recorder of its own need not wait
-
-    return SQLRecorder(
-        settings.recorder.url.get_secret_value(),
-        capture_content=capture,
-        retention=settings.recorder.retention,
-        max_text=settings.recorder.max_text,
-    )
-
-
-def _redis(url: SecretStr, prefix: str) -> SharedRedis:
-    from .cluster.redis import SharedRedis  # most apps have no Redis
-
-    return SharedRedis(url.get_secret_value(), prefix=prefix)
 
 
 def not_running() -> ConfigurationError:

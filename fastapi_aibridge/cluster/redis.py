@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -274,11 +274,11 @@ class Script:
         self._digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._unknown = unknown
 
-    async def __call__(self, client: Redis, *arguments: bytes) -> Any:
+    async def __call__(self, client: Redis, *arguments: bytes | str | int, keys: Sequence[str] = ()) -> Any:
         try:
-            return await client.evalsha(self._digest, 0, *arguments)
+            return await client.evalsha(self._digest, len(keys), *keys, *arguments)
         except self._unknown:
-            return await client.eval(self._text, 0, *arguments)
+            return await client.eval(self._text, len(keys), *keys, *arguments)
 
 
 def _guarded(action: Callable[..., None], *arguments: object) -> None:

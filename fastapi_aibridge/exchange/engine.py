@@ -20,7 +20,7 @@ from .memory import BodyBudget
 from .ownership import Ownership
 from .refusals import Refusals
 from .resumption import Resumption
-from .tool_memory import ToolMemory
+from .tool_memory import SharedMemory, ToolMemory
 
 
 class Engine:
@@ -43,6 +43,7 @@ class Engine:
         refuse_foreign_ids: bool = False,
         prices: Prices | None = None,
         budgets: Budgets | None = None,
+        shared_memory: SharedMemory | None = None,
     ) -> None:
         self.caller = UpstreamCaller(client, metrics)
         self.recorder = recorder
@@ -61,6 +62,6 @@ class Engine:
         self.ownership = Ownership(owners_of(recorder), refuse_foreign=refuse_foreign_ids)
         self.background = BackgroundResponses(self.caller)
         self.resumption = Resumption(recorder, metrics, self.lines, prices, self.background, self.max_text)
-        self.tool_memory = ToolMemory()
+        self.tool_memory = ToolMemory(shared_memory)
         self.refusals = Refusals()
         self.queue = FairQueue()

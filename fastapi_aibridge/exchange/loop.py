@@ -95,6 +95,8 @@ class Loop:
                 client_calls = rounds.client_calls()
                 if client_calls or not results:
                     self._remember(results)
+                    if self._memory.is_shared:
+                        await self._memory.tell()
             if not results or client_calls:
                 break
             await self._log.round_ended(self.facts(), rounds.message.id, self._calls.masker())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from ..formats import ModelRequest, responses
 from ..formats.large_text import BodyText, Steps, contains
 from ..formats.references import Reference, made_in, references_in
 from ..formats.responses.message import ResponseMessage
+from ..formats.rounds import Memory
 from ..formats.single import SingleRound
 from ..principal import Principal
 from ..providers import Credential, Provider
@@ -41,7 +43,6 @@ from .ownership import Account
 from .relay import answer_headers, encoding_of
 from .reply import INTERCEPTION_ID
 from .steps import in_steps
-from .tool_memory import OwnMemory
 
 READ_SIZE = 1024 * 1024
 """Bytes of an answer that are read for what it says; it is relayed all the same where it is larger."""
@@ -116,7 +117,11 @@ class PassThrough:
             kept = [pair for pair in kept if not pair[0].startswith(b"if-")]
         kept.append((b"accept-encoding", accepted))
         memory = engine.tool_memory.of((*self._principal.key, provider.name))
+        if memory.is_shared:
+            await memory.recall_path(self._target.raw_path)
         if self._route.names_objects and b"content-encoding" not in headers:
+            if memory.is_shared:
+                await memory.recall(partial(_aliased, body), self._share)
             body = await in_steps(_aliased(body, memory), self._share)
         target = provider.target(memory.path(self._target.raw_path), self._scope["query_string"])
         # Others may have changed something upstream when they break off, and are not sent again.
@@ -356,7 +361,7 @@ def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:
         return b""
 
 
-def _aliased(body: BodyText, memory: OwnMemory) -> Steps[BodyText]:
+def _aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:
     """The body with the response's id that holds the whole. What is no JSON is for the provider to refuse."""
     if memory.empty or not (yield from contains(body, (b'"previous_response_id"',), 0, len(body))):
         return body

@@ -29,7 +29,7 @@ from .sections import (
     RecorderSettings,
 )
 from .sources import PREFIX, SourcedSettings, config_file
-from .values import HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, RedisURL, Size
+from .values import FernetKey, HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, RedisURL, Size
 
 DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Provider type: the variable that its vendor's SDK reads the key from."""
@@ -84,6 +84,8 @@ class Settings(SourcedSettings):
     redis_url: RedisURL | None = None
     redis_prefix: RedisPrefix = "aibridge:"
     """How all keys and channels begin; two deployments that share a Redis need two."""
+    secret_keys: tuple[FernetKey, ...] = ()
+    """Encrypt what is secret where others may read it: the first encrypts, all decrypt."""
     private_headers: tuple[HeaderName, ...] = ()
     forward_headers: tuple[HeaderName, ...] = ()
     """Further request headers that go to providers; `*` for all but the forbidden ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import ssl
@@ -157,6 +158,24 @@ def _prefix(prefix: str) -> str:
 
 
 RedisPrefix = Annotated[str, AfterValidator(_prefix)]
+
+
+def _fernet_key(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value().strip()
+    try:
+        is_key = len(base64.urlsafe_b64decode(text)) == 32 and len(text) == 44
+    except ValueError:
+        is_key = False
+    if not is_key:
+        raise ValueError(
+            "a Fernet key is 32 random bytes in URL-safe base64; make one with: "
+            'python -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+        )
+    return masked_secret(text)
+
+
+FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
+"""A key that encrypts secrets at rest."""
 
 
 def _path(path: str) -> str:

@@ -192,7 +192,7 @@ async def test_health_and_metric(own_valkey: ValkeyServer, monkeypatch: pytest.M
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         assert (await client.get("/readyz?verbose")).json()["components"]["redis"] == "ok"
         own_valkey.stop()
-        shared = aibridge._host.runtime.redis
+        shared = aibridge._host.runtime.shared.redis
         assert shared is not None
         with pytest.raises(RedisUnavailable):
             await ping(shared)

@@ -1,0 +1,36 @@
+"""Encrypts what leaves the process and is secret."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+from ..errors import SettingsError
+from ..installing import install_command
+
+
+class Cipher:
+    """With `SECRET_KEYS`: the first encrypts, all decrypt, so that keys can be replaced without a pause.
+
+    Raises `SettingsError` without the extra `managed`.
+    """
+
+    def __init__(self, keys: Sequence[SecretStr]) -> None:
+        try:
+            from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+        except ImportError:
+            raise SettingsError(f"AIBRIDGE_SECRET_KEYS needs cryptography: {install_command('managed')}") from None
+
+        self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys])
+        self._invalid = InvalidToken
+
+    def encrypted(self, data: bytes) -> bytes:
+        return self._fernet.encrypt(data)
+
+    def decrypted(self, token: bytes) -> bytes | None:
+        """None where no key fits, or somebody has changed it."""
+        try:
+            return self._fernet.decrypt(token)
+        except self._invalid:
+            return None

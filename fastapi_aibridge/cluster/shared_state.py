@@ -1,0 +1,66 @@
+"""What the process shares with others through Redis, put together from the settings."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Self
+
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from .redis import SharedRedis
+    from .redis_memory import RedisMemory
+
+logger = logging.getLogger(__name__)
+
+
+class SharedState:
+    """An async context manager. Without `REDIS_URL` it is empty, and nothing of Redis is imported.
+
+    Raises `SettingsError` where an extra is missing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.redis: SharedRedis | None = None
+        self.memory: RedisMemory | None = None
+        """What rounds must remember: encrypted, or not at all."""
+        if settings.redis_url is None:
+            return
+        from .redis import SharedRedis
+
+        self.redis = SharedRedis(settings.redis_url.get_secret_value(), prefix=settings.redis_prefix)
+        if settings.secret_keys:
+            from .cipher import Cipher
+            from .redis_memory import RedisMemory
+
+            self.memory = RedisMemory(self.redis, Cipher(settings.secret_keys))
+
+    async def __aenter__(self) -> Self:
+        if self.redis is not None:
+            await self.redis.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.redis is not None:
+            await self.redis.__aexit__()
+
+    def components(self, *, has_tools: bool) -> dict[str, str]:
+        """The state of its parts, for `/readyz?verbose`."""
+        if self.redis is None:
+            return {}
+        found = {"redis": "ok" if self.redis.available else "away"}
+        if has_tools:
+            found["tool_memory"] = "in this process only: SECRET_KEYS is not set" if self.memory is None else "ok"
+        return found
+
+    def warn_of_what_is_missing(self, *, has_tools: bool) -> None:
+        if self.redis is not None and self.memory is None and has_tools:
+            logger.warning(
+                "AIBRIDGE_SECRET_KEYS is not set, so results of tools are kept in each process alone: a conversation "
+                "that goes on in another worker or replica loses those that its client has not seen"
+            )
+
+    async def erase(self, initiator_id: str) -> None:
+        """Forget what is remembered of an initiator. Raises `RedisUnavailable`."""
+        if self.memory is not None:
+            await self.memory.erase(initiator_id)
