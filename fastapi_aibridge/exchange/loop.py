@@ -216,7 +216,7 @@ class Loop:
             return Facts()
         message = self.rounds.message
         facts = message.facts()
-        if self._costs is not None and message.error is not None:
+        if self._costs is not None and (message.error is not None or self.problem is not None):
             self._costs.failed()
         if self._runs is not None:
             self._runs.mark(facts, self.rounds.names)

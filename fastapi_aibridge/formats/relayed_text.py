@@ -15,7 +15,7 @@ from .large_text import BodyText
 _KEPT = 16 * 1024
 """Bytes of events that are kept unread."""
 _LARGEST = 128 * 1024
-"""Bytes of an answer that is no stream, or of a request, that are looked at; of more, the rest is taken to be alike."""
+"""Bytes of one event, answer or request that are looked at; the rest is taken to be alike."""
 
 _STRING = rb'%s"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"'
 # `content` is the end of `reasoning_content` too.
@@ -71,8 +71,7 @@ class RelayedText:
 
 def tokens_of_answer(body: bytes) -> int:
     """What an answer says that is no stream, estimated."""
-    part = body[:_LARGEST]
-    return tokens_of(_said(_ANYWHERE, part) * len(body) // max(len(part), 1))
+    return tokens_of(_said(_ANYWHERE, body))
 
 
 def tokens_of_request(body: BodyText) -> int:
@@ -86,14 +85,15 @@ def tokens_of(characters: int) -> int:
     return -(-characters // _PER_TOKEN)
 
 
-def _said(members: _Members, events: bytes) -> int:
+def _said(members: _Members, whole: bytes) -> int:
     """Characters of the texts in these members."""
+    events = whole[:_LARGEST]
     plain = b"\\" not in events and events.isascii()
     total = 0
     for name, pattern in members:
         if name in events:
             total += sum(map(len if plain else _length, pattern.findall(events)))
-    return total
+    return total if events is whole else total * len(whole) // len(events)
 
 
 def _length(text: bytes) -> int:

@@ -60,6 +60,12 @@ def test_many_events_count_like_few_and_are_not_kept() -> None:
     assert text.tokens() == 10_000
 
 
+def test_a_huge_event_is_taken_to_be_like_its_beginning() -> None:
+    assert said("chat_completions", events(*[{"choices": [{"delta": {"content": "a" * 96}}] * 50_000}])) == (
+        pytest.approx(1_200_000, rel=0.01)
+    )
+
+
 def test_an_answer_that_is_no_stream() -> None:
     answer = {"choices": [{"message": {"role": "assistant", "content": "a" * 400}}]}
     assert tokens_of_answer(json.dumps(answer).encode()) == 100

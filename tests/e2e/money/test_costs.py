@@ -165,6 +165,30 @@ async def test_an_answer_without_usage_is_not_free() -> None:
     assert record.facts.token_usages[0].output_tokens == 500
 
 
+async def test_a_page_that_is_no_answer_costs_nothing() -> None:
+    """Of a proxy in between, say."""
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="house")))
+        await (await gate.upstream.call()).answer(b"<html>Please log in</html>")
+        await asked
+        record = await gate.record()
+    assert record.ending is not None
+    assert (record.ending.cost, record.facts.token_usages) == (0, [])
+
+
+async def test_a_client_that_leaves_before_the_answer_has_asked_all_the_same() -> None:
+    async with gateway(prices=PRICES) as gate:
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, CHAT.ask(model="house"))
+            call = await gate.upstream.call()
+        await call.until_gone()
+        record = await gate.record()
+    assert record.ending is not None
+    assert record.ending.status is Status.CANCELLED
+    (usage,) = record.facts.token_usages
+    assert (usage.input_tokens > 10, usage.output_tokens, usage.cost_estimated) == (True, 0, True)
+
+
 @pytest.mark.parametrize("status", [400, 429, 500])
 async def test_what_a_provider_refuses_costs_nothing(status: int) -> None:
     async with gateway(prices=PRICES) as gate:
