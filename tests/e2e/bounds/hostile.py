@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Self
 
 from .attack import CHAT
+from .timed import LOOP_TIME
 
 ROOT = Path(__file__).parents[3]
 MIB = 1024 * 1024
 QUESTION = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hello"}]}'
+PATIENCE = 30.0
+"""Seconds that an answer may take."""
 PAUSE = 0.005
 """Seconds between an answer and the next question."""
 
@@ -34,6 +37,9 @@ class Seen:
     alone: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     """Seconds that each question took, without and with the attack."""
+    loop_alone: list[float] = field(default_factory=list)
+    loop_beside: list[float] = field(default_factory=list)
+    """Seconds of processor time that the gateway's event loop spent meanwhile, on it and on all others."""
     resident: int = 0
     """The most memory that the gateway had at any time, in bytes."""
     before: int = 0
@@ -47,7 +53,12 @@ class Seen:
         rows = [
             f"{name}: {len(times)} questions, p50 {sorted(times)[len(times) // 2] * 1000:.1f} ms, "
             f"p99 {self.p99(times) * 1000:.1f} ms, longest {max(times) * 1000:.1f} ms"
-            for name, times in (("alone", self.alone), ("beside the attack", self.beside))
+            for name, times in (
+                ("alone", self.alone),
+                ("beside the attack", self.beside),
+                ("event loop, alone", self.loop_alone),
+                ("event loop, beside the attack", self.loop_beside),
+            )
             if times
         ]
         memory = f"memory: {self.before / MIB:.0f} MiB before, {self.resident / MIB:.0f} MiB at most"
@@ -67,14 +78,15 @@ class Honest:
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
-    async def ask(self) -> bytes:
-        """The answer's status line."""
+    async def ask(self) -> tuple[bytes, float]:
+        """The answer's status line, and the seconds that the event loop spent until then."""
         head = f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer key-of-bob\r\n"
         self._writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(QUESTION) + QUESTION)
         answer = await self._reader.readuntil(b"\r\n\r\n")
-        length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        await self._reader.readexactly(int(length.partition(b":")[2]))
-        return answer.partition(b"\r\n")[0]
+        lines = answer.lower().split(b"\r\n")
+        headers = {name: value for name, _, value in (line.partition(b":") for line in lines)}
+        await self._reader.readexactly(int(headers[b"content-length"]))
+        return answer.partition(b"\r\n")[0], int(headers.get(LOOP_TIME, b"0")) / 1e6
 
 
 @asynccontextmanager
@@ -96,7 +108,7 @@ async def gateway(
         "AIBRIDGE_MEMORY__BODIES": str(256 * MIB),
         "AIBRIDGE_SHUTDOWN_GRACE": "0.5",
     }
-    options = ("-m", "uvicorn", "tests.e2e.limits.serving:app", "--port", str(port), "--log-level", "error")
+    options = ("-m", "uvicorn", "tests.e2e.bounds.timed:app", "--port", str(port), "--log-level", "error")
     process = await asyncio.create_subprocess_exec(
         sys.executable, *options, cwd=ROOT, env=environment, stdout=DEVNULL, stderr=DEVNULL
     )
@@ -159,30 +171,44 @@ async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) ->
             _upstream() as base_url,
             gateway(Path(name), base_url, recorded=recorded) as (process, port),
         ):
-            await _phase(port, Seen(), [], process.pid, 1)  # warm
+            await _phase(port, Seen(), [], [], process.pid, 1)  # warm
             seen.before = resident(process.pid)
             end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                await _phase(port, seen, seen.alone, process.pid, phase)
+            told = time.monotonic()
+            while time.monotonic() < end and process.returncode is None:
+                if time.monotonic() > told + TOLD_AFTER:
+                    told = time.monotonic()
+                    print(f"{time.strftime('%H:%M')}\n{seen}", flush=True)
+                await _phase(port, seen, seen.alone, seen.loop_alone, process.pid, phase)
                 async with attacked(port):
-                    await _phase(port, seen, seen.beside, process.pid, phase)
+                    await _phase(port, seen, seen.beside, seen.loop_beside, process.pid, phase)
                 await asyncio.sleep(1)
             if process.returncode is not None:
                 seen.failures.append(f"the gateway ended with {process.returncode}")
     return seen
 
 
-async def _phase(port: int, seen: Seen, times: list[float], pid: int, seconds: float) -> None:
+async def _phase(port: int, seen: Seen, times: list[float], loop_times: list[float], pid: int, seconds: float) -> None:
     end = time.monotonic() + seconds
-    async with Honest(port) as honest:
-        while time.monotonic() < end:
-            begun = time.perf_counter()
-            status = await honest.ask()
-            times.append(time.perf_counter() - begun)
-            if b" 200" not in status:
-                seen.failures.append(status.decode())
-            seen.resident = max(seen.resident, resident(pid))
-            await asyncio.sleep(PAUSE)
+    while time.monotonic() < end:
+        try:
+            async with Honest(port) as honest, asyncio.timeout(PATIENCE + seconds):
+                while time.monotonic() < end:
+                    begun = time.perf_counter()
+                    status, loop_time = await honest.ask()
+                    times.append(time.perf_counter() - begun)
+                    loop_times.append(loop_time)
+                    if b" 200" not in status:
+                        seen.failures.append(status.decode())
+                    seen.resident = max(seen.resident, resident(pid))
+                    await asyncio.sleep(PAUSE)
+        except (OSError, EOFError) as error:  # a timeout, too
+            seen.failures.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(0.5)
+
+
+TOLD_AFTER = 300.0
+"""Seconds after which a long run says how it goes."""
 
 
 def main() -> int:
