@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ONLY_AT_START = (
-    "recorder", "pool", "memory", "gc_freeze", "log_format", "redis_url", "redis_prefix", "secret_keys", "managed",
+    "recorder", "pool", "gc_freeze", "log_format", "redis_url", "redis_prefix", "secret_keys", "managed",
 )  # fmt: skip
 """Settings that a reload leaves as they were."""
 
@@ -342,6 +342,7 @@ class Runtime:
         self.keys = self._client_keys(settings)
         engine = self._engine
         engine.limits.apply(settings.limits)
+        engine.bodies.apply(settings.memory.bodies)
         engine.rates.apply(settings.limits)
         engine.max_body_size = settings.max_body_size
         if engine.prices is not None:

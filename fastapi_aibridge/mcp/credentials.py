@@ -8,12 +8,15 @@ import time
 
 from pydantic import SecretStr
 
+from ..masking import Masker, secrets_in_headers
 from ..principal import Principal
 from .problems import MCPProblem
 from .server import MCPServer
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _SESSION_KEY = "{session_key}"
+_SECRET_NAME = re.compile("auth|cookie|credential|key|passw|secret|token")
+"""Others hold words as well, such as the name of a tenant, which tools may say."""
 
 TOKEN_TIMEOUT = 10.0
 """Seconds that a token provider may take."""
@@ -24,7 +27,7 @@ RENEW_EVERY = 5.0
 class Credentials:
     """The headers of every request. What changes: `_token` and `_renewed_at`, while `_asking` is held."""
 
-    __slots__ = ("_asking", "_headers", "_provider", "_renewed_at", "_token", "left_out")
+    __slots__ = ("_asking", "_headers", "_masker", "_provider", "_renewed_at", "_token", "left_out")
 
     def __init__(self, server: MCPServer, principal: Principal) -> None:
         key = _plain(principal.session_key or "")
@@ -35,10 +38,17 @@ class Credentials:
             for name, value in server.headers.items()
             if name not in self.left_out
         }
+        secret = [value for name, value in self._headers.items() if _SECRET_NAME.search(name)]
+        self._masker = Masker(secrets_in_headers([*secret, key]))
         self._provider = server.token_provider
         self._token: str | None = None
         self._renewed_at = -RENEW_EVERY
         self._asking: asyncio.Lock | None = None
+
+    @property
+    def masker(self) -> Masker:
+        """Hides what is shown to the server where the server repeats it."""
+        return self._masker.including(self._token) if self._token else self._masker
 
     @property
     def renewable(self) -> bool:

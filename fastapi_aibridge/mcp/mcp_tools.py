@@ -19,7 +19,7 @@ from .connections import CLOSE_TIMEOUT, MCPConnections, require_mcp
 from .limits import MAX_RESULT, cut
 from .naming import Names
 from .problems import MCPProblem, ServerError, TooLarge, Unusable
-from .results import content_of
+from .results import content_of, masked
 from .server import MCPServer
 
 if TYPE_CHECKING:
@@ -190,9 +190,13 @@ class MCPTools:
         if found is None:
             return (Text(f"There is no tool named {name[:64]!r}."),), True
         session, tool = found
-        async with asyncio.timeout(self._call_timeout):
-            result = await session.call(tool, restored(arguments, tool.own_names))
-        return content_of(result), result.get("isError") in (True, "true")
+        try:
+            async with asyncio.timeout(self._call_timeout):
+                result = await session.call(tool, restored(arguments, tool.own_names))
+        except ServerError as error:
+            error.said = session.masker.text(error.said)
+            raise
+        return masked(content_of(result), session.masker), result.get("isError") in (True, "true")
 
     def _current(self) -> tuple[Tool, ...]:
         parts = tuple(session.tools for session in self._sessions)

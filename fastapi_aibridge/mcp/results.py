@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from ..masking import Masker
 from ..tools import Audio, Content, Image, Text
 from .media import media_type
 
@@ -33,6 +34,11 @@ def content_of(result: Mapping[str, Any]) -> tuple[Content, ...]:
     if structured is not None and not _told(structured, [part.text for part in parts if isinstance(part, Text)]):
         parts.append(Text(_json(structured)))
     return tuple(parts)
+
+
+def masked(content: tuple[Content, ...], masker: Masker) -> tuple[Content, ...]:
+    """The content without the secrets that the server was shown and repeats."""
+    return tuple(Text(masker.text(part.text)) if isinstance(part, Text) else part for part in content)
 
 
 _ENVELOPE = {"_meta", "content", "isError", "resultType", "structuredContent"}

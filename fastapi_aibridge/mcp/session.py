@@ -13,6 +13,7 @@ from typing import Any
 
 from mcp_types import HEADER_MISMATCH
 
+from ..masking import Masker
 from ..principal import Principal
 from ..tools import Tool
 from .connection import Connection
@@ -24,7 +25,7 @@ from .naming import Names
 from .negotiation import negotiate
 from .problems import ConnectionBroken, MCPProblem, Refused, ServerError, Unreachable
 from .server import MCPServer
-from .tool_list import ToolList
+from .tool_list import ToolList, masked_tool
 
 logger = logging.getLogger(__name__)
 
@@ -245,13 +246,19 @@ class Session:
             self._connection = None
             self._connections.session_closed()
 
+    @property
+    def masker(self) -> Masker:
+        return self._credentials.masker
+
     # The list of tools
 
     async def _take(self, listed: ToolList) -> None:
         catalogue = self._connections.catalogue
         tools = []
+        masker = self.masker
         for name in sorted(listed.tools):
-            tool, new = catalogue.tool(self.server.name, self._names.name(self.server.name, name), listed.tools[name])
+            one = masked_tool(listed.tools[name], masker)
+            tool, new = catalogue.tool(self.server.name, self._names.name(self.server.name, name), one)
             tools.append(tool)
             if new:
                 await asyncio.sleep(0)  # to make one may take some milliseconds

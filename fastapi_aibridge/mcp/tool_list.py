@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 
+from ..masking import Masker
 from ..tool_schemas.visible_text import clean, shown
 
 MAX_TOOLS = 512
@@ -99,6 +100,15 @@ class ToolList:
             repeatable=_repeatable(one.get("annotations")),
             headers=x_mcp_header_map(schema) if self._later else {},
         )
+
+
+def masked_tool(tool: ListedTool, masker: Masker) -> ListedTool:
+    """The tool without the secrets that its server was shown and repeats."""
+    description = masker.text(tool.description)
+    if description == tool.description and masker.text(encoded := tool.encoded_schema.decode()) == encoded:
+        return tool
+    schema = masker.json(tool.schema)
+    return replace(tool, description=description, schema=schema, encoded_schema=orjson.dumps(schema))
 
 
 def _encoded(schema: object) -> tuple[bytes, str]:

@@ -11,6 +11,7 @@ _STAYS = frozenset(
     b"""connection keep-alive proxy-authenticate proxy-authentication-info proxy-authorization proxy-connection te
     trailer transfer-encoding upgrade
     date server
+    content-location location
     set-cookie set-cookie2 set-login www-authenticate authentication-info
     accept-ch alt-svc alt-used clear-site-data content-security-policy content-security-policy-report-only critical-ch
     delegate-ch document-policy early-data expect-ct feature-policy integrity-policy nel origin-agent-cluster
@@ -35,7 +36,8 @@ _STAYS_BEGINS = (
 )
 """Hop-by-hop headers; what the server in front of us writes itself; and what would speak for our host although the
 provider said it of its own: cookies, logins, policies of browsers, and orders to the proxy or cache in front of us,
-which would fetch a file of ours for it, or keep one caller's answer for others."""
+which would fetch a file of ours for it, or keep one caller's answer for others; and places at the provider, to which a
+client would go with the gateway's token."""
 
 _API_TYPES = {b"application/json", b"application/jsonl", b"application/x-ndjson", b"text/event-stream"}
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")

@@ -20,6 +20,8 @@ from .postgres import PostgresSink
 from .problems import database_place, database_problem
 from .sqlite import SQLiteSink, enter_wal
 
+_CONNECT_TIMEOUT = 10.0
+"""Seconds."""
 _STATEMENT_TIMEOUT = 30_000
 """Milliseconds, of PostgreSQL: what takes longer is given up by the server, and a little later by us."""
 
@@ -66,7 +68,7 @@ class Database:
                 self.url,
                 pool_pre_ping=True,
                 connect_args={
-                    "timeout": 10,
+                    "timeout": _CONNECT_TIMEOUT,
                     "command_timeout": 1.5 * _STATEMENT_TIMEOUT / 1000,
                     "server_settings": {"statement_timeout": str(_STATEMENT_TIMEOUT)},
                 },

@@ -6,7 +6,7 @@ import re
 
 _FORMULA = re.compile(
     "(^|[,;|\t\r\n\"'])"  # a cell's beginning, for a reader of any dialect
-    "([ \u00a0\u2000-\u200f\u2060\u3000\ufeff]*)"
+    "([ \u00a0\u00ad\u1680\u180e\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]*)"
     "([=+\\-@\uff1d\uff0b\uff0d\uff20])"
 )
 """What some spreadsheet takes for the beginning of a formula."""

@@ -14,7 +14,8 @@ from .rows import NO_TOKENS, end_row, filed_row, inbox_row
 
 _LARGEST_INBOX = 2000
 _LARGEST_FILING = 256
-_LARGEST_FACTS = 8 * 1024 * 1024
+_LARGEST_FACTS = 1024 * 1024
+"""Bytes of texts that one commit files: a start that comes meanwhile waits for it."""
 _ROW = 256
 """Bytes that a row takes beside its texts."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from ..recorder import InvalidCursor
@@ -34,7 +35,11 @@ class GuardedRoute(APIRoute):
                 message = {**message, "headers": [*message["headers"], *_GUARDS]}
             await send(message)
 
-        await super().handle(scope, _bounded(receive), guarded)
+        try:
+            await super().handle(scope, _bounded(receive), guarded)
+        except StarletteHTTPException as error:  # a method that there is not: the app answers
+            error.headers = {**(error.headers or {}), **_GUARD_HEADERS}
+            raise
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -52,7 +57,8 @@ def _bounded(receive: Receive) -> Receive:
     return read
 
 
-_GUARDS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_GUARD_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_GUARDS = tuple((name.encode(), value.encode()) for name, value in _GUARD_HEADERS.items())
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "No valid credential was given."},
     403: {"model": Problem, "description": "The credential does not open this route."},

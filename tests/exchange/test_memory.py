@@ -46,6 +46,25 @@ def test_what_is_released_is_free_again() -> None:
     assert (budget.used, budget._held) == (0, {})
 
 
+def test_an_edited_copy_counts_beside_the_clients_own() -> None:
+    """As long as both are there; one that is named twice is there once. No room is told, and nothing is taken then."""
+    budget = BodyBudget(1000)
+    holding = budget.holding("alice")
+    body, edited = b"x" * 200, b"x" * 210
+    holding.grow(len(body))
+    holding.hold(body, body)
+    assert holding.size == 200
+    holding.hold(body, edited, body)
+    assert budget.used == holding.size == 410
+    with pytest.raises(GatewayError):
+        holding.hold(body, edited, b"x" * 300)
+    assert budget.used == 410
+    holding.hold(body)
+    assert budget.used == 200
+    holding.release()
+    assert budget.used == 0
+
+
 def test_the_capacity_can_change() -> None:
     """A smaller one refuses new bytes and takes none away."""
     budget = BodyBudget(1000)

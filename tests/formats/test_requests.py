@@ -305,3 +305,22 @@ def test_odd_members_are_read_the_same_however_they_are_written(format_: Format,
         except GatewayError as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("size", [0, 20_000, 600_000])
+@pytest.mark.parametrize("name", ["Previous_Response_Id", "PREVIOUS_RESPONSE_ID", "previous_response_ID"])
+def test_members_are_read_in_whatever_case(name: str, size: int) -> None:
+    """Some providers read them so: what is named in an unusual one must not pass unread."""
+    body = json.dumps({"Model": "gpt-5", name: "resp_1", "input": "x" * size}, separators=(",", ":")).encode()
+    request = responses.parse(body)
+    assert request.model == "gpt-5"
+    assert [(one.kind, one.id) for one in request.references] == [("response", "resp_1")]
+    with pytest.raises(GatewayError, match="twice"):
+        responses.parse(body.replace(b'"Model"', b'"model":"gpt-4","Model"'))
+
+
+@pytest.mark.parametrize("options", ["{}", '{"include_usage":false}', "null", "1"])
+def test_options_in_another_case_are_left_alone(options: str) -> None:
+    """They cannot be set without being there twice."""
+    body = b'{"model":"m","stream":true,"messages":[],"Stream_Options":%b}' % options.encode()
+    assert chat_completions.parse(body).body == body

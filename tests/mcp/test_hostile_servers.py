@@ -19,7 +19,7 @@ from tests.loopback import response_head
 from tests.waiting import until
 
 from .conftest import Start
-from .scripted import JSON, STREAM, TEXT, Answer, Message, ScriptedServer, event, result, stream, tool, whole
+from .scripted import JSON, STREAM, TEXT, Answer, Message, ScriptedServer, error, event, result, stream, tool, whole
 from .test_odd_servers import PNG
 
 pytestmark = pytest.mark.anyio
@@ -362,3 +362,25 @@ async def test_nothing_holds_the_loop_for_long(start: Start) -> None:
             await tools.call("bmcp_box_look", {})
             watching.cancel()
             assert max(stalls) < 0.05
+
+
+async def test_secrets_that_a_server_repeats_are_masked(start: Start) -> None:
+    """In what its tools say, answer and fail with: neither a model nor a record gets what is shown to the server."""
+    token, key = "token-0123456789", "session-0123456789"
+    headers = {"Authorization": f"Bearer {token}", "X-User": "{session_key}", "X-Tenant": "engineering"}
+    said = f"{token} {key} of engineering"
+    async with ScriptedServer(tool(schema={"type": "object", "properties": {key: {"type": "string"}}})) as server:
+        server.tools[0]["description"] = said  # type: ignore[index]
+        principal = Principal(initiator_id="alice", session_key=key)
+        tools = await start(MCPServer(name="box", url=server.mcp, headers=headers), who=principal)
+        (offered,) = tools.tools
+        server.on_call = lambda message: whole(
+            result(message["id"], {"content": [{"type": "text", "text": said}], "structuredContent": {"x": said}})
+        )
+        answered = await tools.call(offered.name, {})
+        server.on_call = lambda message: whole(error(message["id"], -32000, said))
+        failed = await tools.call(offered.name, {})
+    shown = [offered.description, str(offered.input_schema), str(answered.content), str(failed.content)]
+    assert not any(secret in text for secret in (token, key) for text in shown), shown
+    assert all("engineering" in text for text in (shown[0], *shown[2:]))
+    assert failed.is_error

@@ -69,6 +69,17 @@ def test_no_answer_may_be_stored(model: Model, method: str, path: str) -> None:
                 assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@each
+def test_no_answer_to_another_method_may_be_stored(model: Model, method: str, path: str) -> None:
+    """That there is no such method is the app's own answer."""
+    with TestClient(app_with(model)) as client:
+        for other in ("PROPFIND", "TRACE", "DELETE" if method == "GET" else "GET"):
+            answer = client.request(other, f"/ai/admin/{path}", headers=ADMIN)
+            assert answer.status_code == 405
+            assert answer.headers["cache-control"] == "no-store"
+            assert "allow" in answer.headers
+
+
 # Pages of other sites
 
 

@@ -24,6 +24,7 @@ def test_the_upstreams_headers_come_down() -> None:
     Proxy-Authenticate Te Trailer Transfer-Encoding Upgrade Proxy-Connection X-AIBridge-Interception-Id X-AIBridge-Other
     X-Accel-Redirect X-Accel-Buffering X-Accel-Expires X_Accel_Redirect X-Sendfile X-Send-File X-Lighttpd-Send-File
     X-Lighttpd-Send-Tempfile X-Sendfile2 Surrogate-Control Surrogate-Key Edge-Control CDN-Cache-Control
+    Location Content-Location
     X-LiteSpeed-Location X-LiteSpeed-Cache-Control X-Reproxy-URL Refresh Service-Worker-Allowed WWW-Authenticate
     Authentication-Info Content-Security-Policy Content-Security-Policy-Report-Only X-Frame-Options
     Cross-Origin-Opener-Policy Cross-Origin-Resource-Policy Permissions-Policy Origin-Trial Origin-Agent-Cluster

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from fastapi_aibridge.errors import RecorderUnavailable
+from fastapi_aibridge.recorder import database
 from fastapi_aibridge.recorder.records import Facts, Status
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
@@ -59,6 +62,38 @@ async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: Po
         for interception_id in refused:
             record = await recorder.get(interception_id)
             assert record is None or record.ending is not None
+
+
+async def test_reading_from_a_database_that_hangs_ends(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that keeps its connections and answers nothing: readers get an error in time, and records once it is
+    back. It cannot end its statements itself.
+    """
+    monkeypatch.setattr(database, "_STATEMENT_TIMEOUT", 400)
+    monkeypatch.setattr(database, "_CONNECT_TIMEOUT", 1.0)
+    url = await own_postgres.empty_database_async()
+    async with SQLRecorder(url, start_timeout=0.3) as recorder:
+        begun = interception()
+        await recorder.start(begun)
+        await recorder.end(begun.id, ending(), Facts())
+        assert await recorder.get(begun.id)
+        own_postgres.freeze()
+        try:
+            for _ in range(3):
+                started = time.monotonic()
+                with pytest.raises((RecorderUnavailable, OSError, DBAPIError)):
+                    await recorder.get(begun.id)
+                assert time.monotonic() - started < 5
+        finally:
+            own_postgres.thaw()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    assert await recorder.get(begun.id)
+                    break
+                except (RecorderUnavailable, OSError, DBAPIError):
+                    await asyncio.sleep(0.1)
 
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(own_postgres: PostgresServer) -> None:

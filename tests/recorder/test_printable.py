@@ -22,6 +22,9 @@ FORMULAS = [
     "@SUM(1)",
     "  =1",
     "\u00a0\u3000=1",
+    "\u00a0=1",
+    ";\u00a0\u202f\u205f@SUM(1)",
+    "\u00ad\u1680\u180e-1",
     "\ufeff=1",
     "\u200b@x",
     "\uff1d1",
@@ -47,7 +50,7 @@ def cells_of(line: str) -> list[str]:
     """What readers of other dialects may take for cells."""
     for separator in ';,|\t\r\n"':
         line = line.replace(separator, "\0")
-    return [piece.strip(" \u00a0\u3000\ufeff\u200b") for piece in line.split("\0")]
+    return [piece.strip(" \u00a0\u00ad\u1680\u180e\u202f\u205f\u3000\ufeff\u200b") for piece in line.split("\0")]
 
 
 @pytest.mark.parametrize("text", FORMULAS)

@@ -122,7 +122,7 @@ async def gateway(
 
 
 async def _listening(port: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):  # on a busy machine
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

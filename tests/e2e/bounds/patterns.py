@@ -54,6 +54,7 @@ WORST: dict[str, Callable[[int], Text]] = {
 
 OWN_TEXT: dict[str, str] = {
     "settings/": "the operator's settings",
+    "mcp/credentials.py:_SECRET_NAME": "the names of headers in the operator's settings",
     "mcp/credentials.py:_HEADER_VALUE": "the operator's settings and the app's session keys",
     "testing/": "what an app's tests write",
     "__main__.py:": "the operator's command line",

@@ -80,6 +80,17 @@ async def test_reload_changes_limits() -> None:
         assert (await app.chat()).status_code == 200
 
 
+async def test_reload_changes_the_memory_for_bodies() -> None:
+    """It is read again at a reload, too."""
+    memory = {"bodies": 1000}
+    large = {"model": "m", "messages": [{"role": "user", "content": "x" * 600}]}
+    async with running(OK, memory=memory) as app:
+        assert (await app.client.post(CHAT, headers=HEADERS, json=large)).status_code in (413, 503)
+        memory["bodies"] = 100_000
+        await app.aibridge.reload()
+        assert (await app.client.post(CHAT, headers=HEADERS, json=large)).status_code == 200
+
+
 async def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables are called as the settings are."""
     monkeypatch.setenv("AIBRIDGE_LIMITS__MAX_CONCURRENT", "9")
