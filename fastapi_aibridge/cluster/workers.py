@@ -14,6 +14,7 @@ from ..recorder.clock import now_of
 from ..recorder.cursor import from_microseconds
 from ..recorder.database import Database
 from ..recorder.presence import Presence
+from ..recorder.text import cut, storable
 from .worker import FailedWorker, Worker, WorkersOutcome
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 Rows = list[Row[Any]]
 
 _LONGEST_ERROR = 1000
+"""Bytes."""
 _POLL = 0.05
 _SLOWEST_POLL = 0.25
 
@@ -49,7 +51,7 @@ class Workers:
 
     async def report(self, seen: int, provider_version: int, *, error: str | None = None) -> None:
         """The version of the settings that this worker has tried, and put in force unless there is an `error`."""
-        told = {"config_seen": seen, "provider_version": provider_version, "error": error and error[:_LONGEST_ERROR]}
+        told = {"config_seen": seen, "provider_version": provider_version, "error": error and cut(storable(error), _LONGEST_ERROR)}
         await self._tell(**(told if error else told | {"config_version": seen}))
 
     async def list(self) -> list[Worker]:

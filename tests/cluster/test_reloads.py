@@ -107,6 +107,17 @@ async def test_settings_that_one_worker_cannot_validate(url: str) -> None:
         assert "aibridge_config_version 2.0" in metrics
 
 
+async def test_a_refusal_that_no_database_takes(url: str) -> None:
+    """Its text is made storable and cut, so that the worker can still say that it lives."""
+    async with AppWorker(url) as one, AppWorker(url) as two:
+        two.refused = True
+        two.refusal = "\0\ud800 a line\n" + "x" * 10_000_000
+        (failed,) = (await one.reached())["failed"]
+        assert " a line" in failed["error"]
+        assert len(failed["error"]) < 2000
+        await two.aibridge._host.runtime.recorder.presence.beat()  # type: ignore[attr-defined]
+
+
 async def test_settings_that_the_asked_worker_cannot_validate(url: str) -> None:
     """422, and no other worker does anything."""
     async with AppWorker(url) as one, AppWorker(url) as two:

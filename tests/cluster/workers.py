@@ -23,6 +23,7 @@ class AppWorker:
         self._values = values
         self.key = key
         self.refused = False
+        self.refusal = "AIBRIDGE_PROVIDERS__OPENAI__API_KEY: is missing on this machine"
         self.reads = 0
         self.aibridge = AIBridge(self._settings)
         self._app = FastAPI()
@@ -31,7 +32,7 @@ class AppWorker:
     def _settings(self) -> Settings:
         self.reads += 1
         if self.refused:
-            raise SettingsError("AIBRIDGE_PROVIDERS__OPENAI__API_KEY: is missing on this machine")
+            raise SettingsError(self.refusal)
         return Settings(
             providers={"openai": {"api_key": self.key}},
             client_keys={"alice": "k-alice"},
