@@ -47,22 +47,23 @@ class TellingUpstream(Loopback):
 class Outcome:
     name: str
     generation: int
-    """The key that had been said to be in force everywhere when the request was sent."""
+    """Of the cluster, when the request was sent."""
     begun: float
     ended: float = 0.0
     status: int = 0
     """0 where no answer came."""
     whole: bool = False
+    told: bool = False
+    """Whether the last event was one of an error."""
 
 
 class Streams:
-    """As many at a time as are wanted, one after the other, until `stopping`."""
+    """As many at a time as are wanted, one after the other, until `stopping`. `label` begins the requests' names."""
 
-    def __init__(self, cluster: Cluster, key: str) -> None:
+    def __init__(self, cluster: Cluster, label: str, key: str) -> None:
         self._cluster = cluster
         self._key = key
-        self._names = (f"{key}-{number}" for number in itertools.count())
-        self.generation = 0
+        self._names = (f"{label}-{number}" for number in itertools.count())
         self.stopping = False
         self.outcomes: list[Outcome] = []
 
@@ -72,7 +73,7 @@ class Streams:
     async def _one_after_the_other(self, place: int) -> None:
         await asyncio.sleep(place * EVENTS * PACE / 100)  # not all in step
         while not self.stopping:
-            outcome = Outcome(next(self._names), self.generation, time.monotonic())
+            outcome = Outcome(next(self._names), self._cluster.generation, time.monotonic())
             self.outcomes.append(outcome)
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # the worker is gone
                 await self._stream(outcome)
@@ -91,3 +92,4 @@ class Streams:
             while piece := await connection.piece():
                 last = piece
             outcome.whole = b"data: [DONE]" in last
+            outcome.told = b'"error"' in last

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.anyio
 
 STREAMS = 100
 RELOADS = 20
+REVOKED = 10
+"""Keys that are made, and revoked while streams run with them: two each, beside the hundred."""
 
 CONFIG = """
 [providers.openai]
@@ -38,9 +40,8 @@ alice = "k-alice"
 class Drill:
     """What is done to the cluster, and when."""
 
-    def __init__(self, cluster: Cluster, streams: Streams, upstream: TellingUpstream) -> None:
+    def __init__(self, cluster: Cluster, upstream: TellingUpstream) -> None:
         self._cluster = cluster
-        self._streams = streams
         self._upstream = upstream
         self._number = 0
         self.imperfect: list[object] = []
@@ -61,8 +62,21 @@ class Drill:
             if workers["silent"]:
                 self.imperfect.append(workers)
             else:
-                self._streams.generation = self._number
+                self._cluster.generation = self._number
             await asyncio.sleep(0.2)
+
+    async def make_key(self, initiator: str) -> tuple[str, str]:
+        """Its id, and the key."""
+        answer = await self._cluster.request("POST", "/client-keys", json.dumps({"initiator_id": initiator}).encode())
+        assert answer.status == 201, answer
+        made = json.loads(answer.body)
+        return made["id"], made["key"]
+
+    async def revoke(self, key_id: str) -> float:
+        """Returns when that was answered."""
+        answer = await self._cluster.request("DELETE", f"/client-keys/{key_id}")
+        assert answer.status == 200, answer
+        return time.monotonic()
 
     async def kill_a_worker(self) -> float:
         """Without a word; returns when it happened."""
@@ -78,26 +92,44 @@ def cut(outcomes: list[Outcome]) -> list[Outcome]:
 async def test_a_cluster_through_reloads_and_outages(
     own_postgres: PostgresServer, own_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """No stream is cut but the dead worker's, no old provider is used, and the records are what happened."""
+    """No stream is cut but the dead worker's and those of revoked keys, no old provider is used, and the records are
+    what happened.
+    """
     url = await own_postgres.empty_database_async()
     async with TellingUpstream() as upstream:
-        cluster = Cluster(tmp_path, servers=2, RECORDER__URL=url, REDIS_URL=own_valkey.url, LIMITS__REQUESTS="1000000")
-        streams = Streams(cluster, "k-alice")
-        drill = Drill(cluster, streams, upstream)
+        cluster = Cluster(
+            tmp_path,
+            servers=2,
+            RECORDER__URL=url,
+            REDIS_URL=own_valkey.url,
+            LIMITS__REQUESTS="1000000",
+            MANAGED="true",
+        )
+        streams = Streams(cluster, "alice", "k-alice")
+        drill = Drill(cluster, upstream)
         drill.configure()
         async with cluster:
             load = asyncio.create_task(streams.run(STREAMS))
-            await until(lambda: len(upstream.keys) >= STREAMS)
+            keys = [await drill.make_key(f"bob-{number}") for number in range(REVOKED)]
+            of_keys = [Streams(cluster, f"bob-{number}", key) for number, (_, key) in enumerate(keys)]
+            load_of_keys = [asyncio.create_task(one.run(2)) for one in of_keys]
+            await until(lambda: len(upstream.keys) >= STREAMS + 2 * REVOKED)
 
-            await drill.reload(6)
-
-            killed = await drill.kill_a_worker()
             await drill.reload(4)
-            await cluster.complete()
+
+            revoked = await asyncio.gather(*(drill.revoke(key_id) for key_id, _ in keys))
+            await drill.reload(4)
+            await asyncio.sleep(max(0.0, revoked[-1] + 3 - time.monotonic()))
+            for one in of_keys:
+                one.stopping = True
+            await asyncio.gather(*load_of_keys)
 
             own_valkey.stop()
             stopped = time.monotonic()
-            await drill.reload(5)
+            killed = await drill.kill_a_worker()
+            await drill.reload(4)
+            await cluster.complete()
+            await drill.reload(4)
             await asyncio.sleep(max(0.0, stopped + 10 - time.monotonic()))
             own_valkey.start()
 
@@ -107,7 +139,7 @@ async def test_a_cluster_through_reloads_and_outages(
             own_postgres.thaw()
             thawed = time.monotonic()
 
-            await drill.reload(5)
+            await drill.reload(4)
             await asyncio.sleep(1)
             streams.stopping = True
             await load
@@ -121,28 +153,44 @@ async def test_a_cluster_through_reloads_and_outages(
     assert len(drill.imperfect) <= 2, drill.imperfect  # the worker that is replaced may take long to start
     stale = [
         (one.name, one.generation, used)
-        for one in streams.outcomes
+        for of_one in (streams, *of_keys)
+        for one in of_one.outcomes
         for used in upstream.keys.get(one.name, ())
         if used < one.generation
     ]
     assert stale == []
-    assert streams.generation == RELOADS
+    assert cluster.generation == RELOADS
 
     # Streams
-    outcomes = streams.outcomes
-    assert sum(one.whole for one in outcomes) > 4 * STREAMS
-    of_the_dead = cut(outcomes)
+    assert sum(one.whole for one in streams.outcomes) > 4 * STREAMS
+    of_the_dead = cut(streams.outcomes)
     assert 0 < len(of_the_dead) < STREAMS
     for one in of_the_dead:
         assert one.begun <= killed <= one.ended + 0.1 <= killed + 3, one
-    for one in outcomes:
+    for one in streams.outcomes:
         if one.status == 0:  # it was on its way to the worker that died
             assert one.begun - 1 <= killed <= one.ended + 0.1, one
         elif one.status != 200:  # it could not be recorded
             assert one.status == 503, one
             assert frozen - 1 <= one.ended <= thawed + 3, one
 
+    # Keys
+    of_revoked: list[Outcome] = []
+    for of_one, moment in zip(of_keys, revoked, strict=True):
+        of_revoked += cut(of_one.outcomes)
+        for one in of_one.outcomes:
+            if one.status == 200 and one.whole:
+                assert one.ended <= moment + 2, one
+            elif one.status == 200:
+                assert one.begun <= moment + 2, one
+                assert one.ended <= moment + 3, one
+                assert one.told, one
+            else:
+                assert one.status == 401, one
+    assert len(of_revoked) >= REVOKED
+
     # Records
+    outcomes = [one for of_one in (streams, *of_keys) for one in of_one.outcomes]
     names = Counter(record["model"] for record in records)
     assert not [name for name, count in names.items() if count > 1]
     assert not [name for name, calls in upstream.keys.items() if len(calls) > 1]
@@ -151,4 +199,5 @@ async def test_a_cluster_through_reloads_and_outages(
     status = {record["model"]: record["status"] for record in records}
     assert {status[one.name] for one in outcomes if one.whole} == {"completed"}
     assert {status[one.name] for one in of_the_dead} == {"interrupted"}
+    assert {status[one.name] for one in of_revoked} == {"failed"}
     assert usage["calls"] == len(records)
