@@ -51,7 +51,11 @@ class Workers:
 
     async def report(self, seen: int, provider_version: int, *, error: str | None = None) -> None:
         """The version of the settings that this worker has tried, and put in force unless there is an `error`."""
-        told = {"config_seen": seen, "provider_version": provider_version, "error": error and cut(storable(error), _LONGEST_ERROR)}
+        told = {
+            "config_seen": seen,
+            "provider_version": provider_version,
+            "error": error and cut(storable(error), _LONGEST_ERROR),
+        }
         await self._tell(**(told if error else told | {"config_version": seen}))
 
     async def list(self) -> list[Worker]:

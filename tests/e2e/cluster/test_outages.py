@@ -120,8 +120,8 @@ async def test_a_cluster_through_reloads_and_outages(
             revoked = await asyncio.gather(*(drill.revoke(key_id) for key_id, _ in keys))
             await drill.reload(4)
             await asyncio.sleep(max(0.0, revoked[-1] + 3 - time.monotonic()))
-            for one in of_keys:
-                one.stopping = True
+            for of_one in of_keys:
+                of_one.stopping = True
             await asyncio.gather(*load_of_keys)
 
             own_valkey.stop()
