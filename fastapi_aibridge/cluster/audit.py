@@ -30,6 +30,8 @@ _SECRET = re.compile(r"(^|_)(keys?|tokens?|secrets?|passwords?|credentials?|auth
 """Members whose values are secret, with all that is below them. Not `api_key_id` or `key_hint`."""
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 """User name and password in a URL."""
+_QUERY = re.compile(r"(://[^\s?#]{1,2048})\?[^\s#]+")
+"""A URL's query, where some put their keys."""
 
 audit = Table(
     "aibridge_audit",
@@ -130,7 +132,7 @@ def masked(value: Any, *, secret: bool = False, depth: int = 0) -> Any:
     if isinstance(value, SecretStr):
         return hint(value.get_secret_value())
     if isinstance(value, str):
-        return hint(value) if secret else _USER_INFO.sub("***", value)
+        return hint(value) if secret else _QUERY.sub(r"\1?***", _USER_INFO.sub("***", value))
     if isinstance(value, Mapping | list | tuple | set | frozenset) and depth >= _DEPTH:
         return "..."
     if isinstance(value, Mapping):

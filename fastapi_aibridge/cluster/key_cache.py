@@ -23,7 +23,7 @@ from .versions import CLIENT_KEYS
 logger = logging.getLogger(__name__)
 
 MOST_KEYS = 65_536
-"""Keys that are held, some 70 MB of them; others are looked up again."""
+"""Keys that are held, some 60 MB of them; others are looked up again."""
 MOST_UNKNOWN = 65_536
 """Digests that are known to be no key's."""
 LOOK_UPS = 4

@@ -47,14 +47,14 @@ def _written_out(value: object) -> object:
 
 
 class KeyBody(BaseModel):
-    """A new key. Without `expires_at` it does not expire; without `models` all models may be asked for."""
+    """A new key. Null is as good as nothing: no label, no expiry, no groups, all models."""
 
     model_config = ConfigDict(extra="forbid")
 
     initiator_id: str
-    label: str = ""
+    label: str | None = None
     expires_at: Annotated[AwareDatetime | None, BeforeValidator(_written_out)] = None
-    groups: list[str] = []
+    groups: list[str] | None = None
     models: list[str] | None = None
 
 
@@ -75,9 +75,9 @@ def add_client_key_routes(router: APIRouter, administration: KeyAdministration, 
         try:
             request = KeyRequest(
                 initiator_id=asked.initiator_id,
-                label=asked.label,
+                label=asked.label or "",
                 expires_at=asked.expires_at,
-                groups=tuple(asked.groups),
+                groups=tuple(asked.groups or ()),
                 models=None if asked.models is None else tuple(asked.models),
             )
         except (PrincipalError, ValueError) as error:

@@ -118,6 +118,7 @@ async def test_a_cursor_that_is_none(database: Database, cursor: str) -> None:
         {"headers": [["x", KEY]]},
         {"secret_access_key": KEY, "session_token": KEY, "password": KEY},
         {"url": f"https://user:{KEY}@example.com/mcp"},
+        {"url": f"https://example.com/mcp?x=1&anything={KEY}"},
         {"servers": [{"proxy": f"http://{KEY}@proxy:3128"}]},
     ],
 )

@@ -151,6 +151,13 @@ async def test_keys_of_the_settings_stay(url: str) -> None:
         assert (await asked(gate, "k-alice")).status == 200
 
 
+async def test_what_is_null_is_as_good_as_left_out(tmp_path: Any) -> None:
+    """Clients write each member."""
+    async with managed(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as gate:
+        made = await create(gate, label=None, expires_at=None, groups=None, models=None)
+        assert (made["label"], made["expires_at"], made["groups"], made["models"]) == ("", None, [], None)
+
+
 async def test_models_of_a_key(url: str) -> None:
     """They are its principal's."""
     async with managed(url) as gate:
