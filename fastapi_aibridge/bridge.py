@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
 from .bridge_state import Acquire, BridgeState
 from .errors import ConfigurationError, GatewayError
-from .exchange import Admitted, Engine, Exchange, PassThrough, admit
+from .exchange import Engine, Exchange, PassThrough, admit
 from .exchange.fair_queue import START
 from .exchange.interruption import ClientGone, Interruption
+from .exchange.memory import Holding
 from .exchange.refusal import send_error
 from .inprocess import clients
 from .principal import Principal
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class RequestBridge:
@@ -110,7 +109,7 @@ class RequestBridge:
         await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = self._state
+        state, engine, initiator = self._state, self._state.engine, self.principal.initiator_id
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         name, _, tail = path[1:].partition("/")
         provider = state.providers.get(name)
@@ -120,130 +119,108 @@ class RequestBridge:
             if not provider.enabled:
                 raise GatewayError(404, "provider_disabled", f"provider {name!r} is disabled")
             check_headers(scope["headers"])
-            rates = state.engine.rates
-            if rates.is_on:
-                rates.check(self.principal, provider)
-            limits, initiator = state.engine.limits, self.principal.initiator_id
-            await limits.enter(initiator)
+            if engine.rates.is_on:
+                engine.rates.check(self.principal, provider)
+            await engine.limits.enter(initiator)
             try:
                 if not state.share.take(START):
                     await state.share.turn(START)
-                await self._dispatch(provider, tail, scope, receive, send)
+                target = provider.routes.find(scope["method"], tail, scope.get("raw_path"))
+                interruption = Interruption()
+                holding = engine.bodies.holding(initiator)
+                state.begin(interruption)
+                try:
+                    if target.route is not None:
+                        passage = self._passage(provider, target, target.route, scope, send)
+                        await self._pass_through(passage, provider, receive, holding, interruption)
+                    elif state.tracer is None:
+                        await self._intercept(provider, target, scope, receive, send, holding, interruption)
+                    else:
+                        with state.tracer.start_as_current_span(
+                            "Intercept",
+                            attributes={
+                                "aibridge.initiator_id": initiator,
+                                "aibridge.api_key_id": self.principal.api_key_id,
+                                "aibridge.provider": provider.name,
+                                "aibridge.route": target.path,
+                            },
+                        ):
+                            await self._intercept(provider, target, scope, receive, send, holding, interruption)
+                finally:
+                    state.end(interruption)
+                    holding.release()
             finally:
-                limits.leave(initiator)
+                engine.limits.leave(initiator)
         except GatewayError as error:
-            state.engine.metrics.refused(error.code)
+            engine.metrics.refused(error.code)
             await send_error(send, provider, error, path=path)
         except ClientGone:
             pass
 
-    async def _dispatch(self, provider: Provider, tail: str, scope: Scope, receive: Receive, send: Send) -> None:
-        state = self._state
-        target = provider.routes.find(scope["method"], tail, scope.get("raw_path"))
-        if state.closed:
-            raise state.refusal()
-        if target.route is None:
-            if state.tracer is None:
-                await self._intercept(provider, target, scope, receive, send)
-                return
-            with state.tracer.start_as_current_span(
-                "Intercept",
-                attributes={
-                    "aibridge.initiator_id": self.principal.initiator_id,
-                    "aibridge.api_key_id": self.principal.api_key_id,
-                    "aibridge.provider": provider.name,
-                    "aibridge.route": target.path,
-                },
-            ):
-                await self._intercept(provider, target, scope, receive, send)
-        else:
-            await self._pass_through(provider, target, target.route, scope, receive, send)
-
-    async def _intercept(self, provider: Provider, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
-        state = self._state
-        holding = state.engine.bodies.holding(self.principal.initiator_id)
-        try:
-            admitted = await self._arrival(
-                admit(state.engine, self.principal, provider, target, scope, receive, state.share, holding)
+    async def _intercept(
+        self,
+        provider: Provider,
+        target: Target,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        holding: Holding,
+        interruption: Interruption,
+    ) -> None:
+        state, principal = self._state, self.principal
+        engine = state.engine
+        with interruption:
+            admitted = await admit(
+                engine, principal, provider, target, scope, receive, state.share, holding, interruption
             )
-            if admitted.request.references and admitted.credential.kind != BYOK:
-                account = state.accounts[provider.name]
-                await state.engine.ownership.check(self.principal.initiator_id, account, admitted.request.references)
-            await self._run(admitted, receive, send)
-        finally:
-            holding.release()
-
-    async def _run(self, admitted: Admitted, receive: Receive, send: Send) -> None:
-        state = self._state
-        rates = state.engine.rates
-        if rates.is_on:
-            model = admitted.request.model
-            admitted.ticket = rates.begin(admitted.principal, admitted.provider, model, len(admitted.body))
-        interruption = Interruption(receive)
-        state.begin(interruption)
-        cap = state.engine.limits.max_stream_duration if admitted.request.streaming else None
+        if admitted.request.references and admitted.credential.kind != BYOK:
+            account = state.accounts[provider.name]
+            await engine.ownership.check(principal.initiator_id, account, admitted.request.references)
+        if engine.rates.is_on:
+            admitted.ticket = engine.rates.begin(principal, provider, admitted.request.model, len(admitted.body))
+        interruption.watch(receive)
+        cap = engine.limits.max_stream_duration if admitted.request.streaming else None
         if cap is not None:
             timer = asyncio.get_running_loop().call_later(cap, interruption.interrupt, _too_long(cap))
         try:
-            memory = state.engine.tool_memory.of((*admitted.principal.key, admitted.provider.name))
+            memory = engine.tool_memory.of((*principal.key, provider.name))
             if memory.is_shared and state.has_tool_servers:
                 await memory.recall(partial(admitted.format.restored, admitted.body), state.share)
-            exchange = Exchange(state.engine, state.share, admitted, send, state.tracer, state.toolset())
+            exchange = Exchange(engine, state.share, admitted, send, state.tracer, state.toolset())
             await exchange.run(interruption)
         finally:
-            state.end(interruption)
             if admitted.ticket is not None:
                 admitted.ticket.release()
             if cap is not None:
                 timer.cancel()
 
-    async def _pass_through(
-        self, provider: Provider, target: Target, route: Route, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def _passage(self, provider: Provider, target: Target, route: Route, scope: Scope, send: Send) -> PassThrough:
         state = self._state
-        passage = PassThrough(
-            state.engine,
-            self.principal,
-            state.share,
-            provider,
-            state.accounts[provider.name],
-            target,
-            route,
-            scope,
-            send,
-        )
-        holding = state.engine.bodies.holding(self.principal.initiator_id)
-        try:
-            request = await self._arrival(passage.admit(receive, holding))
-            rates = state.engine.rates
-            ticket = rates.begin(self.principal, provider, None, 0) if rates.is_on else None
-            interruption = Interruption(receive)
-            state.begin(interruption)
-            try:
-                if ticket is not None:
-                    await ticket.admitted()
-                    passage.added = ticket.headers
-                await passage.run(request, interruption)
-            finally:
-                state.end(interruption)
-                if ticket is not None:
-                    ticket.release()
-        finally:
-            holding.release()
+        account = state.accounts[provider.name]
+        return PassThrough(state.engine, self.principal, state.share, provider, account, target, route, scope, send)
 
-    async def _arrival(self, admitted: Coroutine[Any, Any, T]) -> T:
-        """What comes of a request that arrives; a bridge that closes ends the wait for its body."""
-        arrival = Interruption()
+    async def _pass_through(
+        self,
+        passage: PassThrough,
+        provider: Provider,
+        receive: Receive,
+        holding: Holding,
+        interruption: Interruption,
+    ) -> None:
+        with interruption:
+            request = await passage.admit(receive, holding, interruption)
+        interruption.watch(receive)
+        rates = self._state.engine.rates
+        if not rates.is_on:
+            await passage.run(request, interruption)
+            return
+        ticket = rates.begin(self.principal, provider, None, 0)
         try:
-            self._state.begin(arrival)
-        except BaseException:
-            admitted.close()
-            raise
-        try:
-            with arrival:
-                return await admitted
+            await ticket.admitted()
+            passage.added = ticket.headers
+            await passage.run(request, interruption)
         finally:
-            self._state.end(arrival)
+            ticket.release()
 
 
 class SharedBridge(BridgeState):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from fastapi import (
-    APIRouter,
     BackgroundTasks,
     Depends,
     FastAPI,
@@ -23,7 +22,7 @@ from starlette.requests import HTTPConnection
 from .bridge import RequestBridge
 from .credentials import caller_token
 from .errors import BuildTimeout, ConfigurationError, GatewayError, PoolShutdown, PrincipalError
-from .fastapi_inside import included_routers
+from .fastapi_inside import FlatRouter, included_routers
 from .fastapi_inside.principal_dependency import PrincipalResolver, checked
 from .host import Host
 from .mcp import MCPProxyBuilder
@@ -219,7 +218,7 @@ class AIBridge:
         raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no valid key was given")
 
 
-class _Router(APIRouter):
+class _Router(FlatRouter):
     """A router that knows whose it is, so that an app's own plugin is found where several run."""
 
     def __init__(self, aibridge: AIBridge) -> None:

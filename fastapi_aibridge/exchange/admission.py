@@ -22,6 +22,7 @@ from .body import plain_body, read_body
 from .client import Client, client_of
 from .engine import Engine
 from .fair_queue import Share
+from .interruption import Interruption
 from .memory import Holding
 from .model_access import check_request
 from .steps import in_steps
@@ -93,10 +94,11 @@ async def admit(
     receive: Receive,
     share: Share,
     holding: Holding,
+    interruption: Interruption,
 ) -> Admitted:
-    """Read, decode and look through a request. Raises `GatewayError` and `ClientGone`."""
+    """Read, decode and look through a request, in a block of `interruption`. Raises `GatewayError` and `ClientGone`."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    body = await read_body(scope, receive, engine.max_body_size, holding, share)
+    body = await read_body(scope, receive, engine.max_body_size, holding, share, interruption)
     if b"content-encoding" in headers:
         body = await plain_body(scope, body, engine.max_body_size, holding, share)
     format_ = provider.intercepted[target.path]

@@ -21,11 +21,14 @@ ARRIVAL = 900.0
 """Seconds after which it is given up although it still trickles."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding, share: Share) -> BodyText:
-    """The body as it was sent, counted in `holding`.
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, holding: Holding, share: Share, interruption: Interruption
+) -> BodyText:
+    """The body as it was sent, counted in `holding`. To be called in the block of `interruption`, which raises
+    `GatewayError`, 408, where the body does not arrive.
 
     Raises `ClientGone`, and `GatewayError`: 413, early where the length was announced, 503 where there is no memory
-    for it, 408 where it does not arrive.
+    for it.
     """
     limit = min(limit, holding.limit)
     for name, value in scope["headers"]:
@@ -34,31 +37,30 @@ async def read_body(scope: Scope, receive: Receive, limit: int, holding: Holding
             if len(value) > 18 or int(value) > limit:
                 raise too_large(limit)
             holding.check(int(value))
-    with Interruption() as interruption:
-        silence = _Silence(interruption)
-        try:
+    silence = _Silence(interruption)
+    try:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            if len(body) > limit:
+                raise too_large(limit)
+            holding.grow(len(body))
+            return body
+        pieces: deque[bytes] = deque()
+        size = 0
+        while message["type"] == "http.request":
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise too_large(limit)
+            holding.grow(len(piece))
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return await in_steps(joined(pieces), share)
+            silence.broken()
             message = await receive()
-            body: bytes = message.get("body", b"")
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                if len(body) > limit:
-                    raise too_large(limit)
-                holding.grow(len(body))
-                return body
-            pieces: deque[bytes] = deque()
-            size = 0
-            while message["type"] == "http.request":
-                piece = message.get("body", b"")
-                size += len(piece)
-                if size > limit:
-                    raise too_large(limit)
-                holding.grow(len(piece))
-                pieces.append(piece)
-                if not message.get("more_body", False):
-                    return await in_steps(joined(pieces), share)
-                silence.broken()
-                message = await receive()
-        finally:
-            silence.over()
+    finally:
+        silence.over()
     raise ClientGone
 
 

@@ -21,7 +21,8 @@ class Interruption:
     """A block that `interrupt` ends by raising the reason inside it, as `asyncio.timeout` does with `TimeoutError`.
 
     It interrupts itself with `ClientGone` when the client disconnects, which `receive` tells; without it, it does not
-    look. `receive` must not be read by anybody else while the block runs.
+    look. `receive` must not be read by anybody else while the block runs. There may be several blocks, one after the
+    other; what interrupts between two of them is raised at the start of the next.
     """
 
     __slots__ = ("_cancelling", "_reason", "_receive", "_settled", "_task", "_timer", "_watcher")
@@ -34,12 +35,17 @@ class Interruption:
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
+    def watch(self, receive: Receive) -> None:
+        """From the next block on, look whether the client is still there."""
+        self._receive = receive
+
     def __enter__(self) -> Self:
         if self._reason is not None:
             raise self._reason
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
         self._task = task
+        self._settled = False
         self._cancelling = task.cancelling()
         if self._receive is not None:
             self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start_watching, self._receive)
@@ -48,7 +54,6 @@ class Interruption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._settled = True
         if self._timer is not None:
             self._timer.cancel()
         if self._watcher is not None:
@@ -70,7 +75,7 @@ class Interruption:
         self._settled = self._reason is None
 
     def interrupt(self, reason: Exception) -> None:
-        """Raise `reason` in the block, at its start where that is still to come; no-op once it is over."""
+        """Raise `reason` in the block, at its start where that is still to come."""
         if not self._settled and self._reason is None:
             self._reason = reason
             if self._task is not None:

@@ -13,7 +13,7 @@ from ..formats.large_text import BodyText, Steps
 from ..formats.rounds import Memory, Rounds
 from ..observability import Metrics
 from .admission import Admitted
-from .refusals import REMEMBERED, Refusals
+from .refusals import REMEMBERED, Refusals, ToolsKey
 from .toolset import Toolset
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Opening:
     """How the first request of an interception is made: with everything, and with less where that is refused."""
 
     __slots__ = (
-        "_admitted", "_max_text", "_memory", "_metrics", "_plain", "_refusals", "_tools_key", "_toolset", "_usage",
+        "_admitted", "_max_text", "_memory", "_metrics", "_plain", "_refusals", "_refused", "_toolset", "_usage",
         "_usage_key", "_without",
     )  # fmt: skip
 
@@ -51,13 +51,16 @@ class Opening:
         self._max_text = max_text
         self._plain = False
         self._without: list[str] = []
+        self._refused: ToolsKey | None = None
         self._usage_key = (admitted.provider.name, request.model)
         self._usage = not request.usage_asked and not refusals.usage_refused(self._usage_key)
         self._toolset = toolset if toolset is not None and request.takes_tools and self._wants_tools() else None
-        names = frozenset[str]() if self._toolset is None else self._toolset.names
-        self._tools_key = (admitted.principal.key, admitted.provider.name, request.model, names)
-        if self._toolset is not None and refusals.tools_refused(self._tools_key, admitted.body):
+        if self._toolset is not None and refusals.tools_refused(self._tools_key(self._toolset), admitted.body):
             self._toolset = None
+
+    def _tools_key(self, toolset: Toolset) -> ToolsKey:
+        admitted = self._admitted
+        return (admitted.principal.key, admitted.provider.name, admitted.request.model, toolset.names)
 
     def _wants_tools(self) -> bool:
         """Coding agents send requests for titles and summaries beside each prompt, without tools of their own: what
@@ -113,7 +116,11 @@ class Opening:
             self._without.append("usage")
             self._usage = False
             return
-        self._without.append("usage" if self._toolset is None else "tools")
+        if self._toolset is None:
+            self._without.append("usage")
+        else:
+            self._without.append("tools")
+            self._refused = self._tools_key(self._toolset)
         self._toolset = None
         self._usage = False
         self._plain = True
@@ -126,8 +133,8 @@ class Opening:
         for what in self._without:
             if what == "usage":
                 self._refusals.refuse_usage(self._usage_key)
-            else:
-                self._refusals.refuse_tools(self._tools_key, self._admitted.body)
+            elif self._refused is not None:
+                self._refusals.refuse_tools(self._refused, self._admitted.body)
             self._metrics.went_without(provider, what)
             logger.warning(
                 "provider %s refuses model %.100r with the gateway's own %s, and takes it without: "

@@ -96,15 +96,18 @@ class PassThrough:
         self.added: dict[str, str] = {}
         """Headers of the gateway's own for the answer, in lower case."""
 
-    async def admit(self, receive: Receive, holding: Holding) -> UpstreamRequest:
-        """Read and check the request, whose body is held until it is over. Raises `GatewayError` and `ClientGone`."""
+    async def admit(self, receive: Receive, holding: Holding, interruption: Interruption) -> UpstreamRequest:
+        """Read and check the request, in a block of `interruption`; its body is held until the request is over.
+
+        Raises `GatewayError` and `ClientGone`.
+        """
         engine, provider, method = self._engine, self._provider, self._scope["method"]
         headers = dict(self._scope["headers"])
         credential = provider.credential(own_key(headers), self._principal)
         self._own_account = credential.kind == BYOK
         if not self._own_account:
             await self._check_path(method)
-        body = await read_body(self._scope, receive, engine.max_body_size, holding, self._share)
+        body = await read_body(self._scope, receive, engine.max_body_size, holding, self._share, interruption)
         if not self._own_account and self._route.names_objects and method == "POST":
             await self._check_body(body, holding)
         if self._principal.models is not None:

@@ -31,7 +31,8 @@ class UpstreamCalls:
         own_account = self.credential.kind == "byok"
         headers = engine.request_headers.going_up(admitted.scope["headers"], own_account=own_account)
         # A stream comes as it is: whole events can be cut, and an error event added, only where nothing is compressed.
-        compressed = not admitted.request.streaming and accepts_gzip(admitted.header("accept-encoding"))
+        accepted = b"" if admitted.request.streaming else admitted.headers.get(b"accept-encoding", b"")
+        compressed = bool(accepted) and accepts_gzip(accepted.decode("latin-1"))
         headers.append((b"accept-encoding", b"gzip" if compressed else b"identity"))
         if b"content-encoding" in admitted.headers:
             headers = [pair for pair in headers if pair[0] != b"content-encoding"]

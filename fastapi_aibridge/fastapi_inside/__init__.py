@@ -6,6 +6,7 @@ does not tell, or tells in another way, comes out as None, and callers take the 
 """
 
 from .plans import Solved
+from .routers import FlatRouter
 from .routes import (
     Declared,
     Inclusion,
@@ -25,6 +26,7 @@ __all__ = [
     "FUNCTION",
     "INNER",
     "Declared",
+    "FlatRouter",
     "Inclusion",
     "Solved",
     "Solver",

@@ -6,7 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -47,11 +47,11 @@ class Credential:
     key: str
     kind: str
     """`centralized` or `byok`."""
+    hint: str = field(init=False, compare=False)
+    """Enough to tell keys apart, too little to use one: `sk-...1234`."""
 
-    @property
-    def hint(self) -> str:
-        """Enough to tell keys apart, too little to use one: `sk-...1234`."""
-        return f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "..."
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "...")
 
     def __repr__(self) -> str:
         return f"Credential({self.hint!r}, {self.kind!r})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import pytest
 from starlette.types import Message, Receive
@@ -12,7 +13,7 @@ from fastapi_aibridge.exchange import body as body_module
 from fastapi_aibridge.exchange.body import read_body
 from fastapi_aibridge.exchange.fair_queue import FairQueue
 from fastapi_aibridge.exchange.interruption import ClientGone, Interruption
-from fastapi_aibridge.exchange.memory import BodyBudget
+from fastapi_aibridge.exchange.memory import BodyBudget, Holding
 
 pytestmark = pytest.mark.anyio
 
@@ -35,13 +36,18 @@ def piece(body: bytes, *, more: bool) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
+async def arrive(receive: Receive, limit: int, holding: Holding, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    scope, share = {"type": "http", "headers": list(headers)}, FairQueue().share("alice")
+    with Interruption() as interruption:
+        body = await read_body(scope, receive, limit, holding, share, interruption)
+    return body[:]
+
+
 async def read(receive: Receive, limit: int = 10, *headers: tuple[bytes, bytes]) -> bytes:
     holding = BodyBudget(1000).holding("alice")
-    body = await read_body(
-        {"type": "http", "headers": list(headers)}, receive, limit, holding, FairQueue().share("alice")
-    )
+    body = await arrive(receive, limit, holding, list(headers))
     assert holding.size == len(body)
-    return body[:]
+    return body
 
 
 async def test_a_body_in_one_piece() -> None:
@@ -118,7 +124,7 @@ async def test_a_body_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
         budget = BodyBudget(1000)
         holding = budget.holding("alice")
         with pytest.raises(GatewayError, match="did not arrive") as refused:
-            await read_body({"type": "http", "headers": []}, client, 10, holding, SHARE)
+            await arrive(client, 10, holding)
         assert (refused.value.status, refused.value.code) == (408, "request_timeout")
         assert refused.value.headers == {"connection": "close"}
         holding.release()
@@ -132,12 +138,10 @@ async def test_a_body_that_comes_slowly(monkeypatch: pytest.MonkeyPatch) -> None
     last = Trickle(0.06, b"0", b"1", b"2", b"")
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError, match="did not arrive"):
-        await read_body(
-            {"type": "http", "headers": []}, Trickle(0.05, *[b"x"] * 20), 1000, holding, FairQueue().share("alice")
-        )
+        await arrive(Trickle(0.05, *[b"x"] * 20), 1000, holding)
     assert 3 <= holding.size <= 6
     with pytest.raises(GatewayError, match="did not arrive"):
-        await read_body({"type": "http", "headers": []}, last, 1000, holding, SHARE)
+        await arrive(last, 1000, holding)
     assert not last._pieces
 
 
@@ -146,14 +150,9 @@ async def test_reading_can_be_interrupted() -> None:
     arrival = Interruption()
 
     async def reading() -> None:
+        holding, share = BodyBudget(1000).holding("alice"), FairQueue().share("alice")
         with arrival:
-            await read_body(
-                {"type": "http", "headers": []},
-                Trickle(0),
-                10,
-                BodyBudget(1000).holding("alice"),
-                FairQueue().share("alice"),
-            )
+            await read_body({"type": "http", "headers": []}, Trickle(0), 10, holding, share, arrival)
 
     task = asyncio.create_task(reading())
     await asyncio.sleep(0.01)
@@ -171,7 +170,7 @@ async def test_no_memory_for_a_body_is_told_before_it_is_read() -> None:
     for headers, asked in (([(b"content-length", b"350")], 0), ([], 2)):
         holding = budget.holding("alice")
         with pytest.raises(GatewayError) as refused:
-            await read_body({"type": "http", "headers": headers}, client, 500, holding, SHARE)
+            await arrive(client, 500, holding, headers)
         holding.release()
         assert (refused.value.status, refused.value.code, client.asked) == (503, "out_of_memory", asked)
         assert refused.value.headers["retry-after"] == "1"
@@ -181,11 +180,5 @@ async def test_a_body_that_could_never_be_held_is_too_large() -> None:
     """Coming again would not help."""
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError, match="500 bytes") as refused:
-        await read_body(
-            {"type": "http", "headers": [(b"content-length", b"501")]},
-            Client(),
-            10_000,
-            holding,
-            FairQueue().share("alice"),
-        )
+        await arrive(Client(), 10_000, holding, [(b"content-length", b"501")])
     assert refused.value.status == 413
