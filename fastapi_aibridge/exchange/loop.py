@@ -41,7 +41,7 @@ class Loop:
 
     __slots__ = (
         "_accept_encoding", "_calls", "_costs", "_log", "_memory", "_opening", "_recorded", "_reply", "_runs", "_share",
-        "problem", "rounds",
+        "_timer", "_waits_since", "problem", "rounds",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class Loop:
         self._accept_encoding = accept_encoding
         self._costs = costs
         self._recorded = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits_since = 0.0
         self.rounds: Rounds
         self.problem: str | None = None
         """Why what the client got is no message, where the upstream took it for one."""
@@ -83,6 +85,7 @@ class Loop:
             try:
                 answer = await self._relay(response, interruption)
             finally:
+                self._stop_looking()
                 response.close()
             if answer is None:
                 return
@@ -225,13 +228,24 @@ class Loop:
     # Patience
 
     async def _read(self, response: UpstreamResponse) -> bytes:
-        while True:
-            try:
-                # No task for each piece of a stream, as `_patiently` would have it.
-                async with asyncio.timeout(PING_AFTER):
-                    return await response.read_some()
-            except TimeoutError:
-                await self._ping()
+        # No task and no timer for each piece of a stream: one timer looks how long the wait has been.
+        loop = asyncio.get_running_loop()
+        self._waits_since = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(PING_AFTER, self._look, loop, response)
+        return await response.read_some(self._ping)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, response: UpstreamResponse) -> None:
+        now = loop.time()
+        if now - self._waits_since >= PING_AFTER:
+            self._waits_since = now
+            response.wake()
+        self._timer = loop.call_later(self._waits_since + PING_AFTER - now, self._look, loop, response)
+
+    def _stop_looking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _patiently(self, work: Awaitable[T]) -> T:
         """Await, and give the client's stream a sign of life meanwhile, once it is known to be one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 from starlette.types import Message, Send
 
@@ -55,22 +56,21 @@ class Reply:
             self._head = {"type": "http.response.start", "status": status, "headers": headers}
             self.streaming = streaming
 
-    async def piece(self, body: bytes) -> None:
-        """Some bytes of the body, not none."""
-        if not self.begun:
-            await self._begin()
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+    def piece(self, body: bytes) -> Awaitable[None]:
+        """Send some bytes of the body, not none."""
+        message: Message = {"type": "http.response.body", "body": body, "more_body": True}
+        return self._send(message) if self.begun else self._begin(message)
 
-    async def finish(self, body: bytes = b"") -> None:
-        """The last bytes of the body."""
-        if not self.begun:
-            await self._begin()
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+    def finish(self, body: bytes = b"") -> Awaitable[None]:
+        """Send the last bytes of the body."""
+        message: Message = {"type": "http.response.body", "body": body, "more_body": False}
+        return self._send(message) if self.begun else self._begin(message)
 
-    async def _begin(self) -> None:
+    async def _begin(self, message: Message) -> None:
         assert self._head is not None  # noqa: S101 - for the type checker: whoever sends has prepared
         self.begun = True
         await self._send(self._head)
+        await self._send(message)
 
     async def fail(
         self, provider: Provider, error: GatewayError, rounds: Rounds | None, *, failed: bool = False

@@ -17,6 +17,8 @@ from .likeness import Likeness
 NOTHING: Mapping[str, Any] = {}
 DONE = b"[DONE]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TOGETHER = 8 * 1024
+"""Bytes of events that are read at once, some time after they came."""
 
 
 class Message(Protocol):
@@ -48,7 +50,7 @@ class Message(Protocol):
 class Decoder:
     """Reads the events of one upstream message. An event that has nothing to tell is passed over by its bytes."""
 
-    __slots__ = ("_alike", "_begun", "_numbered", "_tells", "every", "last", "message")
+    __slots__ = ("_alike", "_begun", "_numbered", "_postponed", "_size", "_tells", "every", "last", "message")
 
     def __init__(
         self,
@@ -66,6 +68,8 @@ class Decoder:
         self._tells = tells  # whether anything in these events can matter; most bytes of most streams do not
         self._numbered = numbered
         self._begun = False
+        self._postponed: list[bytes] = []
+        self._size = 0  # of what is postponed
         # Events with numbers are never the same.
         self._alike = None if every or numbered is not None else Likeness()
 
@@ -87,11 +91,33 @@ class Decoder:
             self.last = block
         return True
 
+    def postpones(self, block: bytes) -> bool:
+        """Whether these events can be passed on before they are read, though each has to be read.
+
+        They say nothing that decides what becomes of the message, and are read with others: alone and at once, each
+        would cost several times as much.
+        """
+        if not self._begun or self._tells(block):
+            return False
+        self._postponed.append(block)
+        self._size += len(block)
+        if self._size > _TOGETHER:
+            self._catch_up()
+        return True
+
+    def _catch_up(self) -> None:
+        for raw in sse.events(b"".join(self._postponed)):
+            self._take(raw)
+        self._postponed.clear()
+        self._size = 0
+
     def feed(self, block: bytes) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
         """Each event of a block as it came, and what it says: nothing where that has not been read.
 
         Events in a row that are not read may come as one, unless `every` is.
         """
+        if self._postponed:
+            self._catch_up()
         if self._numbered is not None and self._numbered in block:
             self.last = block
         alike = self._alike

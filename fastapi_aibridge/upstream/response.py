@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 from .failures import Failure
@@ -175,14 +175,19 @@ class UpstreamResponse:
             await self._fill(size)
         return b"".join(self._pieces)[:size]
 
-    async def read_some(self) -> bytes:
-        """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
+    async def read_some(self, patient: Callable[[], Awaitable[None]] | None = None) -> bytes:
+        """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`.
+
+        `patient` is awaited where `wake` has been called before anything came; then the wait goes on.
+        """
         while not self._pieces:
             if self._failure is not None:
                 raise self._failure.error()
             if self.complete:
                 return b""
             await self._more()
+            if patient is not None and not self._pieces and self._connection is not None:
+                await patient()
         return self.leftovers()
 
     def leftovers(self) -> bytes:
@@ -238,8 +243,8 @@ class UpstreamResponse:
         finally:
             self.limit, self.wanted = HIGH_WATER, 1
 
-    async def _more(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
         connection = self._connection
         assert connection is not None  # noqa: S101 - for the type checker: an answer that has ended needs no more
-        self._waiter = connection.loop.create_future()
-        await self._waiter
+        waiter = self._waiter = connection.loop.create_future()
+        return waiter

@@ -107,6 +107,8 @@ class ChatWeaver:
     # Streamed
 
     def stream(self, block: bytes) -> bytes:
+        if self._begun and self.untouched and not self._tail and self._decoder.postpones(block):
+            return block
         pending, self._pending = self._pending, b""
         return pending + b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
 

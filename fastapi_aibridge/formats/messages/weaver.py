@@ -94,6 +94,8 @@ class MessagesWeaver:
     # Streamed
 
     def stream(self, block: bytes) -> bytes:
+        if self.untouched and not self._tail and not self.message.complete and self._decoder.postpones(block):
+            return block
         return b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
 
     def _event(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
