@@ -211,16 +211,15 @@ class RequestBridge:
             request = await passage.admit(receive, holding, interruption)
         interruption.watch(receive)
         rates = self._state.engine.rates
-        if not rates.is_on:
-            await passage.run(request, interruption)
-            return
-        ticket = rates.begin(self.principal, provider, None, 0)
+        ticket = rates.begin(self.principal, provider, None, 0) if rates.is_on else None
         try:
-            await ticket.admitted()
-            passage.added = ticket.headers
+            if ticket is not None:
+                await ticket.admitted()
+                passage.added = ticket.headers
             await passage.run(request, interruption)
         finally:
-            ticket.release()
+            if ticket is not None:
+                ticket.release()
 
 
 class SharedBridge(BridgeState):

@@ -37,8 +37,7 @@ class BodyBudget:
 
     def take(self, initiator: str, size: int) -> None:
         self.used += size
-        held = self._held.get(initiator, 0) + size
-        if held:
+        if held := self._held.get(initiator, 0) + size:
             self._held[initiator] = held
         else:
             self._held.pop(initiator, None)
