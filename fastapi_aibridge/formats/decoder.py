@@ -17,8 +17,8 @@ from .likeness import Likeness
 NOTHING: Mapping[str, Any] = {}
 DONE = b"[DONE]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_TOGETHER = 8 * 1024
-"""Bytes of events that are read at once, some time after they came."""
+_TOGETHER = 64 * 1024
+"""Bytes of events that wait to be read; beyond that they are, all at once."""
 
 
 class Message(Protocol):
@@ -50,7 +50,9 @@ class Message(Protocol):
 class Decoder:
     """Reads the events of one upstream message. An event that has nothing to tell is passed over by its bytes."""
 
-    __slots__ = ("_alike", "_begun", "_numbered", "_postponed", "_size", "_tells", "every", "last", "message")
+    __slots__ = (
+        "_alike", "_begun", "_goes_back", "_numbered", "_postponed", "_size", "_tells", "every", "last", "message",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -59,12 +61,14 @@ class Decoder:
         *,
         every: bool = False,
         numbered: bytes | None = None,
+        goes_back: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
         self.message = message
         self.every = every
         """Whether each event is read, as it must be where its text may go back to the provider."""
         self.last = b""
         """The last block with the mark that is in `numbered` events."""
+        self._goes_back = goes_back  # whether these may have all that was said before go back to the provider
         self._tells = tells  # whether anything in these events can matter; most bytes of most streams do not
         self._numbered = numbered
         self._begun = False
@@ -92,10 +96,8 @@ class Decoder:
         return True
 
     def postpones(self, block: bytes) -> bool:
-        """Whether these events can be passed on before they are read, though each has to be read.
-
-        They say nothing that decides what becomes of the message, and are read with others: alone and at once, each
-        would cost several times as much.
+        """Whether these events can be passed on before they are read: what they say is needed only where the message
+        goes back to the provider, and they are read once it shows that it may.
         """
         if not self._begun or self._tells(block):
             return False
@@ -116,7 +118,7 @@ class Decoder:
 
         Events in a row that are not read may come as one, unless `every` is.
         """
-        if self._postponed:
+        if self._postponed and self._goes_back(block):
             self._catch_up()
         if self._numbered is not None and self._numbered in block:
             self.last = block

@@ -29,7 +29,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.choice_counts = (members.get("n"),)
     # Several choices cannot go round together.
     request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
-        [small(members[name]) for name in _EXCLUDING if name in members]
+        small(members[name]) for name in _EXCLUDING if name in members
     )
     conversation = Conversation(max_text)
     yield from conversation.read(members.get("messages"))

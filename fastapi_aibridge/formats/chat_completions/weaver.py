@@ -41,6 +41,8 @@ CUT_OFF = ("length", "max_tokens", "content_filter", "error")
 
 PING = b": ping\n\n"
 
+_GO_BACK = (b"tool_calls", b"function_call", b'"content":"', b'"content": "', b'"reasoning')
+
 
 _WAITING = 256
 """Events that wait for the rest of a tool's name; no provider sends one in so many pieces."""
@@ -87,7 +89,7 @@ class ChatWeaver:
 
     def _begin(self) -> None:
         self.message = ChatMessage(self._budget, whole=True)
-        self._decoder = Decoder(self.message, tells, every=True)
+        self._decoder = Decoder(self.message, tells, every=True, goes_back=_may_go_back)
         self._next_number = 0
         self._hides = False
         self._spoken = False
@@ -107,7 +109,8 @@ class ChatWeaver:
     # Streamed
 
     def stream(self, block: bytes) -> bytes:
-        if self._begun and self.untouched and not self._tail and self._decoder.postpones(block):
+        passes = self._begun and self.untouched and not (self._tail or self._waiting or self._unnamed)
+        if passes and self._decoder.postpones(block):
             return block
         pending, self._pending = self._pending, b""
         return pending + b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
@@ -318,6 +321,11 @@ class ChatWeaver:
         """What was held back of a message that the client gets as it came, once it ends in an error."""
         tail, self._tail, self._rewritten = self._tail, Tail(), []
         return bytes(tail) if self.untouched else b""
+
+
+def _may_go_back(events: bytes) -> bool:
+    """Whether there is a call in them, or a text, which must not be read before those that came earlier."""
+    return any(mark in events for mark in _GO_BACK)
 
 
 def _tool_message(result: Result) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class MessagesWeaver:
 
     def _begin(self) -> None:
         self.message = AnthropicMessage(self._budget, whole=True)
-        self._decoder = Decoder(self.message, tells, every=True)
+        self._decoder = Decoder(self.message, tells, every=True, goes_back=lambda events: b"tool_use" in events)
         self._hides = False
         self._tail = Tail()
 
