@@ -19,7 +19,7 @@ from ..providers.routes import Target
 from ..recorder import Interception
 from ..recorder.identifier import new_id
 from .body import plain_body, read_body
-from .client import Client, client_of
+from .client import Client, client_of, header_of
 from .engine import Engine
 from .fair_queue import Share
 from .interruption import Interruption
@@ -47,9 +47,6 @@ class Admitted:
     holding: Holding
     ticket: Ticket | None = None
     """What its limits count, where it has some."""
-
-    def header(self, name: str) -> str:
-        return self.headers.get(name.encode(), b"").decode("latin-1")
 
     def use_model(self, model: str) -> Steps[None]:
         """Ask for another model than the client did."""
@@ -108,9 +105,6 @@ async def admit(
     if request.body is not body:
         holding.hold(body, request.body)
 
-    def header(name: str) -> str:
-        return headers.get(name.encode(), b"").decode("latin-1")
-
     return Admitted(
         principal=principal,
         provider=provider,
@@ -122,6 +116,6 @@ async def admit(
         body=body,
         request=request,
         credential=provider.credential(own_key(headers), principal),
-        client=client_of(header, request.user_id if engine.capture_content else None),
+        client=client_of(header_of(headers), request.user_id if engine.capture_content else None),
         holding=holding,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -96,6 +96,16 @@ class Client:
     parent_agent_id: str | None
     truncated: bool
     """Something of it was cut."""
+
+
+def header_of(headers: Mapping[bytes, bytes]) -> Header:
+    """By name of headers as ASGI has them."""
+
+    def header(name: str) -> str:
+        value = headers.get(name.encode())
+        return value.decode("latin-1") if value else ""
+
+    return header
 
 
 def client_of(header: Header, user_id: str | None) -> Client:

@@ -31,7 +31,7 @@ from ..upstream.response import UpstreamResponse
 from .background import ANSWER_SIZE, Waiting
 from .body import plain_body, read_body
 from .calls import UpstreamRequest
-from .client import client_of
+from .client import client_of, header_of
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
 from .engine import Engine
 from .fair_queue import Share
@@ -201,8 +201,7 @@ class PassThrough:
             )
 
     def _interception(self, request: UpstreamRequest) -> Interception:
-        headers = dict(self._scope["headers"])
-        client = client_of(lambda name: headers.get(name.encode(), b"").decode("latin-1"), None)
+        client = client_of(header_of(dict(self._scope["headers"])), None)
         return Interception(
             id=new_id(),
             initiator_id=self._principal.initiator_id,
