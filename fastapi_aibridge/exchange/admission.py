@@ -13,6 +13,8 @@ from ..credentials import own_key
 from ..formats import Format, ModelRequest
 from ..formats.edits import with_member
 from ..formats.large_text import BodyText, Steps
+from ..formats.members import SMALL
+from ..formats.scanner import finish
 from ..principal import Principal
 from ..providers import Credential, Provider
 from ..providers.routes import Target
@@ -99,7 +101,8 @@ async def admit(
     if b"content-encoding" in headers:
         body = await plain_body(scope, body, engine.max_body_size, holding, share)
     format_ = provider.intercepted[target.path]
-    request = await in_steps(format_.read(body, engine.max_text), share)
+    reading = format_.read(body, engine.max_text)
+    request = finish(reading) if len(body) <= SMALL else await in_steps(reading, share)
     if principal.models is not None:
         await check_request(principal, body, share)
     if request.body is not body:

@@ -102,7 +102,8 @@ class _Silence:
         self._interruption = interruption
         self._loop = asyncio.get_running_loop()
         self._begun = self._heard = self._loop.time()
-        self._timer = self._loop.call_later(SILENCE, self._look)
+        # Most bodies are there already, and are over before it looks for the first time.
+        self._timer: asyncio.Handle = self._loop.call_soon(self._look)
 
     def broken(self) -> None:
         """Something was heard. One timer looks for all of it: bodies come in many pieces."""

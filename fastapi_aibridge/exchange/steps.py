@@ -25,6 +25,7 @@ async def in_steps(steps: Generator[None, None, T], share: Share) -> T:
     rests before each slice, so that they find the event loop idle more often than not.
     """
     try:
+        next(steps)  # most work is over then, and needs no clock
         _work(steps)
         while True:
             async with share.lane:
