@@ -10,15 +10,16 @@ import stat
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from getpass import getuser
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
+from .cluster.actor import command_line_actor
 from .cluster.erasure import erase
 from .cluster.key_commands import add_key_commands
+from .cluster.managed_commands import add_managed_commands
 from .errors import AIBridgeError
 from .recorder.database import Database
 from .recorder.export import ExportFormat, export
@@ -106,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     migrating = commands.add_parser("migrate", help="bring the tables to this release's schema")
     migrating.set_defaults(run=_migrate)
 
-    for command in (exporting, pruning, erasing, migrating, *add_key_commands(commands)):
+    adding = (add_key_commands, add_managed_commands)
+    for command in (exporting, pruning, erasing, migrating, *(one for add in adding for one in add(commands))):
         command.add_argument("--url", help="the database (default: the one of the app's settings)")
     return parser
 
@@ -152,16 +154,9 @@ async def _prune(url: str, options: argparse.Namespace) -> None:
 
 async def _erase(url: str, options: argparse.Namespace) -> None:
     async with SQLStore(url) as store:
-        count = await erase(store.database, options.initiator, everything=not options.content, actor=_actor())
+        everything = not options.content
+        count = await erase(store.database, options.initiator, everything=everything, actor=command_line_actor())
     print(f"{count} interceptions erased; those that run are erased once they have ended")  # noqa: T201
-
-
-def _actor() -> str:
-    """Who the audit says it was."""
-    try:
-        return f"command line: {getuser()}"
-    except (KeyError, OSError):  # a container's user may have no name
-        return "command line"
 
 
 async def _migrate(url: str, _: argparse.Namespace) -> None:

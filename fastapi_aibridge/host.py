@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Scope
 
 from .budget import Budget
+from .cluster.managed_form import BrokenEntry
 from .cluster.worker import Worker
 from .errors import ConfigurationError, GatewayError, RecorderUnavailable
 from .loading import read_settings
@@ -18,19 +19,21 @@ from .money.budget_state import BudgetState
 from .observability import Metrics
 from .observability.multiprocess import Mirror, check_multiprocess, multiprocess_wanted, registry_of_all, set_up
 from .observability.wrong_keys import WrongKeys
+from .parts import Parts, Reload, not_running
 from .pool import PoolMetrics
 from .principal import Principal
 from .providers import Provider
 from .recorder import InterceptionStore, Recorder
 from .recorder.reservations import Counted, CounterKey
 from .recorder.usage import UsageStore
-from .runtime import Parts, Pool, Reload, Runtime, not_running
+from .runtime import Pool, Runtime
 from .settings import Settings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from .cluster.managed_keys import ManagedKeys
+    from .cluster.managed_settings import ManagedSettings
     from .money.budget_store import BudgetStore
     from .recorder.database import Database
 
@@ -211,6 +214,17 @@ class Host:
 
     def providers(self) -> Sequence[Provider]:
         return () if self._runtime is None else self._runtime.pool.providers
+
+    @property
+    def broken_providers(self) -> Sequence[BrokenEntry]:
+        return () if self._runtime is None else self._runtime.broken_providers
+
+    @property
+    def managed_settings(self) -> ManagedSettings | None:
+        return self.runtime.managed_settings
+
+    def is_fixed(self, kind: str, name: str) -> bool:
+        return self.runtime.is_fixed(kind, name)
 
     async def store(self) -> InterceptionStore | None:
         readable = await self.runtime.readable()

@@ -28,6 +28,7 @@ from .host import Host
 from .mcp import MCPProxyBuilder
 from .money.budget_warnings import OnBudget
 from .observability.instrumentation import instrument
+from .parts import Parts, Reload
 from .principal import Principal
 from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
@@ -42,11 +43,12 @@ from .routers import (
     add_gateway_route,
     add_health_routes,
     add_initiator_routes,
+    add_managed_routes,
     add_me_routes,
     add_worker_routes,
 )
 from .routers.openapi import CallerScheme, described
-from .runtime import Parts, Pool, Reload
+from .runtime import Pool
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class AIBridge:
             add_admin_routes(router, host, access)
             add_audit_routes(router, host, access)
             add_initiator_routes(router, host, access)
+            add_managed_routes(router, host, access)
             add_worker_routes(router, host, access)
             add_budget_routes(router, host, access)
             add_client_key_routes(router, host, access)

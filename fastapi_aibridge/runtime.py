@@ -7,20 +7,20 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from .bridge import RequestBridge, SharedBridge
 from .cluster.alone import OwnReloads
+from .cluster.managed_form import BrokenEntry, Kind, with_managed
 from .cluster.rate_limits import RateLimits
 from .cluster.shared_state import SharedState
-from .cluster.worker import Worker, WorkersOutcome
+from .cluster.worker import Worker
 from .credentials import ClientKeys
-from .errors import ConfigurationError, PoolShutdown, SettingsError
+from .errors import PoolShutdown, SettingsError
 from .exchange import Engine
 from .exchange.limits import Limits
 from .loading import (
-    GivenSettings,
     load_providers,
     read_settings,
     read_settings_anew,
@@ -28,25 +28,25 @@ from .loading import (
 )
 from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
 from .money import Prices
-from .money.budget_warnings import OnBudget
 from .money.budgets import Budgets
 from .observability import InterceptionLines, Metrics
 from .observability.console import console
+from .parts import Parts, Reload, ReloadedProvider, managed_settings_of
 from .pool import CachedBridgePool
 from .principal import Principal
 from .process.garbage import RestrainedCollector
 from .process.termination import Termination
 from .providers import Provider
 from .providers.request_headers import RequestHeaders
-from .providers.source import ProviderSource
 from .recorder import Recorder
 from .recorder.configured import configured_recorder
-from .recorder.fanout import FanoutRecorder, RecorderFactory
+from .recorder.fanout import FanoutRecorder
 from .settings import Settings
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:
     from .cluster.managed_keys import ManagedKeys
+    from .cluster.managed_settings import ManagedSettings
     from .cluster.reloads import SharedReloads
     from .cluster.version_watch import VersionWatch
     from .recorder.database import Database
@@ -60,40 +60,18 @@ ONLY_AT_START = (
 """Settings that a reload leaves as they were."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
-_Loaded: TypeAlias = tuple[Settings, Sequence[Provider]]
-
-
-@dataclass(slots=True)
-class Parts:
-    """What an app gave to `AIBridge`; `replaced` in tests."""
-
-    settings: GivenSettings
-    recorder: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None
-    mcp: MCPProxyBuilder | None
-    source: ProviderSource | None
-    private_headers: frozenset[bytes]
-    """What the app's own principal dependency reads, in lower case."""
-    takes_client_keys: bool
-    """Whether the settings' client keys tell who calls."""
-    on_budget: OnBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReloadedProvider:
-    name: str
-    type: str
-    status: str
-    """`enabled` or `disabled`."""
+class _Loaded:
+    """What a start or a reload has read."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """What a reload did."""
-
-    provider_version: int
-    providers: list[ReloadedProvider]
-    retired_bridges: int
-    workers: WorkersOutcome = field(default_factory=WorkersOutcome)
+    settings: Settings
+    """With what the database adds."""
+    fixed: frozenset[tuple[str, str]]
+    """Kind and name of the providers and MCP servers that the settings themselves have."""
+    broken: Sequence[BrokenEntry]
+    providers: Sequence[Provider]
 
 
 class Runtime:
@@ -106,12 +84,15 @@ class Runtime:
         self._stack = stack
         self._has_ended = False
         self._drained: asyncio.Future[None] | None = None
+        self.managed_settings: ManagedSettings | None = None
         # What a reload changes, all of it in `_apply`.
         self.settings = settings
+        self._broken: Sequence[BrokenEntry] = ()
+        self._fixed: frozenset[tuple[str, str]] = frozenset()
         self.managed_keys: ManagedKeys | None = None
         """Where the settings are managed, and client keys tell who calls."""
         self.keys = ClientKeys(settings.client_keys)
-        self._builder = parts.mcp or SettingsProxyBuilder(settings.mcp_servers)
+        self._builder = self._proxy_builder(settings)
         self._connections: MCPConnections | None = None
         self.shared: SharedState
         self.recorder: Recorder
@@ -138,11 +119,14 @@ class Runtime:
             self.recorder = recorder = configured_recorder(settings.recorder, parts.recorder)
             if isinstance(recorder, AbstractAsyncContextManager):
                 await stack.enter_async_context(recorder)
+            self.managed_settings = managed_settings_of(recorder, settings) if settings.managed else None
             prices = Prices.wanted(settings.prices)
             if prices is not None:
                 prices.load()  # while the app starts
                 stack.push_async_callback(prices.aclose)
             await self._join()
+            loaded = await self._read(settings, ())
+            settings = self._take(loaded)
             limits = Limits(settings.limits)
             rates = RateLimits(settings.limits, shared.redis, alone=metrics.decided_alone)
             stack.push_async_callback(rates.aclose)
@@ -167,7 +151,7 @@ class Runtime:
             )
             self.pool = CachedBridgePool(
                 self._build_bridge,
-                await load_providers(parts.source, settings, ()),
+                loaded.providers,
                 max_items=settings.pool.max_items,
                 ttl=settings.pool.ttl,
                 drain_timeout=settings.pool.drain_timeout,
@@ -300,18 +284,42 @@ class Runtime:
 
     async def _load(self) -> _Loaded:
         try:
-            settings = await read_settings_anew(self._parts.settings)
-            providers = await load_providers(self._parts.source, settings, self.pool.providers)
-            self.budgets.check(settings)
-            await self._connect_tools(settings)
+            loaded = await self._read(await read_settings_anew(self._parts.settings), self.pool.providers)
+            self.budgets.check(loaded.settings)
+            await self._connect_tools(loaded.settings)
             self._check_not_ended()
         except BaseException as error:
             outcome = "refused" if isinstance(error, SettingsError) else "failed"
             self._metrics.reloaded(outcome)
             logger.warning("Settings not reloaded: %s", error if outcome == "refused" else type(error).__name__)
             raise
-        warn_of_what_is_missing(settings, providers)
-        return settings, providers
+        warn_of_what_is_missing(loaded.settings, loaded.providers)
+        return loaded
+
+    async def _read(self, settings: Settings, previous: Sequence[Provider]) -> _Loaded:
+        """The settings with what the database adds, and the providers of both."""
+        fixed = frozenset(
+            [(Kind.PROVIDER.value, name) for name in settings.providers]
+            + [(Kind.MCP_SERVER.value, name) for name in settings.mcp_servers]
+        )
+        broken: Sequence[BrokenEntry] = ()
+        if self.managed_settings is not None:
+            settings, broken = with_managed(settings, await self.managed_settings.all())
+        return _Loaded(settings, fixed, broken, await load_providers(self._parts.source, settings, previous))
+
+    def _take(self, loaded: _Loaded) -> Settings:
+        self.settings, self._broken, self._fixed = loaded.settings, loaded.broken, loaded.fixed
+        self._builder = self._proxy_builder(loaded.settings)
+        return loaded.settings
+
+    def is_fixed(self, kind: str, name: str) -> bool:
+        """Whether the settings themselves, or the app's own source, say what this provider or MCP server is."""
+        return (kind, name) in self._fixed or (kind == Kind.PROVIDER and self._parts.source is not None)
+
+    @property
+    def broken_providers(self) -> Sequence[BrokenEntry]:
+        """Those of the database that cannot be used."""
+        return [entry for entry in self._broken if entry.kind is Kind.PROVIDER]
 
     async def _connect_tools(self, settings: Settings) -> None:
         """Make what the sessions with MCP servers share, where there were none until now."""
@@ -333,12 +341,12 @@ class Runtime:
             raise PoolShutdown
 
     def _apply(self, loaded: _Loaded) -> Reload:
-        settings, providers = loaded
+        settings, providers = loaded.settings, loaded.providers
         kept = {name: getattr(self.settings, name) for name in ONLY_AT_START}
         changed = [name for name, value in kept.items() if getattr(settings, name) != value]
         if changed:
             logger.warning("changed, but only in force after a restart: %s", ", ".join(changed))
-        self.settings = settings.model_copy(update=kept)
+        settings = self._take(replace(loaded, settings=settings.model_copy(update=kept)))
         self.keys = self._client_keys(settings)
         engine = self._engine
         engine.limits.apply(settings.limits)
@@ -351,15 +359,19 @@ class Runtime:
             engine.prices = Prices(settings.prices, listed=False)
         self.budgets.apply(settings, engine.prices)
         engine.request_headers = self._request_headers(settings)
-        if self._parts.mcp is None:
-            self._builder = SettingsProxyBuilder(settings.mcp_servers)
         retired = self.pool.replace_providers(providers)
         self._metrics.reloaded("applied")
         return Reload(
             provider_version=self.pool.provider_version,
-            providers=[ReloadedProvider(one.name, one.type, one.status) for one in providers],
+            providers=[
+                *(ReloadedProvider(one.name, one.type, one.status) for one in providers),
+                *(ReloadedProvider(one.name, one.type, "error") for one in self.broken_providers),
+            ],
             retired_bridges=retired,
         )
+
+    def _proxy_builder(self, settings: Settings) -> MCPProxyBuilder:
+        return self._parts.mcp or SettingsProxyBuilder(settings.mcp_servers)
 
     def _request_headers(self, settings: Settings) -> RequestHeaders:
         named = frozenset(name.lower().encode("latin-1") for name in settings.private_headers)
@@ -379,12 +391,3 @@ class Runtime:
     def _build_bridge(self, principal: Principal, providers: tuple[Provider, ...]) -> SharedBridge:
         tools = None if self._connections is None else MCPTools(self._builder, principal, self._connections)
         return SharedBridge(principal, providers, self._engine, tools, self.pool.acquire)
-
-
-def not_running() -> ConfigurationError:
-    return ConfigurationError(
-        "aibridge is not running: its lifespan has not been entered. It comes with "
-        "app.include_router(aibridge.router) on the app that the server runs; a sub-app that is mounted has "
-        "no lifespan of its own, so give the outer app lifespan=aibridge.lifespan. In tests use "
-        "'with TestClient(app)'."
-    )

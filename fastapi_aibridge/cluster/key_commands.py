@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from ..errors import ConfigurationError
 from ..recorder.database import Database
 from ..recorder.store import SQLStore
 from . import client_keys
+from .actor import command_line_actor
 from .client_key import ClientKey, KeyRequest
 
 _COLUMNS = ("id", "hint", "initiator_id", "label", "groups", "models", "expires_at", "revoked_at", "last_used_at")
@@ -64,7 +64,7 @@ async def _create(url: str, options: argparse.Namespace) -> None:
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     async with _database(url, create=True) as database:
-        key, text = await client_keys.create(database, asked, _actor())
+        key, text = await client_keys.create(database, asked, command_line_actor())
     # On standard error, so that standard output is the key alone.
     print(f"{key.id} for {key.initiator_id}; the key is not shown again:", file=sys.stderr)  # noqa: T201
     print(text)  # noqa: T201
@@ -87,7 +87,7 @@ async def _list(url: str, options: argparse.Namespace) -> None:
 
 async def _revoke(url: str, options: argparse.Namespace) -> None:
     async with _database(url) as database:
-        key = await client_keys.revoke(database, options.id, _actor())
+        key = await client_keys.revoke(database, options.id, command_line_actor())
     if key is None:
         raise ConfigurationError(f"there is no client key {options.id!r}")
     print(_row(key))  # noqa: T201
@@ -103,14 +103,6 @@ def _row(key: ClientKey) -> str:
 def _printable(text: str) -> str:
     """What an initiator is called must not steer the terminal, nor look like another column."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def _actor() -> str:
-    """Who uses the command, for the audit."""
-    try:
-        return f"command line: {getpass.getuser()}"
-    except (OSError, KeyError, ImportError):
-        return "command line"
 
 
 def _moment(text: str) -> datetime:

@@ -16,7 +16,7 @@ from .database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0021"
+HEAD = "0030"
 """The newest revision; known here so that a start with nothing to migrate need not load alembic."""
 
 VERSION_TABLE = "aibridge_version"

@@ -9,6 +9,7 @@ from .client_keys import add_client_key_routes
 from .gateway import add_gateway_route
 from .health import add_health_routes
 from .initiators import add_initiator_routes
+from .managed import add_managed_routes
 from .me import add_me_routes
 from .workers import add_worker_routes
 
@@ -23,6 +24,7 @@ __all__ = [
     "add_gateway_route",
     "add_health_routes",
     "add_initiator_routes",
+    "add_managed_routes",
     "add_me_routes",
     "add_worker_routes",
 ]

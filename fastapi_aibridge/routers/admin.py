@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
+from ..cluster.managed_form import BrokenEntry
 from ..pool import PoolMetrics
 from ..providers import Provider
 from ..recorder import InterceptionQuery, InterceptionStore, record_json
@@ -37,6 +38,13 @@ class Administration(Protocol):
 
     def providers(self) -> Sequence[Provider]:
         """Those in force."""
+
+    @property
+    def broken_providers(self) -> Sequence[BrokenEntry]:
+        """Those in the database that cannot be used."""
+
+    def is_fixed(self, kind: str, name: str) -> bool:
+        """Whether the settings say what this provider or MCP server is, and not the database."""
 
     async def store(self) -> InterceptionStore | None:
         """The recorder that can be read back, if there is one."""
@@ -67,7 +75,11 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     @route("GET", "/admin/providers", Need.READ, ProviderStates)
     async def providers() -> Response:
         """The providers, with the state of their keys and of the circuit breakers that are not at rest."""
-        return json_answer({"items": [_provider_json(provider) for provider in administration.providers()]})
+        told = [
+            _provider_json(provider, managed=not administration.is_fixed("provider", provider.name))
+            for provider in administration.providers()
+        ]
+        return json_answer({"items": told + [_broken_json(entry) for entry in administration.broken_providers]})
 
     async def store() -> InterceptionStore:
         with reading():
@@ -126,7 +138,12 @@ async def _together(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[b
         yield chunk
 
 
-def _provider_json(provider: Provider) -> dict[str, Any]:
+def _broken_json(entry: BrokenEntry) -> dict[str, Any]:
+    told = {"name": entry.name, "type": entry.type, "status": "error", "base_url": "", "keys": [], "breakers": []}
+    return {**told, "managed": True, "error": entry.error}
+
+
+def _provider_json(provider: Provider, *, managed: bool) -> dict[str, Any]:
     now = datetime.now(UTC)
 
     def until(seconds: float) -> str | None:
@@ -152,4 +169,6 @@ def _provider_json(provider: Provider) -> dict[str, Any]:
             }
             for circuit in provider.breakers
         ],
+        "managed": managed,
+        "error": None,
     }

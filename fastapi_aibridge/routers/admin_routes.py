@@ -106,11 +106,15 @@ class AdminRoutes:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Whatever a store raises while its database is away becomes 503: it may be the app's own, or a driver's error."""
+def reading(*passing: type[Exception]) -> Iterator[None]:
+    """Whatever a store raises while its database is away becomes 503: it may be the app's own, or a driver's error.
+    What is `passing` is raised as it is.
+    """
     try:
         yield
     except HTTPException:
+        raise
+    except passing:
         raise
     except InvalidCursor:
         raise HTTPException(400, "the cursor is not one that this list handed out") from None

@@ -84,10 +84,12 @@ class Breaker(_Answer):
 class ProviderState(_Answer):
     name: str
     type: str
-    status: Literal["enabled", "disabled"]
+    status: Annotated[Literal["enabled", "disabled", "error"], Field(description="`error`: it cannot be used.")]
     base_url: str
     keys: list[ProviderKey]
     breakers: list[Breaker]
+    managed: Annotated[bool, Field(description="Whether it is kept in the database, and can be changed here.")]
+    error: str | None
 
 
 class ProviderStates(_Answer):
@@ -210,6 +212,19 @@ class AuditItem(_Answer):
 class AuditItems(_Answer):
     items: list[AuditItem]
     next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
+
+
+class ManagedItem(_Answer):
+    """A provider or an MCP server in the database."""
+
+    name: str
+    settings: Annotated[dict[str, Any], Field(description="As they were written. Hints stand for secrets.")]
+    etag: Annotated[str, Field(description="For `If-Match`.")]
+    error: Annotated[str | None, Field(description="Why it cannot be used.")]
+
+
+class ManagedItems(_Answer):
+    items: list[ManagedItem]
 
 
 class Erased(_Answer):

@@ -74,7 +74,7 @@ class Settings(SourcedSettings):
     client_keys: dict[str, Keys] = Field(default_factory=dict)
     """Initiator: the keys, in plain or as `sha256:<hex>`, all of which are valid."""
     managed: bool = False
-    """Whether client keys also come from the recorder's database, where the admin routes keep them."""
+    """Whether client keys, providers and MCP servers also come from the recorder's database."""
     admin_token: Key | None = None
     metrics_token: Key | None = None
     """For metrics and health only."""
@@ -120,27 +120,7 @@ class Settings(SourcedSettings):
     @field_validator("providers", mode="after")
     @classmethod
     def _named(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
-        named = {}
-        for name, provider in providers.items():
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-                raise ValueError(f"{name!r} is no provider name: use lower-case letters, digits, '_', '.' and '-'")
-            if name in RESERVED_NAMES:
-                raise ValueError(f"the name {name!r} is taken by a route of the gateway; choose another")
-            type_ = provider.type or name
-            if type_ not in DEFAULT_BASE_URLS:
-                missing = "is not set, and the provider's name is not a type" if not provider.type else "is not one"
-                raise ValueError(
-                    f"{PREFIX}PROVIDERS__{name.upper()}__TYPE {missing}; the types are "
-                    f"{', '.join(sorted(DEFAULT_BASE_URLS))}"
-                )
-            named[name] = provider.model_copy(update={"type": type_, **_defaults(provider, type_)})
-            if provider.enabled and not named[name].keys and not provider.byok:
-                raise ValueError(
-                    f"{PREFIX}PROVIDERS__{name.upper()}__API_KEY: provider {name!r} has no key; "
-                    f"set it, {PREFIX}PROVIDERS__{name.upper()}__API_KEYS or {DEFAULT_KEYS[type_]}, "
-                    "or let callers bring their own with __BYOK=true"
-                )
-        return named
+        return {name: named_provider(name, provider) for name, provider in providers.items()}
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> Self:
@@ -193,6 +173,28 @@ class Settings(SourcedSettings):
 def explain(error: ValidationError, **values: Any) -> str:
     """What is wrong with which variable, without the values: they may be secrets. `values` are those of the code."""
     return diagnostics.explain(error, Settings, config_file(values))
+
+
+def named_provider(name: str, provider: ProviderSettings) -> ProviderSettings:
+    """The provider with what its name and its type say. Raises `ValueError`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise ValueError(f"{name!r} is no provider name: use lower-case letters, digits, '_', '.' and '-'")
+    if name in RESERVED_NAMES:
+        raise ValueError(f"the name {name!r} is taken by a route of the gateway; choose another")
+    type_ = provider.type or name
+    if type_ not in DEFAULT_BASE_URLS:
+        missing = "is not set, and the provider's name is not a type" if not provider.type else "is not one"
+        raise ValueError(
+            f"{PREFIX}PROVIDERS__{name.upper()}__TYPE {missing}; the types are {', '.join(sorted(DEFAULT_BASE_URLS))}"
+        )
+    named = provider.model_copy(update={"type": type_, **_defaults(provider, type_)})
+    if provider.enabled and not named.keys and not provider.byok:
+        raise ValueError(
+            f"{PREFIX}PROVIDERS__{name.upper()}__API_KEY: provider {name!r} has no key; "
+            f"set it, {PREFIX}PROVIDERS__{name.upper()}__API_KEYS or {DEFAULT_KEYS[type_]}, "
+            "or let callers bring their own with __BYOK=true"
+        )
+    return named
 
 
 def _defaults(provider: ProviderSettings, type_: str) -> dict[str, Any]:

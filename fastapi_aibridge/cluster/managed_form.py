@@ -1,0 +1,150 @@
+"""Providers and MCP servers as the admin API has them: checked, split from their secrets, and shown without those."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import SettingsError
+from ..masking import hint
+from ..settings import MCPServerSettings, ProviderSettings, Settings, named_provider
+
+logger = logging.getLogger(__name__)
+
+Body = Mapping[str, Any]
+"""The members of the settings, lower case, with JSON values."""
+
+
+class Kind(StrEnum):
+    PROVIDER = "provider"
+    MCP_SERVER = "mcp_server"
+
+
+SECRETS: dict[Kind, tuple[str, ...]] = {
+    Kind.PROVIDER: ("api_key", "api_keys", "extra_headers", "proxy"),
+    Kind.MCP_SERVER: ("url", "headers"),
+}
+"""Members that are stored encrypted and never shown. An MCP server's URL may hold its key."""
+MODELS: dict[Kind, type[BaseModel]] = {Kind.PROVIDER: ProviderSettings, Kind.MCP_SERVER: MCPServerSettings}
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
+_NAMES = "a name has 1 to 128 lower-case letters, digits, '_', '.' and '-', and begins with a letter or a digit"
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidMember:
+    """What is wrong with one member. The texts never quote its value."""
+
+    place: tuple[str | int, ...]
+    kind: str
+    text: str
+
+
+class InvalidSettings(SettingsError):
+    """A body that is no provider or MCP server; `members` says which of its members are wrong."""
+
+    def __init__(self, members: list[InvalidMember]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, one.place))}: {one.text}" for one in members))
+        self.members = members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedEntry:
+    """A provider or an MCP server. `problem` says why its secrets cannot be read; they are missing from `body` then."""
+
+    kind: Kind
+    name: str
+    body: Body
+    version: int
+    problem: str | None = None
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.version}"'
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEntry:
+    """One that cannot be used, and why: the others can."""
+
+    kind: Kind
+    name: str
+    type: str
+    error: str
+
+
+def checked(kind: Kind, name: str, body: Body) -> ProviderSettings | MCPServerSettings:
+    """The settings that the body stands for. Raises `InvalidSettings`."""
+    if not _NAME.fullmatch(name):
+        raise InvalidSettings([InvalidMember(("name",), "value_error", _NAMES)])
+    try:
+        if kind is Kind.MCP_SERVER:
+            return MCPServerSettings.model_validate(body)
+        return named_provider(name, ProviderSettings.model_validate(body))
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_context=False, include_url=False)
+        raise InvalidSettings([InvalidMember(one["loc"], one["type"], one["msg"]) for one in found]) from None
+    except ValueError as error:
+        raise InvalidSettings([InvalidMember((), "value_error", str(error))]) from None
+
+
+def split(kind: Kind, body: Body) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is stored as it is, and what is stored encrypted."""
+    secret = {name: value for name, value in body.items() if name in SECRETS[kind]}
+    return {name: value for name, value in body.items() if name not in secret}, secret
+
+
+def shown(kind: Kind, body: Body) -> dict[str, Any]:
+    """The body with hints in the place of secrets."""
+    return {name: _hinted(name, value) if name in SECRETS[kind] else value for name, value in body.items()}
+
+
+def _hinted(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: hint(str(one)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [hint(str(one)) for one in value]
+    if not isinstance(value, str):
+        return None
+    if name in ("url", "proxy"):
+        return _place(value)
+    return hint(value)
+
+
+def _place(url: str) -> str:
+    """Where a URL leads, without what may be secret in it."""
+    try:
+        parts = urlsplit(url)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return "..."
+    return f"{parts.scheme}://{parts.hostname or ''}{port}/..."
+
+
+def with_managed(settings: Settings, entries: Iterable[ManagedEntry]) -> tuple[Settings, list[BrokenEntry]]:
+    """The settings with what the database adds. What they say themselves comes first."""
+    own: dict[Kind, dict[str, Any]] = {Kind.PROVIDER: settings.providers, Kind.MCP_SERVER: settings.mcp_servers}
+    added: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
+    broken = []
+    for entry in entries:
+        if entry.name in own[entry.kind]:
+            continue
+        try:
+            if entry.problem is not None:
+                raise SettingsError(entry.problem)
+            added[entry.kind][entry.name] = checked(entry.kind, entry.name, entry.body)
+        except SettingsError as error:
+            logger.error("%s %r in the database cannot be used: %s", entry.kind, entry.name, error)  # noqa: TRY400
+            broken.append(BrokenEntry(entry.kind, entry.name, str(entry.body.get("type") or entry.name), str(error)))
+    changes = {
+        "providers": {**settings.providers, **added[Kind.PROVIDER]},
+        "mcp_servers": {**settings.mcp_servers, **added[Kind.MCP_SERVER]},
+    }
+    return settings.model_copy(update=changes), broken

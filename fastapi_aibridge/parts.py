@@ -1,0 +1,74 @@
+"""What an app gave to `AIBridge`, and what a reload tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .cluster.worker import WorkersOutcome
+from .errors import ConfigurationError, SettingsError
+from .loading import GivenSettings
+from .mcp import MCPProxyBuilder
+from .money.budget_warnings import OnBudget
+from .providers.source import ProviderSource
+from .recorder import Recorder
+from .recorder.fanout import RecorderFactory
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .cluster.managed_settings import ManagedSettings
+    from .recorder.database import Database
+
+
+@dataclass(slots=True)
+class Parts:
+    """What an app gave to `AIBridge`; `replaced` in tests."""
+
+    settings: GivenSettings
+    recorder: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None
+    mcp: MCPProxyBuilder | None
+    source: ProviderSource | None
+    private_headers: frozenset[bytes]
+    """What the app's own principal dependency reads, in lower case."""
+    takes_client_keys: bool
+    """Whether the settings' client keys tell who calls."""
+    on_budget: OnBudget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadedProvider:
+    name: str
+    type: str
+    status: str
+    """`enabled`, `disabled` or `error`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload did."""
+
+    provider_version: int
+    providers: list[ReloadedProvider]
+    retired_bridges: int
+    workers: WorkersOutcome = field(default_factory=WorkersOutcome)
+
+
+def managed_settings_of(recorder: Recorder, settings: Settings) -> ManagedSettings:
+    """What is managed in the recorder's database. Raises `SettingsError` where it has none."""
+    from .cluster.cipher import Cipher  # SQLAlchemy and cryptography, which other apps need not load
+    from .cluster.managed_settings import ManagedSettings
+
+    database: Database | None = getattr(recorder, "database", None)
+    if database is None:
+        raise SettingsError("AIBRIDGE_MANAGED needs the recorder's database, and records go elsewhere or nowhere")
+    return ManagedSettings(database, Cipher(settings.secret_keys) if settings.secret_keys else None)
+
+
+def not_running() -> ConfigurationError:
+    return ConfigurationError(
+        "aibridge is not running: its lifespan has not been entered. It comes with "
+        "app.include_router(aibridge.router) on the app that the server runs; a sub-app that is mounted has "
+        "no lifespan of its own, so give the outer app lifespan=aibridge.lifespan. In tests use "
+        "'with TestClient(app)'."
+    )

@@ -1,0 +1,181 @@
+"""Providers and MCP servers in the database: shown, written, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from pydantic_core import from_json
+
+from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown
+from ..errors import PoolShutdown, RecorderUnavailable, SettingsError
+from ..settings import Settings
+from .access import AdminAccess, Need
+from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
+from .answers import Invalid, ManagedItem, ManagedItems, Problem
+
+if TYPE_CHECKING:
+    from ..cluster.managed_settings import ManagedSettings
+
+_UNMANAGED = "providers and MCP servers are not managed here: AIBRIDGE_MANAGED is not true"
+_CHANGES: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is none of this name, or settings are not managed here."},
+    409: {"model": Problem, "description": "It comes from the settings and can only be changed there."},
+    412: {"model": Problem, "description": "Somebody else has changed it: `If-Match` does not hold."},
+    413: {"model": Problem, "description": "The body is too large."},
+    422: {"model": Invalid, "description": "What the body says does not validate; nothing was changed."},
+    503: UNREADABLE[503],
+}
+
+
+class SettingsAdministration(Protocol):
+    """What the routes need of the plugin."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+
+    @property
+    def managed_settings(self) -> ManagedSettings | None:
+        """None where settings are not managed."""
+
+    def is_fixed(self, kind: str, name: str) -> bool:
+        """Whether the environment or a file says what it is."""
+
+    async def reload(self) -> object: ...
+
+
+def add_managed_routes(router: APIRouter, administration: SettingsAdministration, access: AdminAccess) -> None:
+    for kind, place in ((Kind.PROVIDER, "providers"), (Kind.MCP_SERVER, "mcp-servers")):
+        _Routes(router, administration, access, kind, f"/admin/{place}").add()
+
+
+class _Routes:
+    def __init__(
+        self, router: APIRouter, administration: SettingsAdministration, access: AdminAccess, kind: Kind, path: str
+    ) -> None:
+        self._administration = administration
+        self._actor = access.actor
+        self._kind = kind
+        self._path = path
+        self._route = AdminRoutes(router, access).route
+
+    def add(self) -> None:
+        path, route, one = self._path, self._route, f"{self._path}/{{name}}"
+        actor = Depends(self._actor)
+
+        @route("GET", one, Need.READ, ManagedItem, _CHANGES)
+        async def read(name: str) -> Response:
+            """One of those in the database, without its secrets; `ETag` is for `If-Match`."""
+            with reading():
+                entry = await self._store().one(self._kind, name)
+            return self._answer(self._present(entry))
+
+        @route("PUT", one, Need.CHANGE, ManagedItem, _CHANGES)
+        async def put(name: str, request: Request, actor: str = actor) -> Response:
+            """Write one as a whole. `If-Match` guards against changes of others, `If-None-Match: *` makes only."""
+            return await self._write(name, request, actor, patch=False)
+
+        @route("PATCH", one, Need.CHANGE, ManagedItem, _CHANGES)
+        async def patch(name: str, request: Request, actor: str = actor) -> Response:
+            """Change the members that the body has; null takes one away."""
+            return await self._write(name, request, actor, patch=True)
+
+        @route("DELETE", one, Need.CHANGE, None, _CHANGES, 204)
+        async def remove(name: str, request: Request, actor: str = actor) -> Response:
+            """Remove one."""
+
+            def gone(before: ManagedEntry | None) -> None:
+                _check(request.headers, self._present(before))
+
+            await self._change(name, gone, actor, "delete")
+            return Response(status_code=204)
+
+        if self._kind is Kind.MCP_SERVER:
+
+            @route("GET", path, Need.READ, ManagedItems, UNREADABLE)
+            async def listed() -> Response:
+                """Those in the database, without their secrets."""
+                with reading():
+                    entries = await self._store().all()
+                return json_answer({"items": [_json(entry) for entry in entries if entry.kind == self._kind]})
+
+    def _store(self) -> ManagedSettings:
+        if (store := self._administration.managed_settings) is None:
+            raise HTTPException(404, _UNMANAGED)
+        return store
+
+    async def _write(self, name: str, request: Request, actor: str, *, patch: bool) -> Response:
+        self._store()
+        given = await _body(request)
+
+        def edited(before: ManagedEntry | None) -> Mapping[str, Any]:
+            if patch:
+                self._present(before)
+            _check(request.headers, before)
+            if not patch or before is None:
+                return {key: value for key, value in given.items() if value is not None}
+            return {key: value for key, value in {**before.body, **given}.items() if value is not None}
+
+        entry = await self._change(name, edited, actor, "patch" if patch else "put")
+        return self._answer(self._present(entry))
+
+    async def _change(self, name: str, edit: Any, actor: str, action: str) -> ManagedEntry | None:
+        from ..cluster.managed_settings import Outdated  # SQLAlchemy, which an app without records need not load
+
+        store = self._store()
+        if self._administration.is_fixed(self._kind, name):
+            raise HTTPException(409, f"{name!r} comes from the settings and can only be changed there")
+        try:
+            with reading(SettingsError, Outdated):
+                entry = await store.change(self._kind, name, edit, actor=actor, action=action)
+            # In force everywhere when the answer comes.
+            await self._administration.reload()
+        except InvalidSettings as error:
+            detail = [{"type": one.kind, "loc": ["body", *one.place], "msg": one.text} for one in error.members]
+            raise HTTPException(422, detail) from None
+        except SettingsError as error:
+            raise HTTPException(422, str(error)) from None
+        except Outdated as error:
+            raise HTTPException(412, str(error)) from None
+        except (PoolShutdown, RecorderUnavailable) as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
+        return entry
+
+    def _present(self, entry: ManagedEntry | None) -> ManagedEntry:
+        if entry is None:
+            raise HTTPException(404, f"there is no such {self._kind.replace('_', ' ')} in the database")
+        return entry
+
+    def _answer(self, entry: ManagedEntry) -> Response:
+        answer = json_answer(_json(entry))
+        answer.headers["ETag"] = entry.etag
+        return answer
+
+
+def _json(entry: ManagedEntry) -> dict[str, Any]:
+    return {"name": entry.name, "settings": shown(entry.kind, entry.body), "etag": entry.etag, "error": entry.problem}
+
+
+def _check(headers: Mapping[str, str], entry: ManagedEntry | None) -> None:
+    """What the request says of the entry that it wants to change."""
+    wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
+    if (wanted is not None and not _names(wanted, entry)) or (unwanted is not None and _names(unwanted, entry)):
+        raise HTTPException(412, "somebody else has changed this: read it again")
+
+
+def _names(tags: str, entry: ManagedEntry | None) -> bool:
+    listed: Sequence[str] = [tag.strip() for tag in tags.split(",")]
+    return entry is not None and ("*" in listed or entry.etag in listed)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The body as a JSON object."""
+    try:
+        given = from_json(await request.body(), allow_inf_nan=False)
+    except ValueError:
+        raise HTTPException(422, [{"type": "json_invalid", "loc": ["body"], "msg": "the body is no JSON"}]) from None
+    if not isinstance(given, dict):
+        raise HTTPException(422, [{"type": "dict_type", "loc": ["body"], "msg": "the body is no JSON object"}])
+    return given
