@@ -108,7 +108,8 @@ class SharedReloads(Generic[Loaded, Applied]):
             raise
         except Exception as error:
             # The texts of other errors than our own may quote secrets.
-            self.error = str(error) if isinstance(error, SettingsError) else type(error).__name__
+            text = str(error) if isinstance(error, SettingsError) else ""
+            self.error = text or type(error).__name__
             await self._workers.report(version, self._provider_version(), error=self.error)
             raise
 

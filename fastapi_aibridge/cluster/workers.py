@@ -54,9 +54,9 @@ class Workers:
         told = {
             "config_seen": seen,
             "provider_version": provider_version,
-            "error": error and cut(storable(error), _LONGEST_ERROR),
+            "error": None if error is None else cut(storable(error), _LONGEST_ERROR),
         }
-        await self._tell(**(told if error else told | {"config_version": seen}))
+        await self._tell(**(told | {"config_version": seen} if error is None else told))
 
     async def list(self) -> list[Worker]:
         """All that live, in the order of their start. Raises what the driver raises."""
@@ -78,7 +78,7 @@ class Workers:
 
     async def outcome(self, version: int, rows: Rows, *, within: float) -> WorkersOutcome:
         """Wait until all have tried this version of the settings, or for `within` seconds. `rows` are those who were
-        there when it was made.
+        there when it was made. This worker itself has it in force.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
@@ -90,14 +90,16 @@ class Workers:
             except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 log.warning("the other workers cannot be seen: %s", type(error).__name__)
             else:
-                if all(_has_tried(row, version) for row in rows):
+                if all(self._has_tried(row, version) for row in rows):
                     break
             if loop.time() + pause >= deadline:
                 break
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _SLOWEST_POLL)
-        tried = [row for row in rows if _has_tried(row, version)]
-        failed = [FailedWorker(row.id, row.error) for row in tried if row.error is not None]
+        tried = [row for row in rows if self._has_tried(row, version)]
+        failed = [
+            FailedWorker(row.id, row.error) for row in tried if row.error is not None and row.id != self._presence.id
+        ]
         return WorkersOutcome(applied=len(tried) - len(failed), failed=failed, silent=len(rows) - len(tried))
 
     async def rows(self, connection: AsyncConnection) -> Rows:
@@ -110,6 +112,6 @@ class Workers:
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own; the next heartbeat tells it
             log.warning("the other workers could not be told: %s", type(error).__name__)
 
-
-def _has_tried(row: Row[Any], version: int) -> bool:
-    return row.config_seen is not None and row.config_seen >= version
+    def _has_tried(self, row: Row[Any], version: int) -> bool:
+        # Its own row may not tell it yet, if the database has just gone away.
+        return row.id == self._presence.id or (row.config_seen is not None and row.config_seen >= version)

@@ -29,7 +29,7 @@ class Presence:
 
     def __init__(self, database: Database, recorder_id: str, stats: WriterStats, *, lease: float) -> None:
         self._database = database
-        self._recorder_id = recorder_id
+        self.id = recorder_id
         self._stats = stats
         self._lease = int(lease * 1_000_000)
         self._process = ProcessIdentity.current()
@@ -43,14 +43,12 @@ class Presence:
         try:
             async with self._beating, self._database.writing() as connection:
                 known = await connection.execute(
-                    update(recorders)
-                    .where(recorders.c.id == self._recorder_id)
-                    .values(heartbeat_at=self._now, **self._told)
+                    update(recorders).where(recorders.c.id == self.id).values(heartbeat_at=self._now, **self._told)
                 )
                 if not known.rowcount:
                     await connection.execute(
                         insert(recorders).values(
-                            id=self._recorder_id,
+                            id=self.id,
                             host=self._process.host,
                             pid=self._process.pid,
                             process_started=self._process.started,
@@ -81,7 +79,7 @@ class Presence:
 
     async def leave(self) -> None:
         async with self._database.writing() as connection:
-            await connection.execute(delete(recorders).where(recorders.c.id == self._recorder_id))
+            await connection.execute(delete(recorders).where(recorders.c.id == self.id))
 
     async def recover(self) -> int:
         """Mark what dead recorders left running as interrupted; returns how many interceptions that were."""
@@ -99,9 +97,9 @@ class Presence:
         dead = {
             row.id: row.heartbeat_at
             for row in rows
-            if row.id != self._recorder_id and ((by_lease and row.age > self._lease) or self._is_gone(row))
+            if row.id != self.id and ((by_lease and row.age > self._lease) or self._is_gone(row))
         }
-        unknown = left - {row.id for row in rows} - {self._recorder_id}
+        unknown = left - {row.id for row in rows} - {self.id}
         for recorder_id in [*dead, *unknown]:
             recovered += await interrupt(self._database, recorder_id, dead.get(recorder_id), self._stats)
             async with self._database.writing() as connection:
@@ -112,4 +110,4 @@ class Presence:
 
     async def interrupt_own(self) -> int:
         """For the end of a recorder: whatever it still has running will never end otherwise."""
-        return await interrupt(self._database, self._recorder_id, None, self._stats)
+        return await interrupt(self._database, self.id, None, self._stats)

@@ -118,6 +118,14 @@ async def test_a_refusal_that_no_database_takes(url: str) -> None:
         await two.aibridge._host.runtime.recorder.presence.beat()  # type: ignore[attr-defined]
 
 
+async def test_a_refusal_without_a_text(url: str) -> None:
+    """It is one all the same."""
+    async with AppWorker(url) as one, AppWorker(url) as two:
+        two.refused, two.refusal = True, ""
+        assert (await one.reached())["failed"] == [{"worker": two.id, "error": "SettingsError"}]
+        assert [item["config_version"] for item in await one.items() if item["id"] == two.id] == [0]
+
+
 async def test_settings_that_the_asked_worker_cannot_validate(url: str) -> None:
     """422, and no other worker does anything."""
     async with AppWorker(url) as one, AppWorker(url) as two:

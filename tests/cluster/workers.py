@@ -65,7 +65,7 @@ class AppWorker:
 
     @property
     def id(self) -> str:
-        return str(self.aibridge._host.runtime.recorder.presence._recorder_id)  # type: ignore[attr-defined]
+        return str(self.aibridge._host.runtime.recorder.presence.id)  # type: ignore[attr-defined]
 
     async def get(self, path: str) -> httpx.Response:
         return await self._http.get(path)
