@@ -101,3 +101,18 @@ def test_responses_that_are_done_and_failed() -> None:
     """The status tells."""
     failed = {"id": "r", "status": "failed", "error": {"code": "server_error", "message": "No."}, "output": []}
     assert streamed(responses, {"type": "response.done", "response": failed}).error == "server_error: No."
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"error": {"code": 502, "message": "No."}, "finish_reason": "error"}, "No."),
+        ({"error": {"code": 502, "message": "No."}, "finish_reason": "stop"}, "No."),
+        ({"finish_reason": "error"}, "the provider failed"),
+    ],
+)
+def test_an_error_within_a_choice(choice: dict[str, Any], words: str) -> None:
+    """As OpenRouter tells that a provider behind it has failed, blocking and streamed."""
+    blocking = answered(chat_completions, {"id": "x", "choices": [{"message": {"content": "a"}, **choice}]})
+    stream = streamed(chat_completions, {"id": "x", "choices": [{"index": 0, "delta": {}, **choice}]}, "[DONE]")
+    assert (blocking.error, stream.error) == (words, words)

@@ -145,6 +145,7 @@ class ChatMessage:
             if reason:
                 self.complete = True
                 self.finish = reason
+                self._take_error(choice)
             delta = member(choice, "delta")
             self._delta(count(choice.get("index")), delta)
             if self.whole and place == 0 and delta:
@@ -166,10 +167,16 @@ class ChatMessage:
             if message.get("tool_calls") or message.get("function_call"):
                 calls = objects(message.get("tool_calls"))
                 self._delta(place, {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]})
+            self._take_error(choice)
             if place == 0:
                 self.finish = choice.get("finish_reason")
                 if self.whole:
                     self.members = {key: value for key, value in message.items() if key != "tool_calls"}
+
+    def _take_error(self, choice: Mapping[str, Any]) -> None:
+        """Gateways before several providers say within the choice that its provider has failed (openrouter.ai/docs)."""
+        if choice.get("error") or choice.get("finish_reason") == "error":
+            self.error = self.error or reported({"error": choice.get("error") or "the provider failed"})
 
     def _take_usage(self, event: Mapping[str, Any], choices: object) -> None:
         """At the top; within the choice or its message where Kimi and others have it; beside it where Groq has it."""

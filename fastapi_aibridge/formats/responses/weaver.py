@@ -37,6 +37,7 @@ from .items import REASONING, call_output, is_call, mark_of, reasoning_keys
 from .message import BEGINNINGS, ENDS, ResponseMessage
 from .restoring import restored
 from .streams import NUMBERED, error_events, numbered_error_events
+from .unnamed import UnnamedCalls
 
 PING = b": ping\n\n"
 CUT_OFF = ("incomplete", "failed", "cancelled", "in_progress", "queued")
@@ -112,6 +113,7 @@ class ResponsesWeaver:
         self._decoder = Decoder(self.message, _tells, every=bool(self._usages), numbered=NUMBERED)
         self._indexes: dict[int, int | None] = {}
         self._hides = False
+        self._unnamed = UnnamedCalls()
         self._end_raw = b""
         self._tail = Tail()
 
@@ -127,11 +129,17 @@ class ResponsesWeaver:
     # Streamed
 
     def stream(self, block: bytes) -> bytes:
-        if not self._end_raw and self._decoder.passes(block):
+        if not self._end_raw and not self._unnamed.waits and self._decoder.passes(block):
             return block
         return b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
 
     def _event(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
+        if self._unnamed.waits or self._unnamed.begins(event):
+            self._decoder.every = True
+            return b"".join([self._passed(*one) for one in self._unnamed.take(raw, event)])
+        return self._passed(raw, event)
+
+    def _passed(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
         kind = event.get("type")
         if not isinstance(kind, str):
             if self._end_raw:
@@ -161,7 +169,7 @@ class ResponsesWeaver:
     def _place(self, index: int, event: Mapping[str, Any]) -> None:
         if len(self._indexes) >= ITEMS:
             raise too_large()
-        if self._injected(member(event, "item")):
+        if self._injected(self._unnamed.named(member(event, "item"), index)):
             self._indexes[index] = None
             self._hides = self._decoder.every = True
             number = event.get("sequence_number")
@@ -333,9 +341,10 @@ class ResponsesWeaver:
         return PING
 
     def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
+        held = b"".join([self._passed(*one) for one in self._unnamed.settled()])
         if self._sequence is None:
-            return error_events(error, self._decoder, failed)
-        return numbered_error_events(error, self._sequence + 1, self._first, failed=failed)
+            return held + error_events(error, self._decoder, failed)
+        return held + numbered_error_events(error, self._sequence + 1, self._first, failed=failed)
 
 
 _OWN = ("previous_response_id", "tool_choice", "tools", "store", "conversation")

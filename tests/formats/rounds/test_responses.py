@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -273,3 +274,51 @@ def test_other_refusals_take_nothing_out(streamed: bool) -> None:
     for refusal in (b"", b'{"error":{"message":"too long"}}', NOT_FOUND % b"rs_9"):
         assert not finish(rounds.forget_ids(refusal))
         assert rounds.body == before
+
+
+def late(item: dict[str, Any], index: int) -> bytes:
+    """The events of a call whose name and arguments come with its end only."""
+    about = {"output_index": index, "item_id": item["id"]}
+    events: list[dict[str, Any]] = [
+        {"type": "response.output_item.added", "output_index": index, "item": {**item, "name": "", "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", **about, "delta": "{}"},
+        {"type": "response.output_item.done", "output_index": index, "item": item},
+    ]
+    return b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_calls_whose_names_come_late(order: tuple[int, int]) -> None:
+    """An injected one is hidden all the same, and the client's own comes as it came."""
+    items = [{**USE, "name": name, "id": f"fc_{name}", "call_id": name} for name in ("bmcp_box_echo", "read")]
+    items = [items[place] for place in order]
+    whole = stream_of(items)
+    begin, end = whole.index(b"event: response.output_item.added"), whole.rindex(b"event: ")
+    stream = whole[:begin] + b"".join(late(item, index) for index, item in enumerate(items)) + whole[end:]
+    events = [json.loads(one.split(b"data: ")[1]) for one in stream.split(b"event: ")[1:]]
+    stream = b"".join(
+        f"event: {one['type']}\ndata: {json.dumps({**one, 'sequence_number': number})}\n\n".encode()
+        for number, one in enumerate(events)
+    )
+    own = {"type": "function", "name": "read", "parameters": {}}
+    for blocks in ([stream], [b"event: " + one for one in stream.split(b"event: ")[1:]]):
+
+        def grouped(_: Sequence[bytes], blocks: list[bytes] = blocks) -> Iterator[bytes]:
+            yield from blocks
+
+        played = play(RESPONSES, [stream], streamed=True, grouped=grouped, tools=[own])
+        assert [one.name for one in played.calls] == ["bmcp_box_echo"]
+        assert b"bmcp_" not in played.body
+        assert [one[:2] for one in played.seen().calls] == [("read", "read")]
+
+
+def test_a_name_that_never_comes_holds_nothing_back() -> None:
+    """The response's end, or an error, ends the wait."""
+    whole = stream_of([{**USE, "name": ""}])
+    assert play(RESPONSES, [whole], streamed=True).body == whole
+    cut = whole[: whole.rindex(b"event: ")]
+    error = b'event: error\ndata: {"type":"error","message":"gone"}\n\n'
+    assert play(RESPONSES, [cut + error], streamed=True).body == cut + error
+    rounds = woven(RESPONSES, RESPONSES.request(streamed=True), remembering())
+    got = rounds.stream(cut) + rounds.error_events(GatewayError(502, "x", "gone"))
+    assert got.startswith(cut)
