@@ -15,6 +15,7 @@ from .errors import (
 from .mcp import MCPProxyBuilder, MCPServer
 from .money.budget_state import BudgetState
 from .money.budget_warnings import BudgetWarning
+from .money.caller_usage import CallerUsage
 from .plugin import AIBridge, get_bridge
 from .pool import CachedBridgePool, PoolMetrics
 from .principal import Principal
@@ -60,6 +61,7 @@ __all__ = [
     "BudgetWarning",
     "BuildTimeout",
     "CachedBridgePool",
+    "CallerUsage",
     "CircuitBreakerSettings",
     "ConfigurationError",
     "Ending",

@@ -18,6 +18,7 @@ from .exchange.interruption import ClientGone, Interruption
 from .exchange.memory import Holding
 from .exchange.refusal import send_error
 from .inprocess import clients
+from .money.caller_usage import CallerUsage, caller_usage
 from .principal import Principal
 from .providers import Provider
 from .providers.request_headers import check_headers
@@ -56,6 +57,11 @@ class RequestBridge:
     def tools(self) -> tuple[Tool, ...]:
         """The tools that are injected into the principal's requests, in the order in which models see them."""
         return self._state.tools.tools
+
+    async def usage(self) -> CallerUsage:
+        """What the principal has spent this month, and what the budgets leave. Raises `RecorderUnavailable`."""
+        engine = self._state.engine
+        return await caller_usage(engine.recorder, engine.budgets, self.principal)
 
     def openai(self, provider: str = "openai", *, api_key: str | None = None) -> AsyncOpenAI:
         """The official SDK's client of one provider, with this bridge in the place of its API: no socket, no key.

@@ -7,12 +7,14 @@ from .overrides import override_bridge, override_providers, scripted_bridge
 from .provider import ScriptedProvider
 from .received import Received
 from .replies import Reply, ToolCall, Usage
+from .spent import Spent
 
 __all__ = [
     "MemoryRecorder",
     "Received",
     "Reply",
     "ScriptedProvider",
+    "Spent",
     "ToolCall",
     "Usage",
     "override_bridge",

@@ -19,6 +19,7 @@ from ..recorder import MemoryRecorder
 from .overrides import TESTER
 from .provider import ScriptedProvider
 from .replies import Reply
+from .spent import Spent
 
 
 class OverrideBridge(Protocol):
@@ -39,6 +40,12 @@ def scripted_provider() -> ScriptedProvider:
 def memory_recorder() -> MemoryRecorder:
     """What the overrides below record."""
     return MemoryRecorder()
+
+
+@pytest.fixture
+def spent(memory_recorder: MemoryRecorder) -> Spent:
+    """`spent.at_most(0.01)`: what the test's requests have cost so far, in US dollars."""
+    return Spent(memory_recorder)
 
 
 @pytest.fixture

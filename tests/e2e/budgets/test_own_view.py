@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from fastapi_aibridge import Principal
+
+from .serving import admin, ask, budget, budgeted, me
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_callers_see_what_they_spent_and_what_is_left() -> None:
+    """With their own key, nothing of others, and no cache keeps it."""
+    async with budgeted(budget(1), budget(0.5, "everybody", period="day"), budget(3, id="bob")) as gateway:
+        for key in ("k-alice", "k-alice", "k-bob"):
+            assert (await ask(gateway, key=key)).status_code == 200
+        answer = await me(gateway, "/usage?by=model")
+        assert answer.headers["cache-control"] == "no-store"
+        (row,) = answer.json()["items"]
+        assert (row["model"], row["calls"], row["cost_usd"]) == ("gpt-5", 2, 0.1)
+        (mine,) = answer.json()["budgets"]
+        assert mine.pop("resets_at").endswith("T00:00:00.000000Z")
+        assert mine == {
+            "scope": "initiator", "id": "alice", "period": "month", "usd": 1.0, "spent_usd": 0.1, "reserved_usd": 0.0,
+            "left_usd": 0.9, "fallback_model": None,
+        }  # fmt: skip
+        items = (await me(gateway, "/interceptions")).json()["items"]
+        assert [one["initiator_id"] for one in items] == ["alice", "alice"]
+        assert {one["credential_hint"] for one in items} == {None}
+        assert (await me(gateway, "/interceptions?initiator_id=bob")).status_code == 422
+        assert (await me(gateway, "/usage?initiator_id=bob")).status_code == 422
+        assert (await me(gateway, "/usage", key="t-admin")).status_code == 401
+
+
+async def test_the_apps_own_dependency_says_whose_view_it_is() -> None:
+    """And a caller without budgets sees none."""
+
+    async def ann() -> Principal:
+        return Principal("ann", groups=("staff",))
+
+    async with budgeted(budget(1, "group", "staff"), budget(2), bridge={"principal": ann}) as gateway:
+        assert (await ask(gateway)).status_code == 200
+        seen = (await me(gateway, "/usage")).json()["budgets"]
+        assert [(one["scope"], one["id"], one["spent_usd"]) for one in seen] == [("group", "staff", 0.05)]
+
+
+async def test_handlers_are_told_too() -> None:
+    async with budgeted(budget(1)) as gateway:
+        assert (await ask(gateway)).status_code == 200
+        async with gateway.aibridge.bridge(Principal("alice")) as bridge:
+            usage = await bridge.usage()
+        assert (usage.spent_usd, usage.left_usd, len(usage.budgets)) == (0.05, 0.95, 1)
+        async with gateway.aibridge.bridge(Principal("bob")) as bridge:
+            usage = await bridge.usage()
+        assert (usage.spent_usd, usage.left_usd, list(usage.budgets)) == (0.0, None, [])
+
+
+async def test_errors_and_keys_in_records_are_not_shown_to_callers() -> None:
+    """They may name hosts."""
+    async with budgeted(budget(1)) as gateway:
+        gateway.provider.script = []
+        assert (await ask(gateway)).status_code >= 400
+        (one,) = (await me(gateway, "/interceptions")).json()["items"]
+        assert one["status"] == "failed"
+        assert one["error"] == "an error; administrators see its text"
+
+
+async def test_administrators_set_budgets_while_the_app_runs() -> None:
+    """In force at once, counted from the beginning of the period, in the audit; wrong ones are refused."""
+    async with budgeted(budget(7, id="bob")) as gateway:
+        assert (await ask(gateway)).status_code == 200
+        path = "/budgets/initiator/alice?period=month"
+        assert (await admin(gateway, "GET", path)).status_code == 404
+        assert (await admin(gateway, "PUT", path, {"usd": 0.1})).json()["spent_usd"] == 0.05
+        assert (await ask(gateway)).status_code == 429
+        assert (await admin(gateway, "PUT", path, {"usd": 0.2, "scope": "initiator", "id": "alice"})).status_code == 200
+        assert (await ask(gateway)).status_code == 200
+        shown = (await admin(gateway, "GET", path)).json()
+        assert (shown["usd"], shown["spent_usd"], shown["reserved_usd"], shown["source"]) == (0.2, 0.1, 0.0, "admin")
+        listed = (await admin(gateway, "GET", "/budgets")).json()["items"]
+        assert [(one["id"], one["source"]) for one in listed] == [("alice", "admin"), ("bob", "settings")]
+        assert (await admin(gateway, "PUT", "/budgets/initiator/bob", {"usd": 9})).status_code == 409
+        assert (await admin(gateway, "DELETE", "/budgets/initiator/bob")).status_code == 409
+        for wrong in (
+            *({"usd": usd} for usd in (-1, 1e10, 0.0000001, "x")),
+            *(
+                {"usd": 1, **more}
+                for more in ({"more": 2}, {"id": "bob"}, {"period": "day"}, {"fallback_model": "m" * 600})
+            ),
+            {},
+        ):
+            assert (await admin(gateway, "PUT", path, wrong)).status_code == 422, wrong
+        assert (await admin(gateway, "PUT", "/budgets/nobody/alice", {"usd": 1})).status_code == 422
+        assert (await admin(gateway, "PUT", path, {"usd": 1}, token="k-alice")).status_code == 401
+        assert (await admin(gateway, "DELETE", path)).status_code == 204
+        assert (await admin(gateway, "DELETE", path)).status_code == 404
+        assert (await ask(gateway)).status_code == 200
+        for name in ("*", "default"):
+            assert (await admin(gateway, "PUT", f"/budgets/default/{name}", {"usd": 0})).status_code == 200
+        assert (await ask(gateway)).status_code == 429
+        actions = [one["action"] for one in (await gateway.json("/audit"))["items"]]
+        assert actions == ["budget.put", "budget.put", "budget.delete", "budget.put", "budget.put"]
