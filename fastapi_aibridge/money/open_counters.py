@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,15 +32,13 @@ class OpenCounters:
         self._counters = counters
         self._by_key: OrderedDict[CounterKey, OpenCounter] = OrderedDict()
         self._by_id: dict[int, OpenCounter] = {}
+        self._opening = asyncio.Lock()
 
     async def open(self, limits: Sequence[Limit]) -> list[OpenCounter]:
         """The counters of these limits. Raises `RecorderUnavailable`; asks the database only for those that are new."""
-        missing = [limit for limit in limits if limit.counter not in self._by_key]
-        if missing:
-            ids = await self._counters.open([limit.counter for limit in missing])
-            for id_, limit in zip(ids, missing, strict=True):
-                if limit.counter not in self._by_key:
-                    self._by_key[limit.counter] = self._by_id[id_] = OpenCounter(id_, limit.counter, limit)
+        if any(limit.counter not in self._by_key for limit in limits):
+            async with self._opening:  # those who come at one moment want the same ones
+                await self._open_missing(limits)
         found = []
         for limit in limits:
             counter = self._by_key[limit.counter]
@@ -51,8 +50,12 @@ class OpenCounters:
             del self._by_id[gone.id]
         return found
 
-    def get(self, id_: int) -> OpenCounter | None:
-        return self._by_id.get(id_)
+    async def _open_missing(self, limits: Sequence[Limit]) -> None:
+        missing = [limit for limit in limits if limit.counter not in self._by_key]
+        if missing:
+            ids = await self._counters.open([limit.counter for limit in missing])
+            for id_, limit in zip(ids, missing, strict=True):
+                self._by_key[limit.counter] = self._by_id[id_] = OpenCounter(id_, limit.counter, limit)
 
     def saw(self, counters: Mapping[int, Counted]) -> list[OpenCounter]:
         """Remember what they hold now; returns those that are known here."""
