@@ -75,4 +75,5 @@ class Resumption:
         costs = None
         if self._prices is not None:
             costs = Costs(self._prices, provider, request, "responses", begun.started_at)
+            costs.wait()
         return InterceptionLog(self._recorder, self._metrics, self._lines, begun, request, costs=costs)

@@ -44,7 +44,7 @@ def record(row: Mapping[str, Any], bodies: Iterable[object]) -> InterceptionReco
             upstream_status=upstream_status if isinstance(upstream_status, int) else None,
             error=_text(row["error"]),
             cost=row["cost"] if isinstance(row["cost"], int) else None,
-            cost_estimated=bool(row["cost_estimated"]),
+            cost_estimated=bool(row["cost_estimated"]) and row["cost"] is not None,
         )
     members: dict[str, Any] = {}
     for name in BEGUN:

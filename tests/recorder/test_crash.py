@@ -119,7 +119,11 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
             assert left is not None
             assert left.ending is not None
             assert (left.ending.cost, left.ending.cost_estimated) == (70, True)
-        assert await execute(url, select(recorders.c.id).where(recorders.c.id == "elsewhere")) == []
+
+            async def forgotten() -> bool:
+                return await execute(url, select(recorders.c.id).where(recorders.c.id == "elsewhere")) == []
+
+            await until(forgotten)
         # It was alive after all: the real end counts.
         await recorder.end(begun.id, ending(), Facts(token_usages=[usage(5)]))
     async with SQLRecorder(url) as recorder:
