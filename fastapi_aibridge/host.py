@@ -215,6 +215,9 @@ class Host:
     def providers(self) -> Sequence[Provider]:
         return () if self._runtime is None else self._runtime.pool.providers
 
+    async def forget(self, initiator_id: str) -> None:
+        await self.runtime.forget(initiator_id)
+
     @property
     def broken_providers(self) -> Sequence[BrokenEntry]:
         return () if self._runtime is None else self._runtime.broken_providers

@@ -23,7 +23,7 @@ from .content import facts_without_content
 from .daily import day_of
 from .database import Database
 from .readback import load_facts
-from .schema import erasures, facts, interceptions, objects, set_aside, usage_daily
+from .schema import budget_counters, erasures, facts, interceptions, objects, set_aside, usage_daily
 from .text import cut_key
 
 _BATCH = 50
@@ -32,6 +32,8 @@ _PAUSE = 0.01
 """Seconds between two transactions, in which others get their turn."""
 _UNSEEN = 600 * 1_000_000
 """Microseconds after which no start from before is still on its way to its place, were its process killed or not."""
+_LONGEST_PERIOD = 31 * 86400 * 1_000_000
+"""Microseconds of a budget's period."""
 _HEAD = 4096
 """Characters of a row put aside in which its ids stand."""
 _FIRST_TEXT = re.compile(r'"([^"\\]+)')
@@ -148,6 +150,14 @@ class _Erasure:
         """
         theirs = (usage_daily.c.initiator_id == self._initiator) & (usage_daily.c.day <= day_of(self._asked_at))
         await connection.execute(delete(usage_daily).where(theirs))
+        # What was spent in a period that may still run goes on counting, or erasure would pay it back.
+        await connection.execute(
+            delete(budget_counters).where(
+                budget_counters.c.subject == self._initiator,
+                budget_counters.c.scope != "group",
+                budget_counters.c.started_at < self._asked_at - _LONGEST_PERIOD,
+            )
+        )
         await connection.execute(
             update(objects)
             .where(objects.c.initiator_id == self._initiator, objects.c.noted_at <= self._asked_at)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import logging
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, HTTPException, Path
 
+from ..errors import RedisUnavailable
 from ..principal import MAX_ID
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, reading
 from .answers import Erased
 from .audit import InDatabase
 
+logger = logging.getLogger(__name__)
+
 InitiatorId = Annotated[str, Path(min_length=1, max_length=MAX_ID)]
 
 
-def add_initiator_routes(router: APIRouter, administration: InDatabase, access: AdminAccess) -> None:
+class WithInitiators(InDatabase, Protocol):
+    """What the routes need of the plugin."""
+
+    async def forget(self, initiator_id: str) -> None:
+        """What processes hold of the initiator, and Redis. Raises `RedisUnavailable`."""
+
+
+def add_initiator_routes(router: APIRouter, administration: WithInitiators, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
     @route("DELETE", "/admin/initiators/{initiator_id:path}/content", Need.CHANGE, Erased, UNREADABLE)
@@ -34,4 +45,9 @@ def add_initiator_routes(router: APIRouter, administration: InDatabase, access: 
         with reading():
             if (database := await administration.database()) is None:
                 raise HTTPException(404, f"there is nothing to erase: {NO_STORE}")
-            return {"interceptions": await erase(database, initiator_id, everything=everything, actor=actor)}
+            count = await erase(database, initiator_id, everything=everything, actor=actor)
+        try:
+            await administration.forget(initiator_id)
+        except RedisUnavailable:
+            logger.warning("Redis is away: what it holds of an initiator who was erased ends within a day by itself")
+        return {"interceptions": count}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from fastapi_aibridge.recorder.erasure import carry_out
 from fastapi_aibridge.recorder.recorder import InterceptionQuery
 from fastapi_aibridge.recorder.records import Status
 from fastapi_aibridge.recorder.rows import filed_row, inbox_row, start_row
-from fastapi_aibridge.recorder.schema import erasures, metadata, set_aside, usage_daily
+from fastapi_aibridge.recorder.schema import budget_counters, erasures, metadata, set_aside, usage_daily
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from fastapi_aibridge.recorder.usage import UsageQuery
 
@@ -182,10 +183,28 @@ async def test_the_audit_says_who_erased_whom(recorder: SQLRecorder) -> None:
     ]
 
 
+async def test_what_was_spent_long_ago_goes(recorder: SQLRecorder) -> None:
+    """What counts against a budget now stays, else an erasure would pay it back; a group's sums name nobody."""
+    now = int(datetime.now(UTC).timestamp() * 1_000_000)
+    moments = {"old": now - 40 * 86400 * 1_000_000, "new": now}
+    async with recorder.database.writing() as connection:
+        for scope in ("initiator", "group"):
+            for started_at in moments.values():
+                values = {"scope": scope, "subject": "alice", "period": "month", "started_at": started_at}
+                await connection.execute(insert(budget_counters).values(**values, spent=1, reserved=0))
+    await erase(recorder.database, "alice", everything=True, actor="admin")
+    async with recorder.database.reading() as connection:
+        left = {(row.scope, row.started_at) for row in await connection.execute(select(budget_counters))}
+    assert left == {("initiator", moments["new"]), ("group", moments["old"]), ("group", moments["new"])}
+
+
 def test_each_table_that_names_initiators_is_known() -> None:
     """A table that is added must be thought of here, and in what erases."""
-    named = {table.name for table in metadata.sorted_tables if "initiator_id" in table.c}
-    assert named == {
+    import_module("fastapi_aibridge.cluster.client_keys")
+    named = {table.name for table in metadata.sorted_tables if {"initiator_id", "subject"} & set(table.c.keys())}
+    # Keys are revoked, not erased: the audit and the records of others may name them.
+    assert named - {"aibridge_client_keys"} == {
+        "aibridge_budget_counters",
         "aibridge_erasures",
         "aibridge_interceptions",
         "aibridge_objects",
