@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,8 @@ from .client_keys import KeyPage
 from .key_cache import CutOff, KeyCache
 from .version_watch import VersionWatch
 
+logger = logging.getLogger(__name__)
+
 _FROM_SETTINGS = "settings:"
 """How the ids of keys begin that the settings have."""
 
@@ -31,7 +34,7 @@ class ManagedKeys:
     async def create(self, asked: KeyRequest, actor: str) -> tuple[ClientKey, str]:
         """The new key, and its text."""
         made = await client_keys.create(self._database, asked, actor)
-        await self.cache.catch_up()
+        await self._follow()
         return made
 
     async def revoke(self, key_id: str, actor: str) -> ClientKey | None:
@@ -42,8 +45,17 @@ class ManagedKeys:
         if key_id.startswith(_FROM_SETTINGS):
             raise ConfigurationError(f"{key_id!r} comes from the settings (CLIENT_KEYS) and can only be removed there")
         key = await client_keys.revoke(self._database, key_id, actor)
-        await self.cache.catch_up()
+        await self._follow()
         return key
+
+    async def _follow(self) -> None:
+        """Learn of the own change at once. Where that fails, it is heard of as others' changes are: what has been
+        committed is told, above all a key that cannot be shown again.
+        """
+        try:
+            await self.cache.catch_up()
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+            logger.warning("a change of client keys is followed later: %s", type(error).__name__)
 
     async def page(
         self, settings: Mapping[str, Iterable[SecretStr]], *, limit: int, cursor: str | None, initiator_id: str | None

@@ -14,6 +14,7 @@ from fastapi_aibridge.cluster.client_key import ClientKey, KeyRequest
 from fastapi_aibridge.cluster.client_keys import digest_of
 from fastapi_aibridge.cluster.key_cache import KeyCache
 from fastapi_aibridge.cluster.key_text import new_key
+from fastapi_aibridge.cluster.managed_keys import ManagedKeys
 from fastapi_aibridge.errors import RecorderUnavailable
 from fastapi_aibridge.principal import Principal
 from fastapi_aibridge.recorder.database import Database
@@ -232,3 +233,23 @@ async def test_the_database_is_away(worker: Worker, monkeypatch: pytest.MonkeyPa
         with pytest.raises(RecorderUnavailable):
             await worker.find(other)
     assert await worker.find(other)
+
+
+async def test_a_key_that_was_made_is_told_whatever_comes_after(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the database goes away behind the commit, the key is still shown: it cannot be a second time."""
+
+    async def away(*_: object) -> None:
+        raise OSError
+
+    keys = ManagedKeys(worker.database, worker.cache)
+    monkeypatch.setattr(key_cache, "changes_since", away)
+    key, secret = await keys.create(KeyRequest(initiator_id="alice"), "root")
+    assert await worker.find(secret) == Principal("alice", key.id)
+    revoked = await keys.revoke(key.id, "root")
+    assert revoked is not None
+    assert worker.known(secret) is not None
+    monkeypatch.undo()
+    await worker.cache.catch_up()
+    assert worker.known(secret) is None

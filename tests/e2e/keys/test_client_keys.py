@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -213,6 +213,36 @@ async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -
             await until(lambda: one.aibridge.pool.metrics().evictions["revoked"] == 1)
             await until(lambda: two.aibridge.pool.metrics().evictions["revoked"] == 1)
             await call_of_other.end()
+
+
+async def test_very_many_streams_of_a_revoked_key(tmp_path: Any) -> None:
+    """All of them end in time, also one whose client reads nothing any more; none of another key does."""
+    async with managed(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as gate, AsyncExitStack() as stack:
+        made, other = await create(gate), await create(gate, initiator_id="dave")
+        cut = [await stack.enter_async_context(streaming(gate, made["key"], CHAT, CHUNK)) for _ in range(60)]
+        kept = [await stack.enter_async_context(streaming(gate, other["key"], CHAT, CHUNK)) for _ in range(10)]
+        slow_client, slow_call = cut.pop()
+        slow_client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        flood = asyncio.create_task(_flood(slow_call))
+        await asyncio.sleep(0.3)
+        await admin(gate, "DELETE", f"{KEYS}/{made['id']}")
+        async with asyncio.timeout(2):
+            assert all(b"has been revoked" in rest for rest in await asyncio.gather(*(rest_of(one) for one, _ in cut)))
+            await slow_call.until_gone()
+        await flood
+        for client, call in kept:
+            await call.chunk(CHUNK)
+            assert await client.piece() == CHUNK
+        await until(lambda: gate.aibridge.pool.metrics().leases == len(kept))
+        carols = [one for one in await records(gate) if one.interception.initiator_id == "carol"]
+        assert {str(one.ending.status) for one in carols} == {"failed"}
+
+
+async def _flood(call: Call) -> None:
+    """More than anybody buffers."""
+    with suppress(OSError):
+        for _ in range(2000):
+            await call.chunk(CHUNK * 100)
 
 
 async def test_a_request_that_waits_for_its_answer(url: str) -> None:
