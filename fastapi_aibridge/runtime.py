@@ -158,6 +158,7 @@ class Runtime:
                 waiting_room=limits,
                 built=metrics.built,
             )
+            shared.follow_outages(lambda: self.pool.providers)
             warn_of_what_is_missing(settings, self.pool.providers)
             if settings.managed and parts.takes_client_keys:
                 from .cluster.managed_keys import managed_keys  # SQLAlchemy, as below
@@ -359,6 +360,7 @@ class Runtime:
             engine.prices = Prices(settings.prices, listed=False)
         self.budgets.apply(settings, engine.prices)
         engine.request_headers = self._request_headers(settings)
+        self.shared.watch(providers)
         retired = self.pool.replace_providers(providers)
         self._metrics.reloaded("applied")
         return Reload(

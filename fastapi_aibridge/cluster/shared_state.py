@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
 from ..settings import Settings
 
 if TYPE_CHECKING:
+    from ..providers import Provider
+    from .outages import Outages
     from .redis import SharedRedis
     from .redis_memory import RedisMemory
 
@@ -24,6 +27,7 @@ class SharedState:
         self.redis: SharedRedis | None = None
         self.memory: RedisMemory | None = None
         """What rounds must remember: encrypted, or not at all."""
+        self.outages: Outages | None = None
         if settings.redis_url is None:
             return
         from .redis import SharedRedis
@@ -41,8 +45,23 @@ class SharedState:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self.outages is not None:
+            await self.outages.aclose()
         if self.redis is not None:
             await self.redis.__aexit__()
+
+    def follow_outages(self, providers: Callable[[], Iterable[Provider]]) -> None:
+        """Tell other workers what this one finds out of the providers in force, and hear what they find out."""
+        if self.redis is not None:
+            from .outages import Outages
+
+            self.outages = Outages(self.redis, providers)
+            self.outages.watch(providers())
+
+    def watch(self, providers: Iterable[Provider]) -> None:
+        """These are about to be in force."""
+        if self.outages is not None:
+            self.outages.watch(providers)
 
     def components(self, *, has_tools: bool) -> dict[str, str]:
         """The state of its parts, for `/readyz?verbose`."""

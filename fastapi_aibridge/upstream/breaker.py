@@ -99,6 +99,8 @@ class CircuitBreakers:
         """How often a breaker of each endpoint has opened."""
         self.rejections: Counter[str] = Counter()
         """How many requests each endpoint has refused."""
+        self.opened: Callable[[str, str, float], None] | None = None
+        """Hears of the endpoint and model whose shared breaker opens, and for how many seconds."""
 
     def admit(self, route: str, model: str, initiator: str) -> Admission:
         """Ask before each request that goes upstream. Raises `CircuitOpen`.
@@ -135,8 +137,15 @@ class CircuitBreakers:
         if shared is not None and shared.generation != admission.shared:
             return
         opened = self._shared.failed((route, model, ""), admission.shared, initiator, now)
+        if opened and self.opened is not None:
+            self.opened(route, model, self._timeout)
         opened |= self._own.failed((route, model, initiator), admission.own, initiator, now)
         self.trips[route] += opened
+
+    def hear(self, route: str, model: str, seconds: float) -> None:
+        """Another process has found that this fails. Then it is left alone here, too, and probed by this one itself."""
+        if self._enabled:
+            self._shared.open((route, model[:MAX_MODEL], ""), self._clock() + min(seconds, self._timeout))
 
     def abandoned(self, route: str, model: str, initiator: str, admission: Admission) -> None:
         """The request ended before the upstream had shown how it is: a probe gives its place back."""
@@ -212,6 +221,14 @@ class _Breakers:
         breaker.until = now + self._timeout
         breaker.failed_by = initiator if is_probe and self._principals > 1 else None
         return True
+
+    def open(self, key: _Key, until: float) -> None:
+        """Open a breaker that is not open."""
+        breaker = self.by_key.get(key) or self._add(key)
+        if breaker.state is not CircuitState.OPEN:
+            breaker.become(CircuitState.OPEN)
+            breaker.until = until
+            breaker.failed_by = None
 
     def abandoned(self, key: _Key, generation: int) -> None:
         breaker = self.by_key.get(key)

@@ -18,6 +18,8 @@ REJECTED_REST = 300.0
 """Seconds that a key rests after a 401: somebody may be about to put it right."""
 LONGEST_REST = 3600.0
 """A quota of the day may ask for more; looking once an hour costs nothing."""
+NOTABLE = 1.0
+"""Seconds by which a rest must become longer for others to hear of it: each refused request may make it longer."""
 MAX_REASON = 4 * 1024
 """Bytes of a refusal's body that are looked through for what it speaks of."""
 
@@ -85,6 +87,8 @@ class KeyPool:
         self._suspects: dict[Credential, tuple[str, float]] = {}  # by whose request, and until when: rejected
         self.rests: Counter[int] = Counter()
         """How often keys were sent to rest, by the status that did it."""
+        self.rested: Callable[[Credential, float], None] | None = None
+        """Hears of the key that is sent to rest, or to a longer one, and for how many seconds."""
 
     def __len__(self) -> int:
         return len(self._credentials)
@@ -118,10 +122,21 @@ class KeyPool:
         A key that rests already rests until the later end.
         """
         rest = seconds if seconds is not None else RATE_LIMITED_REST if status == 429 else REJECTED_REST
-        until = self._clock() + min(rest, LONGEST_REST)
+        now = self._clock()
+        until = now + min(rest, LONGEST_REST)
         if credential in self._credentials:
-            self._until[credential] = max(until, self._until.get(credential, 0.0))
+            before = self._until.get(credential, 0.0)
+            self._until[credential] = max(until, before)
             self.rests[status] += 1
+            if self.rested is not None and until > before + NOTABLE:
+                self.rested(credential, until - now)
+
+    def hear(self, is_meant: Callable[[Credential], bool], seconds: float) -> None:
+        """Another process has sent a key to rest."""
+        until = self._clock() + min(seconds, LONGEST_REST)
+        for credential in self._credentials:
+            if is_meant(credential):
+                self._until[credential] = max(until, self._until.get(credential, 0.0))
 
     def rejected(self, credential: Credential, caller: str, *, certain: bool) -> bool:
         """A key was answered with 401. Whether that was the key's fault: then it rests.

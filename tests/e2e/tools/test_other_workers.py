@@ -217,7 +217,7 @@ async def test_what_redis_holds(server: ToolServer, valkey: ValkeyServer) -> Non
             ends, dump = await shared.call(partial(ending_and_dump, key))
             assert 86000 < ends <= 86400
             assert b"the-result-of-a-tool" not in dump
-            assert b"c1" not in dump
+            assert b"bmcp_box_echo" not in dump
         await runtime.forget("alice")
         assert await shared.call(lambda redis: redis.dbsize()) == 0
 
