@@ -51,7 +51,6 @@ _ADDED = (
     "git_status",
     "feedback",
     "turn_aborted",
-    "current_datetime",
     "user_shell_command",
     "subagent_notification",
 )
