@@ -132,7 +132,7 @@ class RequestBridge:
                 if not state.share.take(START):
                     await state.share.turn(START)
                 target = provider.routes.find(scope["method"], tail, scope.get("raw_path"))
-                interruption = Interruption()
+                interruption = Interruption(watches=engine.watches)
                 holding = engine.bodies.holding(initiator)
                 state.begin(interruption)
                 try:

@@ -15,6 +15,7 @@ from ..upstream.client import UpstreamClient
 from .background import BackgroundResponses
 from .calls import UpstreamCaller
 from .fair_queue import FairQueue
+from .interruption import Watches
 from .limits import Limits
 from .memory import BodyBudget
 from .ownership import Ownership
@@ -65,3 +66,4 @@ class Engine:
         self.tool_memory = ToolMemory(shared_memory)
         self.refusals = Refusals()
         self.queue = FairQueue()
+        self.watches = Watches()

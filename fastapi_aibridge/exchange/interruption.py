@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from types import TracebackType
 from typing import Self
 
@@ -11,10 +12,45 @@ from starlette.types import Receive
 WATCH_AFTER = 0.1
 """Seconds after which a request begins to look whether its client is still there. Shorter ones need no watcher: what
 is to come has been written by then."""
+_RESOLUTION = 0.001
+"""Seconds by which timers may be early."""
 
 
 class ClientGone(Exception):
     """The client left before the exchange was over."""
+
+
+class Watches:
+    """Has those requests watched that last for `WATCH_AFTER`. One timer of the event loop serves all of them: most are
+    over before, and a timer costs as much to set as to let ring.
+    """
+
+    __slots__ = ("_due", "_timer")
+
+    def __init__(self) -> None:
+        self._due: OrderedDict[Interruption, float] = OrderedDict()  # in the order in which they are due
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, interruption: Interruption) -> None:
+        loop = asyncio.get_running_loop()
+        self._due[interruption] = loop.time() + WATCH_AFTER
+        if self._timer is None:
+            self._timer = loop.call_later(WATCH_AFTER, self._look, loop)
+
+    def discard(self, interruption: Interruption) -> None:
+        self._due.pop(interruption, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        while self._due:
+            interruption, due = self._due.popitem(last=False)
+            if due > now + _RESOLUTION:
+                self._due[interruption] = due
+                self._due.move_to_end(interruption, last=False)
+                self._timer = loop.call_later(due - now, self._look, loop)
+                return
+            interruption.start_watching(loop)
 
 
 class Interruption:
@@ -25,14 +61,14 @@ class Interruption:
     other; what interrupts between two of them is raised at the start of the next.
     """
 
-    __slots__ = ("_cancelling", "_reason", "_receive", "_settled", "_task", "_timer", "_watcher")
+    __slots__ = ("_cancelling", "_reason", "_receive", "_settled", "_task", "_watcher", "_watches")
 
-    def __init__(self, receive: Receive | None = None) -> None:
+    def __init__(self, receive: Receive | None = None, watches: Watches | None = None) -> None:
         self._receive = receive
+        self._watches = watches or Watches()
         self._reason: Exception | None = None
         self._settled = False
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def watch(self, receive: Receive) -> None:
@@ -48,20 +84,19 @@ class Interruption:
         self._settled = False
         self._cancelling = task.cancelling()
         if self._receive is not None:
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start_watching, self._receive)
+            self._watches.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watches.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
         task, reason = self._task, self._reason
         # What the watcher, the task and the reason's traceback hold shall not hold them: a stream would be left to the
         # garbage collector.
-        self._task = self._watcher = self._timer = self._reason = None
+        self._task = self._watcher = self._reason = None
         if reason is None or task is None or task.uncancel() > self._cancelling:
             return
         if kind is None or issubclass(kind, asyncio.CancelledError):
@@ -81,8 +116,10 @@ class Interruption:
             if self._task is not None:
                 self._task.cancel()
 
-    def _start_watching(self, receive: Receive) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(receive))
+    def start_watching(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for the client's end from now on."""
+        if self._receive is not None:
+            self._watcher = loop.create_task(self._watch(self._receive))
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
