@@ -20,6 +20,8 @@ from .reservations import CounterListener, Outcome, Reservation
 _ROUNDS = 6
 """Of the event loop, for which a commit waits at most."""
 _FILING_DELAY = 0.05
+_LIGHT = 256 * 1024
+"""Bytes that may be written together with starts."""
 
 
 class Writer:
@@ -188,6 +190,7 @@ class Writer:
 
     async def _run(self) -> None:
         queue = self._queue
+        took_starts = False
         while True:
             settles = queue.is_settling_due
             is_filing = queue.is_filing_needed and bool(settles or self._is_due or self._flushing or self._closing)
@@ -198,11 +201,17 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if queue.starts and not settles:
+            takes_starts = True
+            if queue.starts and is_filing and not settles and queue.weight > _LIGHT:
+                # Large texts and starts are written by turns: a commit with a start waits for the disk.
+                takes_starts = not took_starts
+                is_filing = not takes_starts
+            took_starts = takes_starts
+            if queue.starts and takes_starts and not settles:
                 await self._let_others_join()
             batch = Batch(self._recorder_id)
             before = queue.weight
-            starts = queue.take_starts(batch)
+            starts = queue.take_starts(batch) if takes_starts else {}
             flushed = self._file(batch, all_of_it=settles) if is_filing else []
             self._trying = starts
             self._current_rows, self._current_weight = len(batch), before - queue.weight
@@ -210,7 +219,7 @@ class Writer:
             queue.committed(batch, starts, outcome)
             self._current_rows = self._current_weight = 0
             self._trying = {}
-            self._shared = len(starts)
+            self._shared = len(starts) if takes_starts else self._shared
             if starts:
                 self._schedule_filing()
             for waiter in flushed:

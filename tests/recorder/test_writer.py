@@ -157,6 +157,26 @@ async def test_facts_that_weigh_too_much_push_back_too() -> None:
     assert [len(batch.facts) for batch in sink.written] == [1, 1, 1]
 
 
+async def test_large_texts_are_written_apart_from_starts() -> None:
+    """A start waits for one commit of some of them, not for all that somebody else has said."""
+    sink = GatedSink()
+    writer = writer_on(sink, filing_delay=0)
+    for number in range(8):
+        await writer.put(f"i{number}", None, (f"i{number}", 1, "x" * 600_000))
+    await sink.entered.wait()
+    starting = [begin(writer, "a"), begin(writer, "b")]
+    await settle()
+    sink.gate.set()
+    await asyncio.gather(*starting)
+    assert await writer.close(1) == 0
+    assert sink.inboxes == [["a", "b"]]
+    assert [(len(batch.inbox), len(batch.facts)) for batch in sink.written][:3] in (
+        [(0, 2), (2, 0), (0, 2)],
+        [(0, 2), (0, 2), (2, 0)],
+    )
+    assert len(sink.rows("facts")) == 8
+
+
 async def test_a_start_that_is_cancelled_before_its_commit_is_not_written() -> None:
     """Who goes away while waiting for its turn leaves nothing behind."""
     sink = GatedSink()
