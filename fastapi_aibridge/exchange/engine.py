@@ -65,5 +65,5 @@ class Engine:
         self.resumption = Resumption(recorder, metrics, self.lines, prices, self.background, self.max_text)
         self.tool_memory = ToolMemory(shared_memory)
         self.refusals = Refusals()
-        self.queue = FairQueue()
+        self.queue = FairQueue(is_shared=lambda: self.limits.is_shared)
         self.watches = Watches()

@@ -36,8 +36,12 @@ class FairQueue:
     Who stays within it never waits. Nothing is refused, and an initiator who is alone gets all there is.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, is_shared: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`is_shared` tells whether several initiators have requests at the moment, busy or not."""
         self.quantum = ALONE
+        self.is_shared = is_shared
         self._clock = clock
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._busy: list[Share] = []  # those that have done or wait for something in this round
@@ -84,8 +88,12 @@ class Share:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other initiator has done anything for a while."""
-        return self._queue.quantum == ALONE
+        """Whether no other initiator has a request, nor has done anything for a while.
+
+        One who waits for the database is not busy, and still needs that long work rests: the thread that writes for it
+        gets the interpreter's lock only while the event loop is idle.
+        """
+        return self._queue.quantum == ALONE and not self._queue.is_shared()
 
     @property
     def lane(self) -> asyncio.Lock:

@@ -42,6 +42,11 @@ class Limits:
         """Requests that run or wait."""
         return self._inside
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several initiators have requests that run or wait."""
+        return len(self._callers) > 1
+
     async def enter(self, initiator: str) -> None:
         """Call before the work, and `leave` after it unless this raised. Raises `GatewayError`, 429 or 503."""
         if self._inside >= self._max_concurrent:

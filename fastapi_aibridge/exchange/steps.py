@@ -13,6 +13,9 @@ from .fair_queue import QUANTUM, Share
 
 T = TypeVar("T")
 
+REST = 0.001
+"""Seconds without long work after each slice. With less, uvloop's timers, which count milliseconds, do not rest."""
+
 SLICE = 0.00025
 """Seconds of work between two looks at what else there is to do: a request of somebody else waits that long some few
 times."""
@@ -29,7 +32,7 @@ async def in_steps(steps: Generator[None, None, T], share: Share) -> T:
         _work(steps)
         while True:
             async with share.lane:
-                await asyncio.sleep(0 if share.is_alone else SLICE)
+                await asyncio.sleep(0 if share.is_alone else REST)
                 if not share.take(QUANTUM):
                     await share.turn(QUANTUM)
                 _work(steps)

@@ -16,4 +16,6 @@ async def test_hostile_requests_beside_honest_ones() -> None:
     assert len(seen.beside) > 50
     # A machine that tests share with others is not quiet enough for a ratio of times that are a few milliseconds.
     assert seen.p99(seen.beside) < max(2 * seen.p99(seen.alone), 0.25), str(seen)
-    assert seen.resident - seen.before < 1024 * MIB, str(seen)
+    # That of the event loop does not depend on the machine, but for what it does while a question waits upstream.
+    assert seen.p99(seen.loop_beside) < 0.05, str(seen)
+    assert seen.resident - seen.before < 512 * MIB, str(seen)
