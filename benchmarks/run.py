@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import (
+    budgets,
     burst,
     events,
     fairness,
@@ -29,7 +30,7 @@ from .table import Table
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 PICTURE = PAGE.with_name("performance.svg")
 ON_STAGE = ("blocking", "streamed", "events", "memory", "burst", "fairness")
-ALONE = ("pool_hits", "in_process", "imports", "workers")
+ALONE = ("budgets", "pool_hits", "in_process", "imports", "workers")
 ONCE = ("memory", "burst", "fairness")
 """Measured in one round, however many are asked for."""
 BUSY = 0.1
@@ -53,7 +54,7 @@ def main() -> int:
         return 1
     if options.write:
         for table in tables:
-            length = f" of {options.seconds} s" if table.name in (*ON_STAGE, "workers") else ""
+            length = f" of {options.seconds} s" if table.name in (*ON_STAGE, "budgets", "workers") else ""
             rounds = "one round" if table.name in ONCE else f"medians of {options.rounds} rounds{length}"
             note = f"{conditions}; {rounds}."
             Table(table.name, table.columns, table.rows, note).write(PAGE)
@@ -84,6 +85,8 @@ def _tables(options: argparse.Namespace) -> Iterator[Table]:
         yield imports.measure(rounds=options.rounds)
     if "workers" in options.only:
         yield workers.measure(cores, clients=32, seconds=options.seconds, rounds=options.rounds)
+    if "budgets" in options.only:
+        yield budgets.measure(cores, clients=32, seconds=options.seconds, rounds=options.rounds)
     if "pool_hits" in options.only:
         os.sched_setaffinity(0, {cores[0]})
         yield pool_hits.measure(rounds=options.rounds)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from fastapi import Header
 
@@ -171,3 +173,18 @@ async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.Lo
         assert 'aibridge_over_budget_total{period="month",scope="initiator"} 1.0' in metrics
         assert 'aibridge_refused_total{code="insufficient_quota"} 1.0' in metrics
     assert len([one for one in caplog.records if one.message.startswith("budget of initiator 'alice'")]) == 2
+
+
+async def test_both_sdks_stop_at_once_and_show_the_message() -> None:
+    """With the retries that they make by default."""
+    async with budgeted(budget(0.01)) as gateway:
+        base = gateway.url.rstrip("/")
+        async with openai.AsyncOpenAI(api_key="k-alice", base_url=f"{base}/ai/openai/v1") as sdk:
+            with pytest.raises(openai.RateLimitError, match="for this month; it resets at") as refused:
+                await sdk.responses.create(model="gpt-5", input="hi")
+            assert refused.value.code == "insufficient_quota"
+        async with anthropic.AsyncAnthropic(api_key="k-alice", base_url=f"{base}/ai/anthropic") as claude:
+            with pytest.raises(anthropic.RateLimitError, match="for this month; it resets at"):
+                await claude.messages.create(model="gpt-5", max_tokens=10, messages=[{"role": "user", "content": "hi"}])
+        metrics = (await gateway.read("/metrics")).text
+        assert 'aibridge_refused_total{code="insufficient_quota"} 2.0' in metrics

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fastapi_aibridge.budget import period_end, period_start
+from fastapi_aibridge.exchange import admission
+from fastapi_aibridge.recorder.reservations import Counted, CounterKey
+from tests.waiting import until
+
+from .serving import ask, budget, budgeted, reply
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("period", "moment", "start", "end"),
+    [
+        ("day", "2026-12-31T23:59:59+00:00", "2026-12-31", "2027-01-01"),
+        ("week", "2026-11-29T23:59:59+00:00", "2026-11-23", "2026-11-30"),
+        ("week", "2027-01-01T00:00:00+00:00", "2026-12-28", "2027-01-04"),
+        ("month", "2026-12-15T12:00:00+00:00", "2026-12-01", "2027-01-01"),
+        ("month", "2028-02-29T12:00:00+00:00", "2028-02-01", "2028-03-01"),
+        ("month", "2026-11-01T00:30:00+01:00", "2026-10-01", "2026-11-01"),
+    ],
+)
+def test_periods_are_those_of_utc(period: str, moment: str, start: str, end: str) -> None:
+    """Weeks begin on Monday."""
+    begun = period_start(period, datetime.fromisoformat(moment))
+    assert begun.isoformat() == f"{start}T00:00:00+00:00"
+    assert period_end(period, begun).isoformat() == f"{end}T00:00:00+00:00"
+
+
+async def test_a_month_turns_while_requests_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each counts where it started; the new month begins with nothing spent."""
+
+    class Clock(datetime):
+        moment = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return cls.moment.astimezone(tz)
+
+    monkeypatch.setattr(admission, "datetime", Clock)
+    months = [CounterKey("initiator", "alice", "month", datetime(2026, month, 1, tzinfo=UTC)) for month in (11, 12)]
+    async with budgeted(budget(0.12), reply=reply(delay=1.5)) as gateway:
+        recorder: Any = gateway.aibridge._host.runtime.recorder
+        november = asyncio.create_task(ask(gateway))
+        await until(lambda: gateway.provider.received)
+        assert (await ask(gateway)).status_code == 429
+        Clock.moment += timedelta(seconds=2)
+        december = asyncio.create_task(ask(gateway))
+        await until(lambda: len(gateway.provider.received) == 2)
+        assert (await recorder.counters.counted(months)) == dict.fromkeys(months, Counted(0, 100_000))
+        assert [(await one).status_code for one in (november, december)] == [200, 200]
+        assert (await recorder.counters.counted(months)) == dict.fromkeys(months, Counted(50_000, 0))
