@@ -36,8 +36,8 @@ class Cluster:
         self._ports = [free_port() for _ in range(servers)]
         self._turns = itertools.cycle(self._ports)
         self._servers: list[subprocess.Popen[bytes]] = []
-        self.generation = 0
-        """The number of the provider's key that has been said to be in force everywhere."""
+        self.generation = {"openai": 0, "managed": 0}
+        """Of each provider: the number of the key that has been said to be in force everywhere."""
 
     def configure(self, text: str) -> None:
         """At once, as far as a worker can see that reads it meanwhile."""

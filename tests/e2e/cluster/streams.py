@@ -16,7 +16,6 @@ from tests.loopback import LAST_CHUNK, Loopback, chunk, read_request
 
 from .servers import Cluster
 
-CHAT = "/ai/openai/v1/chat/completions"
 EVENTS = 10
 PACE = 0.3
 
@@ -60,9 +59,10 @@ class Outcome:
 class Streams:
     """As many at a time as are wanted, one after the other, until `stopping`. `label` begins the requests' names."""
 
-    def __init__(self, cluster: Cluster, label: str, key: str) -> None:
+    def __init__(self, cluster: Cluster, label: str, key: str, *, provider: str = "openai") -> None:
         self._cluster = cluster
         self._key = key
+        self._provider = provider
         self._names = (f"{label}-{number}" for number in itertools.count())
         self.stopping = False
         self.outcomes: list[Outcome] = []
@@ -73,7 +73,7 @@ class Streams:
     async def _one_after_the_other(self, place: int) -> None:
         await asyncio.sleep(place * EVENTS * PACE / 100)  # not all in step
         while not self.stopping:
-            outcome = Outcome(next(self._names), self._cluster.generation, time.monotonic())
+            outcome = Outcome(next(self._names), self._cluster.generation[self._provider], time.monotonic())
             self.outcomes.append(outcome)
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # the worker is gone
                 await self._stream(outcome)
@@ -84,7 +84,8 @@ class Streams:
     async def _stream(self, outcome: Outcome) -> None:
         body = json.dumps({"model": outcome.name, "stream": True, "messages": [{"role": "user", "content": "hi"}]})
         async with client.connected(self._cluster.next_port()) as connection:
-            await connection.send("POST", CHAT, body.encode(), key=self._key)
+            path = f"/ai/{self._provider}/v1/chat/completions"
+            await connection.send("POST", path, body.encode(), key=self._key)
             outcome.status, _ = await connection.head()
             if outcome.status != 200:
                 return

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from tests.cluster.valkey import ValkeyServer
 from tests.recorder.postgres import PostgresServer
@@ -62,7 +63,22 @@ class Drill:
             if workers["silent"]:
                 self.imperfect.append(workers)
             else:
-                self._cluster.generation = self._number
+                self._cluster.generation["openai"] = self._number
+            await asyncio.sleep(0.2)
+
+    async def change_provider(self, times: int) -> None:
+        """A new key for the provider in the database each time. From the answer on no request may use an older one."""
+        for _ in range(times):
+            number = self._cluster.generation["managed"] + 1
+            body = {
+                "type": "openai",
+                "base_url": f"{self._upstream.url}/v1",
+                "api_key": f"sk-{number}",
+                "max_retries": 0,
+            }
+            answer = await self._cluster.request("PUT", "/providers/managed", json.dumps(body).encode())
+            assert answer.status == 200, answer
+            self._cluster.generation["managed"] = number
             await asyncio.sleep(0.2)
 
     async def make_key(self, initiator: str) -> tuple[str, str]:
@@ -104,18 +120,22 @@ async def test_a_cluster_through_reloads_and_outages(
             REDIS_URL=own_valkey.url,
             LIMITS__REQUESTS="1000000",
             MANAGED="true",
+            SECRET_KEYS=json.dumps([Fernet.generate_key().decode()]),
         )
         streams = Streams(cluster, "alice", "k-alice")
+        of_managed = Streams(cluster, "managed", "k-alice", provider="managed")
         drill = Drill(cluster, upstream)
         drill.configure()
         async with cluster:
-            load = asyncio.create_task(streams.run(STREAMS))
+            await drill.change_provider(1)
+            load = asyncio.gather(streams.run(STREAMS), of_managed.run(10))
             keys = [await drill.make_key(f"bob-{number}") for number in range(REVOKED)]
             of_keys = [Streams(cluster, f"bob-{number}", key) for number, (_, key) in enumerate(keys)]
             load_of_keys = [asyncio.create_task(one.run(2)) for one in of_keys]
             await until(lambda: len(upstream.keys) >= STREAMS + 2 * REVOKED)
 
             await drill.reload(4)
+            await drill.change_provider(4)
 
             revoked = await asyncio.gather(*(drill.revoke(key_id) for key_id, _ in keys))
             await drill.reload(4)
@@ -141,7 +161,8 @@ async def test_a_cluster_through_reloads_and_outages(
 
             await drill.reload(4)
             await asyncio.sleep(1)
-            streams.stopping = True
+            await drill.change_provider(2)
+            streams.stopping = of_managed.stopping = True
             await load
 
             records = await cluster.records()
@@ -153,21 +174,22 @@ async def test_a_cluster_through_reloads_and_outages(
     assert len(drill.imperfect) <= 2, drill.imperfect  # the worker that is replaced may take long to start
     stale = [
         (one.name, one.generation, used)
-        for of_one in (streams, *of_keys)
+        for of_one in (streams, of_managed, *of_keys)
         for one in of_one.outcomes
         for used in upstream.keys.get(one.name, ())
         if used < one.generation
     ]
     assert stale == []
-    assert cluster.generation == RELOADS
+    assert cluster.generation == {"openai": RELOADS, "managed": 7}
 
     # Streams
-    assert sum(one.whole for one in streams.outcomes) > 4 * STREAMS
-    of_the_dead = cut(streams.outcomes)
+    steady = [*streams.outcomes, *of_managed.outcomes]
+    assert sum(one.whole for one in steady) > 4 * STREAMS
+    of_the_dead = cut(steady)
     assert 0 < len(of_the_dead) < STREAMS
     for one in of_the_dead:
         assert one.begun <= killed <= one.ended + 0.1 <= killed + 3, one
-    for one in streams.outcomes:
+    for one in steady:
         if one.status == 0:  # it was on its way to the worker that died
             assert one.begun - 1 <= killed <= one.ended + 0.1, one
         elif one.status != 200:  # it could not be recorded
@@ -190,7 +212,7 @@ async def test_a_cluster_through_reloads_and_outages(
     assert len(of_revoked) >= REVOKED
 
     # Records
-    outcomes = [one for of_one in (streams, *of_keys) for one in of_one.outcomes]
+    outcomes = [*steady, *(one for of_one in of_keys for one in of_one.outcomes)]
     names = Counter(record["model"] for record in records)
     assert not [name for name, count in names.items() if count > 1]
     assert not [name for name, calls in upstream.keys.items() if len(calls) > 1]
