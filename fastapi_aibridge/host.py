@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +19,14 @@ from .errors import ConfigurationError, GatewayError, RecorderUnavailable
 from .loading import read_settings
 from .money.budget_state import BudgetState
 from .observability import Metrics
-from .observability.multiprocess import Mirror, check_multiprocess, multiprocess_wanted, registry_of_all, set_up
+from .observability.multiprocess import (
+    Mirror,
+    check_multiprocess,
+    multiprocess_wanted,
+    registry_of_all,
+    registry_of_one,
+    set_up,
+)
 from .observability.wrong_keys import WrongKeys
 from .parts import Parts, Reload, not_running
 from .pool import PoolMetrics
@@ -194,8 +203,15 @@ class Host:
     def registry(self) -> CollectorRegistry:
         return self._metrics.registry
 
-    def exposed(self) -> CollectorRegistry:
-        return self._metrics.registry if self._shared is None else registry_of_all(self._shared)
+    async def exposed(self, worker: str | None) -> CollectorRegistry | None:
+        if not worker:
+            return self._metrics.registry if self._shared is None else registry_of_all(self._shared)
+        found = next((one for one in await self.workers() if one.id == worker), None)
+        if found is None or found.host != socket.gethostname():
+            return None
+        if found.pid == os.getpid():
+            return self._metrics.registry
+        return None if self._shared is None else registry_of_one(self._shared, found.pid)
 
     async def reload(self) -> Reload:
         return await self.runtime.reload()

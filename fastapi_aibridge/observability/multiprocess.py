@@ -23,7 +23,7 @@ from ..settings import Settings
 from ..settings.sources import variable
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter, Gauge
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
     from prometheus_client.registry import Collector
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -88,6 +88,22 @@ def _counts_in_files() -> bool:
     from prometheus_client import values
 
     return str(values.ValueClass.__name__) == "MmapedValue"
+
+
+def registry_of_one(directory: Path, pid: int) -> CollectorRegistry:
+    """What one worker has counted."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.multiprocess import MultiProcessCollector
+    from prometheus_client.registry import Collector
+
+    class OneProcess(Collector):
+        def collect(self) -> Iterable[Metric]:
+            files = [str(path) for path in directory.glob(f"*_{pid}.db")]
+            return MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-any-return, no-untyped-call]
+
+    registry = CollectorRegistry()
+    registry.register(OneProcess())
+    return registry
 
 
 def registry_of_all(directory: Path) -> CollectorRegistry:

@@ -31,8 +31,10 @@ _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: _CSV,
 class Administration(Protocol):
     """What the routes need of the plugin."""
 
-    def exposed(self) -> CollectorRegistry:
-        """The metrics of all workers, where those share them, else of this one."""
+    async def exposed(self, worker: str | None) -> CollectorRegistry | None:
+        """The metrics of a worker, by its id: None where they cannot be read from here. Without an id those of all
+        workers of this server, where they share them, else of this one.
+        """
 
     def pool_metrics(self) -> PoolMetrics: ...
 
@@ -60,10 +62,15 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     # Not before: it brings HTTP and WSGI servers along.
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-    @route("GET", "/admin/metrics", Need.METRICS, None, {200: {"content": {CONTENT_TYPE_LATEST: {}}}})
-    async def metrics() -> Response:
-        """Prometheus exposition."""
-        return Response(generate_latest(administration.exposed()), media_type=CONTENT_TYPE_LATEST)
+    @route("GET", "/admin/metrics", Need.METRICS, None,
+           {**UNREADABLE, 200: {"content": {CONTENT_TYPE_LATEST: {}}}})  # fmt: skip
+    async def metrics(worker: Annotated[str | None, Query(max_length=64)] = None) -> Response:
+        """Prometheus exposition; with `worker` that of one worker of this server."""
+        with reading():
+            registry = await administration.exposed(worker)
+        if registry is None:
+            raise HTTPException(404, "the metrics of this worker cannot be read from here: scrape it, or its server")
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @route("GET", "/admin/pool", Need.READ, PoolMetrics)
     async def pool() -> Response:

@@ -7,10 +7,9 @@ import os
 from fastapi import FastAPI
 
 from fastapi_aibridge import AIBridge
-from fastapi_aibridge.recorder.memory import MemoryRecorder
 
 app = FastAPI()
-app.include_router(AIBridge(recorder=MemoryRecorder()).router, prefix="/ai")
+app.include_router(AIBridge().router, prefix="/ai")
 
 
 @app.get("/pid")

@@ -61,10 +61,18 @@ async def pids(url: str) -> set[int]:
         return seen
 
 
-async def scrape(url: str) -> dict[str, float]:
+async def workers(url: str) -> list[str]:
+    async with httpx.AsyncClient() as client:
+        items = (await client.get(f"{url}/ai/admin/workers", headers=ADMIN)).json()["items"]
+    return [item["id"] for item in items]
+
+
+async def scrape(url: str, worker: str = "") -> dict[str, float]:
     """The sums over all labels."""
     async with httpx.AsyncClient() as client:
-        response = await client.get(f"{url}/ai/admin/metrics", headers=ADMIN | {"Connection": "close"})
+        query = {"worker": worker} if worker else {}
+        headers = ADMIN | {"Connection": "close"}
+        response = await client.get(f"{url}/ai/admin/metrics", params=query, headers=headers)
     assert response.status_code == 200, response.text
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(response.text):
@@ -106,6 +114,9 @@ async def test_a_scrape_tells_of_all_workers(tmp_path: Path, how: str) -> None:
             return (await scrape(url)).get("aibridge_pool_provider_version") == 2.0
 
         await until(mirrored)
+        each = [await scrape(url, worker) for worker in await workers(url)]
+        assert sum(one.get("aibridge_refused_total", 0) for one in each) == before + 20
+        assert [one["aibridge_pool_provider_version"] for one in each] == [1.0, 1.0]
         dying, *_ = await pids(url)
         os.kill(dying, signal.SIGKILL)
 
@@ -125,5 +136,9 @@ async def test_each_worker_tells_its_own_otherwise(tmp_path: Path) -> None:
 
         await until(both, 60)
         await refuse(url, 20)
+        async with httpx.AsyncClient() as client:
+            for worker in ("nobody", ""):
+                asked = await client.get(f"{url}/ai/admin/metrics?worker={worker}", headers=ADMIN)
+                assert asked.status_code == (404 if worker else 200)
         told = {(await scrape(url)).get("aibridge_refused_total", 0) for _ in range(30)}
         assert all(one < 20 for one in told)
