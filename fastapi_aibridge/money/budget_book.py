@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 
 from ..budget import ANY, Budget, period_end, period_start
 from ..principal import Principal
 from ..recorder.reservations import CounterKey
 
+_MOST = 10_000
+"""Callers whose limits are remembered."""
 EVERYBODY = "everybody"
 """The scope of what all callers spend together."""
 
@@ -29,18 +31,36 @@ class Limit:
 
 
 class BudgetBook:
-    """All budgets of the settings and of the admin API, looked up by whom they concern."""
+    """All budgets of the settings and of the admin API, looked up by whom they concern.
+
+    Field that changes: `_today`, which has a bound.
+    """
 
     def __init__(self, budgets: Iterable[Budget] = ()) -> None:
         self._by_subject: dict[tuple[str, str], list[Budget]] = {}
         for budget in budgets:
             self._by_subject.setdefault((budget.scope, budget.id), []).append(budget)
+        # Periods begin and end at midnight in UTC: until then the same holds for the same caller.
+        self._day = date.min
+        self._today: dict[tuple[str, Sequence[str]], list[Limit]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_subject.values()))
 
     def limits(self, principal: Principal, moment: datetime) -> list[Limit]:
         """Those that hold for this caller, one for each counter: where several do, the tightest."""
+        if principal.budgets:
+            return self._limits(principal, moment)
+        day = moment.astimezone(UTC).date()
+        if day != self._day or len(self._today) >= _MOST:
+            self._day, self._today = day, {}
+        key = principal.initiator_id, principal.groups
+        known = self._today.get(key)
+        if known is None:
+            known = self._today[key] = self._limits(principal, moment)
+        return known
+
+    def _limits(self, principal: Principal, moment: datetime) -> list[Limit]:
         of = self._by_subject.get
         initiator = principal.initiator_id
         groups: Sequence[str] = principal.groups

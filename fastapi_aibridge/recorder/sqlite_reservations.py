@@ -48,7 +48,9 @@ def account(connection: sqlite3.Connection, batch: Batch) -> Outcome:
 
 def _read(connection: sqlite3.Connection, batch: Batch) -> Ledger:
     ids = [interception_id for interception_id, _ in batch.settled]
-    ids += [asked.interception_id for _, asked in batch.reservations]
+    # A start has nothing yet: a transaction that failed was rolled back.
+    starts = {row[1] for row in batch.inbox}
+    ids += [asked.interception_id for number, asked in batch.reservations if number not in starts]
     held: dict[str, dict[int, tuple[int, int]]] = {}
     for interception_id, counter, spent, reserved in connection.execute(_HELD, (json.dumps(ids),)):
         held.setdefault(interception_id, {})[counter] = (spent, reserved)

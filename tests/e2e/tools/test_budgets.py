@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fastapi_aibridge import Status
@@ -34,7 +36,7 @@ async def test_a_round_that_does_not_fit_ends_the_loop(
         Reply("Done.", usage=SIX),
     ]
     async with harness(script, {"box": server.url}, **values) as home:
-        bound = {"max_tokens": 10} if kind is MESSAGES else {}
+        bound: dict[str, Any] = {"max_tokens": 10} if kind is MESSAGES else {}
         answer = await home.request(kind, streamed=streamed, tools=[kind.own_tool], **bound)
         record = await home.record()
         counters = home.recorder.counters
