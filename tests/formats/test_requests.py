@@ -301,7 +301,9 @@ def test_odd_members_are_read_the_same_however_they_are_written(format_: Format,
     for separators in ((", ", ": "), (",", ":")):
         body = json.dumps({"model": "m", **members}, separators=separators, ensure_ascii=False).encode()
         try:
-            outcomes.append(replace(format_.parse(body), body=b""))
+            request = format_.parse(body)
+            bounds = (request.max_output, request.choices)  # read of values that are not the same objects
+            outcomes.append((replace(request, body=b"", output_bounds=(), choice_counts=()), bounds))
         except GatewayError as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
