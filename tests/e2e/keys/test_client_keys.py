@@ -104,6 +104,13 @@ async def rest_of(client: Client) -> bytes:
     return rest
 
 
+async def lateness() -> float:
+    """By how many seconds a second is too long on this machine, which others may keep busy."""
+    begun = time.monotonic()
+    await asyncio.sleep(1)
+    return time.monotonic() - begun - 1
+
+
 async def records(gate: Gateway) -> list[Any]:
     assert isinstance(gate.recorder, SQLRecorder)
     return (await gate.recorder.list(InterceptionQuery())).items
@@ -190,6 +197,7 @@ async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -
             streaming(two, other["key"], path, event) as (others, call_of_other),
         ):
             begun = time.monotonic()
+            late = asyncio.create_task(lateness())
             assert (await admin(one, "DELETE", f"{KEYS}/{made['id']}")).status == 200
             for client, call in ((here, call_here), (there, call_there)):
                 rest = await rest_of(client)
@@ -200,7 +208,8 @@ async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -
                 elif path == MESSAGES:
                     assert (error["type"], error["error"]["type"]) == ("error", "authentication_error")
                 await call.until_gone()
-            assert time.monotonic() - begun < 2
+            took = time.monotonic() - begun
+            assert took < 2 + 2 * await late
             for gate in (one, two):
                 assert (await asked(gate, made["key"], path)).status == 401
                 assert (await asked(gate, other["key"], path)).status == 200
