@@ -30,14 +30,26 @@ WORST: dict[str, Callable[[int], Text]] = {
     "formats/scanner.py:_TOKEN": lambda size: b'"' + b"\\n" * (size // 2),
     "formats/prompts.py:_TAG": lambda size: "<environment_" * (size // 13),
     "formats/prompts.py:_HEADING": lambda size: "# AGENTS.md instructions for " + " " * size + "x",
+    "formats/models_named.py:_FORM_FIELD": lambda size: b"name        " * (size // 12),
+    "formats/models_named.py:_KEY": lambda size: b'"\\a' * (size // 3),
+    "formats/models_named.py:_VALUE": lambda size: b" " * size,
     # Streams and answers
+    "exchange/opening.py:_SPEAKS_OF_TOOLS": lambda size: b"function " * (size // 9),
+    "formats/relayed_text.py:_DATA": lambda size: (b"a" * 255 + b" ") * (size // 256),
+    "money/model_names.py:_DATE": lambda size: "-2026-01-0" * (size // 10),
     "formats/likeness.py:_TEXT": lambda size: b'"content": ' * (size // 11),
     "sse.py:_BLANK_LINE": lambda size: b"\r" * size,
     "exchange/tool_memory.py:_COUNTED": lambda size: "-" * size + "a",
     "upstream/message.py:STATUS_LINE": lambda size: b"HTTP/1.1 200 " + b"a" * size,
     "formats/responses/streams.py:_NUMBER": lambda size: b'"sequence_number"        ' * (size // 25),
     "upstream/keys.py:_SPEAKS_OF_KEY": lambda size: b"invalid api key " * (size // 16),
-    # Records
+    # Records and what admins send
+    "cluster/audit.py:_QUERY": lambda size: "://" * (size // 3),
+    "cluster/audit.py:_SECRET": lambda size: "_keys" * (size // 5) + "x",
+    "cluster/audit.py:_USER_INFO": lambda size: "://a" * (size // 4),
+    "cluster/managed_form.py:_NAME": lambda size: "a" * size,
+    "recorder/erasure.py:_FIRST_TEXT": lambda size: '"\\' * (size // 2),
+    "routers/client_keys.py:_RFC_3339": lambda size: "2026-01-01T00:00:00." + "0" * size,
     "recorder/printable.py:_FORMULA": lambda size: "," + " " * size + "x",
     "recorder/printable.py:_IN_STRING": lambda size: "\\" * size,
     "recorder/printable.py:_CONTROL": lambda size: "\x1b" * size,
@@ -45,7 +57,7 @@ WORST: dict[str, Callable[[int], Text]] = {
     # Tool servers
     "tool_schemas/property_names.py:_ALLOWED": lambda size: "a" * size,
     "tool_schemas/property_names.py:_ODD": lambda size: " " * size,
-    "visible_text.py:_NOT_SEEN": lambda size: "\u200b" * size,
+    "tool_schemas/visible_text.py:_NOT_SEEN": lambda size: "\u200b" * size,
     "mcp/naming.py:_ODD": lambda size: " " * size,
     "mcp/naming.py:_MARKED": lambda size: "_0123456" * (size // 8),
     "mcp/cookies.py:_COOKIE": lambda size: "a" * size,
@@ -54,6 +66,10 @@ WORST: dict[str, Callable[[int], Text]] = {
 
 OWN_TEXT: dict[str, str] = {
     "settings/": "the operator's settings",
+    "formats/relayed_text.py:_STRING": "made for each name of a member; what it reads has some KiB at most",
+    "money/price_list.py:": "the operator's base URLs",
+    "observability/multiprocess.py:_FILE": "names of files that the process has made",
+    "principal.py:fnmatch": "patterns of the app or of an admin, and models, which have 256 characters at most",
     "mcp/credentials.py:_SECRET_NAME": "the names of headers in the operator's settings",
     "mcp/credentials.py:_HEADER_VALUE": "the operator's settings and the app's session keys",
     "testing/": "what an app's tests write",
