@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Annotated, Any
 
@@ -35,7 +36,8 @@ async def current_principal(user: Annotated[str, Depends(current_user)]) -> Prin
 def build() -> FastAPI:
     """The app for `uvicorn --factory`; `BENCH_UPSTREAM` is the provider, `BENCH_RECORDER` the URL to record to.
 
-    With `BENCH_PRINCIPAL` the app itself tells who calls; `BENCH_MCP` is the URL of an MCP server.
+    With `BENCH_PRINCIPAL` the app itself tells who calls; `BENCH_MCP` is the URL of an MCP server,
+    `BENCH_REDIS` that of a Redis, and `BENCH_LIMITS` are the settings of limits as JSON.
     """
     upstream, recorder, mcp = (
         os.environ["BENCH_UPSTREAM"],
@@ -59,6 +61,10 @@ def build() -> FastAPI:
         "recorder": {"url": recorder} if recorder else {"enabled": False},
         "mcp_servers": {"bench": {"url": mcp}} if mcp else {},
     }
+    if "BENCH_REDIS" in os.environ:
+        values["redis_url"] = os.environ["BENCH_REDIS"]
+    if "BENCH_LIMITS" in os.environ:
+        values["limits"] = json.loads(os.environ["BENCH_LIMITS"])
     principal = current_principal if "BENCH_PRINCIPAL" in os.environ else None
     app = FastAPI()
     app.include_router(AIBridge(settings=Settings(**values), principal=principal).router, prefix="/ai")

@@ -20,6 +20,7 @@ from . import (
     memory,
     plot,
     pool_hits,
+    shared,
     throughput,
     workers,
 )
@@ -30,7 +31,7 @@ from .table import Table
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 PICTURE = PAGE.with_name("performance.svg")
 ON_STAGE = ("blocking", "streamed", "events", "memory", "burst", "fairness")
-ALONE = ("budgets", "pool_hits", "in_process", "imports", "workers")
+ALONE = ("budgets", "pool_hits", "in_process", "imports", "workers", "shared")
 ONCE = ("memory", "burst", "fairness")
 """Measured in one round, however many are asked for."""
 BUSY = 0.1
@@ -54,7 +55,7 @@ def main() -> int:
         return 1
     if options.write:
         for table in tables:
-            length = f" of {options.seconds} s" if table.name in (*ON_STAGE, "budgets", "workers") else ""
+            length = f" of {options.seconds} s" if table.name in (*ON_STAGE, "budgets", "workers", "shared") else ""
             rounds = "one round" if table.name in ONCE else f"medians of {options.rounds} rounds{length}"
             note = f"{conditions}; {rounds}."
             Table(table.name, table.columns, table.rows, note).write(PAGE)
@@ -83,6 +84,8 @@ def _tables(options: argparse.Namespace) -> Iterator[Table]:
                 yield fairness.measure(stage)
     if "imports" in options.only:
         yield imports.measure(rounds=options.rounds)
+    if "shared" in options.only:
+        yield shared.measure(cores, clients=(32,), seconds=options.seconds, rounds=options.rounds)
     if "workers" in options.only:
         yield workers.measure(cores, clients=32, seconds=options.seconds, rounds=options.rounds)
     if "budgets" in options.only:

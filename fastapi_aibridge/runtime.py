@@ -159,6 +159,7 @@ class Runtime:
                 built=metrics.built,
             )
             shared.follow_outages(lambda: self.pool.providers)
+            shared.when_erased(self._engine.tool_memory.forget)
             warn_of_what_is_missing(settings, self.pool.providers)
             if settings.managed and parts.takes_client_keys:
                 from .cluster.managed_keys import managed_keys  # SQLAlchemy, as below

@@ -28,7 +28,7 @@ class Verdict:
     wait: float
     """Seconds after which that counter will have room again, if nobody else comes."""
     left: Sequence[tuple[int, float]]
-    """Of each counter: what is left, and the seconds until it is as if nobody had come."""
+    """Of each counter of requests or tokens: what is left, and the seconds until it is as if nobody had come."""
 
 
 class ProcessLimits:
@@ -66,8 +66,7 @@ class ProcessLimits:
         left = []
         for counter in counters:
             window = self._windows.get(counter.key)
-            count, _ = self._used(counter, now)
-            left.append((max(0, math.floor(counter.limit - count)), 0.0 if window is None else window.empty_in(now)))
+            left.append((counter.limit, 0.0) if window is None else window.left(now, counter.limit))
         return left
 
     def count(self, counter: Counter, amount: int) -> None:
@@ -144,6 +143,14 @@ class _Window:
             return count, seconds * (1 - (limit - 2 * _HAIR - self._now) / self._before) - gone
         # Not in this window; in the next, when enough of this one is out of sight.
         return count, seconds - gone + seconds * (1 - (limit - 2 * _HAIR) / self._now)
+
+    def left(self, now: float, limit: int) -> tuple[int, float]:
+        """What is left of `limit`, and the seconds until it is as if nobody had come."""
+        gone, seconds = self._slide(now), self._seconds
+        if self._before:
+            used = self._before * (1 - gone / seconds) + self._now
+            return max(0, math.floor(limit - used)), 2 * seconds - gone if self._now else seconds - gone
+        return max(0, limit - self._now), 2 * seconds - gone if self._now else 0.0
 
     def empty_in(self, now: float) -> float:
         gone = self._slide(now)

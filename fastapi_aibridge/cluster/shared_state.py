@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ERASED = "erased"
+"""The channel of Redis that tells whom to forget."""
+
 
 class SharedState:
     """An async context manager. Without `REDIS_URL` it is empty, and nothing of Redis is imported.
@@ -79,7 +82,14 @@ class SharedState:
                 "that goes on in another worker or replica loses those that its client has not seen"
             )
 
+    def when_erased(self, forget: Callable[[str], None]) -> None:
+        """Call this with each initiator that any worker erases."""
+        if self.redis is not None:
+            self.redis.subscribe(_ERASED, lambda data: forget(data.decode()))
+
     async def erase(self, initiator_id: str) -> None:
-        """Forget what is remembered of an initiator. Raises `RedisUnavailable`."""
+        """Forget what is remembered of an initiator, in Redis and in all workers. Raises `RedisUnavailable`."""
         if self.memory is not None:
             await self.memory.erase(initiator_id)
+        if self.redis is not None:
+            await self.redis.publish(_ERASED, initiator_id.encode())

@@ -218,7 +218,10 @@ async def test_what_redis_holds(server: ToolServer, valkey: ValkeyServer) -> Non
             assert 86000 < ends <= 86400
             assert b"the-result-of-a-tool" not in dump
             assert b"bmcp_box_echo" not in dump
+        others = home.bridges[1]._host.runtime._engine.tool_memory._held
+        assert others
         await runtime.forget("alice")
+        await until(lambda: not others)
         assert await shared.call(lambda redis: redis.dbsize()) == 0
 
 
