@@ -11,7 +11,7 @@ from ..formats.large_text import BodyText
 from ..principal import Principal
 from ..recorder import Interception
 from ..recorder.reservations import BudgetRecorder, OverBudget, Reservation
-from .budget_book import EVERYBODY
+from .budget_book import EVERYBODY, Limit
 from .budget_warnings import LEVELS
 from .estimate import Estimator
 from .open_counters import OpenCounter
@@ -33,7 +33,16 @@ class Policy(Protocol):
 class Account:
     """Made for each interception that a budget concerns. `start` comes first, `reserve` before each further call."""
 
-    __slots__ = ("_counters", "_estimate", "_interception_id", "_policy", "_principal", "_recorder", "fallback")
+    __slots__ = (
+        "_counters",
+        "_estimate",
+        "_interception_id",
+        "_limits",
+        "_policy",
+        "_principal",
+        "_recorder",
+        "fallback",
+    )
 
     def __init__(
         self,
@@ -41,12 +50,15 @@ class Account:
         recorder: BudgetRecorder,
         principal: Principal,
         counters: Sequence[OpenCounter],
+        limits: Sequence[Limit],
         estimate: Estimator,
     ) -> None:
+        """`limits` are those of the counters, in their order: another caller's may be others."""
         self._policy = policy
         self._recorder = recorder
         self._principal = principal
         self._counters = counters
+        self._limits = limits
         self._estimate = estimate
         self._interception_id = ""
         self.fallback: str | None = None
@@ -65,9 +77,9 @@ class Account:
             try:
                 await self._recorder.start_within(interception, asked)
             except OverBudget as over:
-                counter = self._counter(over)
-                cheaper = counter.limit.budget.fallback_model
-                if cheaper is None or not self._may_use(cheaper, model) or counter.limit.amount <= 0:
+                limit = self._limits[self._counters.index(self._counter(over))]
+                cheaper = limit.budget.fallback_model
+                if cheaper is None or not self._may_use(cheaper, model) or limit.amount <= 0:
                     raise self._refusal(over, asked.estimate) from None
                 self.fallback = interception.upstream_model = model = cheaper
             else:
@@ -94,7 +106,7 @@ class Account:
         return amount or 0
 
     def _asked(self, estimate: int, spent: int = 0) -> Reservation:
-        limits = tuple([(counter.id, counter.limit.amount) for counter in self._counters])
+        limits = tuple([(one.id, limit.amount) for one, limit in zip(self._counters, self._limits, strict=True)])
         return Reservation(self._interception_id, estimate, limits, spent)
 
     def _refusal(self, over: OverBudget, estimate: int) -> GatewayError:
@@ -114,8 +126,11 @@ class Account:
 
 def budget_headers(counters: Sequence[OpenCounter]) -> dict[str, str]:
     # What everybody spends together is for administrators.
-    told = [one for one in counters if one.key.scope != EVERYBODY and one.limit.amount > 0]
-    warned = [one for one in told if one.limit.amount * LEVELS[-1] <= one.counted.spent * 100]
+    warned = [
+        one
+        for one in counters
+        if 0 < one.limit.amount * LEVELS[-1] <= one.counted.spent * 100 and one.key.scope != EVERYBODY
+    ]
     if not warned:
         return {}
     nearest = min(warned, key=lambda one: one.limit.amount - one.counted.spent)

@@ -130,7 +130,7 @@ class Budgets:
                 raise unavailable() from None
             return None
         estimate = Estimator(self.prices, vendor, request, self.default_output)
-        return Account(self, recorder, principal, counters, estimate)
+        return Account(self, recorder, principal, counters, limits, estimate)
 
     def listed(self) -> Sequence[tuple[Budget, str]]:
         """All but those of principals, in the order of their keys, and where each comes from: `settings` or `admin`."""

@@ -52,7 +52,7 @@ def _read(connection: sqlite3.Connection, batch: Batch) -> Ledger:
     starts = {row[1] for row in batch.inbox}
     ids += [asked.interception_id for number, asked in batch.reservations if number not in starts]
     held: dict[str, dict[int, tuple[int, int]]] = {}
-    for interception_id, counter, spent, reserved in connection.execute(_HELD, (json.dumps(ids),)):
+    for interception_id, counter, spent, reserved in connection.execute(_HELD, (json.dumps(ids),)) if ids else ():
         held.setdefault(interception_id, {})[counter] = (spent, reserved)
     counters = {counter for one in held.values() for counter in one}
     counters.update(counter for _, asked in batch.reservations for counter, _ in asked.limits)

@@ -156,7 +156,10 @@ async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.Lo
         warned.append(warning)
 
     async with budgeted(budget(0.20), bridge={"on_budget": on_budget}, reply=reply(8)) as gateway:
-        answers = [await ask(gateway, max_completion_tokens=limit) for limit in (8, 8, 3, 3)]
+        answers = []
+        for limit in (8, 8, 3, 3):
+            answers.append(await ask(gateway, max_completion_tokens=limit))
+            await gateway.json("/budgets")  # which waits until the end is in its place
         headers = [one.headers.get("x-aibridge-budget", "") for one in answers]
         assert [one.status_code for one in answers] == [200, 200, 200, 429]
         assert headers[:2] == ["", ""]
