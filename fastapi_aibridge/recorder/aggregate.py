@@ -82,11 +82,12 @@ async def _add(
     raw = table is interceptions
     keys: list[ColumnElement[Any]] = []
     source: FromClause = table
+    if UsageBy.GROUP in query.by:
+        source, group = _with_groups(table, is_sqlite=connection.dialect.name == "sqlite")
     for by in query.by:
         if by is UsageBy.DAY:
             keys.append((table.c.started_at // DAY if raw else table.c.day).label("day"))
         elif by is UsageBy.GROUP:
-            source, group = _with_groups(table, is_sqlite=connection.dialect.name == "sqlite")
             keys.append(group)
         else:
             keys.append(table.c[by.value])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +20,6 @@ from tests.e2e.gateway.gateway import ADMIN, settings_for
 from tests.e2e.gateway.server import served_in_thread
 
 OPERATIONS = [
-    ("POST", "/ai/admin/reload"),
-    ("GET", "/ai/admin/workers"),
     ("GET", "/ai/admin/metrics"),
     ("GET", "/ai/admin/pool"),
     ("GET", "/ai/admin/providers"),
@@ -28,6 +27,27 @@ OPERATIONS = [
     ("GET", "/ai/admin/interceptions/export"),
     ("GET", "/ai/admin/usage"),
     ("GET", "/ai/admin/interceptions/{interception_id}"),
+    ("GET", "/ai/admin/audit"),
+    ("DELETE", "/ai/admin/initiators/{initiator_id}/content"),
+    ("DELETE", "/ai/admin/initiators/{initiator_id}"),
+    ("GET", "/ai/admin/providers/{name}"),
+    ("PUT", "/ai/admin/providers/{name}"),
+    ("PATCH", "/ai/admin/providers/{name}"),
+    ("DELETE", "/ai/admin/providers/{name}"),
+    ("GET", "/ai/admin/mcp-servers/{name}"),
+    ("PUT", "/ai/admin/mcp-servers/{name}"),
+    ("PATCH", "/ai/admin/mcp-servers/{name}"),
+    ("DELETE", "/ai/admin/mcp-servers/{name}"),
+    ("GET", "/ai/admin/mcp-servers"),
+    ("POST", "/ai/admin/reload"),
+    ("GET", "/ai/admin/workers"),
+    ("GET", "/ai/admin/budgets"),
+    ("GET", "/ai/admin/budgets/{scope}/{budget_id}"),
+    ("PUT", "/ai/admin/budgets/{scope}/{budget_id}"),
+    ("DELETE", "/ai/admin/budgets/{scope}/{budget_id}"),
+    ("POST", "/ai/admin/client-keys"),
+    ("GET", "/ai/admin/client-keys"),
+    ("DELETE", "/ai/admin/client-keys/{key_id}"),
 ]
 
 
@@ -41,7 +61,8 @@ def _url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     recorder = {"url": f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('records') / 'records.db'}"}
     app = FastAPI()
-    app.include_router(AIBridge(lambda: settings_for("http://127.0.0.1:9", recorder=recorder)).router, prefix="/ai")
+    values = {"recorder": recorder, "managed": True, "secret_keys": [base64.urlsafe_b64encode(bytes(32)).decode()]}
+    app.include_router(AIBridge(lambda: settings_for("http://127.0.0.1:9", **values)).router, prefix="/ai")
     with served_in_thread(app) as server:
         yield server.url
 
