@@ -59,6 +59,8 @@ class Reader:
     """What its commands have printed."""
     tested: list[str] = field(default_factory=list)
     """Its files of tests that have passed."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """What blocks of shell have assigned."""
     _served: ExitStack = field(default_factory=ExitStack)
     _gateway: str = ""
 
@@ -115,6 +117,8 @@ class Reader:
                 name, _, value = pair.partition("=")
                 if name.startswith("AIBRIDGE_") and os.environ.get(name) != value:
                     self.monkeypatch.setenv(name, value)
+        elif assigned := re.fullmatch(r"(\w+)=(\S+)", command):
+            self.variables[assigned[1]] = assigned[2]
         elif command.startswith("curl "):
             self.output += self._run(["bash", "-c", command.replace("curl ", "curl -sS --fail-with-body ", 1)], block)
 
@@ -129,6 +133,8 @@ class Reader:
         return done.stdout
 
     def _put_in(self, text: str) -> str:
+        for name, value in self.variables.items():
+            text = text.replace(f"${name}", value)
         if GATEWAY in text:
             text = text.replace(GATEWAY, self._gateway or self._serve())
         return re.sub(r"sk-(ant-)?your-key", KEY, text.replace(PROVIDER, self.offline))
