@@ -315,8 +315,9 @@ class Runtime:
         return loaded.settings
 
     def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether the settings themselves, or the app's own source, say what this provider or MCP server is."""
-        return (kind, name) in self._fixed or (kind == Kind.PROVIDER and self._parts.source is not None)
+        """Whether the settings themselves, or what the app gave, say what this provider or MCP server is."""
+        own = self._parts.source if kind == Kind.PROVIDER else self._parts.mcp
+        return own is not None or (kind, name) in self._fixed
 
     @property
     def broken_providers(self) -> Sequence[BrokenEntry]:

@@ -10,11 +10,13 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
-from ..errors import SettingsError
+from ..errors import ConfigurationError, SettingsError
 from ..masking import hint
-from ..settings import MCPServerSettings, ProviderSettings, Settings, named_provider
+from ..providers import build_providers
+from ..settings import MCPServerSettings, ProviderSettings, Settings, WrongMember, named_provider
+from ..upstream.proxy import FROM_ENVIRONMENT
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,10 @@ SECRETS: dict[Kind, tuple[str, ...]] = {
     Kind.MCP_SERVER: ("url", "headers"),
 }
 """Members that are stored encrypted and never shown. An MCP server's URL may hold its key."""
+_URLS = ("url", "proxy")
 MODELS: dict[Kind, type[BaseModel]] = {Kind.PROVIDER: ProviderSettings, Kind.MCP_SERVER: MCPServerSettings}
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
 _NAMES = "a name has 1 to 128 lower-case letters, digits, '_', '.' and '-', and begins with a letter or a digit"
 
 
@@ -81,18 +84,37 @@ class BrokenEntry:
 
 
 def checked(kind: Kind, name: str, body: Body) -> ProviderSettings | MCPServerSettings:
-    """The settings that the body stands for. Raises `InvalidSettings`."""
-    if not _NAME.fullmatch(name):
+    """The settings that the body stands for, which can be used here. Raises `InvalidSettings`."""
+    if not NAME.fullmatch(name):
         raise InvalidSettings([InvalidMember(("name",), "value_error", _NAMES)])
     try:
         if kind is Kind.MCP_SERVER:
             return MCPServerSettings.model_validate(body)
-        return named_provider(name, ProviderSettings.model_validate(body))
+        provider = named_provider(name, ProviderSettings.model_validate(body))
+        build_providers({name: provider})  # which also needs what this machine's environment says
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
         raise InvalidSettings([InvalidMember(one["loc"], one["type"], one["msg"]) for one in found]) from None
-    except ValueError as error:
+    except WrongMember as error:
+        raise InvalidSettings([InvalidMember((error.member,), "value_error", str(error))]) from None
+    except (ConfigurationError, ValueError) as error:
         raise InvalidSettings([InvalidMember((), "value_error", str(error))]) from None
+    return provider
+
+
+def usable(entry: ManagedEntry) -> ProviderSettings | MCPServerSettings:
+    """The settings that an entry stands for. Raises `SettingsError`, which says why there are none."""
+    if entry.problem is not None:
+        raise SettingsError(entry.problem)
+    return checked(entry.kind, entry.name, entry.body)
+
+
+def why_unusable(entry: ManagedEntry) -> str | None:
+    try:
+        usable(entry)
+    except SettingsError as error:
+        return str(error)
+    return None
 
 
 def split(kind: Kind, body: Body) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,6 +128,19 @@ def shown(kind: Kind, body: Body) -> dict[str, Any]:
     return {name: _hinted(name, value) if name in SECRETS[kind] else value for name, value in body.items()}
 
 
+def audited(kind: Kind, body: Body) -> dict[str, Any]:
+    """The body for the audit, which makes hints of the secrets itself."""
+    return {name: _secret(name, value) if name in SECRETS[kind] else value for name, value in body.items()}
+
+
+def _secret(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: SecretStr(str(one)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [SecretStr(str(one)) for one in value]
+    return _hinted(name, value) if name in _URLS else SecretStr(str(value))
+
+
 def _hinted(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: hint(str(one)) for key, one in value.items()}
@@ -113,8 +148,8 @@ def _hinted(name: str, value: Any) -> Any:
         return [hint(str(one)) for one in value]
     if not isinstance(value, str):
         return None
-    if name in ("url", "proxy"):
-        return _place(value)
+    if name in _URLS:
+        return value if value == FROM_ENVIRONMENT else _place(value)
     return hint(value)
 
 
@@ -137,9 +172,7 @@ def with_managed(settings: Settings, entries: Iterable[ManagedEntry]) -> tuple[S
         if entry.name in own[entry.kind]:
             continue
         try:
-            if entry.problem is not None:
-                raise SettingsError(entry.problem)
-            added[entry.kind][entry.name] = checked(entry.kind, entry.name, entry.body)
+            added[entry.kind][entry.name] = usable(entry)
         except SettingsError as error:
             logger.error("%s %r in the database cannot be used: %s", entry.kind, entry.name, error)  # noqa: TRY400
             broken.append(BrokenEntry(entry.kind, entry.name, str(entry.body.get("type") or entry.name), str(error)))

@@ -17,7 +17,7 @@ from ..recorder.schema import metadata
 from ..recorder.text import dump, dump_bytes, load
 from . import audit
 from .cipher import Cipher
-from .managed_form import Body, Kind, ManagedEntry, checked, shown, split
+from .managed_form import NAME, Body, Kind, ManagedEntry, audited, checked, split
 from .versions import SETTINGS, bump
 
 _TRIES = 5
@@ -60,6 +60,8 @@ class ManagedSettings:
             return [self._entry(row) for row in rows]
 
     async def one(self, kind: Kind, name: str) -> ManagedEntry | None:
+        if not NAME.fullmatch(name):
+            return None  # PostgreSQL refuses some texts
         async with self._database.reading() as connection:
             wanted = select(managed_settings).where(_table.kind == kind, _table.name == name)
             row = (await connection.execute(wanted)).one_or_none()
@@ -90,8 +92,8 @@ class ManagedSettings:
                         actor=actor,
                         action=f"{kind}.{action}",
                         object=f"{kind}/{name}",
-                        before=None if before is None else shown(kind, before.body),
-                        after=None if body is None else shown(kind, body),
+                        before=None if before is None else audited(kind, before.body),
+                        after=None if body is None else audited(kind, body),
                     )
                 return None if body is None else ManagedEntry(kind=kind, name=name, body=body, version=version)
         raise Outdated("others change this at the same time; try again")
@@ -104,7 +106,9 @@ class ManagedSettings:
         if self._cipher is None:
             raise _no_cipher()
         async with self._database.writing() as connection:
-            rows = (await connection.execute(select(managed_settings).where(_table.secrets.is_not(None)))).all()
+            # Locked: a secret that is changed meanwhile must not be put back.
+            wanted = select(managed_settings).where(_table.secrets.is_not(None)).order_by(_table.kind, _table.name)
+            rows = (await connection.execute(wanted.with_for_update())).all()
             for row in rows:
                 plain = self._cipher.decrypted(row.secrets.encode())
                 if plain is None:

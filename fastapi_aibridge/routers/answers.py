@@ -18,7 +18,7 @@ class _Answer(BaseModel):
 class ReloadedProvider(_Answer):
     name: str
     type: str
-    status: Annotated[str, Field(description="`enabled` or `disabled`.")]
+    status: Annotated[str, Field(description="`enabled`, `disabled`, or `error` where it cannot be used.")]
 
 
 class FailedWorker(_Answer):
@@ -221,6 +221,10 @@ class ManagedItem(_Answer):
     settings: Annotated[dict[str, Any], Field(description="As they were written. Hints stand for secrets.")]
     etag: Annotated[str, Field(description="For `If-Match`.")]
     error: Annotated[str | None, Field(description="Why it cannot be used.")]
+
+
+class ChangedItem(ManagedItem):
+    workers: ReachedWorkers
 
 
 class ManagedItems(_Answer):

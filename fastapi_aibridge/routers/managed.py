@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json
 
-from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown
-from ..errors import PoolShutdown, RecorderUnavailable, SettingsError
+from ..cluster.managed_edit import merged, with_secrets
+from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown, why_unusable
+from ..cluster.worker import WorkersOutcome
+from ..errors import AIBridgeError, SettingsError
 from ..settings import Settings
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
-from .answers import Invalid, ManagedItem, ManagedItems, Problem
+from .answers import ChangedItem, Invalid, ManagedItem, ManagedItems, Problem
 
 if TYPE_CHECKING:
     from ..cluster.managed_settings import ManagedSettings
 
+logger = logging.getLogger(__name__)
+
 _UNMANAGED = "providers and MCP servers are not managed here: AIBRIDGE_MANAGED is not true"
 _CHANGES: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is none of this name, or settings are not managed here."},
-    409: {"model": Problem, "description": "It comes from the settings and can only be changed there."},
+    409: {"model": Problem, "description": "It comes from the settings or the app and can only be changed there."},
     412: {"model": Problem, "description": "Somebody else has changed it: `If-Match` does not hold."},
     413: {"model": Problem, "description": "The body is too large."},
     422: {"model": Invalid, "description": "What the body says does not validate; nothing was changed."},
-    503: UNREADABLE[503],
+    503: {
+        "model": Problem,
+        "description": "The records cannot be read now; or the change is stored, but not in force, as the text says.",
+    },
 }
+
+
+class Reloaded(Protocol):
+    @property
+    def workers(self) -> WorkersOutcome: ...
 
 
 class SettingsAdministration(Protocol):
@@ -41,9 +55,10 @@ class SettingsAdministration(Protocol):
         """None where settings are not managed."""
 
     def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether the environment or a file says what it is."""
+        """Whether the environment, a file or the app says what it is."""
 
-    async def reload(self) -> object: ...
+    async def reload(self) -> Reloaded:
+        """Read all settings again, on all workers. May raise anything."""
 
 
 def add_managed_routes(router: APIRouter, administration: SettingsAdministration, access: AdminAccess) -> None:
@@ -72,14 +87,17 @@ class _Routes:
                 entry = await self._store().one(self._kind, name)
             return self._answer(self._present(entry))
 
-        @route("PUT", one, Need.CHANGE, ManagedItem, _CHANGES)
+        @route("PUT", one, Need.CHANGE, ChangedItem, _CHANGES)
         async def put(name: str, request: Request, actor: str = actor) -> Response:
-            """Write one as a whole. `If-Match` guards against changes of others, `If-None-Match: *` makes only."""
+            """Write one as a whole. `If-Match` guards against changes of others, `If-None-Match: *` only creates.
+
+            A hint that was read stands for its secret.
+            """
             return await self._write(name, request, actor, patch=False)
 
-        @route("PATCH", one, Need.CHANGE, ManagedItem, _CHANGES)
+        @route("PATCH", one, Need.CHANGE, ChangedItem, _CHANGES)
         async def patch(name: str, request: Request, actor: str = actor) -> Response:
-            """Change the members that the body has; null takes one away."""
+            """Change the members that the body has, at all depths (RFC 7396); null takes one away."""
             return await self._write(name, request, actor, patch=True)
 
         @route("DELETE", one, Need.CHANGE, None, _CHANGES, 204)
@@ -111,27 +129,27 @@ class _Routes:
         given = await _body(request)
 
         def edited(before: ManagedEntry | None) -> Mapping[str, Any]:
-            if patch:
-                self._present(before)
+            if patch and (problem := self._present(before).problem) is not None:
+                raise SettingsError(f"{problem}; PUT writes it anew")  # or its secrets would be lost
             _check(request.headers, before)
-            if not patch or before is None:
-                return {key: value for key, value in given.items() if value is not None}
-            return {key: value for key, value in {**before.body, **given}.items() if value is not None}
+            if before is None:
+                return merged({}, given)
+            return merged(before.body if patch else {}, with_secrets(self._kind, given, before.body))
 
-        entry = await self._change(name, edited, actor, "patch" if patch else "put")
-        return self._answer(self._present(entry))
+        entry, workers = await self._change(name, edited, actor, "patch" if patch else "put")
+        return self._answer(self._present(entry), workers)
 
-    async def _change(self, name: str, edit: Any, actor: str, action: str) -> ManagedEntry | None:
+    async def _change(
+        self, name: str, edit: Any, actor: str, action: str
+    ) -> tuple[ManagedEntry | None, WorkersOutcome]:
         from ..cluster.managed_settings import Outdated  # SQLAlchemy, which an app without records need not load
 
         store = self._store()
         if self._administration.is_fixed(self._kind, name):
-            raise HTTPException(409, f"{name!r} comes from the settings and can only be changed there")
+            raise HTTPException(409, f"{name!r} comes from the settings or the app and can only be changed there")
         try:
             with reading(SettingsError, Outdated):
                 entry = await store.change(self._kind, name, edit, actor=actor, action=action)
-            # In force everywhere when the answer comes.
-            await self._administration.reload()
         except InvalidSettings as error:
             detail = [{"type": one.kind, "loc": ["body", *one.place], "msg": one.text} for one in error.members]
             raise HTTPException(422, detail) from None
@@ -139,23 +157,39 @@ class _Routes:
             raise HTTPException(422, str(error)) from None
         except Outdated as error:
             raise HTTPException(412, str(error)) from None
-        except (PoolShutdown, RecorderUnavailable) as error:
-            raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
-        return entry
+        return entry, await self._in_force()
+
+    async def _in_force(self) -> WorkersOutcome:
+        """Put what has been changed in force, everywhere when this returns."""
+        try:
+            return (await self._administration.reload()).workers
+        except Exception as error:
+            # The texts of other errors than our own may quote secrets.
+            told = str(error) if isinstance(error, AIBridgeError) else type(error).__name__
+            logger.warning("a change of managed settings is stored, but not in force: %s", told)
+            logger.debug("a change of managed settings is not in force", exc_info=error)
+            raise HTTPException(
+                503, f"the change is stored, but not in force on this worker: {told}", headers={"Retry-After": "5"}
+            ) from None
 
     def _present(self, entry: ManagedEntry | None) -> ManagedEntry:
         if entry is None:
             raise HTTPException(404, f"there is no such {self._kind.replace('_', ' ')} in the database")
         return entry
 
-    def _answer(self, entry: ManagedEntry) -> Response:
-        answer = json_answer(_json(entry))
+    def _answer(self, entry: ManagedEntry, workers: WorkersOutcome | None = None) -> Response:
+        answer = json_answer(_json(entry) | ({} if workers is None else {"workers": asdict(workers)}))
         answer.headers["ETag"] = entry.etag
         return answer
 
 
 def _json(entry: ManagedEntry) -> dict[str, Any]:
-    return {"name": entry.name, "settings": shown(entry.kind, entry.body), "etag": entry.etag, "error": entry.problem}
+    return {
+        "name": entry.name,
+        "settings": shown(entry.kind, entry.body),
+        "etag": entry.etag,
+        "error": why_unusable(entry),
+    }
 
 
 def _check(headers: Mapping[str, str], entry: ManagedEntry | None) -> None:

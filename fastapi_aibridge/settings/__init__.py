@@ -2,7 +2,7 @@
 
 from .diagnostics import warn_of_base_urls
 from .limit_rules import LimitRule
-from .model import DEFAULT_KEYS, RESERVED_NAMES, Settings, explain, named_provider
+from .model import DEFAULT_KEYS, RESERVED_NAMES, Settings, WrongMember, explain, named_provider
 from .prices import ModelPrices, TokenPrices
 from .sections import (
     DEFAULT_BASE_URLS,
@@ -34,6 +34,7 @@ __all__ = [
     "RecorderSettings",
     "Settings",
     "TokenPrices",
+    "WrongMember",
     "explain",
     "named_provider",
     "warn_of_base_urls",

@@ -170,29 +170,39 @@ class Settings(SourcedSettings):
         return settings
 
 
+class WrongMember(ValueError):
+    """A provider that is wrong as a whole; `member` is the one to change: one of the settings', or `name`."""
+
+    def __init__(self, member: str, message: str) -> None:
+        super().__init__(message)
+        self.member = member
+
+
 def explain(error: ValidationError, **values: Any) -> str:
     """What is wrong with which variable, without the values: they may be secrets. `values` are those of the code."""
     return diagnostics.explain(error, Settings, config_file(values))
 
 
 def named_provider(name: str, provider: ProviderSettings) -> ProviderSettings:
-    """The provider with what its name and its type say. Raises `ValueError`."""
+    """The provider with what its name and its type say. Raises `WrongMember`."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-        raise ValueError(f"{name!r} is no provider name: use lower-case letters, digits, '_', '.' and '-'")
+        raise WrongMember("name", f"{name!r} is no provider name: use lower-case letters, digits, '_', '.' and '-'")
     if name in RESERVED_NAMES:
-        raise ValueError(f"the name {name!r} is taken by a route of the gateway; choose another")
+        raise WrongMember("name", f"the name {name!r} is taken by a route of the gateway; choose another")
     type_ = provider.type or name
     if type_ not in DEFAULT_BASE_URLS:
         missing = "is not set, and the provider's name is not a type" if not provider.type else "is not one"
-        raise ValueError(
-            f"{PREFIX}PROVIDERS__{name.upper()}__TYPE {missing}; the types are {', '.join(sorted(DEFAULT_BASE_URLS))}"
+        raise WrongMember(
+            "type",
+            f"{PREFIX}PROVIDERS__{name.upper()}__TYPE {missing}; the types are {', '.join(sorted(DEFAULT_BASE_URLS))}",
         )
     named = provider.model_copy(update={"type": type_, **_defaults(provider, type_)})
     if provider.enabled and not named.keys and not provider.byok:
-        raise ValueError(
+        raise WrongMember(
+            "api_key",
             f"{PREFIX}PROVIDERS__{name.upper()}__API_KEY: provider {name!r} has no key; "
             f"set it, {PREFIX}PROVIDERS__{name.upper()}__API_KEYS or {DEFAULT_KEYS[type_]}, "
-            "or let callers bring their own with __BYOK=true"
+            "or let callers bring their own with __BYOK=true",
         )
     return named
 

@@ -197,6 +197,8 @@ def _loadable(load: Callable[[ssl.SSLContext, str], None], what: str) -> Callabl
             raise ValueError(f"{str(path)!r} holds no {what} in PEM form") from None
         except OSError as error:
             raise ValueError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+        except RuntimeError:  # of expanduser()
+            raise ValueError(f"{str(path)!r} begins with the home directory of nobody") from None
         return path.expanduser()
 
     return validate

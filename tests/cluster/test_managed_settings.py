@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import select
 from fastapi_aibridge.cluster.audit import read_page
 from fastapi_aibridge.cluster.cipher import Cipher
 from fastapi_aibridge.cluster.managed_form import MODELS, SECRETS, InvalidSettings, Kind, ManagedEntry, checked, shown
-from fastapi_aibridge.cluster.managed_settings import ManagedSettings, Outdated
+from fastapi_aibridge.cluster.managed_settings import ManagedSettings, Outdated, managed_settings
 from fastapi_aibridge.cluster.versions import SETTINGS, read_version
 from fastapi_aibridge.errors import SettingsError
 from fastapi_aibridge.recorder.schema import metadata
@@ -179,15 +180,37 @@ async def test_rotation(managed: ManagedSettings) -> None:
         await managed.rotate()
 
 
+async def test_a_secret_that_is_changed_while_others_are_rotated(store: SQLStore, managed: ManagedSettings) -> None:
+    """Is not put back."""
+    if store.database.is_sqlite:
+        pytest.skip("there is one writer at a time")
+    await put(managed, Kind.PROVIDER, "first", OPENAI)
+    await put(managed, Kind.PROVIDER, "second", OPENAI)
+    async with store.database.writing() as other:
+        await other.execute(select(managed_settings).where(managed_settings.c.name == "first").with_for_update())
+        rotation = asyncio.ensure_future(managed.rotate())
+        await asyncio.sleep(0.2)  # it waits for the other one
+        await put(managed, Kind.PROVIDER, "second", OPENAI | {"api_key": "sk-new"})
+    await rotation
+    second = await managed.one(Kind.PROVIDER, "second")
+    assert second is not None
+    assert second.body["api_key"] == "sk-new"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "", "x" * 5000])
+async def test_what_nothing_can_be_called_is_not_there(managed: ManagedSettings, name: str) -> None:
+    assert await managed.one(Kind.PROVIDER, name) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "body", "place"),
     [
         (Kind.PROVIDER, "house", {"type": "openai", "api_key": "sk", "max_retries": 99}, "max_retries"),
         (Kind.PROVIDER, "house", {"type": "openai", "api_key": "sk secret"}, "api_key"),
         (Kind.PROVIDER, "house", {"type": "openai", "apikey": "sk-secret"}, "apikey"),
-        (Kind.PROVIDER, "house", {"type": "nonsense", "api_key": "sk"}, ""),
-        (Kind.PROVIDER, "house", {"type": "openai"}, ""),
-        (Kind.PROVIDER, "admin", OPENAI, ""),
+        (Kind.PROVIDER, "house", {"type": "nonsense", "api_key": "sk"}, "type"),
+        (Kind.PROVIDER, "house", {"type": "openai"}, "api_key"),
+        (Kind.PROVIDER, "admin", OPENAI, "name"),
         (Kind.PROVIDER, "House", OPENAI, "name"),
         (Kind.PROVIDER, "x" * 129, OPENAI, "name"),
         (Kind.MCP_SERVER, "files", {}, "url"),

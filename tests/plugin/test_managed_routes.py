@@ -120,7 +120,8 @@ def test_tags(model: Model, url: str) -> None:
         ({"type": "openai", "api_key": "sk secret"}, ["body", "api_key"]),
         ({"type": "openai", "api_key": "sk-x", "max_retries": "secret"}, ["body", "max_retries"]),
         ({"type": "openai", "api_key": "sk-x", "secret": 1}, ["body", "secret"]),
-        ({"type": "nonsense", "api_key": "sk-secret"}, ["body"]),
+        ({"type": "nonsense", "api_key": "sk-secret"}, ["body", "type"]),
+        ({"type": "openai", "api_key": "sk-x", "ca_file": "~nobody-of-this-name/x"}, ["body", "ca_file"]),
     ],
 )
 def test_a_member_that_does_not_validate_is_named(
