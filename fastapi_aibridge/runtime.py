@@ -41,6 +41,7 @@ from .providers.request_headers import RequestHeaders
 from .recorder import Recorder
 from .recorder.configured import configured_recorder
 from .recorder.fanout import FanoutRecorder
+from .recorder.text import cut, storable
 from .settings import Settings
 from .upstream import UpstreamClient
 
@@ -58,6 +59,9 @@ ONLY_AT_START = (
     "recorder", "pool", "gc_freeze", "log_format", "redis_url", "redis_prefix", "secret_keys", "managed",
 )  # fmt: skip
 """Settings that a reload leaves as they were."""
+
+_LONGEST_REASON = 4096
+"""Bytes of a log line that says why settings were refused: an app's own function may have written it."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
 
@@ -293,7 +297,8 @@ class Runtime:
         except BaseException as error:
             outcome = "refused" if isinstance(error, SettingsError) else "failed"
             self._metrics.reloaded(outcome)
-            logger.warning("Settings not reloaded: %s", error if outcome == "refused" else type(error).__name__)
+            reason = cut(storable(str(error)), _LONGEST_REASON) if outcome == "refused" else type(error).__name__
+            logger.warning("Settings not reloaded: %s", reason)
             raise
         warn_of_what_is_missing(loaded.settings, loaded.providers)
         return loaded
