@@ -60,9 +60,6 @@ ONLY_AT_START = (
 )  # fmt: skip
 """Settings that a reload leaves as they were."""
 
-_LONGEST_REASON = 4096
-"""Bytes of a log line that says why settings were refused: an app's own function may have written it."""
-
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
 
 
@@ -297,7 +294,8 @@ class Runtime:
         except BaseException as error:
             outcome = "refused" if isinstance(error, SettingsError) else "failed"
             self._metrics.reloaded(outcome)
-            reason = cut(storable(str(error)), _LONGEST_REASON) if outcome == "refused" else type(error).__name__
+            # An app's own function may have written the text.
+            reason = cut(storable(str(error)), 4096) if outcome == "refused" else type(error).__name__
             logger.warning("Settings not reloaded: %s", reason)
             raise
         warn_of_what_is_missing(loaded.settings, loaded.providers)
