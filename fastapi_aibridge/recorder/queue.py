@@ -58,7 +58,11 @@ class WriteQueue:
 
     @property
     def waiting_to_be_filed(self) -> int:
-        return len(self.unfiled) + len(self._ends) + len(self._facts) + len(self._objects) + len(self._settled)
+        return self._rows_to_be_filed + len(self._settled)
+
+    @property
+    def _rows_to_be_filed(self) -> int:
+        return len(self.unfiled) + len(self._ends) + len(self._facts) + len(self._objects)
 
     @property
     def is_filing_needed(self) -> bool:
@@ -78,8 +82,8 @@ class WriteQueue:
 
     @property
     def is_filing_full(self) -> bool:
-        """As much waits as one commit files."""
-        return self.waiting_to_be_filed >= _LARGEST_FILING
+        """As many rows wait as one commit files. What is settled goes with the rows, and costs next to nothing."""
+        return self._rows_to_be_filed >= _LARGEST_FILING
 
     def add_start(
         self, interception_id: str, row: Row, stale_day: int | None, asked: Reservation | None = None
@@ -112,8 +116,16 @@ class WriteQueue:
             self._reserving.discard(interception_id)
             self._settled[interception_id] = cost
 
-    def add_end(self, interception_id: str, end: Row, stale_day: int | None, cost: int = 0) -> None:
-        self.settle(interception_id, cost)
+    def expect_end(self, interception_id: str) -> None:
+        """Of an interception that another recorder has begun, and for which something may be counted."""
+        self._reserving.add(interception_id)
+
+    def add_end(self, interception_id: str, end: Row, stale_day: int | None, cost: int | None = 0) -> None:
+        """`cost` is None where the outcome may still become known: what is reserved is released with the recorder."""
+        if cost is None:
+            self._reserving.discard(interception_id)
+        else:
+            self.settle(interception_id, cost)
         self.weight += weigh(end)
         unfiled = self.unfiled.get(interception_id)
         if unfiled is None:

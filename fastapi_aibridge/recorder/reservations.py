@@ -92,7 +92,8 @@ class Ledger:
     def settle(self, interception_id: str, cost: int) -> None:
         """The end of an interception: all that it cost is spent, nothing is reserved any more."""
         for counter, (spent, reserved) in self.held.pop(interception_id, {}).items():
-            self._add(counter, cost - spent, -reserved)
+            if counter in self.counters:  # an administrator may have deleted it: its batch must be written all the same
+                self._add(counter, cost - spent, -reserved)
 
     def reserve(self, asked: Reservation) -> int | None:
         """Reserve, or return the counter that it does not fit."""

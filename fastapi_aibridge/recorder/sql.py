@@ -28,7 +28,7 @@ from .owners import MemoryOwners
 from .presence import Presence
 from .reader import read_interrupted, read_owner
 from .recorder import InterceptionQuery, Page
-from .records import Ending, Facts, Interception, InterceptionRecord
+from .records import Ending, Facts, Interception, InterceptionRecord, Status
 from .reservations import Reservation
 from .rows import NO_TOKENS, Tokens, add_tokens, end_row, start_row
 from .store import SQLStore
@@ -205,7 +205,9 @@ class SQLRecorder(SQLStore):
         tokens = add_tokens(running.tokens, facts.token_usages)
         end = end_row(running.id, ending, tokens, truncated=running.truncated)
         stale_day = running.started_at // DAY if running.started_at < self._today else None
-        await self._writer.put(running.id, end, row, stale_day, objects, ending.cost or 0)
+        # Of what was interrupted the outcome may be learnt later: `resume`.
+        cost = None if ending.status is Status.INTERRUPTED else ending.cost or 0
+        await self._writer.put(running.id, end, row, stale_day, objects, cost)
 
     async def reserve(self, asked: Reservation) -> None:
         """For a further call of an interception that runs here. Raises `OverBudget` and `RecorderUnavailable`."""
@@ -252,6 +254,7 @@ class SQLRecorder(SQLStore):
         moment = to_microseconds(begun.started_at)
         running = _Running(begun.id, moment, begun.provider, begun.initiator_id, Room(self._max_text), part=_RESUMED)
         self._running.setdefault(begun.id, running)
+        self._writer.expect_end(begun.id)
         return found
 
     async def list(self, query: InterceptionQuery) -> Page:

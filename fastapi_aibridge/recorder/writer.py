@@ -120,9 +120,9 @@ class Writer:
         facts: Row | None,
         stale_day: int | None = None,
         objects: Iterable[Row] = (),
-        cost: int = 0,
+        cost: int | None = 0,
     ) -> None:
-        """An end with the whole cost, facts, objects. Returns when there is room; they are written however long that
+        """An end with the whole cost (None where that may still become known), facts, objects. Returns when there is room; they are written however long that
         takes.
         """
         try:
@@ -137,6 +137,10 @@ class Writer:
             for row in objects:
                 self._queue.add_object(row)
             self._schedule_filing()
+
+    def expect_end(self, interception_id: str) -> None:
+        """What an interception of another recorder has cost is settled with its end, too."""
+        self._queue.expect_end(interception_id)
 
     async def flush(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109
         """What was recorded before can be read when it returns; where the database is away or slow, some of it."""

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from fastapi_aibridge.recorder.database import Database
-from fastapi_aibridge.recorder.records import Facts
+from fastapi_aibridge.recorder.records import Facts, ProviderObject, Status
 from fastapi_aibridge.recorder.reservations import Counted, CounterKey, OverBudget, Reservation
 from fastapi_aibridge.recorder.schema import inbox, interceptions, recorders, reservations
 from fastapi_aibridge.recorder.sql import SQLRecorder
@@ -156,6 +156,34 @@ async def test_the_next_start_releases_what_a_dead_recorder_has_reserved(url: st
             await finish(first, running, 20)
             await counted(first)
             assert await counted(second) == Counted(22, 0)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["stopped", "dead"])
+async def test_an_outcome_that_is_learnt_after_a_restart_is_counted(url: str, dies: bool) -> None:
+    """Of a response that went on at its provider, however the recorder ended that had begun it."""
+    async with SQLRecorder(url) as first:
+        (mine,) = await first.counters.open([ALICE])
+        running = await start(first, 40, {mine: 100})
+        await first.observe(running, Facts(objects=[ProviderObject(kind="response", id="resp_1")]))
+        await counted(first)
+        if dies:
+            await forget_recorders(url)
+            async with SQLRecorder(url) as second:
+                await learn(second, running)
+            return
+        await first.end(running, ending(status=Status.INTERRUPTED), Facts())
+    async with SQLRecorder(url) as second:
+        await learn(second, running)
+
+
+async def learn(recorder: SQLRecorder, interception_id: str) -> None:
+    """What it has cost, which is counted once."""
+    assert await counted(recorder) == Counted(0, 0)
+    assert await recorder.resume("openai", "resp_1", "alice") is not None
+    await finish(recorder, interception_id, 9)
+    assert await counted(recorder) == Counted(9, 0)
+    await finish(recorder, interception_id, 9)
+    assert await counted(recorder) == Counted(9, 0)
 
 
 async def test_a_counter_that_is_new_begins_with_what_the_records_say(url: str) -> None:
