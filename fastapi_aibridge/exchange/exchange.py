@@ -11,6 +11,7 @@ from starlette.types import Send
 from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError
 from ..formats.responses.message import ResponseMessage
+from ..money.account import Account
 from ..recorder import Status
 from ..upstream.keys import BYOK
 from .admission import Admitted
@@ -91,10 +92,11 @@ class Exchange:
         Raises nothing but what cancels the task from outside.
         """
         engine, admitted = self._engine, self._admitted
+        account = None
         try:
             await self._loop.prepare()
             if engine.budgets.is_on or admitted.principal.budgets:
-                await self._start_within_budgets()
+                account = await self._start_within_budgets()
             else:
                 await self._log.start()
         except GatewayError as problem:
@@ -104,6 +106,8 @@ class Exchange:
         status, error = Status.CANCELLED, None
         try:
             with interruption:
+                if account is not None:
+                    await self._heed(account)
                 if self._admitted.ticket is not None:
                     await self._pass_limits(self._admitted.ticket)
                 await self._loop.run(interruption)
@@ -147,7 +151,7 @@ class Exchange:
         finally:
             self._reply.add_headers(ticket.headers)
 
-    async def _start_within_budgets(self) -> None:
+    async def _start_within_budgets(self) -> Account | None:
         """Record the start with what is reserved for the first call. Raises `GatewayError`."""
         admitted = self._admitted
         account = None
@@ -156,13 +160,16 @@ class Exchange:
                 admitted.principal, admitted.provider, admitted.request, self._log.started_at
             )
         await self._log.start(account, self._loop.rounds.body)
-        if account is None:
-            return
+        return account
+
+    async def _heed(self, account: Account) -> None:
+        """Tell what is left of the budgets, and ask for the cheaper model where they say so. Raises `GatewayError`."""
         self._reply.add_headers(account.headers())
         if account.fallback is not None:
-            await in_steps(admitted.use_model(account.fallback), self._share)
-            self._loop = self._new_loop()
-            await self._loop.prepare()
+            await in_steps(self._admitted.use_model(account.fallback), self._share)
+            loop = self._new_loop()
+            await loop.prepare()
+            self._loop = loop
 
     async def _goes_on(self) -> bool:
         """Whether the provider goes on, with or without a client, and the end of the record waits for that."""
@@ -179,7 +186,7 @@ class Exchange:
             upstream_status=self._calls.status,
             max_text=self._engine.max_text,
         )
-        if self._costs is not None:
+        if self._costs is not None and self._engine.background.has_room:
             self._costs.wait()
         goes_on = await self._engine.background.wait_for(waiting, message.facts())
         if admitted.ticket is not None:

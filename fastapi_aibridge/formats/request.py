@@ -46,6 +46,8 @@ class ModelRequest:
     """What it says of the length of an answer, under any of its names."""
     choice_counts: tuple[object, ...] = ()
     """What it says of how many answers it wants."""
+    tiers: tuple[object, ...] = ()
+    """What it says of the service tier, and of the speed, at which it wants to be answered."""
     has_output: bool = True
     """Whether an answer has tokens of its own: embeddings have none."""
 
@@ -59,6 +61,11 @@ class ModelRequest:
     @property
     def choices(self) -> int:
         return max(_positive(self.choice_counts), default=1)
+
+    @property
+    def service_tiers(self) -> list[str]:
+        """Those that it asks for."""
+        return [tier for value in self.tiers if type(tier := small(value)) is str]
 
 
 def read_body(body: BodyText, wanted: frozenset[str]) -> Steps[Members]:
@@ -92,8 +99,18 @@ def offers_no_tools(members: Members, *, instructed: bool) -> bool:
 
 
 def _positive(values: tuple[object, ...]) -> list[int]:
-    numbers = [small(value) for value in values]
-    return [min(int(number), MAX_COUNT) for number in numbers if type(number) in (int, float) and number >= 1]
+    numbers = [_number(small(value)) for value in values if value is not None]
+    return [int(min(number, MAX_COUNT)) for number in numbers if number >= 1]
+
+
+def _number(value: object) -> float:
+    """Lenient providers take a number that is written as a text."""
+    if type(value) is str:
+        try:
+            return float(value)
+        except ValueError:
+            return 0
+    return value if type(value) is int or type(value) is float else 0
 
 
 def _long_model() -> GatewayError:

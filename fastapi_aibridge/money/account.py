@@ -112,7 +112,7 @@ class Account:
     def _refusal(self, over: OverBudget, estimate: int) -> GatewayError:
         counter = self._counter(over)
         self._policy.refused(counter)
-        error = over_budget(counter, estimate)
+        error = over_budget(counter, self._limits[self._counters.index(counter)], estimate)
         error.headers.update(self.headers())
         return error
 
@@ -121,22 +121,17 @@ class Account:
 
     def headers(self) -> dict[str, str]:
         """`X-AIBridge-Budget` once most of a budget is spent; of several the one with the least left."""
-        return budget_headers(self._counters)
-
-
-def budget_headers(counters: Sequence[OpenCounter]) -> dict[str, str]:
-    # What everybody spends together is for administrators.
-    warned = [
-        one
-        for one in counters
-        if 0 < one.limit.amount * LEVELS[-1] <= one.counted.spent * 100 and one.key.scope != EVERYBODY
-    ]
-    if not warned:
-        return {}
-    nearest = min(warned, key=lambda one: one.limit.amount - one.counted.spent)
-    limit = nearest.limit
-    text = (
-        f"{nearest.key.period}; spent={dollars(nearest.counted.spent)}; limit={dollars(limit.amount)}; "
-        f"resets={limit.resets_at:%Y-%m-%dT%H:%M:%SZ}"
-    )
-    return {HEADER: text}
+        # What everybody spends together is for administrators.
+        warned = [
+            (limit.amount - spent, spent, limit)
+            for one, limit in zip(self._counters, self._limits, strict=True)
+            if 0 < limit.amount * LEVELS[-1] <= (spent := one.counted.spent) * 100 and one.key.scope != EVERYBODY
+        ]
+        if not warned:
+            return {}
+        _, spent, limit = min(warned, key=lambda one: one[0])
+        text = (
+            f"{limit.counter.period}; spent={dollars(spent)}; limit={dollars(limit.amount)}; "
+            f"resets={limit.resets_at:%Y-%m-%dT%H:%M:%SZ}"
+        )
+        return {HEADER: text}

@@ -29,12 +29,13 @@ class Estimator:
         if self.prices is None:
             return None
         request = self.request
-        output = self.default_output if request.max_output is None else request.max_output
+        bound = request.max_output
+        output = self.default_output if bound is None else bound
         given = -(-len(body) // BYTES_OF_A_TOKEN)
         # What goes into a cache costs more than what does not.
         if len(body) >= LARGE:
             given = given * 5 // 4
         elif body.find(b'"cache_control"') >= 0:
             given = given * 2 if body.find(b'"1h"') >= 0 else given * 5 // 4
-        amount = self.prices.estimate(self.vendor, model, given, output * request.choices)
+        amount = self.prices.estimate(self.vendor, model, given, output * request.choices, request.service_tiers)
         return None if amount is None else min(amount, MAX_AMOUNT)

@@ -57,10 +57,15 @@ class Price:
         """In micro-dollars, rounded."""
         return micro_dollars(self.rates(usage).cost(usage))
 
-    def estimate(self, input_tokens: int, output_tokens: int, tier: str = STANDARD) -> int:
-        """What so many tokens cost, in micro-dollars: nothing of the input comes from a cache or goes into one."""
-        rates = (self.tiers.get(tier) or self.tiers[STANDARD]).of(input_tokens)
-        return micro_dollars(rates.estimate(input_tokens, output_tokens))
+    def estimate(self, input_tokens: int, output_tokens: int, tiers: Sequence[str] = ()) -> int:
+        """The most that so many tokens cost, in micro-dollars, in one of these service tiers or in the standard one:
+        nothing of the input comes from a cache or goes into one.
+        """
+        scaled = self.tiers[STANDARD].of(input_tokens).estimate(input_tokens, output_tokens)
+        for name in tiers:
+            if (tier := self.tiers.get(name)) is not None:
+                scaled = max(scaled, tier.of(input_tokens).estimate(input_tokens, output_tokens))
+        return micro_dollars(scaled)
 
     def told(self, rates: Rates) -> dict[str, Any]:
         """The rates as the record has them, in US dollars for a million tokens, with their source and date."""

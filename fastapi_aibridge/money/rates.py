@@ -27,8 +27,8 @@ class Rates:
     """
 
     __slots__ = (
-        "_beside_input", "_beside_output", "_cache_read", "_cache_write", "_calls", "_hour", "_input", "_message",
-        "_output", "told",
+        "_beside_input", "_beside_output", "_cache_read", "_cache_write", "_calls", "_dearest_output", "_hour",
+        "_input", "_message", "_output", "told",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +45,7 @@ class Rates:
         # Usages count these within the input or the output: only the difference is added.
         self._beside_input = [(kind, _scaled(dollars[kind]) - self._input) for kind in _INPUTS if kind in dollars]
         self._beside_output = [(kind, _scaled(dollars[kind]) - self._output) for kind in _OUTPUTS if kind in dollars]
+        self._dearest_output = self._output + max([0, *(difference for _, difference in self._beside_output)])
         self._calls = {name: _scaled(each * SCALE) for name, each in (calls or {}).items()}
         self._message = _scaled(message * SCALE)
         self.told: dict[str, Any] = {kind: float(dollars[kind]) for kind in KINDS if kind in dollars}
@@ -80,8 +81,8 @@ class Rates:
         return total
 
     def estimate(self, input_tokens: int, output_tokens: int) -> int:
-        """In millionths of a micro-dollar."""
-        return input_tokens * self._input + output_tokens * self._output + self._message
+        """The most that this costs, in millionths of a micro-dollar: all output is of the dearest kind."""
+        return input_tokens * self._input + output_tokens * self._dearest_output + self._message
 
 
 def micro_dollars(scaled: int) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from ..budget import dollars
 from ..errors import GatewayError
+from .budget_book import Limit
 from .open_counters import OpenCounter
 
 _FINAL = {"x-should-retry": "false"}
 """The vendors' SDKs, Claude Code and Codex give up at once."""
 
 
-def over_budget(counter: OpenCounter, estimate: int) -> GatewayError:
+def over_budget(counter: OpenCounter, limit: Limit, estimate: int) -> GatewayError:
     """429 in the vendor's own form: `insufficient_quota` of OpenAI's, `billing_error` of Anthropic's type."""
-    key, limit = counter.key, counter.limit
+    key = counter.key
     of = (
         f"of group {key.id!r} "
         if key.scope == "group"

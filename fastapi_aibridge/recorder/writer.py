@@ -122,8 +122,8 @@ class Writer:
         objects: Iterable[Row] = (),
         cost: int | None = 0,
     ) -> None:
-        """An end with the whole cost (None where that may still become known), facts, objects. Returns when there is room; they are written however long that
-        takes.
+        """An end with the whole cost, None where that may still become known; facts, objects. Returns when there is
+        room; they are written however long that takes.
         """
         try:
             while self._is_full() and not self._task.done():

@@ -13,7 +13,20 @@ from ..scanner import finish
 _EXCLUDING = ("functions", "prediction", "web_search_options")
 """Members that exclude `tools`."""
 _BOUNDS = ("max_completion_tokens", "max_tokens")
-_READ = frozenset({"model", "stream", "stream_options", "messages", "tools", "tool_choice", "n", *_BOUNDS, *_EXCLUDING})
+_READ = frozenset(
+    {
+        "model",
+        "stream",
+        "stream_options",
+        "messages",
+        "tools",
+        "tool_choice",
+        "n",
+        "service_tier",
+        *_BOUNDS,
+        *_EXCLUDING,
+    }
+)
 
 
 def parse(body: BodyText) -> ModelRequest:
@@ -27,6 +40,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body)
     request.output_bounds = (members.get("max_completion_tokens"), members.get("max_tokens"))
     request.choice_counts = (members.get("n"),)
+    request.tiers = (members.get("service_tier"),)
     # Several choices cannot go round together.
     request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
         small(members[name]) for name in _EXCLUDING if name in members

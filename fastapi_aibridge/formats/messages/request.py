@@ -9,7 +9,19 @@ from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_bo
 from ..scanner import finish
 
 _READ = frozenset(
-    {"model", "stream", "messages", "system", "metadata", "tools", "tool_choice", "container", "max_tokens"}
+    {
+        "model",
+        "stream",
+        "messages",
+        "system",
+        "metadata",
+        "tools",
+        "tool_choice",
+        "container",
+        "max_tokens",
+        "service_tier",
+        "speed",
+    }
 )
 _MAX_USER_ID = 16 * 1024
 
@@ -23,6 +35,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
     request.output_bounds = (members.get("max_tokens"),)
+    request.tiers = (members.get("service_tier"), members.get("speed"))
     request.offers_no_tools = offers_no_tools(members, instructed=says_something(members.get("system")))
     metadata = members.get("metadata")
     if is_object(metadata):

@@ -23,6 +23,7 @@ _READ = frozenset(
         "conversation",
         "store",
         "max_output_tokens",
+        "service_tier",
     }
 )
 
@@ -40,6 +41,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
         model="" if optional else model_of(members), streaming=is_true(members.get("stream")), body=body
     )
     request.output_bounds = (members.get("max_output_tokens"),)
+    request.tiers = (members.get("service_tier"),)
     # A response in the background is over here before it has begun.
     request.background = is_true(members.get("background"))
     request.takes_tools = not request.background

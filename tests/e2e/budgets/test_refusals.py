@@ -8,6 +8,9 @@ import pytest
 from fastapi import Header
 
 from fastapi_aibridge import BudgetWarning, Principal
+from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.exchange.admission import Admitted
+from fastapi_aibridge.formats.large_text import Steps
 from fastapi_aibridge.testing import Reply
 from tests.waiting import until
 
@@ -191,3 +194,21 @@ async def test_both_sdks_stop_at_once_and_show_the_message() -> None:
                 await claude.messages.create(model="gpt-5", max_tokens=10, messages=[{"role": "user", "content": "hi"}])
         metrics = (await gateway.read("/metrics")).text
         assert 'aibridge_refused_total{code="insufficient_quota"} 2.0' in metrics
+
+
+async def test_a_cheaper_model_that_cannot_be_asked_for_keeps_nothing_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The interception has begun by then, so it ends: where there is no memory for the changed body, for one."""
+
+    def no_room(_: Admitted, model: str) -> Steps[None]:
+        raise GatewayError(503, "at_capacity", f"no room for {model}")
+        yield
+
+    async with budgeted(budget(0.90, fallback_model="gpt-5")) as gateway:
+        monkeypatch.setattr(Admitted, "use_model", no_room)
+        assert (await ask(gateway, model="dear")).status_code == 503
+        (record,) = await gateway.listing()
+        assert (record["status"], record["cost_usd"]) == ("failed", 0)
+        (shown,) = (await gateway.json("/budgets"))["items"]
+        assert (shown["spent_usd"], shown["reserved_usd"]) == (0, 0)

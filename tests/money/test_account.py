@@ -1,0 +1,103 @@
+"""What an interception's account says and reserves, without a gateway around it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fastapi_aibridge.errors import GatewayError
+from fastapi_aibridge.formats import chat_completions, messages
+from fastapi_aibridge.formats.scanner import finish
+from fastapi_aibridge.money import Prices
+from fastapi_aibridge.money.account import Account
+from fastapi_aibridge.money.budgets import Budgets
+from fastapi_aibridge.money.estimate import Estimator
+from fastapi_aibridge.observability import Metrics
+from fastapi_aibridge.principal import Principal
+from fastapi_aibridge.recorder import MemoryRecorder
+from fastapi_aibridge.settings import ModelPrices
+from tests.recorder.builders import interception
+
+pytestmark = pytest.mark.anyio
+
+CHAT = {"model": "gpt-5", "messages": []}
+
+
+class OpenAI:
+    name = type = "openai"
+    base_url = "https://api.openai.com/v1"
+
+
+async def opened(budgets: Budgets, principal: Principal) -> Account:
+    request = finish(chat_completions.read(json.dumps(CHAT).encode()))
+    account = await budgets.account(principal, OpenAI(), request, datetime.now(UTC))
+    assert account is not None
+    return account
+
+
+async def test_each_caller_is_told_of_the_limit_of_its_own() -> None:
+    """Also where another one, with another limit on the same group, came in between."""
+    prices = Prices({"openai": {"gpt-5": ModelPrices(input=0, output=10_000)}}, listed=False)
+    budgets = Budgets(MemoryRecorder(), prices, Metrics(registry=CollectorRegistry()))
+    budgets.default_output = 90
+    tight = Principal("alice", budgets=[{"usd": 1, "scope": "group", "id": "acme"}])
+    wide = Principal("bob", budgets=[{"usd": 500, "scope": "group", "id": "acme"}])
+    first = await opened(budgets, tight)
+    await first.start(interception(id="first"), b"{}")
+    budgets._recorder.counters.settle("first", 900_000)  # type: ignore[union-attr]
+    mine, _ = await opened(budgets, tight), await opened(budgets, wide)
+    assert "limit=1;" in mine.headers()["x-aibridge-budget"]
+    with pytest.raises(GatewayError, match="may cost more than is left") as refused:
+        await mine.start(interception(id="second"), b"{}")
+    assert "limit=1;" in refused.value.headers["x-aibridge-budget"]
+
+
+DEAR = ModelPrices(
+    input=0,
+    output=10,
+    audio_output=80,
+    service_tiers={"priority": {"input": 0, "output": 20}, "fast": {"input": 0, "output": 60},
+                   "flex": {"input": 0, "output": 5}},
+)  # fmt: skip
+PLAIN = ModelPrices(input=0, output=10, service_tiers=DEAR.service_tiers)
+
+
+@pytest.mark.parametrize(
+    ("body", "micro_dollars"),
+    [
+        ({"max_tokens": 100}, 1000),
+        ({"max_tokens": 100, "service_tier": "priority"}, 2000),
+        ({"max_tokens": 100, "service_tier": "flex"}, 1000),
+        ({"max_tokens": 100, "service_tier": "unheard-of"}, 1000),
+        ({"max_tokens": 100, "service_tier": ["priority"]}, 1000),
+        ({"max_tokens": 100, "speed": "fast"}, 6000),
+        ({"max_tokens": "100"}, 1000),
+        ({"max_tokens": 100, "n": "7"}, 7000),
+        ({"max_tokens": 100, "n": 7.0}, 7000),
+        ({"max_tokens": 100, "n": -7}, 1000),
+        ({"max_tokens": 1, "max_completion_tokens": 100}, 1000),
+        ({"max_tokens": -5}, 40),
+        ({"max_tokens": "a lot"}, 40),
+        ({"max_tokens": 10**30}, 10**10),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+async def test_as_much_is_reserved_as_the_request_may_cost(body: dict[str, Any], micro_dollars: int) -> None:
+    """At the prices of the service tier that it asks for, and of lengths that lenient providers understand."""
+    assert estimate(PLAIN, body) == micro_dollars
+
+
+async def test_output_is_reserved_at_the_price_of_the_dearest_kind() -> None:
+    """What a model says aloud counts as output, too."""
+    assert estimate(DEAR, {"max_tokens": 100}) == 8000
+
+
+def estimate(price: ModelPrices, body: dict[str, Any]) -> int | None:
+    read = messages.read if "speed" in body else chat_completions.read
+    request = finish(read(json.dumps(CHAT | body).encode()))
+    prices = Prices({"openai": {"gpt-5": price}}, listed=False)
+    return Estimator(prices, OpenAI(), request, 4)("gpt-5", b"{}")
