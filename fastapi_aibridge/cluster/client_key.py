@@ -39,6 +39,10 @@ class KeyRequest:
                 raise ValueError("expires_at must have a time zone, such as 2026-12-31T00:00:00Z")
             if self.expires_at <= datetime.now(UTC):
                 raise ValueError("expires_at must be in the future")
+            try:
+                self.expires_at.astimezone(UTC)
+            except OverflowError:
+                raise ValueError("expires_at must be before the year 10000 in UTC; leave it out for never") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

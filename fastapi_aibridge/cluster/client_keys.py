@@ -170,10 +170,12 @@ async def changes_since(connection: AsyncConnection, version: int, limit: int) -
 async def note_uses(connection: AsyncConnection, uses: Mapping[str, int]) -> None:
     """When each of these keys, by its id, was used last, in microseconds. A later moment that is known stays."""
     moment: Any = bindparam("used")
+    # In one order, or two workers could each wait for a row that the other one has.
+    rows = [{"key_id": key_id, "used": used} for key_id, used in sorted(uses.items())]
     is_newer = func.coalesce(_table.last_used_at, 0) < moment
     await connection.execute(
         update(client_keys).where(_table.id == bindparam("key_id"), is_newer).values(last_used_at=moment),
-        [{"key_id": key_id, "used": used} for key_id, used in uses.items()],
+        rows,
     )
 
 

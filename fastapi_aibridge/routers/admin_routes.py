@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from ..recorder import InvalidCursor
-from ..recorder.text import dump_bytes
+from ..recorder.text import cut, dump_bytes, storable
 from .access import AdminAccess, Need
 from .answers import Invalid, Problem
 from .queries import refuse_unknown_parameters
@@ -26,8 +28,29 @@ MAX_BODY = 256 * 1024
 NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
 
 
+_MOST_PROBLEMS = 10
+"""Of one request that are told."""
+_LONGEST_NAME = 64
+"""Bytes of a member's name that are repeated."""
+
+
 class GuardedRoute(APIRoute):
-    """No answer of these routes, a refusal included, may stay in a cache or be taken for another type."""
+    """No answer of these routes, a refusal included, may stay in a cache or be taken for another type. What a request
+    has said is not repeated: it may be a secret, of any size, or nothing that JSON can say.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                raise RequestValidationError(
+                    told((one["type"], one["loc"], one["msg"]) for one in error.errors())
+                ) from None
+
+        return handle
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
@@ -40,6 +63,18 @@ class GuardedRoute(APIRoute):
         except StarletteHTTPException as error:  # a method that there is not: the app answers
             error.headers = {**(error.headers or {}), **_GUARD_HEADERS}
             raise
+
+
+def told(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> list[dict[str, Any]]:
+    """The first of these problems, each of a kind, at a place, with words for it, as a 422 tells them."""
+    return [
+        {
+            "type": kind,
+            "loc": [part if isinstance(part, int) else cut(storable(part), _LONGEST_NAME) for part in place],
+            "msg": words,
+        }
+        for kind, place, words in islice(problems, _MOST_PROBLEMS)
+    ]
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, HTTPException, Path
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 
 from ..errors import RedisUnavailable
 from ..principal import MAX_ID
@@ -30,8 +30,11 @@ def add_initiator_routes(router: APIRouter, administration: WithInitiators, acce
     route = AdminRoutes(router, access).route
 
     @route("DELETE", "/admin/initiators/{initiator_id:path}/content", Need.CHANGE, Erased, UNREADABLE)
-    async def erase_content(initiator_id: InitiatorId, actor: str = Depends(access.actor)) -> Any:
+    async def erase_content(initiator_id: InitiatorId, request: Request, actor: str = Depends(access.actor)) -> Any:
         """Erase prompts, arguments and errors of tools, thoughts and errors; who called what at which cost stays."""
+        if request.scope.get("raw_path", b"").lower().endswith(b"%2fcontent"):
+            # The slash was encoded, so that it belongs to the id.
+            return await erased(f"{initiator_id}/content", actor, everything=True)
         return await erased(initiator_id, actor, everything=False)
 
     @route("DELETE", "/admin/initiators/{initiator_id:path}", Need.CHANGE, Erased, UNREADABLE)

@@ -16,7 +16,7 @@ from ..cluster.worker import WorkersOutcome
 from ..errors import AIBridgeError, SettingsError
 from ..settings import Settings
 from .access import AdminAccess, Need
-from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
+from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading, told
 from .answers import ChangedItem, Invalid, ManagedItem, ManagedItems, Problem
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ class _Routes:
             with reading(SettingsError, Outdated):
                 entry = await store.change(self._kind, name, edit, actor=actor, action=action)
         except InvalidSettings as error:
-            detail = [{"type": one.kind, "loc": ["body", *one.place], "msg": one.text} for one in error.members]
-            raise HTTPException(422, detail) from None
+            problems = ((one.kind, ("body", *one.place), one.text) for one in error.members)
+            raise HTTPException(422, told(problems)) from None
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
         except Outdated as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zlib import crc32
 
@@ -136,6 +136,19 @@ async def test_uses_only_move_on(database: Database) -> None:
     assert known.last_used_at == datetime.fromtimestamp(3, UTC)
 
 
+async def test_two_workers_that_note_the_same_keys_do_not_wait_for_each_other(database: Database) -> None:
+    """Each would lock a key that the other one wants next."""
+    keys = [(await made(database))[0].id for _ in range(200)]
+
+    async def note(order: list[str]) -> None:
+        for moment in range(1, 6):
+            async with database.writing() as connection:
+                await client_keys.note_uses(connection, dict.fromkeys(order, moment))
+
+    await asyncio.gather(note(keys), note(keys[::-1]))
+    assert all(key.last_used_at for key in (await listed(database, limit=500)).items)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -149,6 +162,7 @@ async def test_uses_only_move_on(database: Database) -> None:
         {"label": "two\nlines"},
         {"expires_at": datetime(2200, 1, 1)},  # noqa: DTZ001 - that is what is refused
         {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"expires_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))},
     ],
 )
 def test_what_no_key_can_be(values: dict[str, Any]) -> None:

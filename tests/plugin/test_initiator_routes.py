@@ -58,6 +58,18 @@ def test_ids_may_be_anything(model: Model, recorder: SQLRecorder) -> None:
         assert client.delete(f"{ERASE}/{'x' * 513}", headers=ADMIN).status_code == 422
 
 
+def test_an_id_that_ends_like_a_path_of_ours(model: Model, recorder: SQLRecorder) -> None:
+    """Its slash is written encoded; nobody else is erased in its place."""
+    with TestClient(served(model, recorder)) as client:
+        client.delete(f"{ERASE}/bob%2Fcontent", headers=ADMIN)
+        client.delete(f"{ERASE}/bob%2fcontent/content", headers=ADMIN)
+        entries = client.get("/ai/admin/audit", headers=ADMIN).json()["items"]
+        assert [(one["action"], one["object"]) for one in entries] == [
+            ("initiator.erase_content", "initiator/bob/content"),
+            ("initiator.erase", "initiator/bob/content"),
+        ]
+
+
 def test_reading_is_not_enough(model: Model, recorder: SQLRecorder) -> None:
     with TestClient(served(model, recorder, audit_token="t-audit")) as client:
         assert client.delete(f"{ERASE}/alice", headers=bearer("t-audit")).status_code == 403

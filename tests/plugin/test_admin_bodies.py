@@ -1,0 +1,39 @@
+"""Bodies of admin requests that are no body: their refusal says what is wrong, and repeats nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from fastapi_aibridge.recorder.sql import SQLRecorder
+
+from .apps import ADMIN, Model
+
+BODIES = {
+    "not a number": (b'{"initiator_id": NaN}', "initiator_id"),
+    "infinite": (b'{"initiator_id": "a", "groups": [-Infinity]}', "groups"),
+    "half a surrogate": (b'{"initiator_id": "a", "secret": "\\ud800"}', "secret"),
+    "a name that is half a surrogate": (b'{"initiator_id": "a", "\\ud800": 1}', "body"),
+    "a member too many": (b'{"initiator_id": "a", "key": "aib_secret"}', "key"),
+    "a long name": (b'{"initiator_id": "a", "' + b"n" * 100_000 + b'": 1}', "nnn"),
+    "very many members": (b'{"initiator_id": "a", ' + b",".join(b'"m%d": 1' % n for n in range(10_000)) + b"}", "m1"),
+    "the end of time": (b'{"initiator_id": "a", "expires_at": "9999-12-31T23:59:59-01:00"}', "expires_at"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bodies(model: Model, tmp_path: Path, name: str) -> None:
+    body, said = BODIES[name]
+    app = FastAPI()
+    recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
+    app.include_router(model.bridge(settings=model.settings(managed=True), recorder=recorder).router, prefix="/ai")
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post(
+            "/ai/admin/client-keys", content=body, headers=ADMIN | {"Content-Type": "application/json"}
+        )
+        assert (answer.status_code, said in answer.text) == (422, True), answer.text
+        assert "aib_secret" not in answer.text
+        assert len(answer.content) < 4096
