@@ -20,14 +20,14 @@ from .cluster.actor import command_line_actor
 from .cluster.erasure import erase
 from .cluster.key_commands import add_key_commands
 from .cluster.managed_commands import add_managed_commands
-from .errors import AIBridgeError
+from .errors import AIBridgeError, RedisUnavailable
 from .recorder.database import Database
 from .recorder.export import ExportFormat, export
 from .recorder.problems import database_place
 from .recorder.recorder import InterceptionQuery
 from .recorder.sql import DEFAULT_RETENTION
 from .recorder.store import SQLStore
-from .settings.database import ConfiguredDatabase, configured_database
+from .settings.database import ConfiguredDatabase, configured_database, configured_redis
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"}
@@ -157,6 +157,22 @@ async def _erase(url: str, options: argparse.Namespace) -> None:
         everything = not options.content
         count = await erase(store.database, options.initiator, everything=everything, actor=command_line_actor())
     print(f"{count} interceptions erased; those that run are erased once they have ended")  # noqa: T201
+    if (configured := configured_redis()) is not None:
+        await _forget(*configured, options.initiator)
+
+
+async def _forget(url: SecretStr, prefix: str, initiator_id: str) -> None:
+    """What the app's workers share of the initiator."""
+    from .cluster.limit_rules import counters_of
+    from .cluster.redis import SharedRedis  # which most do not have
+    from .cluster.shared_state import forget_initiator
+
+    async with SharedRedis(url.get_secret_value(), prefix=prefix) as redis:
+        try:
+            await redis.delete(counters_of(initiator_id))
+            await forget_initiator(redis, initiator_id)
+        except RedisUnavailable:
+            _say("Redis is away: what it holds of the initiator ends within a day by itself; try again for less")
 
 
 async def _migrate(url: str, _: argparse.Namespace) -> None:

@@ -390,8 +390,8 @@ class Runtime:
         Raises `RedisUnavailable` where Redis cannot be reached; what it holds then ends within a day by itself.
         """
         self._engine.tool_memory.forget(initiator_id)
-        await self.shared.erase(initiator_id)
         await self._engine.rates.erase(initiator_id)
+        await self.shared.erase(initiator_id)
 
     # Bridges
 

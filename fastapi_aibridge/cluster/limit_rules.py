@@ -46,6 +46,11 @@ def digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def counters_of(initiator_id: str) -> str:
+    """How the keys of an initiator's counters begin."""
+    return f"limits:{digest(f'initiator:{initiator_id}')}:"
+
+
 class LimitRules:
     """The rules in force. `shared` says that concurrent requests of one initiator are counted here, for all processes:
     those of one process alone are known without that.

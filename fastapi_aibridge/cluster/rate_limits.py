@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import GatewayError, RedisUnavailable
 from ..principal import Principal
 from ..settings import LimitSettings
-from .limit_rules import Counter, Kind, LimitRules, digest
+from .limit_rules import Counter, Kind, LimitRules, counters_of
 from .process_limits import ProcessLimits, Verdict
 from .rate_headers import rate_headers
 
@@ -179,7 +179,7 @@ class RateLimits:
 
     async def erase(self, initiator_id: str) -> None:
         """Forget what an initiator's limits have counted. Raises `RedisUnavailable`."""
-        begins = f"limits:{digest(f'initiator:{initiator_id}')}:"
+        begins = counters_of(initiator_id)
         self._process.forget(begins)
         if self._redis is not None:
             await self._redis.delete(begins)

@@ -112,19 +112,16 @@ class RedisMemory:
         return found
 
     async def _run(self, client: Redis, script: Any, owner: Owner, arguments: Sequence[Any]) -> Any:
-        begins = f"{_begins(owner[0])}{digest(chr(0).join(owner))}"
+        begins = f"{memory_of(owner[0])}{digest(chr(0).join(owner))}"
         keys = [self._redis.key(f"{begins}:kept"), self._redis.key(f"{begins}:order")]
         return await script(client, *arguments, keys=keys)
-
-    async def erase(self, initiator_id: str) -> None:
-        """Forget all that is remembered of an initiator. Raises `RedisUnavailable`."""
-        await self._redis.delete(_begins(initiator_id))
 
 
 _PAIR: msgspec.msgpack.Decoder[tuple[Owner, bytes]] = msgspec.msgpack.Decoder(tuple[Owner, bytes])
 
 
-def _begins(initiator_id: str) -> str:
+def memory_of(initiator_id: str) -> str:
+    """How the keys begin under which something is remembered of an initiator."""
     return f"memory:{digest(f'initiator:{initiator_id}')}:"
 
 

@@ -20,6 +20,14 @@ _ERASED = "erased"
 """The channel of Redis that tells whom to forget."""
 
 
+async def forget_initiator(redis: SharedRedis, initiator_id: str) -> None:
+    """Forget what Redis remembers of an initiator, and have all workers do so. Raises `RedisUnavailable`."""
+    from .redis_memory import memory_of
+
+    await redis.delete(memory_of(initiator_id))
+    await redis.publish(_ERASED, initiator_id.encode())
+
+
 class SharedState:
     """An async context manager. Without `REDIS_URL` it is empty, and nothing of Redis is imported.
 
@@ -89,7 +97,5 @@ class SharedState:
 
     async def erase(self, initiator_id: str) -> None:
         """Forget what is remembered of an initiator, in Redis and in all workers. Raises `RedisUnavailable`."""
-        if self.memory is not None:
-            await self.memory.erase(initiator_id)
         if self.redis is not None:
-            await self.redis.publish(_ERASED, initiator_id.encode())
+            await forget_initiator(self.redis, initiator_id)

@@ -1,4 +1,6 @@
-"""Which database the app records into, read without the other settings: a shell may lack the app's keys."""
+"""Which database the app records into, and which Redis its workers share, read without the other settings: a shell may
+lack the app's keys.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from ..errors import SettingsError
 from .model import Settings, explain
 from .sections import RecorderSettings
 from .sources import PREFIX, SourcedSettings, variable
+from .values import RedisPrefix, RedisURL
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +26,38 @@ class ConfiguredDatabase:
     source: str
 
 
-class _RecorderOnly(SourcedSettings):
+class _StoresOnly(SourcedSettings):
     model_config = SettingsConfigDict(**{**Settings.model_config, "extra": "ignore"})
 
     recorder: RecorderSettings = RecorderSettings()
+    redis_url: RedisURL | None = None
+    redis_prefix: RedisPrefix = "aibridge:"
     config_file: Path | None = None
     secrets_dir: Path | None = None
 
 
 def configured_database() -> ConfiguredDatabase:
     """From the variables, the secrets directory and the TOML file, as the app reads them. Raises `SettingsError`."""
+    read = _read()
+    return ConfiguredDatabase(read.recorder.url, _source(read))
+
+
+def configured_redis() -> tuple[SecretStr, str] | None:
+    """Its URL and the prefix of all keys, read in the same way; None where there is none. Raises `SettingsError`."""
+    read = _read()
+    return (read.redis_url, read.redis_prefix) if read.redis_url else None
+
+
+def _read() -> _StoresOnly:
     try:
-        read = _RecorderOnly()
+        return _StoresOnly()
     except ValidationError as error:
         raise SettingsError(explain(error)) from None
     except (SourceError, OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{PREFIX}SECRETS_DIR: {error}") from None
-    return ConfiguredDatabase(read.recorder.url, _source(read))
 
 
-def _source(read: _RecorderOnly) -> str:
+def _source(read: _StoresOnly) -> str:
     if "url" not in read.recorder.model_fields_set:
         return f"the default; {PREFIX}RECORDER__URL is not set"
     if variable("RECORDER__URL") or variable("RECORDER"):

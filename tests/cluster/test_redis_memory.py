@@ -15,6 +15,7 @@ from fastapi_aibridge.cluster import redis_memory
 from fastapi_aibridge.cluster.cipher import Cipher
 from fastapi_aibridge.cluster.redis import SharedRedis
 from fastapi_aibridge.cluster.redis_memory import RedisMemory
+from fastapi_aibridge.cluster.shared_state import forget_initiator
 
 from .valkey import ValkeyServer
 
@@ -48,7 +49,7 @@ async def test_what_is_put_in_the_wrong_place_is_not_read(shared: SharedRedis) -
     await memory.put(ALICE, ["a"], b"Alice's")
 
     async def swap(redis: Redis) -> None:
-        begins = [shared.key(redis_memory._begins(who)).encode() for who in ("bob", "alice")]
+        begins = [shared.key(redis_memory.memory_of(who)).encode() for who in ("bob", "alice")]
         keys: list[Any] = await redis.keys("*kept")
         bobs, alices = [next(key for key in keys if key.startswith(begin)) for begin in begins]
         await redis.rename(bobs, alices)
@@ -80,6 +81,6 @@ async def test_erase(shared: SharedRedis) -> None:
     await memory.put(ALICE, ["a"], b"Alice's")
     await memory.put(("alice", "key", "anthropic"), ["a"], b"Alice's")
     await memory.put(BOB, ["a"], b"Bob's")
-    await memory.erase("alice")
+    await forget_initiator(shared, "alice")
     assert await memory.get(ALICE, ["a"]) == await memory.get(("alice", "key", "anthropic"), ["a"]) == []
     assert await memory.get(BOB, ["a"]) == [(b"Bob's", ["a"])]
