@@ -157,7 +157,8 @@ class InterceptionLog:
         await self._write_end(ending, facts)
 
     def _tell_costs(self, costs: Costs, ending: Ending) -> None:
-        provider, model = self._interception.provider, self._interception.model
+        begun = self._interception
+        provider, model = begun.provider, begun.upstream_model or begun.model
         ending.cost, ending.cost_estimated = costs.total, costs.estimated
         if costs.total:
             self._metrics.cost(provider, model, costs.total)

@@ -36,10 +36,7 @@ class BudgetStore:
         """Raises `TooManyBudgets`."""
         async with self._database.writing() as connection:
             before = await _found(connection, budget.key)
-            if (
-                before is None
-                and (await connection.scalar(select(func.count()).select_from(budgets)) or 0) >= MAX_BUDGETS
-            ):
+            if before is None and await _count(connection) >= MAX_BUDGETS:
                 raise TooManyBudgets
             insert = (sqlite if self._database.is_sqlite else postgresql).insert(budgets)
             values = {"amount": budget.limit, "fallback_model": budget.fallback_model}
@@ -79,7 +76,7 @@ async def _written(
         before=_told(before),
         after=_told(after),
     )
-    if scope in ("initiator", "group"):
+    if scope in ("initiator", "group", "everybody"):
         # What was told of another amount may have to be told again.
         counted = budget_counters.c
         await connection.execute(

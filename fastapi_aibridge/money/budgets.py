@@ -75,7 +75,7 @@ class Budgets:
 
             self.store = BudgetStore(versions.database)
             known = versions.version(VERSION)
-            await self.reload(known)
+            self.replace(managed=await self.store.read())
             versions.follow(VERSION, self.reload, known=known)
         try:
             yield self
@@ -84,9 +84,14 @@ class Budgets:
                 await self._warnings.aclose()
 
     async def reload(self, _: int = 1) -> None:
-        """Read those of the admin API. Raises what the database's driver raises."""
-        if self.store is not None:
-            self.replace(managed=await self.store.read())
+        """Read those of the admin API. Raises what the database's driver raises, and `RecorderUnavailable`."""
+        if self.store is None:
+            return
+        known = {budget.key for budget in self.managed}
+        self.replace(managed=await self.store.read())
+        new = [budget.key for budget in self.managed if budget.key not in known]
+        if new and self._recorder is not None:
+            await self._recorder.counters.catch_up(new)
 
     def check(self, settings: Settings) -> None:
         """Raises `SettingsError` where no budget could hold."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..budget import period_start
 from ..errors import RecorderUnavailable
 from .bounds import group_key, key_of
 from .cursor import to_microseconds
@@ -71,6 +72,13 @@ class SQLCounters:
             async with self._database.reading() as connection:
                 rows = await _rows(connection, keys)
         return {key: Counted(row.spent, row.reserved) for key, row in rows.items()}
+
+    async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
+        await self._flush()
+        with _reading():
+            async with self._database.writing() as connection:
+                for budget in budgets:
+                    await _catch_up(connection, *budget, datetime.now(UTC))
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
         with _reading():
@@ -174,10 +182,38 @@ async def release(connection: AsyncConnection, recorder_id: str) -> None:
 
 async def _recorded(connection: AsyncConnection, key: CounterKey) -> int:
     """What the records say was spent in the period until now, for a budget that begins in the middle of it."""
-    wanted = [interceptions.c.started_at >= to_microseconds(key.start), interceptions.c.credential_kind != "byok"]
-    if key.scope == "initiator":
-        wanted.append(interceptions.c.initiator_id == key_of("initiator_id", key.id))
-    elif key.scope == "group":
-        wanted.append(interceptions.c.groups.contains(dump(group_key(key.id)), autoescape=True))
-    total = (await connection.execute(select(func.sum(interceptions.c.cost)).where(*wanted))).scalar()
+    subject = key_of("initiator_id", key.id) if key.scope == "initiator" else key.id
+    total = (await connection.execute(_costs(connection, key.scope, subject, key.start))).scalar()
     return min(int(total or 0), MAX_AMOUNT)
+
+
+def _costs(
+    connection: AsyncConnection, scope: str, subject: ColumnElement[str] | str, start: datetime
+) -> Select[tuple[Any]]:
+    """The sum of what records since `start` have cost; `subject` is a group's name or what `initiator_id` shall be."""
+    wanted = [interceptions.c.started_at >= to_microseconds(start), interceptions.c.credential_kind != "byok"]
+    if scope == "initiator":
+        wanted.append(interceptions.c.initiator_id == subject)
+    elif scope == "group":
+        # Not LIKE, which takes `staff` for `Staff` on SQLite.
+        place = func.instr if connection.dialect.name == "sqlite" else func.strpos
+        wanted.append(place(interceptions.c.groups, dump(group_key(str(subject)))) > 0)
+    return select(func.sum(interceptions.c.cost)).where(*wanted)
+
+
+async def _catch_up(connection: AsyncConnection, scope: str, id_: str, period: str, now: datetime) -> None:
+    start = period_start(period, now)
+    kept = budget_counters.c
+    of = scope if scope in ("group", "everybody") else "initiator"
+    wanted = [kept.scope == of, kept.period == period, kept.started_at == to_microseconds(start)]
+    if scope not in ("member", "default"):
+        wanted.append(kept.subject == id_)
+    # First the locks, so that what is added up afterwards is what holds.
+    await connection.execute(select(kept.id).where(*wanted).order_by(kept.id).with_for_update())
+    subject = kept.subject if of == "initiator" else id_
+    ended = _costs(connection, of, subject, start).correlate(budget_counters).scalar_subquery()
+    running = select(func.sum(reservations.c.spent)).where(
+        reservations.c.counter_id == kept.id, reservations.c.recorder_id != ""
+    )
+    spent = func.coalesce(ended, 0) + func.coalesce(running.correlate(budget_counters).scalar_subquery(), 0)
+    await connection.execute(update(budget_counters).where(*wanted, spent > kept.spent).values(spent=spent))

@@ -48,6 +48,8 @@ def focus_cells(record: InterceptionRecord) -> list[object] | None:
     cost = _dollars(ending.cost or 0)
     tokens = add_tokens(NO_TOKENS, usages)
     vendor = _VENDORS.get(begun.provider_type, begun.provider_type)
+    # A budget may have had a cheaper model asked for: that one is billed.
+    model = begun.upstream_model or begun.model
     price = next((usage.price for usage in usages if usage.price is not None), {})
     values: dict[str, object] = {
         **dict.fromkeys(_COSTS, cost),
@@ -58,7 +60,7 @@ def focus_cells(record: InterceptionRecord) -> list[object] | None:
         "BillingPeriodStart": _moment(_month(started)),
         "BillingPeriodEnd": _moment(_month(_month(started) + timedelta(days=32))),
         "ChargeCategory": "Usage",
-        "ChargeDescription": f"{begun.model} {begun.route}",
+        "ChargeDescription": f"{model} {begun.route}",
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodStart": _moment(started),
         "ChargePeriodEnd": _moment(max(started, ending.ended_at.astimezone(UTC)) + timedelta(seconds=1)),
@@ -75,14 +77,14 @@ def focus_cells(record: InterceptionRecord) -> list[object] | None:
         "ProviderName": vendor,
         "PublisherName": vendor,
         "ResourceId": begun.id,
-        "ResourceName": begun.model,
+        "ResourceName": model,
         "ResourceType": "Model request",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceName": f"{vendor} API",
         "ServiceSubcategory": "Generative AI",
-        "SkuId": begun.model,
+        "SkuId": model,
         "SkuMeter": "Model requests",
-        "SkuPriceId": f"{begun.provider}/{begun.model}",
+        "SkuPriceId": f"{begun.provider}/{model}",
         "SubAccountId": begun.initiator_id,
         "SubAccountName": begun.initiator_id,
         "SubAccountType": "Initiator",

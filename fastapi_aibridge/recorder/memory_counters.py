@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .reservations import Counted, CounterKey, CounterListener, Ledger, OverBudget, Reservation
 
@@ -41,6 +41,16 @@ class MemoryCounters:
 
     async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
         return {key: Counted(*self._ledger.counters[self._ids[key]]) for key in keys if key in self._ids}
+
+    async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
+        counters, held = self._ledger.counters, self._ledger.held.values()
+        for scope, id_, period in budgets:
+            of = scope if scope in ("group", "everybody") else "initiator"
+            for key, counter in self._ids.items():
+                if (key.scope, key.period) == (of, period) and (scope in ("member", "default") or key.id == id_):
+                    running = sum(one[counter][0] for one in held if counter in one)
+                    spent, reserved = counters[counter]
+                    counters[counter] = max(spent, self._recorded(key) + running), reserved
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
         if self._told.get(counter, 0) >= percent:

@@ -8,7 +8,7 @@ a batch may be written twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -134,6 +134,9 @@ class Counters(Protocol):
 
     async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
         """What they hold, with all that has ended here; those that were never opened are left out."""
+
+    async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
+        """Budgets by scope, id and period, which hold again: what the records say was spent meanwhile counts, too."""
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
         """Whether nobody has told yet that this counter has reached so much of its limit; true once for each."""

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import delete, func, select
 
+from fastapi_aibridge.budget import period_start
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.records import Facts, ProviderObject, Status
 from fastapi_aibridge.recorder.reservations import Counted, CounterKey, OverBudget, Reservation
@@ -198,6 +199,36 @@ async def test_a_counter_that_is_new_begins_with_what_the_records_say(url: str) 
         await recorder.counters.open([ALICE, everybody])
         assert await counted(recorder) == Counted(4, 0)
         assert await counted(recorder, everybody) == Counted(20, 0)
+
+
+@pytest.mark.parametrize("scope", ["initiator", "member", "default", "group", "everybody"])
+async def test_a_counter_that_nobody_used_for_a_while_catches_up(recorder: SQLRecorder, scope: str) -> None:
+    """With what the records say, once; what runs goes on as it was reserved."""
+    of, id_ = (scope, {"group": "staff", "everybody": "*"}[scope]) if scope in ("group", "everybody") else (
+        "initiator", "alice")  # fmt: skip
+    now = datetime.now(UTC)
+    key = CounterKey(of, id_, "month", period_start("month", now))
+    (mine,) = await recorder.counters.open([key])
+    running = await start(recorder, 50, {mine: 100})
+    await recorder.reserve(asked(40, {mine: 100}, interception_id=running, spent=3))
+    unseen = interception(groups=("staff",))
+    await recorder.start(unseen)
+    await finish(recorder, unseen.id, 20)
+    for _ in range(2):
+        await recorder.counters.catch_up([(scope, id_ if scope == of else "staff", "month")])
+        assert await counted(recorder, key) == Counted(23, 40)
+    await finish(recorder, running, 30)
+    assert await counted(recorder, key) == Counted(50, 0)
+
+
+async def test_groups_whose_names_are_alike_are_told_apart(recorder: SQLRecorder) -> None:
+    """When the first budget of a group adds up its records."""
+    for group in ("staff", "Staff", "st%ff", "staff2"):
+        one = interception(groups=(group,), started_at=MONTH)
+        await recorder.start(one)
+        await finish(recorder, one.id, 4)
+    await recorder.counters.open([GROUP])
+    assert await counted(recorder, GROUP) == Counted(4, 0)
 
 
 async def test_a_warning_is_claimed_once(recorder: SQLRecorder) -> None:

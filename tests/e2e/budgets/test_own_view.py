@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_aibridge import Principal
+from fastapi_aibridge import BudgetWarning, Principal
+from tests.waiting import until
 
 from .serving import admin, ask, budget, budgeted, me
 
@@ -100,3 +101,44 @@ async def test_administrators_set_budgets_while_the_app_runs() -> None:
         assert (await ask(gateway)).status_code == 429
         actions = [one["action"] for one in (await gateway.json("/audit"))["items"]]
         assert actions == ["budget.put", "budget.put", "budget.delete", "budget.put", "budget.put"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "id_"), [("initiator", "alice"), ("default", "*"), ("everybody", "*"), ("group", "staff")]
+)
+async def test_a_budget_that_is_made_again_counts_what_was_spent_meanwhile(scope: str, id_: str) -> None:
+    """Once, and what was counted before stays."""
+
+    async def staff() -> Principal:
+        return Principal("alice", groups=("staff",))
+
+    async with budgeted(bridge={"principal": staff}) as gateway:
+        path = f"/budgets/{scope}/{id_}"
+        for status in (200, 429):
+            assert (await admin(gateway, "PUT", path, {"usd": 0.17})).status_code == 200
+            assert (await ask(gateway)).status_code == status
+            assert (await admin(gateway, "DELETE", path)).status_code == 204
+            assert (await ask(gateway)).status_code == 200
+        shown = (await me(gateway, "/usage")).json()
+        assert shown["items"][0]["cost_usd"] == 0.15
+        await admin(gateway, "PUT", path, {"usd": 0.3})
+        assert (await ask(gateway)).status_code == 200
+        assert (await ask(gateway)).status_code == 200
+        assert (await ask(gateway)).status_code == 429
+
+
+@pytest.mark.parametrize(("scope", "id_"), [("initiator", "alice"), ("everybody", "*")])
+async def test_of_another_amount_is_told_again(scope: str, id_: str) -> None:
+    """Once an administrator has changed a budget, it may be used up a second time."""
+    warned: list[float] = []
+
+    async def on_budget(warning: BudgetWarning) -> None:
+        warned.append(warning.limit_usd)
+
+    async with budgeted(bridge={"on_budget": on_budget}) as gateway:
+        for usd in (0.08, 0.09):
+            await admin(gateway, "PUT", f"/budgets/{scope}/{id_}", {"usd": usd})
+            for _ in range(2):
+                assert (await ask(gateway)).status_code == 429
+            await until(lambda usd=usd: warned[-1:] == [usd])  # type: ignore[misc]
+    assert warned == [0.08, 0.09]

@@ -147,6 +147,11 @@ async def test_a_cheaper_model_takes_the_place_of_a_refusal() -> None:
         assert (record["model"], record["upstream_model"], record["cost_usd"]) == ("dear", "gpt-5", 0.05)
         assert (await ask(gateway)).status_code == 200
         assert [one["upstream_model"] for one in await gateway.listing()] == [None, "gpt-5"]
+        metrics = (await gateway.read("/metrics")).text
+        assert 'aibridge_cost_usd_total{model="gpt-5",provider="openai"} 0.1' in metrics
+        charges = (await gateway.read("/interceptions/export", format="focus")).text
+        assert "gpt-5" in charges
+        assert "dear" not in charges
     async with budgeted(budget(0.09, fallback_model="gpt-5")) as gateway:
         assert (await ask(gateway, model="dear")).status_code == 429
 
