@@ -71,7 +71,6 @@ async def _create(url: str, options: argparse.Namespace) -> None:
 
 
 async def _list(url: str, options: argparse.Namespace) -> None:
-    print("\t".join(_COLUMNS))  # noqa: T201
     cursor: str | None = None
     async with _database(url) as database:
         while True:
@@ -79,6 +78,8 @@ async def _list(url: str, options: argparse.Namespace) -> None:
                 page = await client_keys.read_page(
                     connection, limit=client_keys.LARGEST_PAGE, cursor=cursor, initiator_id=options.initiator
                 )
+            if cursor is None:
+                print("\t".join(_COLUMNS))  # noqa: T201
             for key in page.items:
                 print(_row(key))  # noqa: T201
             if (cursor := page.next_cursor) is None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import fields
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from ..budget import Budget
 from ..errors import ConfigurationError
 from ..installing import install_command
 from ..recorder.store import SQLStore
 from ..settings import Settings
 from .actor import command_line_actor
 from .cipher import Cipher
-from .managed_form import Kind, split
+from .managed_form import Body, InvalidSettings, Kind, ManagedEntry, split
 from .managed_settings import ManagedSettings
 
 _SECTIONS = {Kind.PROVIDER: "providers", Kind.MCP_SERVER: "mcp_servers"}
@@ -49,7 +52,7 @@ async def _managed(url: str, settings: Settings, *, create: bool = False) -> Asy
 
 async def _import(url: str, _: argparse.Namespace) -> None:
     settings = Settings.load()
-    count = 0
+    count = refused = 0
     async with _managed(url, settings, create=True) as managed:
         for kind, section in _SECTIONS.items():
             for name, one in getattr(settings, section).items():
@@ -57,9 +60,20 @@ async def _import(url: str, _: argparse.Namespace) -> None:
                 if await managed.one(kind, name) is not None:
                     print(f"{kind} {name!r} is in the database already", file=sys.stderr)  # noqa: T201
                     continue
-                await managed.change(kind, name, lambda _, body=body: body, actor=command_line_actor(), action="import")  # type: ignore[misc]
-                count += 1
+                try:
+                    await managed.change(kind, name, _made(body), actor=command_line_actor(), action="import")
+                except InvalidSettings as error:
+                    print(f"{kind} {name!r} cannot be imported: {error}", file=sys.stderr)  # noqa: T201
+                    refused += 1
+                else:
+                    count += 1
     print(f"{count} imported; remove them from the settings, which come before the database")  # noqa: T201
+    if refused:
+        raise ConfigurationError(f"{refused} could not be imported and must stay in the settings")
+
+
+def _made(body: Body) -> Callable[[ManagedEntry | None], Body]:
+    return lambda _: body
 
 
 async def _export(url: str, _: argparse.Namespace) -> None:
@@ -106,6 +120,11 @@ def _value(value: Any, *, with_secrets: bool) -> Any:
             return [one for one in told if one is not None]
         case re.Pattern():
             return value.pattern
+        case Budget():
+            members = {field.name: getattr(value, field.name) for field in fields(value)}
+            return _members(members, with_secrets=with_secrets)
+        case Decimal():
+            return float(value)
         case None | bool() | int() | float():
             return value
     return str(value)

@@ -16,7 +16,7 @@ from .valkey import ValkeyServer
 
 @pytest.mark.parametrize("initiator", ["alice", "a*", "[a-z]", "\N{SNOWMAN}%_"])
 def test_redis_forgets_too(url: str, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, initiator: str) -> None:
-    """What is remembered and what limits have counted, of nobody else, whatever the id looks like. Workers hear of it."""
+    """What is remembered and what limits have counted, of nobody else, whatever the id. Workers hear of it."""
     monkeypatch.setenv("AIBRIDGE_REDIS_URL", valkey.url)
     monkeypatch.setenv("AIBRIDGE_REDIS_PREFIX", "ours:")
     assert main(["migrate", "--url", url]) == 0
