@@ -59,12 +59,12 @@ class Budget:
         if isinstance(value, Budget):
             return value
         if not isinstance(value, Mapping):
-            raise ValueError(f"a budget is an object such as {_EXAMPLE}, not {type(value).__name__}")  # noqa: TRY004
+            raise ValueError(f"a budget is an object such as {EXAMPLE}, not {type(value).__name__}")  # noqa: TRY004
         names = {field.name for field in fields(cls)}
         if unknown := [str(name)[:64] for name in value if name not in names]:
-            raise ValueError(f"a budget has no {unknown[0]!r}; it is an object such as {_EXAMPLE}")
+            raise ValueError(f"a budget has no {unknown[0]!r}; it is an object such as {EXAMPLE}")
         if "usd" not in value:
-            raise ValueError(f"a budget needs 'usd'; it is an object such as {_EXAMPLE}")
+            raise ValueError(f"a budget needs 'usd'; it is an object such as {EXAMPLE}")
         return cls(**value)
 
     @property
@@ -78,7 +78,7 @@ class Budget:
         return self.scope, self.id, self.period
 
 
-_EXAMPLE = '{"scope": "initiator", "id": "alice", "usd": 20, "period": "month"}'
+EXAMPLE = '{"scope": "initiator", "id": "alice", "usd": 20, "period": "month"}'
 
 
 def _dollars(usd: object) -> Decimal:

@@ -6,9 +6,15 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
-from ..budget import Budget
+from ..budget import EXAMPLE, Budget
 
 MAX_BUDGETS = 10_000
+
+
+def _listed(budgets: object) -> object:
+    if not isinstance(budgets, list | tuple):
+        raise ValueError(f"budgets are a JSON list of objects, such as [{EXAMPLE}]")  # noqa: TRY004
+    return budgets
 
 
 def _distinct(budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
@@ -25,6 +31,7 @@ def _distinct(budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
 Budgets: TypeAlias = Annotated[
     tuple[Annotated[InstanceOf[Budget], BeforeValidator(Budget.of)], ...],
     Field(max_length=MAX_BUDGETS),
+    BeforeValidator(_listed),
     AfterValidator(_distinct),
 ]
 """A list of objects such as `{"scope": "initiator", "id": "alice", "usd": 20, "period": "month"}`."""

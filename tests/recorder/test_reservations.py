@@ -13,7 +13,7 @@ from fastapi_aibridge.budget import period_start
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.records import Facts, ProviderObject, Status
 from fastapi_aibridge.recorder.reservations import Counted, CounterKey, OverBudget, Reservation
-from fastapi_aibridge.recorder.schema import inbox, interceptions, recorders, reservations
+from fastapi_aibridge.recorder.schema import budget_counters, inbox, interceptions, recorders, reservations
 from fastapi_aibridge.recorder.sql import SQLRecorder
 
 from .builders import ending, interception, usage
@@ -229,6 +229,26 @@ async def test_groups_whose_names_are_alike_are_told_apart(recorder: SQLRecorder
         await finish(recorder, one.id, 4)
     await recorder.counters.open([GROUP])
     assert await counted(recorder, GROUP) == Counted(4, 0)
+
+
+async def test_a_counter_that_somebody_has_deleted_does_not_keep_records_from_being_written(
+    url: str, recorder: SQLRecorder
+) -> None:
+    """By hand, in the database: what had something reserved there still ends."""
+    (mine,) = await recorder.counters.open([ALICE])
+    one = await start(recorder, 40, {mine: 100})
+    database = Database(url)
+    database.open(create=False)
+    async with database.writing() as connection:
+        await connection.execute(delete(budget_counters))
+    await database.close()
+    await finish(recorder, one, 7)
+    record = await recorder.get(one)
+    assert record is not None
+    assert record.ending is not None
+    assert record.ending.cost == 7
+    assert record.facts.token_usages
+    await recorder.start(interception())
 
 
 async def test_a_warning_is_claimed_once(recorder: SQLRecorder) -> None:

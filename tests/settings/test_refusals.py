@@ -149,6 +149,8 @@ def test_what_should_be_json_is_said_to_be(env: Setter) -> None:
     assert 'JSON: ["first", "second"]' in refused()
     env(**{f"{OPENAI}API_KEYS": '["sk-1"]', f"{OPENAI}EXTRA_HEADERS": "X-A: b"})
     assert 'JSON: {"name": "value"}' in refused()
+    env(BUDGETS='{"id": "alice", "usd": 20}')
+    assert 'AIBRIDGE_BUDGETS: budgets are a JSON list of objects, such as [{"scope"' in refused()
 
 
 @pytest.mark.parametrize("value", ["5 weeks", "1h30m", "soon", "PT5S"])
