@@ -39,7 +39,7 @@ class ModelRequest:
     takes_tools: bool = True
     """Whether tools can be injected into it."""
     offers_no_tools: bool = False
-    """Whether it says what the model is to do, and that without tools: by an empty list, or by instructions alone."""
+    """Whether the client brings no tools of its own."""
     usage_asked: bool = True
     """Whether the client itself asked a streamed chat for its usage."""
     output_bounds: tuple[object, ...] = ()
@@ -92,10 +92,10 @@ def model_of(members: Members) -> str:
     return model
 
 
-def offers_no_tools(members: Members, *, instructed: bool) -> bool:
-    """Whether a request says what the model is to do, and that without tools."""
+def offers_no_tools(members: Members) -> bool:
+    """Whether a request has no tools of the client's: no member for them, or nothing in it."""
     tools = members.get("tools")
-    return not (is_list(tools) and says_something(tools)) and ("tools" in members or instructed)
+    return not (is_list(tools) and says_something(tools))
 
 
 def _positive(values: tuple[object, ...]) -> list[int]:
