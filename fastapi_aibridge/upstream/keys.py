@@ -26,11 +26,14 @@ MAX_REASON = 4 * 1024
 _WRONG = (
     rb"(?:incorrect|invalid|bad|wrong|unknown|unrecognized|expired|revoked|disabled|deactivated|inactive|malformed)"
 )
-_KEY = rb"(?:(?:x-)?api[ _-]?keys?|api[ _-]?tokens?|access[ _-]?tokens?|bearer[ _-]?tokens?|(?:api )?credentials?)"
+_KEY = (
+    rb"(?:(?:x-)?api[ _-]?keys?|subscription[ _-]?keys?|(?:api|access|bearer|oauth|auth|authentication)[ _-]?tokens?|"
+    rb"(?:api |auth )?credentials?)"
+)
 _SPEAKS_OF_KEY = re.compile(
     rb"\b" + _WRONG + rb"[ _\W]{1,3}(?:[a-z]{1,20} ){0,2}" + _KEY + rb"|"
-    rb"\b" + _KEY + rb"[^.{}]{0,60}?\b(?:not (?:valid|found|recognized|active)|" + _WRONG + rb")\b|"
-    rb"account[ _](?:is )?deactivated",
+    rb"\b" + _KEY + rb"[^.{}]{0,60}?\b(?:not (?:valid|found|recognized|active)|invalidated|" + _WRONG + rb")\b|"
+    rb"account[ _](?:is )?deactivated|\binvalid[ _]authentication\b|\bno (?:auth |api )?credentials? found\b",
     re.IGNORECASE,
 )
 

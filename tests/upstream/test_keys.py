@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 
-from fastapi_aibridge.upstream.keys import LONGEST_REST, Credential, KeyPool
+from fastapi_aibridge.upstream.keys import LONGEST_REST, Credential, KeyPool, speaks_of_key
 
 from .clock import MovableClock
 
@@ -108,3 +109,30 @@ def test_a_key_that_begins_another_one_does_not_unmask_it() -> None:
     own = Credential("sk-key-0123456789-and-more-of-it", "byok")
     for key in (short, long, own.key):
         assert pool.masked(f"no: {key}", own) == f"no: {Credential(key, 'byok').hint}"
+
+
+@pytest.mark.parametrize(
+    ("words", "speaks"),
+    [
+        ("Incorrect API key provided: sk-x. You can find your API key at", True),  # OpenAI
+        ("invalid_api_key", True),
+        ("invalid x-api-key", True),  # Anthropic
+        ("Invalid bearer token", True),
+        ("OAuth token has expired. Please obtain a new token or refresh your existing token.", True),
+        ("Access denied due to invalid subscription key or wrong API endpoint.", True),  # Azure
+        ("Authentication Fails, Your api key: ****1234 is invalid", True),  # DeepSeek
+        ("Invalid Authentication", True),  # Kimi
+        ("No auth credentials found", True),  # OpenRouter
+        ("Your authentication token has been invalidated. Please try signing in again.", True),
+        ("Invalid API Key", True),  # Groq
+        ("Unauthorized", False),
+        ("CORS requests must set 'anthropic-dangerous-direct-browser-access' header", False),
+        ("You must be a member of an organization to use the API", False),
+        ("authentication_error", False),
+        ("invalid_request_error", False),
+        ("the token limit of this model is not valid for the request", False),
+    ],
+)
+def test_what_vendors_say_of_a_wrong_key(words: str, speaks: bool) -> None:
+    """Their own words for a 401 that another request would get as well; others say nothing of the key."""
+    assert speaks_of_key(json.dumps({"error": {"message": words, "type": "error"}}).encode()) is speaks
