@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Message, Receive, Scope, Send
@@ -130,6 +131,7 @@ class AdminRoutes:
                 methods=[method],
                 status_code=status,
                 response_model=model,
+                response_class=Response if model is None else JSONResponse,
                 dependencies=[*self._access.dependencies(need), Depends(refuse_unknown_parameters)],
                 responses={**_REFUSALS, **responses},
                 tags=["aibridge"],

@@ -14,6 +14,7 @@ from ..recorder import InterceptionQuery, InterceptionRecord, InterceptionStore,
 from ..recorder.usage import UsageQuery, UsageStore, usage_json
 from .admin_routes import NO_STORE, UNREADABLE, GuardedRoute, json_answer, reading
 from .answers import InterceptionPage, Invalid, OwnUsage, Problem
+from .openapi import CallerScheme
 from .queries import OwnListing, OwnSummary, refuse_unknown_parameters
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -51,7 +52,7 @@ def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..
                 endpoint,
                 methods=["GET"],
                 response_model=model,
-                dependencies=[Depends(refuse_unknown_parameters)],
+                dependencies=[Depends(CallerScheme()), Depends(refuse_unknown_parameters)],
                 responses=_REFUSALS,
                 tags=["aibridge"],
                 route_class_override=_OwnRoute,

@@ -51,6 +51,7 @@ def test_client_keys(model: Model) -> None:
     """Either header is enough; the admin routes have their own scheme, and all that is referred to is there."""
     whole = document(model.app())
     assert whole["paths"]["/me"]["get"]["security"] == [{"AIBridgeClientKey": []}, {"AIBridgeClientKeyHeader": []}]
+    assert whole["paths"]["/ai/me/usage"]["get"]["security"] == whole["paths"]["/me"]["get"]["security"]
     schemes = whole["components"]["securitySchemes"]
     assert (schemes["AIBridgeClientKey"]["type"], schemes["AIBridgeClientKey"]["scheme"]) == ("http", "bearer")
     header = schemes["AIBridgeClientKeyHeader"]
@@ -75,9 +76,19 @@ def test_client_keys(model: Model) -> None:
 def test_the_apps_own_dependency(model: Model, principal: Any, security: list[Any]) -> None:
     """Its security schemes are those of each route with a bridge, and no scheme of ours is left."""
     whole = document(model.app(principal))
-    assert whole["paths"]["/me"]["get"]["security"] == security
+    for path in ("/me", "/ai/me/interceptions"):
+        assert whole["paths"][path]["get"]["security"] == security
     schemes = whole["components"]["securitySchemes"]
     assert set(schemes) == {"AIBridgeAdminToken", *(name for one in security for name in one)}
+
+
+def test_answers_have_their_types(model: Model) -> None:
+    """What is no JSON is not shown as JSON, and what is JSON has a schema."""
+    for path, operations in document(model.app())["paths"].items():
+        for operation in operations.values() if path.startswith("/ai/") else ():
+            for answer in operation["responses"].values():
+                for kind, content in answer.get("content", {}).items():
+                    assert ("schema" in content and content["schema"] != {}) is (kind == "application/json"), path
 
 
 def test_parameters_of_the_apps_own_dependency(model: Model) -> None:
