@@ -52,12 +52,17 @@ async def test_a_failing_server_costs_its_own_tools_only(
 
 
 @pytest.mark.parametrize("key", [SecretStr("s3cret"), "s3cret", None])
-async def test_the_session_key_goes_into_headers(server: ToolServer, start: Start, key: Any) -> None:
-    """`{session_key}` in a header value is the principal's session key; where they have none, no header is sent."""
+async def test_the_session_key_goes_into_headers(
+    server: ToolServer, start: Start, caplog: pytest.LogCaptureFixture, key: Any
+) -> None:
+    """`{session_key}` in a header value is the principal's session key; where they have none, no header is sent, and
+    the log says so.
+    """
     box = MCPServer(name="box", url=server.url, headers={"X-Key": "v1 {session_key}."})
     tools = await start(box, who=Principal("alice", session_key=key))
     await tools.call("bmcp_box_echo", {})
     assert {headers.get("x-key") for headers in server.headers} == {"v1 s3cret." if key else None}
+    assert ("'box'" in caplog.text and "X-Key is left out" in caplog.text) is (key is None)
 
 
 async def test_a_key_that_no_header_may_have(server: ToolServer, start: Start) -> None:

@@ -455,6 +455,7 @@ async def test_a_key_of_the_callers_own_is_refused_where_that_is_off() -> None:
         answer = await gate.request("POST", CHAT.target, CHAT.ask(), headers, key=None)
         assert answer.status == 403
         assert CHAT.is_error(answer.body)
+        assert b"AIBRIDGE_PROVIDERS__OPENAI__BYOK" in answer.body
         assert gate.upstream.untouched
 
 

@@ -37,9 +37,11 @@ def offered(home: GatewayHarness) -> list[bool]:
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 async def test_what_is_refused_with_tools_goes_up_without(
-    kind: Kind, streamed: bool, server: ToolServer, status: int
+    kind: Kind, streamed: bool, server: ToolServer, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the client wrote it; and the next time at once, for the same caller, model and options."""
+    """As the client wrote it; and the next time at once, for the same caller, model and options. The log says so once,
+    and the metrics count it.
+    """
     async with harness(picky(status=status), {"box": server.url}) as home:
         for _ in range(2):
             assert (await home.ask(kind, streamed=streamed)).text == "Fine."
@@ -47,6 +49,7 @@ async def test_what_is_refused_with_tools_goes_up_without(
         asked = json.loads(kind.request(streamed=streamed))
         assert home.upstream[1] == asked
         assert "aibridge_additions_refused_total" in await home.metrics()
+        assert caplog.text.count("with the gateway's own tools, and takes it without") == 1
         records = home.recorder.records
         assert [one.ending.status for one in records if one.ending] == [Status.COMPLETED] * 2
         assert [one.ending.error for one in records if one.ending] == [None] * 2
