@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import random
 from contextlib import suppress
 
@@ -12,7 +13,7 @@ import pytest
 from fastapi_aibridge import Status
 from tests.waiting import until
 
-from .bodies import CHAT, WIRES, Wire
+from .bodies import CHAT, RESPONSES, WIRES, Wire
 from .gateway import CountingRecorder, Gateway, gateway
 from .upstream import Call
 
@@ -144,6 +145,22 @@ async def test_an_upstream_that_breaks_in_the_middle(wire: Wire, how: str) -> No
         assert answer.body.startswith(whole)
         assert wire.is_error_event(answer.body.removeprefix(whole))
         assert await status_of(gate) == (Status.FAILED, 200)
+
+
+@pytest.mark.parametrize(("agent", "last"), [("codex_exec/0.171.0", "response.failed"), ("OpenAI/Python 3", "error")])
+async def test_codex_reads_no_error_events(agent: str, last: str) -> None:
+    """It says "stream closed" where a stream ends with one, so that a `response.failed` follows, for Codex alone."""
+    async with gateway() as gate:
+        body = RESPONSES.ask(stream=True)
+        asked = asyncio.create_task(gate.request("POST", RESPONSES.target, body, {"User-Agent": agent}))
+        call = await gate.upstream.call()
+        await call.stream(RESPONSES.events[0])
+        call.close()
+        events = (await asked).body.removeprefix(RESPONSES.events[0]).split(b"\n\n")[:-1]
+        told = [json.loads(event.partition(b"data: ")[2]) for event in events]
+        assert [one["type"] for one in told] == ["error", last][: len(told)]
+        assert told[-1]["type"] == last
+        assert {(one.get("response") or one)["error"]["message"] for one in told} == {told[0]["message"]}
 
 
 @each
