@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from fastapi_aibridge import GatewayError, OpenAIProvider, Principal, ProviderSettings
-from fastapi_aibridge.exchange import calls
+from fastapi_aibridge.exchange import reason
 from fastapi_aibridge.exchange.calls import UpstreamCaller, UpstreamRequest
 from fastapi_aibridge.exchange.relay import answer_headers
 from fastapi_aibridge.observability import Metrics
@@ -310,7 +310,7 @@ async def test_a_401_with_the_callers_key_is_the_callers(answer: Answer) -> None
 
 async def test_a_401_whose_body_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is handed on as it is, without the wait for what it might speak of."""
-    monkeypatch.setattr(calls, "_REASON_WITHIN", 0.05)
+    monkeypatch.setattr(reason, "_WITHIN", 0.05)
     async with desk(Answer(401, b"some", {"content-length": "100"}, stalls=True)) as one:
         response = await one.call()
         assert (response.status, await response.read_some()) == (401, b"some")
