@@ -8,7 +8,7 @@ from typing import Any
 
 from .chat_completions.request import ask_for_usage
 from .chat_completions.streams import single
-from .large_text import BodyText, Steps
+from .large_text import STEP, BodyText, Steps
 from .members import is_list, is_string, is_true, read_elements
 from .prompts import Conversation
 from .request import MAX_TEXT, ModelRequest, model_of, read_body
@@ -28,9 +28,13 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     if is_string(prompt):
         yield from conversation.say(prompt)
     elif is_list(prompt) and _is_of_texts(prompt):
-        for one in (yield from read_elements(prompt)):
+        texts = yield from read_elements(prompt)
+        request.questions = len(texts)
+        for one in texts:
             yield from conversation.say(one)
             yield
+    elif is_list(prompt):
+        request.questions = yield from _lists_in(prompt)
     request.prompts = conversation.prompts
     if streaming:
         yield from ask_for_usage(request, members)
@@ -42,6 +46,17 @@ def _is_of_texts(value: Any) -> bool:
     if type(value) is list:
         return bool(value) and isinstance(value[0], str)
     return bool(value.text[value.begin + 1 : value.begin + 65].lstrip().startswith(b'"'))
+
+
+def _lists_in(value: Any) -> Steps[int]:
+    """How many prompts of tokens there are: one, or one for each list in the list."""
+    if type(value) is list:
+        return max(1, sum(type(one) is list for one in value))
+    found = 0
+    for place in range(value.begin + 1, value.end, STEP):
+        found += value.text[place : min(place + STEP, value.end)].count(b"[")
+        yield
+    return max(1, found)
 
 
 completions = UntooledFormat("completions", read, single)

@@ -46,6 +46,8 @@ class ModelRequest:
     """What it says of the length of an answer, under any of its names."""
     choice_counts: tuple[object, ...] = ()
     """What it says of how many answers it wants."""
+    questions: int = 1
+    """How many prompts it holds that are answered each on its own."""
     tiers: tuple[object, ...] = ()
     """What it says of the service tier, and of the speed, at which it wants to be answered."""
     has_output: bool = True
@@ -60,7 +62,7 @@ class ModelRequest:
 
     @property
     def choices(self) -> int:
-        return max(_positive(self.choice_counts), default=1)
+        return max(_positive(self.choice_counts), default=1) * self.questions
 
     @property
     def service_tiers(self) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats import chat_completions, messages
+from fastapi_aibridge.formats import chat_completions, completions, messages
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.money import Prices
 from fastapi_aibridge.money.account import Account
@@ -89,6 +89,18 @@ PLAIN = ModelPrices(input=0, output=10, service_tiers=DEAR.service_tiers)
 async def test_as_much_is_reserved_as_the_request_may_cost(body: dict[str, Any], micro_dollars: int) -> None:
     """At the prices of the service tier that it asks for, and of lengths that lenient providers understand."""
     assert estimate(PLAIN, body) == micro_dollars
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers"),
+    [("one", 1), (["a", "b", "c"], 3), ([1, 2, 3], 1), ([[1, 2], [3]], 2), ([], 1), ([[1] * 20] * 3000, 3000),
+     (["a"] * 3000, 3000)],
+    ids=["text", "texts", "tokens", "lists", "empty", "many lists", "many texts"],
+)  # fmt: skip
+async def test_each_prompt_of_a_completion_is_answered(prompt: object, answers: int) -> None:
+    """With as many answers, and as many tokens each, as the request asks for."""
+    body = {"model": "gpt-5", "prompt": prompt, "max_tokens": 100, "n": 2}
+    assert finish(completions.read(json.dumps(body).encode(), 0)).choices == 2 * answers
 
 
 async def test_output_is_reserved_at_the_price_of_the_dearest_kind() -> None:
