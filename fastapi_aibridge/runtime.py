@@ -303,13 +303,12 @@ class Runtime:
 
     async def _read(self, settings: Settings, previous: Sequence[Provider]) -> _Loaded:
         """The settings with what the database adds, and the providers of both."""
-        fixed = frozenset(
-            [(Kind.PROVIDER.value, name) for name in settings.providers]
-            + [(Kind.MCP_SERVER.value, name) for name in settings.mcp_servers]
-        )
+        sections = ((Kind.PROVIDER.value, settings.providers), (Kind.MCP_SERVER.value, settings.mcp_servers))
+        fixed = frozenset((kind, name) for kind, section in sections for name in section)
         broken: Sequence[BrokenEntry] = ()
-        if self.managed_settings is not None:
-            settings, broken = with_managed(settings, await self.managed_settings.all())
+        if (managed := self.managed_settings) is not None:
+            # In a thread: certificates take their time.
+            settings, broken = await asyncio.to_thread(with_managed, settings, await managed.all())
         return _Loaded(settings, fixed, broken, await load_providers(self._parts.source, settings, previous))
 
     def _take(self, loaded: _Loaded) -> Settings:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .managed_form import SECRETS, Body, Kind, shown
+from .managed_form import SECRETS, Body, InvalidMember, InvalidSettings, Kind, shown
+
+_HINT = re.compile(r"(.{3})?\.\.\.(.{4})?|\w+://[^/]*/\.\.\.")
 
 
 def merged(body: Body, changes: Body) -> dict[str, Any]:
@@ -24,13 +27,22 @@ def merged(body: Body, changes: Body) -> dict[str, Any]:
 
 def with_secrets(kind: Kind, given: Body, before: Body) -> dict[str, Any]:
     """What was given, with the secrets of before where it has their hints: a client that writes back what it has read
-    means no change.
+    means no change. Raises `InvalidSettings` for a hint of anything else.
     """
     told = shown(kind, before)
-    return {
-        name: _secret(value, told[name], before[name]) if name in SECRETS[kind] and name in told else value
-        for name, value in given.items()
-    }
+    found = dict(given)
+    for name in SECRETS[kind]:
+        if name in told and name in given:
+            found[name] = _secret(given[name], told[name], before[name])
+        if any(map(_HINT.fullmatch, _texts(found.get(name)))):
+            words = "this is the hint of a secret that is not this member's; write the secret itself"
+            raise InvalidSettings([InvalidMember((name,), "value_error", words)])
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else (value,)
+    return (one for one in values if isinstance(one, str))
 
 
 def _secret(given: Any, told: Any, before: Any) -> Any:

@@ -94,7 +94,9 @@ def checked(kind: Kind, name: str, body: Body) -> ProviderSettings | MCPServerSe
         build_providers({name: provider})  # which also needs what this machine's environment says
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
-        raise InvalidSettings([InvalidMember(one["loc"], one["type"], one["msg"]) for one in found]) from None
+        raise InvalidSettings(
+            [InvalidMember(one["loc"], one["type"], one["msg"].removeprefix("Value error, ")) for one in found]
+        ) from None
     except WrongMember as error:
         raise InvalidSettings([InvalidMember((error.member,), "value_error", str(error))]) from None
     except (ConfigurationError, ValueError) as error:
@@ -160,7 +162,8 @@ def _place(url: str) -> str:
         port = "" if parts.port is None else f":{parts.port}"
     except ValueError:
         return "..."
-    return f"{parts.scheme}://{parts.hostname or ''}{port}/..."
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}/..."
 
 
 def with_managed(settings: Settings, entries: Iterable[ManagedEntry]) -> tuple[Settings, list[BrokenEntry]]:

@@ -132,9 +132,8 @@ class _Routes:
             if patch and (problem := self._present(before).problem) is not None:
                 raise SettingsError(f"{problem}; PUT writes it anew")  # or its secrets would be lost
             _check(request.headers, before)
-            if before is None:
-                return merged({}, given)
-            return merged(before.body if patch else {}, with_secrets(self._kind, given, before.body))
+            known = before.body if before is not None else {}
+            return merged(known if patch else {}, with_secrets(self._kind, given, known))
 
         entry, workers = await self._change(name, edited, actor, "patch" if patch else "put")
         return self._answer(self._present(entry), workers)

@@ -87,6 +87,8 @@ def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
         _header_name(name)
         if name.lower() in _FRAMING:
             raise ValueError(f"the header {name!r} is not for settings: the HTTP client writes it")
+        if sum(name.lower() == other.lower() for other in headers) > 1:
+            raise ValueError(f"the header {name!r} is there twice, in different cases")
         if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
             raise ValueError(f"the value of header {name!r} has characters that no header may have")
     return {name: masked_secret(value) for name, value in headers.items()}

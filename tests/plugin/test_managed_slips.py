@@ -42,6 +42,34 @@ def test_what_was_read_may_be_written_back(model: Model, url: str) -> None:
         assert model.received[-1].headers["authorization"] == f"Bearer {keys[1]}"
 
 
+@pytest.mark.parametrize(
+    ("place", "body"),
+    [
+        (HOUSE, {"api_key": "sk-...cret"}),
+        (HOUSE, {"api_key": "..."}),
+        (HOUSE, {"api_keys": ["sk-...cret"]}),
+        (HOUSE, {"extra_headers": {"X-Team": "..."}}),
+        (FILES, {"url": "https://files.example/..."}),
+    ],
+)
+def test_a_hint_of_another_secret_is_none(model: Model, url: str, place: str, body: dict[str, Any]) -> None:
+    """Such as of a provider that is made after another one."""
+    with TestClient(served(model, url)) as client:
+        if place == HOUSE:
+            body = house(model, **body)
+        refused = client.put(place, json=body, headers=ADMIN)
+        assert refused.status_code == 422
+        assert "hint" in refused.json()["detail"][0]["msg"]
+
+
+def test_a_header_is_there_once(model: Model, url: str) -> None:
+    """Whatever the case: the provider would get both."""
+    with TestClient(served(model, url)) as client:
+        client.put(HOUSE, json=house(model, extra_headers={"X-Team": "one"}), headers=ADMIN)
+        refused = client.patch(HOUSE, json={"extra_headers": {"x-team": "two"}}, headers=ADMIN)
+        assert (refused.status_code, "twice" in refused.text) == (422, True)
+
+
 def test_what_is_below_a_member_is_patched_too(model: Model, url: str) -> None:
     """As RFC 7396 has it: who cannot read the other headers need not write them again."""
     with TestClient(served(model, url)) as client:
