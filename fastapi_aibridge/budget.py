@@ -26,8 +26,8 @@ class Budget:
 
     `scope` and `id` say whose: that of one `initiator`; that of each `member` of a group on its own; that of a `group`
     as a whole; by `default` that of each initiator who has no `initiator` or `member` budget of the same period; that
-    of `everybody` together. Budgets of a `Principal` without an id are the initiator's own. `fallback_model` is asked
-    for instead of a model that does not fit the budget any more, if it does fit.
+    of `everybody` together. Budgets of a `Principal` without an id are the initiator's own. `fallback_model` is a
+    cheaper model: it is used where the model that was asked for does not fit the budget any more.
 
     Raises `ValueError` for what is none of that.
     """

@@ -53,7 +53,7 @@ class Account:
         limits: Sequence[Limit],
         estimate: Estimator,
     ) -> None:
-        """`limits` are those of the counters, in their order: another caller's may be others."""
+        """`limits` are this caller's, one for each counter: others who share a counter may have another limit."""
         self._policy = policy
         self._recorder = recorder
         self._principal = principal

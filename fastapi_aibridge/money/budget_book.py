@@ -40,7 +40,7 @@ class BudgetBook:
         self._by_subject: dict[tuple[str, str], list[Budget]] = {}
         for budget in budgets:
             self._by_subject.setdefault((budget.scope, budget.id), []).append(budget)
-        # Periods begin and end at midnight in UTC: until then the same holds for the same caller.
+        # Periods begin and end at midnight in UTC: until then a caller's limits stay the same.
         self._day = date.min
         self._today: dict[tuple[str, Sequence[str]], list[Limit]] = {}
 

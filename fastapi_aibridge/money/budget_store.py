@@ -77,7 +77,7 @@ async def _written(
         after=_told(after),
     )
     if scope in ("initiator", "group", "everybody"):
-        # What was told of another amount may have to be told again.
+        # The next warning is about the new amount, also where the old one was used up.
         counted = budget_counters.c
         await connection.execute(
             update(budget_counters)

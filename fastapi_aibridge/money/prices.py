@@ -124,7 +124,7 @@ class Prices:
         return (found, since, until) if found is None else (found, max(since, day), min(until, tomorrow))
 
     def _remember(self, key: tuple[str, str], found: _Known) -> None:
-        """Not what held before: requests that begin now are more."""
+        """Keep the newer of two prices: more requests begin now than have begun before it changed."""
         known = self._known.pop(key, None)
         if len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
