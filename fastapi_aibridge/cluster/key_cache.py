@@ -74,7 +74,7 @@ class KeyCache:
         # All that changes.
         self._known: dict[bytes, _Known] = {}
         self._unknown: dict[bytes, None] = {}
-        self._expiring: dict[bytes, _Known] = {}  # also what has made room in `_known`: its requests may run
+        self._expiring: dict[bytes, _Known] = {}  # also keys that left `_known`: their requests may run
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = inf
         self._uses: dict[str, int] = {}

@@ -92,7 +92,7 @@ async def _export(url: str, _: argparse.Namespace) -> None:
 
 async def _rotate(url: str, _: argparse.Namespace) -> None:
     async with _managed(url, Settings.load()) as managed:
-        count = await managed.rotate()
+        count = await managed.rotate(actor=command_line_actor())
     print(f"the secrets of {count} providers and MCP servers are encrypted with the first key")  # noqa: T201
 
 

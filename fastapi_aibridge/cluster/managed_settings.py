@@ -98,8 +98,8 @@ class ManagedSettings:
                 return None if body is None else ManagedEntry(kind=kind, name=name, body=body, version=version)
         raise Outdated("others change this at the same time; try again")
 
-    async def rotate(self) -> int:
-        """Encrypt all secrets anew, with the first key; returns how many entries have some.
+    async def rotate(self, *, actor: str) -> int:
+        """Encrypt all secrets anew, with the first key; returns how many entries have some. One line in the audit.
 
         Raises `SettingsError` where some cannot be decrypted: nothing has changed then.
         """
@@ -116,6 +116,9 @@ class ManagedSettings:
                 token = self._cipher.encrypted(plain).decode()
                 same = (_table.kind == row.kind) & (_table.name == row.name)
                 await connection.execute(update(managed_settings).where(same).values(secrets=token))
+            await audit.record(
+                connection, actor=actor, action="secrets.rotate", object="secrets", after={"entries": len(rows)}
+            )
         return len(rows)
 
     async def _replace(

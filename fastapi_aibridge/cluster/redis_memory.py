@@ -28,8 +28,8 @@ MAX_IDS = 4096
 Owner = tuple[str, str, str]
 """An initiator, their key, and the provider's name. Nobody reaches another's."""
 
-# A hash has the ids, each with the name of what is remembered under it, and what is remembered by its name; a list has
-# the names in their order, with the ids and sizes.
+# A hash maps each id to the name of an item, and each name to the item's data. A list has the names, the oldest first,
+# each with its ids and its size.
 _PUT = """
 local kept, order = KEYS[1], KEYS[2]
 local name, data, most, seconds = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]

@@ -53,8 +53,8 @@ class SharedReloads(Generic[Loaded, Applied]):
         """Why a newer version is not in force here."""
 
     async def start(self, seconds: float) -> None:
-        """Begin to follow. The settings in force were read at most `seconds` ago: of a version that is older they are
-        part, what has changed since then is loaded at once.
+        """Begin to follow. The settings in force were read at most `seconds` ago: they have all changes that are older;
+        newer ones are loaded at once.
         """
         if not await self._may_have_changed(seconds):
             self.version = self._versions.version(SETTINGS)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from .slot import Key
 
 _MOST = 16_384
-"""Keys that are remembered, the latest. It takes seconds from who calls being known to the build of a bridge, so that
-none is forgotten while somebody is still on the way with it.
+"""The latest keys are remembered. A request needs a few seconds at most from its authentication to its bridge, so no
+key is forgotten while such a request is under way.
 """
 
 

@@ -31,7 +31,7 @@ _BATCH = 50
 _PAUSE = 0.01
 """Seconds between two transactions, in which others get their turn."""
 _UNSEEN = 600 * 1_000_000
-"""Microseconds after which no start from before is still on its way to its place, were its process killed or not."""
+"""Microseconds after which every interception that had started is in the tables, even if its process was killed."""
 _LONGEST_PERIOD = 31 * 86400 * 1_000_000
 """Microseconds of a budget's period."""
 _HEAD = 4096

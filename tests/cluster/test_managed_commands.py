@@ -128,7 +128,9 @@ def test_rotation(url: str, file: Path, capsys: pytest.CaptureFixture[str], monk
     before = asyncio.run(stored(url, OLD))[0]
     monkeypatch.setenv("AIBRIDGE_SECRET_KEYS", f'["{NEW}", "{OLD}"]')
     assert main(["rotate-secrets", "--url", url]) == 0
-    assert asyncio.run(stored(url, NEW))[0] == before
+    entries, changes = asyncio.run(stored(url, NEW))
+    assert entries == before
+    assert (changes[0].action, changes[0].after) == ("secrets.rotate", {"entries": 2})
     monkeypatch.setenv("AIBRIDGE_SECRET_KEYS", f'["{OLD}"]')
     capsys.readouterr()
     assert main(["rotate-secrets", "--url", url]) == 1

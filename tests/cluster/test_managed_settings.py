@@ -173,11 +173,11 @@ async def test_secrets_need_a_key(managed: ManagedSettings) -> None:
 async def test_rotation(managed: ManagedSettings) -> None:
     """Afterwards the new key alone is enough; a key that is missing changes nothing."""
     await put(managed, Kind.PROVIDER, "house", OPENAI)
-    assert await ManagedSettings(managed._database, Cipher([NEW, OLD])).rotate() == 1
+    assert await ManagedSettings(managed._database, Cipher([NEW, OLD])).rotate(actor="root") == 1
     (entry,) = await ManagedSettings(managed._database, Cipher([NEW])).all()
     assert entry.body == OPENAI
     with pytest.raises(SettingsError, match="no key fits the secrets of provider 'house'"):
-        await managed.rotate()
+        await managed.rotate(actor="root")
 
 
 async def test_a_secret_that_is_changed_while_others_are_rotated(store: SQLStore, managed: ManagedSettings) -> None:
@@ -188,7 +188,7 @@ async def test_a_secret_that_is_changed_while_others_are_rotated(store: SQLStore
     await put(managed, Kind.PROVIDER, "second", OPENAI)
     async with store.database.writing() as other:
         await other.execute(select(managed_settings).where(managed_settings.c.name == "first").with_for_update())
-        rotation = asyncio.ensure_future(managed.rotate())
+        rotation = asyncio.ensure_future(managed.rotate(actor="root"))
         await asyncio.sleep(0.2)  # it waits for the other one
         await put(managed, Kind.PROVIDER, "second", OPENAI | {"api_key": "sk-new"})
     await rotation
