@@ -23,6 +23,7 @@ from .http import HTTPClient
 
 if TYPE_CHECKING:
     from asyncio import Task
+    from contextvars import Context
 
     from .catalogue import ToolCatalogue
 
@@ -81,12 +82,14 @@ class MCPConnections:
             raise _not_open()
         return self._catalogue
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> Task[T]:
-        """Run `work` beside whoever asked for it, and beyond: it ends by itself, or with the app."""
+    def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> Task[T]:
+        """Run `work` beside whoever asked for it, and beyond: it ends by itself, or with the app. Without a `context`
+        it is in that of the app's start.
+        """
         if self._background is None:
             work.close()
             raise _not_open()
-        return self._background.spawn(work)
+        return self._background.spawn(work, context)
 
     @property
     def working(self) -> int:

@@ -7,8 +7,10 @@ import inspect
 import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from ..observability.tracing import detached
 from ..principal import Principal
 from ..tool_schemas import restored
@@ -156,8 +158,9 @@ class MCPTools:
     async def _list_servers(self) -> Sequence[MCPServer]:
         if isinstance(self._servers, Sequence):
             return self._servers
-        # A task of its own: code of the app's that does not even end when it is cancelled is left behind.
-        building = self._connections.spawn(_built(self._servers, self._principal))
+        # A task of its own: code of the app's that does not even end when it is cancelled is left behind. It knows of
+        # whose build it is a part, so that it cannot wait for its own end.
+        building = self._connections.spawn(_built(self._servers, self._principal), copy_context())
         try:
             await asyncio.wait((building,), timeout=self._build_timeout)
             if not building.done():
@@ -165,6 +168,8 @@ class MCPTools:
             if building.cancelled():
                 return self._without_servers("was cancelled")
             servers = building.result()
+        except ConfigurationError as error:  # our own words
+            return self._without_servers(f"failed: {error}")
         except Exception as error:  # noqa: BLE001 - the app's code
             return self._without_servers(f"failed with {type(error).__qualname__}")
         finally:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 
 import pytest
+from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from fastapi_aibridge import AIBridge, MemoryRecorder, Principal, Settings
+from fastapi_aibridge import AIBridge, MCPServer, MemoryRecorder, Principal, Settings
 
 from .servers import ToolServer
 
@@ -40,6 +43,29 @@ async def test_a_new_session_key_is_used_at_once(server: ToolServer) -> None:
             async with aibridge.bridge(Principal("ann", session_key="s-2", metadata={"n": 1})) as again:
                 assert again.principal.metadata == {"n": 1}
             assert shown() == set()
+
+
+class Selfish:
+    """An app's list of MCP servers that wants the bridge which waits for it."""
+
+    aibridge: AIBridge
+
+    async def build(self, principal: Principal) -> Sequence[MCPServer]:
+        async with self.aibridge.bridge(principal):
+            return ()
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["app", "script"])
+async def test_a_list_that_waits_for_its_own_bridge(caplog: pytest.LogCaptureFixture, runs: bool) -> None:
+    """It is told so at once, and the log says what not to do."""
+    builder = Selfish()
+    builder.aibridge = aibridge = AIBridge(Settings(), recorder=MemoryRecorder(), mcp=builder)
+    async with AsyncExitStack() as stack:
+        if runs:
+            await stack.enter_async_context(aibridge.lifespan(FastAPI()))
+        async with asyncio.timeout(5), aibridge.bridge(Principal("ann")) as bridge:
+            assert bridge.tools == ()
+    assert "'ann' is acquired while it is being built" in caplog.text
 
 
 @pytest.fixture
