@@ -163,6 +163,8 @@ def test_a_change_is_kept_also_where_the_settings_cannot_be_read(model: Model, u
         assert answer.status_code == 503
         assert "stored, but not in force" in answer.json()["detail"]
         assert "secret" not in answer.text
+        reloaded = client.post("/ai/admin/reload", headers=ADMIN)
+        assert (reloaded.status_code, "secret" in reloaded.text) == (503, False)
         broken = False
         assert client.post("/ai/admin/reload", headers=ADMIN).status_code == 200
         assert ask(client) == 200
