@@ -8,6 +8,7 @@ import time
 
 from pydantic import SecretStr
 
+from ..errors import ConfigurationError
 from ..masking import Masker, secrets_in_headers
 from ..principal import Principal
 from .problems import MCPProblem
@@ -81,6 +82,8 @@ class Credentials:
                 try:
                     async with asyncio.timeout(TOKEN_TIMEOUT):
                         token = _plain(await self._provider())
+                except ConfigurationError as error:  # our own words
+                    raise MCPProblem(f"its token provider failed: {error}") from None
                 except Exception as error:  # noqa: BLE001 - the app's code: whatever it raises costs this server only
                     raise MCPProblem(f"its token provider failed with {type(error).__name__}") from None
                 if not token:

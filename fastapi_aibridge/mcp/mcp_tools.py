@@ -102,7 +102,7 @@ class MCPTools:
         self._opening = tuple(sessions)
         if not self._opening or self._closed:
             return
-        openings = [self._connections.spawn(self._traced(session)) for session in self._opening]
+        openings = [self._connections.spawn(self._traced(session), copy_context()) for session in self._opening]
         await asyncio.wait(openings)
         if self._closed:
             return

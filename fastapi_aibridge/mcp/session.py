@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
 from typing import Any
 
 from mcp_types import HEADER_MISMATCH
@@ -184,7 +185,9 @@ class Session:
         if self._connection is not None and self._connection is not lost:
             return self._connection
         if self._connecting is None:
-            self._connecting = self._connections.spawn(self._connect(renewal=lost is not None))
+            # The first time in the context of the bridge's build, which a token provider must not wait for.
+            context = copy_context() if lost is None else None
+            self._connecting = self._connections.spawn(self._connect(renewal=lost is not None), context)
         connecting = self._connecting
         await asyncio.wait((connecting,))
         if connecting.cancelled():

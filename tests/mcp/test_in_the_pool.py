@@ -46,19 +46,28 @@ async def test_a_new_session_key_is_used_at_once(server: ToolServer) -> None:
 
 
 class Selfish:
-    """An app's list of MCP servers that wants the bridge which waits for it."""
+    """An app's list of MCP servers, or the token of one, that wants the bridge which waits for it."""
 
     aibridge: AIBridge
 
+    def __init__(self, *, token: bool) -> None:
+        self._token = token
+
     async def build(self, principal: Principal) -> Sequence[MCPServer]:
-        async with self.aibridge.bridge(principal):
-            return ()
+        async def token() -> str:
+            async with self.aibridge.bridge(principal):
+                return "t"
+
+        return [MCPServer(name="box", url="http://127.0.0.1:9/mcp", token_provider=token if self._token else None)] * (
+            self._token or await token() == ""
+        )
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["app", "script"])
-async def test_a_list_that_waits_for_its_own_bridge(caplog: pytest.LogCaptureFixture, runs: bool) -> None:
+@pytest.mark.parametrize("token", [False, True], ids=["list", "token"])
+async def test_what_waits_for_its_own_bridge(caplog: pytest.LogCaptureFixture, token: bool, runs: bool) -> None:
     """It is told so at once, and the log says what not to do."""
-    builder = Selfish()
+    builder = Selfish(token=token)
     builder.aibridge = aibridge = AIBridge(Settings(), recorder=MemoryRecorder(), mcp=builder)
     async with AsyncExitStack() as stack:
         if runs:
