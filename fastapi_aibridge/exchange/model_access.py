@@ -7,8 +7,10 @@ from typing import Any
 import orjson
 
 from ..errors import GatewayError
-from ..formats.large_text import LARGE, BodyText
+from ..formats.large_text import LARGE, BodyText, Steps
+from ..formats.lenient import SMALL, takes_long
 from ..formats.models_named import models_anywhere, models_asked_for
+from ..formats.request import MAX_MODEL
 from ..principal import Principal
 from ..providers.routes import SAFE_METHODS, Route
 from .fair_queue import Share
@@ -16,6 +18,10 @@ from .steps import in_steps
 
 MODELS_SIZE = 4 * 1024 * 1024
 """Bytes of a list of models that is filtered."""
+_MOST_MODELS = 4096
+"""Models of such a list."""
+_AT_ONCE = 32
+"""Models that are looked at in one step: there may be many patterns."""
 _SHOWN = 8
 """Patterns that a refusal names."""
 
@@ -39,11 +45,14 @@ async def check_passed(
         _check(principal, await in_steps(models_anywhere(path, body), share))
 
 
-def filtered(answer: bytes, principal: Principal) -> bytes:
+def filtered(answer: bytes, principal: Principal) -> Steps[bytes]:
     """A provider's list of models with those that the principal may use.
 
-    Raises `GatewayError`, 502, where it is no list that the gateway knows: it would tell of others.
+    Raises `GatewayError`, 502, where it is no list that the gateway knows, since it would tell of others, or one that
+    takes too long to read.
     """
+    if len(answer) > SMALL and takes_long(answer):
+        raise _unreadable()
     try:
         listed = orjson.loads(answer)
     except orjson.JSONDecodeError:
@@ -54,10 +63,23 @@ def filtered(answer: bytes, principal: Principal) -> bytes:
     if not names:
         raise _unreadable()
     for name in names:
-        listed[name] = [one for one in listed[name] if principal.allows(_name_of(one))]
+        listed[name] = yield from _allowed(listed[name], principal)
     if "data" in names:
         _mend_paging(listed, listed["data"])
     return orjson.dumps(listed)
+
+
+def _allowed(models: list[Any], principal: Principal) -> Steps[list[Any]]:
+    if len(models) > _MOST_MODELS:
+        raise _unreadable()
+    shown: list[Any] = []
+    for begin in range(0, len(models), _AT_ONCE):
+        for one in models[begin : begin + _AT_ONCE]:
+            name = _name_of(one)
+            if len(name) <= MAX_MODEL and principal.allows(name):
+                shown.append(one)
+        yield
+    return shown
 
 
 def _mend_paging(listed: dict[str, Any], shown: list[Any]) -> None:

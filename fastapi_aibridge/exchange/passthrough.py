@@ -270,7 +270,8 @@ class PassThrough:
     async def _relay_models(self, response: UpstreamResponse, interruption: Interruption) -> None:
         body = b""
         if self._scope["method"] != "HEAD":
-            body = filtered(_decoded(response, await _read_up_to(MODELS_SIZE, response), MODELS_SIZE), self._principal)
+            answer = _decoded(response, await _read_up_to(MODELS_SIZE, response), MODELS_SIZE)
+            body = await in_steps(filtered(answer, self._principal), self._share)
         head = answer_headers(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
         if body:
             head.append((b"content-length", str(len(body)).encode()))

@@ -1,0 +1,56 @@
+"""Lists of models of hostile providers: reduced in short steps, or not relayed."""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+import pytest
+
+from fastapi_aibridge import GatewayError, Principal
+from fastapi_aibridge.exchange.model_access import MODELS_SIZE, filtered
+
+ALICE = Principal("alice", models=[*(f"gpt-{number}*" for number in range(127)), "*-x-*"])
+
+
+def listed(piece: bytes, most: int = MODELS_SIZE) -> bytes:
+    return b'{"data":[' + piece * ((most - 32) // len(piece)) + b"{}]}"
+
+
+def steps_of(answer: bytes) -> tuple[list[float], object]:
+    """The processor time of each step, and the list, or why there is none."""
+    steps, took = filtered(answer, ALICE), []
+    while True:
+        begun = time.thread_time()
+        end: object = None
+        try:
+            next(steps)
+        except StopIteration as stop:
+            end = stop.value
+        except GatewayError as error:
+            end = error.code
+        took.append(time.thread_time() - begun)
+        if end is not None:
+            return took, end
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"{},", b'"",', b"0,", b"[[]],", b'{"id":"abcdefgh"},', b'{"id":"' + b"gpt-x-" * 1000 + b'"},'],
+    ids=["objects", "texts", "numbers", "lists", "names", "long names"],
+)
+@pytest.mark.parametrize("size", [60_000, 300_000, MODELS_SIZE])
+def test_no_list_takes_long(piece: bytes, size: int) -> None:
+    """Neither a step of it nor all of it, however many patterns there are."""
+    took, end = min((steps_of(listed(piece, size)) for _ in range(3)), key=lambda one: max(one[0]))
+    assert max(took) < 0.02
+    assert isinstance(end, bytes) or end == "unreadable_models"
+    assert sum(took) < 2
+
+
+def test_a_long_list_is_reduced() -> None:
+    """One as long as any vendor's, and a name that is longer than a model's may be is nobody's."""
+    models = [{"id": f"gpt-{number}", "description": "d" * 800} for number in range(1500)]
+    _, shown = steps_of(orjson.dumps({"data": [*models, {"id": "gpt-1" + "0" * 300}]}))
+    assert isinstance(shown, bytes)
+    assert [one["id"] for one in orjson.loads(shown)["data"]] == [one["id"] for one in models]
