@@ -95,9 +95,11 @@ def read_references(members: Members) -> Steps[list[Reference]]:
 
 
 def made_in(answer: bytes, kind: str) -> list[Reference]:
-    """What a provider's answer says that was made: one object, or a list of them."""
+    """What a provider's answer says that was made: one object, or a list of them, of which only so many are believed:
+    each is written down.
+    """
     value = load(answer)
-    objects_ = objects(value.get("data")) if value.get("object") == "list" else [value]
+    objects_ = objects(value.get("data"))[:_MAX_REFERENCES] if value.get("object") == "list" else [value]
     ids = (text(one.get("id")) for one in objects_)
     return [Reference(kind, id_) for id_ in ids if 0 < len(id_) <= _MAX_ID]
 

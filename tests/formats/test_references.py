@@ -104,3 +104,8 @@ def test_an_empty_body_names_nothing() -> None:
 def test_what_was_made(answer: bytes, ids: list[str]) -> None:
     """One object, or a list of them; nothing where the answer says nothing."""
     assert made_in(answer, "item") == [Reference("item", id_) for id_ in ids]
+
+
+def test_of_a_list_without_end_only_so_much_is_written_down() -> None:
+    answer = json.dumps({"object": "list", "data": [{"id": f"i{number}"} for number in range(5000)]}).encode()
+    assert len(made_in(answer, "item")) == 1000
