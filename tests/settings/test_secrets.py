@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 import pprint
@@ -12,6 +13,7 @@ from fastapi_aibridge.masking import MASK, masked_secret
 from fastapi_aibridge.settings import Settings
 
 S = "s3cret"
+FERNET = base64.urlsafe_b64encode(S.encode().ljust(32)).decode()
 
 
 def settings() -> Settings:
@@ -31,6 +33,7 @@ def settings() -> Settings:
         metrics_token=f"{S}-6",
         audit_token=f"{S}-7",
         redis_url=f"redis://:{S}@h",
+        secret_keys=[FERNET],
         recorder={"url": f"postgresql+asyncpg://u:{S}@h/d"},
     )
 
@@ -50,7 +53,9 @@ def test_nothing_secret_is_shown() -> None:
         repr(vars(one)),
     ):
         assert S not in shown
+        assert FERNET not in shown
     assert S.encode() not in pickle.dumps(one)
+    assert FERNET.encode() not in pickle.dumps(one)
     assert one.model_dump(mode="json")["mcp_servers"]["files"] == {
         "url": MASK,
         "headers": {"Authorization": MASK},

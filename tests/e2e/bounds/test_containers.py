@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from fastapi_aibridge.cluster import limit_rules, process_limits, rate_limits
+from fastapi_aibridge.money import budget_book, open_counters, prices
 from fastapi_aibridge.observability import wrong_keys
 
 from ...upstream.app import CHAT, App, running
@@ -29,14 +31,31 @@ BOUNDED = {
     "lru_cache": 4096,
     "LRUCache": 100_000,
     "TLRUCache": 100_000,
+    "_metrics._cost.": 500,
 }
 """Kinds of containers with a bound of their own: entries."""
+LOWERED = ((prices, "_MOST"), (budget_book, "_MOST"), (open_counters, "_MOST"), (process_limits, "MAX_WINDOWS"),
+           (limit_rules, "KNOWN"), (rate_limits, "MAX_REFUSALS"))  # fmt: skip
+"""Bounds that a flood is to pass; as they are, they are larger than a test can flood."""
+PAID: dict[str, Any] = {
+    "prices": {"openai": {"*": {"input": 1, "output": 2}}},
+    "budgets": [{"scope": "default", "usd": 1000}, {"scope": "everybody", "usd": 10_000, "period": "day"}],
+    "limits": {
+        "rules": [
+            {"scope": "model", "id": "*", "requests": 10_000},
+            {"scope": "default", "model": "*", "requests": 10_000, "tokens": 10_000_000},
+            {"scope": "initiator", "id": "bob", "requests": 20, "window": 60},
+        ]
+    },
+}
 
 
 @pytest.fixture(autouse=True)
-def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong keys are answered at once."""
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong keys are answered at once, and bounds are within reach."""
     monkeypatch.setattr(wrong_keys, "DELAY", 0)
+    for module, name in LOWERED:
+        monkeypatch.setattr(module, name, SPARE)
 
 
 def containers(root: object) -> Iterator[tuple[str, int]]:
@@ -109,10 +128,12 @@ async def flood(app: App, begin: int) -> None:
         await app.client.get("/ai/openai/v1/models", headers={"authorization": f"Bearer {mark}"})
 
 
-@pytest.mark.parametrize("answer", [OK, FAILED], ids=["answered", "failing"])
-async def test_nothing_grows_with_what_callers_choose(answer: Answer) -> None:
+@pytest.mark.parametrize(
+    ("answer", "settings"), [(OK, {}), (FAILED, {}), (OK, PAID)], ids=["answered", "failing", "paid and limited"]
+)
+async def test_nothing_grows_with_what_callers_choose(answer: Answer, settings: dict[str, Any]) -> None:
     """Models, sessions, User-Agents, header names, paths, providers and keys: as many as one likes."""
-    async with running(answer) as app:  # its recorder keeps all records in memory, as it is meant to
+    async with running(answer, **settings) as app:  # its recorder keeps all records in memory, as it is meant to
         await flood(app, 0)
         gc.collect()
         before = sizes(app)
