@@ -100,8 +100,13 @@ def _check_name(name: str, value: object) -> None:
         return
     if not isinstance(value, str):
         raise ValueError(f"{name} of a budget is a text, not {type(value).__name__}")  # noqa: TRY004
-    if len(value) > MAX_NAME or "\0" in value or not value.isprintable():
+    if not is_id(value):
         raise ValueError(f"{name} of a budget has more than {MAX_NAME} characters, or one that cannot be printed")
+
+
+def is_id(text: str) -> bool:
+    """Whether a budget can be somebody's of this id."""
+    return len(text) <= MAX_NAME and text.isprintable()
 
 
 def period_start(period: str, moment: datetime) -> datetime:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Row, Table, Text, delete, select, update
+from sqlalchemy import BigInteger, Column, Row, Table, Text, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +20,8 @@ from .cipher import Cipher
 from .managed_form import NAME, Body, Kind, ManagedEntry, audited, checked, split
 from .versions import SETTINGS, bump
 
+MAX_ENTRIES = 1000
+"""Of each kind: all workers hold all of them."""
 _TRIES = 5
 """Times that a change is made anew because somebody else was faster."""
 
@@ -40,6 +42,10 @@ _table = managed_settings.c
 
 class Outdated(ConfigurationError):
     """The entry is not the one that the change was meant for."""
+
+
+class TooManyEntries(ConfigurationError):
+    pass
 
 
 class _Lost(Exception):
@@ -129,11 +135,16 @@ class ManagedSettings:
         before: ManagedEntry | None,
         row: dict[str, Any] | None,
     ) -> None:
-        """Raises `_Lost` where the entry is not the one any more that the change was made of."""
+        """Raises `TooManyEntries`, and `_Lost` where the entry is not the one any more that the change was made of."""
         is_sqlite = connection.dialect.name == "sqlite"
         if row is not None:
             row["changed_at"] = now_of(is_sqlite=is_sqlite)
         if before is None:
+            number = await connection.scalar(
+                select(func.count()).select_from(managed_settings).where(_table.kind == kind)
+            )
+            if (number or 0) >= MAX_ENTRIES:
+                raise TooManyEntries(f"there are {MAX_ENTRIES} in the database, which is the most")
             insert = (sqlite.insert if is_sqlite else postgresql.insert)(managed_settings)
             done = await connection.execute(insert.values(**row or {}).on_conflict_do_nothing())
         else:

@@ -62,7 +62,7 @@ class GuardedRoute(APIRoute):
         try:
             await super().handle(scope, _bounded(receive), guarded)
         except StarletteHTTPException as error:  # a method that there is not: the app answers
-            error.headers = {**(error.headers or {}), **_GUARD_HEADERS}
+            error.headers = {**(error.headers or {}), **GUARD_HEADERS}
             raise
 
 
@@ -93,8 +93,8 @@ def _bounded(receive: Receive) -> Receive:
     return read
 
 
-_GUARD_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-_GUARDS = tuple((name.encode(), value.encode()) for name, value in _GUARD_HEADERS.items())
+GUARD_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_GUARDS = tuple((name.encode(), value.encode()) for name, value in GUARD_HEADERS.items())
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "No valid credential was given."},
     403: {"model": Problem, "description": "The credential does not open this route."},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..budget import ANY, MAX_NAME, MAX_USD, Budget, period_end, period_start
+from ..budget import ANY, MAX_NAME, MAX_USD, Budget, is_id, period_end, period_start
 from ..money.budget_state import budget_json
 from ..recorder.cursor import decode_cursor, encode_cursor
 from ..recorder.reservations import Counted, CounterKey
@@ -152,7 +152,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
         key = _key(scope, budget_id, chosen.period)
         check_managed(found(*key))
         with reading():
-            existed = await store.delete(key, actor)
+            existed = is_id(key[1]) and await store.delete(key, actor)
             await administration.reload_budgets()
         if not existed:
             raise HTTPException(404, "there is no such budget")

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _UNMANAGED = "providers and MCP servers are not managed here: AIBRIDGE_MANAGED is not true"
 _CHANGES: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is none of this name, or settings are not managed here."},
-    409: {"model": Problem, "description": "It comes from the settings or the app and can only be changed there."},
+    409: {"model": Problem, "description": "It comes from the settings or the app, or there are too many."},
     412: {"model": Problem, "description": "Somebody else has changed it: `If-Match` does not hold."},
     413: {"model": Problem, "description": "The body is too large."},
     422: {"model": Invalid, "description": "What the body says does not validate; nothing was changed."},
@@ -141,13 +141,14 @@ class _Routes:
     async def _change(
         self, name: str, edit: Any, actor: str, action: str
     ) -> tuple[ManagedEntry | None, WorkersOutcome]:
-        from ..cluster.managed_settings import Outdated  # SQLAlchemy, which an app without records need not load
+        # SQLAlchemy, which an app without records need not load
+        from ..cluster.managed_settings import Outdated, TooManyEntries
 
         store = self._store()
         if self._administration.is_fixed(self._kind, name):
             raise HTTPException(409, f"{name!r} comes from the settings or the app and can only be changed there")
         try:
-            with reading(SettingsError, Outdated):
+            with reading(SettingsError, Outdated, TooManyEntries):
                 entry = await store.change(self._kind, name, edit, actor=actor, action=action)
         except InvalidSettings as error:
             problems = ((one.kind, ("body", *one.place), one.text) for one in error.members)
@@ -156,6 +157,8 @@ class _Routes:
             raise HTTPException(422, str(error)) from None
         except Outdated as error:
             raise HTTPException(412, str(error)) from None
+        except TooManyEntries as error:
+            raise HTTPException(409, str(error)) from None
         return entry, await self._in_force()
 
     async def _in_force(self) -> WorkersOutcome:

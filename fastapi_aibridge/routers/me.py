@@ -12,7 +12,7 @@ from ..money.budget_state import BudgetState
 from ..principal import Principal
 from ..recorder import InterceptionQuery, InterceptionRecord, InterceptionStore, record_json
 from ..recorder.usage import UsageQuery, UsageStore, usage_json
-from .admin_routes import NO_STORE, UNREADABLE, GuardedRoute, json_answer, reading
+from .admin_routes import GUARD_HEADERS, NO_STORE, UNREADABLE, GuardedRoute, json_answer, reading
 from .answers import InterceptionPage, Invalid, OwnUsage, Problem
 from .openapi import CallerScheme
 from .queries import OwnListing, OwnSummary, refuse_unknown_parameters
@@ -108,4 +108,5 @@ class _OwnRoute(GuardedRoute):
             if not error.by_caller:
                 raise
             response = json_answer({"detail": str(error)}, 400)
+            response.headers.update(GUARD_HEADERS)
             await response(scope, receive, send)

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from fastapi_aibridge.cluster.audit import read_page
 from fastapi_aibridge.cluster.cipher import Cipher
 from fastapi_aibridge.cluster.managed_form import MODELS, SECRETS, InvalidSettings, Kind, ManagedEntry, checked, shown
-from fastapi_aibridge.cluster.managed_settings import ManagedSettings, Outdated, managed_settings
+from fastapi_aibridge.cluster.managed_settings import ManagedSettings, Outdated, TooManyEntries, managed_settings
 from fastapi_aibridge.cluster.versions import SETTINGS, read_version
 from fastapi_aibridge.errors import SettingsError
 from fastapi_aibridge.recorder.schema import metadata
@@ -96,6 +96,20 @@ async def test_each_change_has_its_version_and_its_line(store: SQLStore, managed
     made, changed, removed = reversed(entries)
     assert (made.before, removed.after) == (None, None)
     assert (changed.before["max_retries"], changed.after["max_retries"]) == (3, 5)
+
+
+async def test_there_are_only_so_many(managed: ManagedSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All workers hold all of them. Those that there are can still be changed."""
+    monkeypatch.setattr("fastapi_aibridge.cluster.managed_settings.MAX_ENTRIES", 2)
+    for name in ("one", "two"):
+        await put(managed, Kind.PROVIDER, name, OPENAI)
+    with pytest.raises(TooManyEntries):
+        await put(managed, Kind.PROVIDER, "three", OPENAI)
+    await put(managed, Kind.PROVIDER, "two", {**OPENAI, "max_retries": 1})
+    await put(managed, Kind.MCP_SERVER, "files", FILES)
+    await put(managed, Kind.PROVIDER, "one", None)
+    await put(managed, Kind.PROVIDER, "three", OPENAI)
+    assert [entry.name for entry in await managed.all()] == ["files", "three", "two"]
 
 
 async def test_removing_what_is_not_there_changes_nothing(store: SQLStore, managed: ManagedSettings) -> None:

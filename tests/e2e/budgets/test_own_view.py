@@ -45,6 +45,18 @@ async def test_the_apps_own_dependency_says_whose_view_it_is() -> None:
         assert [(one["scope"], one["id"], one["spent_usd"]) for one in seen] == [("group", "staff", 0.05)]
 
 
+async def test_a_caller_with_an_id_that_no_record_takes() -> None:
+    """It is the caller's fault, and that answer stays in no cache either."""
+
+    async def endless() -> Principal:
+        return Principal("a" * 1000)
+
+    async with budgeted(budget(1), bridge={"principal": endless}) as gateway:
+        answer = await me(gateway, "/usage")
+        assert (answer.status_code, answer.headers["cache-control"]) == (400, "no-store")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 async def test_handlers_are_told_too() -> None:
     async with budgeted(budget(1)) as gateway:
         assert (await ask(gateway)).status_code == 200
