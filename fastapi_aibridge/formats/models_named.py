@@ -22,7 +22,7 @@ _MOST = 256
 _AT_ONCE = 32
 """Elements that are looked at in one step."""
 
-_WINDOW = 64 * 1024
+_WINDOW = 16 * 1024
 """Bytes that are searched in one step."""
 _OVERLAP = 64
 _KEY = re.compile(rb'(?="((?:[^"\\]|\\.){5,30}+)")', re.DOTALL)
