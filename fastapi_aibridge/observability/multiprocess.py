@@ -7,15 +7,14 @@ providers, the recorder) is brought into those files every few seconds.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import re
 import stat
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
@@ -58,7 +57,7 @@ def set_up(*, wanted: bool) -> Path | None:
     named = os.environ.get(DIRECTORY)
     if not named and not wanted:
         return None
-    path = Path(named) if named else Path(tempfile.gettempdir()) / f"aibridge-metrics-{os.getuid()}-{_server()}"
+    path = Path(named) if named else Path(gettempdir()) / f"aibridge-metrics-{os.getuid()}-{_server()}"
     try:
         path.mkdir(mode=0o700, parents=bool(named), exist_ok=True)
         about = path.lstat()
@@ -78,6 +77,8 @@ def set_up(*, wanted: bool) -> Path | None:
 
 def _server() -> int:
     """The process whose workers share the directory: the one that started this one, if that is a server."""
+    import multiprocessing  # with pickle, which others need not load
+
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         return parent.pid  # uvicorn --workers
