@@ -177,7 +177,8 @@ def test_the_json_form_has_the_documented_members() -> None:
     moment = datetime.fromisoformat("2026-03-01T14:00:00.5+02:00")
     form = record_json(InterceptionRecord(interception(id="i1", started_at=moment), full_facts(), ending()))
     assert list(form) == [
-        *("id", "initiator_id", "api_key_id", "provider", "provider_type", "route", "model", "streaming", "client"),
+        *("id", "initiator_id", "api_key_id", "provider", "provider_type", "route", "model"),
+        *("upstream_model", "streaming", "client"),
         *("user_agent", "session_id", "agent_id", "parent_agent_id", "correlating_tool_call_id", "credential_kind"),
         *("credential_hint", "metadata", "groups", "started_at", "ended_at", "status", "upstream_status", "error"),
         *("truncated", "cost_usd", "cost_estimated"),

@@ -61,7 +61,8 @@ def test_time_grows_with_size(work: Work) -> None:
     ratio = took / seconds(lambda: work.do(small), 1)
     if ratio >= MANY_TIMES:
         ratio = seconds(lambda: work.do(large)) / seconds(lambda: work.do(small))
-    assert ratio < MANY_TIMES, f"{work.name}: {took:.3f} s for {4 * size} bytes"
+    # Of some mebibytes in so little time, the processor's caches make the ratio.
+    assert ratio < MANY_TIMES or took < 2 * LONGEST_STEP, f"{work.name}: {took:.3f} s for {4 * size} bytes"
 
 
 def longest(steps: Callable[[], Iterator[None]]) -> float:
