@@ -91,7 +91,7 @@ class SQLRecorder(SQLStore):
         migrate: bool = True,
         max_pending: int = 10_000,
         start_timeout: float = 3.0,
-        open_timeout: float = 10.0,
+        open_timeout: float = 30.0,
         shutdown_timeout: float = 10.0,
         lease: float = 60.0,
         upkeep: float = 3600.0,
