@@ -61,8 +61,7 @@ def test_time_grows_with_size(work: Work) -> None:
     ratio = took / seconds(lambda: work.do(small), 1)
     if ratio >= MANY_TIMES:
         ratio = seconds(lambda: work.do(large)) / seconds(lambda: work.do(small))
-    # Of some mebibytes in so little time, the processor's caches make the ratio.
-    assert ratio < MANY_TIMES or took < 2 * LONGEST_STEP, f"{work.name}: {took:.3f} s for {4 * size} bytes"
+    assert ratio < MANY_TIMES, f"{work.name}: {took:.3f} s for {4 * size} bytes"
 
 
 def longest(steps: Callable[[], Iterator[None]]) -> float:
@@ -115,5 +114,5 @@ def test_streams_are_read_in_short_steps(format_: Format, do: Callable[[Format, 
     """What comes at once is cut into pieces before it is read."""
     for kind, shape in streams(format_):
         block = shape(STEP)
-        took = seconds(lambda: do(format_, block), 12)  # noqa: B023
+        took = seconds(lambda: do(format_, block))  # noqa: B023
         assert took < LONGEST_STEP, f"{kind}: {took:.3f} s"
