@@ -91,7 +91,9 @@ class _Erasure:
         # The last pass looks at all again: another worker's row may have come late, with a lower number.
         done = 0 if is_last else self._done
         count = 0
-        await self._erase_set_aside()
+        if is_last or not done:
+            # Looked through as a whole: not at each of the passes between the first and the last.
+            await self._erase_set_aside()
         while batch := await self._next(done):
             async with self._database.writing() as connection:
                 await (self._forget if self._everything else self._silence)(connection, list(batch.values()))
