@@ -91,8 +91,8 @@ class _Erasure:
         # The last pass looks at all again: another worker's row may have come late, with a lower number.
         done = 0 if is_last else self._done
         count = 0
-        if is_last or not done:
-            # Looked through as a whole: not at each of the passes between the first and the last.
+        if is_last or await self._next(done):
+            # Before the interceptions go, by which rows are known as theirs.
             await self._erase_set_aside()
         while batch := await self._next(done):
             async with self._database.writing() as connection:

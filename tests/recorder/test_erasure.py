@@ -146,6 +146,21 @@ async def test_what_runs_is_erased_once_it_has_ended(recorder: SQLRecorder) -> N
     assert await recorder.get(later) is not None
 
 
+async def test_what_is_put_aside_later_goes_with_what_ran(recorder: SQLRecorder) -> None:
+    """Its interception is known by then, and is gone afterwards."""
+    running = await recorded(recorder, "alice", ended=False)
+    await recorded(recorder, "alice")
+    await in_place(recorder)
+    await erase(recorder.database, "alice", everything=True, actor="admin")
+    row = set_aside_row("recorder", "facts", "Error", (running, 1, "what was said"))
+    async with recorder.database.writing() as connection:
+        await connection.execute(insert(set_aside).values(dict(zip(SET_ASIDE_COLUMNS, row, strict=True))))
+    await recorder.end(running, ending(), full_facts())
+    await in_place(recorder)
+    await carry_out(recorder.database)
+    assert "what was said" not in await dump(recorder)
+
+
 async def test_the_request_is_forgotten_when_all_is_done(recorder: SQLRecorder) -> None:
     """Not at once: a start may still be on its way to its place."""
 
