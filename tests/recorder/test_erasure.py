@@ -148,8 +148,9 @@ async def test_what_runs_is_erased_once_it_has_ended(recorder: SQLRecorder) -> N
 
 async def test_what_is_put_aside_later_goes_with_what_ran(recorder: SQLRecorder) -> None:
     """Its interception is known by then, and is gone afterwards."""
-    running = await recorded(recorder, "alice", ended=False)
     await recorded(recorder, "alice")
+    await in_place(recorder)
+    running = await recorded(recorder, "alice", ended=False)
     await in_place(recorder)
     await erase(recorder.database, "alice", everything=True, actor="admin")
     row = set_aside_row("recorder", "facts", "Error", (running, 1, "what was said"))
