@@ -11,7 +11,8 @@ from collections.abc import Iterator
 MAX_EVENT_SIZE = 64 * 1024 * 1024
 """Bytes; a longer event is no stream that anybody sends. Responses with images come to some megabytes."""
 
-_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+_BLANK_LINES = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}")
+_LINE_FEEDS = re.compile(rb"\n+")
 
 
 class EventTooLarge(ValueError):
@@ -59,20 +60,31 @@ def _end_of_events(buffer: bytes | bytearray, start: int) -> int:
     end = 0
     # A CR at the very end may be half of a CRLF: the event waits for the next byte.
     limit = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
-    for match in _BLANK_LINE.finditer(buffer, start, limit):
+    for match in _BLANK_LINES.finditer(buffer, start, limit):
         end = match.end()
     return end
+
+
+def end_of_event(block: bytes, start: int) -> int:
+    """The index behind the event that starts here, 0 where no empty line ends it. The block must have no CR in it.
+
+    Empty lines without number are one event: a block may be made of them.
+    """
+    end = block.find(b"\n\n", start) + 2
+    if end - start == 2 and (run := _LINE_FEEDS.match(block, end)):
+        return run.end()
+    return end if end > 1 else 0
 
 
 def events(block: bytes) -> Iterator[bytes]:
     """Each whole event of a block, framing included: joined they are the block."""
     start = 0
     if b"\r" not in block:
-        while (end := block.find(b"\n\n", start)) >= 0:
-            yield block[start : end + 2]
-            start = end + 2
+        while end := end_of_event(block, start):
+            yield block[start:end]
+            start = end
     else:
-        for match in _BLANK_LINE.finditer(block):
+        for match in _BLANK_LINES.finditer(block):
             yield block[start : match.end()]
             start = match.end()
     if (tail := block[start:]) and not tail.strip(b"\r\n"):
@@ -88,7 +100,7 @@ def parts(block: bytes, size: int) -> Iterator[bytes]:
         return
     start = 0
     if b"\r" in block:
-        for match in _BLANK_LINE.finditer(block):
+        for match in _BLANK_LINES.finditer(block):
             if match.end() - start >= size:
                 yield block[start : match.end()]
                 start = match.end()

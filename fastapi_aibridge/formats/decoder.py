@@ -133,9 +133,8 @@ class Decoder:
             if end > begin:
                 yield block[begin:end], NOTHING
             else:
-                end = block.find(b"\n\n", begin) + 2
-                if end < 2:  # at most a line break more than an event needs
-                    end = len(block)
+                # What no empty line ends is at most a line break more than an event needs.
+                end = sse.end_of_event(block, begin) or len(block)
                 raw = block[begin:end]
                 yield raw, self._take(raw)
             begin = end
