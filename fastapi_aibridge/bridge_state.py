@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
+
+from starlette.types import Receive, Scope, Send
 
 from .errors import GatewayError
 from .exchange import Engine
 from .exchange.interruption import Interruption
 from .exchange.toolset import Toolset
+from .money.caller_usage import CallerUsage
 from .observability.tracing import tracer
+from .principal import Principal
 from .providers import Provider
 from .tools import NoTools, Tools
 
@@ -19,7 +24,7 @@ Acquire: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 """Leases a principal's bridge."""
 
 
-class BridgeState:
+class BridgeState(ABC):
     """Knows nothing of its principal but the initiator: all else may differ from request to request.
 
     `acquire` leases the bridge that has taken the place of this one, once it has been retired.
@@ -97,6 +102,14 @@ class BridgeState:
         self._running.discard(interruption)
         if self._idle is not None and not self._running:
             self._idle.set()
+
+    @abstractmethod
+    async def answer(self, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request of this principal."""
+
+    @abstractmethod
+    async def usage(self, principal: Principal) -> CallerUsage:
+        """What this principal has spent, and what is left. Raises `RecorderUnavailable`."""
 
     async def start(self) -> None:
         """Connect to the MCP servers."""

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from .bridge import RequestBridge, SharedBridge
+from .bridge import RequestBridge
 from .cluster.alone import OwnReloads
 from .cluster.managed_form import BrokenEntry, Kind, with_managed
 from .cluster.rate_limits import RateLimits
@@ -43,6 +43,7 @@ from .recorder.configured import configured_recorder
 from .recorder.fanout import FanoutRecorder
 from .recorder.text import cut, storable
 from .settings import Settings
+from .shared_bridge import SharedBridge
 from .upstream import UpstreamClient
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_aibridge import AIBridge, MemoryRecorder, runtime
-from fastapi_aibridge.bridge import SharedBridge
+from fastapi_aibridge.shared_bridge import SharedBridge
 from tests.e2e.gateway import client
 from tests.e2e.gateway.server import served_in_thread
 from tests.waiting import until
