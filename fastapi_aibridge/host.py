@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from .budget import Budget
 from .cluster.managed_form import BrokenEntry
-from .cluster.worker import Worker
+from .cluster.worker import Worker, WorkersOutcome
 from .errors import ConfigurationError, GatewayError, RecorderUnavailable
 from .loading import read_settings
 from .money.budget_state import BudgetState
@@ -216,8 +216,11 @@ class Host:
     async def reload(self) -> Reload:
         return await self.runtime.reload()
 
+    async def follow_settings(self) -> WorkersOutcome:
+        return await self.runtime.reloads.follow()
+
     async def workers(self) -> Sequence[Worker]:
-        return await self.runtime.workers()
+        return await self.runtime.reloads.workers()
 
     def unready(self) -> str | None:
         return "not running" if self._runtime is None else self._runtime.unready()

@@ -15,7 +15,6 @@ from .cluster.alone import OwnReloads
 from .cluster.managed_form import BrokenEntry, Kind, with_managed
 from .cluster.rate_limits import RateLimits
 from .cluster.shared_state import SharedState
-from .cluster.worker import Worker
 from .credentials import ClientKeys
 from .errors import PoolShutdown, SettingsError
 from .exchange import Engine
@@ -103,7 +102,7 @@ class Runtime:
         self.pool: Pool
         self.budgets: Budgets
         self._engine: Engine
-        self._reloads: OwnReloads[_Loaded, Reload] | SharedReloads[_Loaded, Reload]
+        self.reloads: OwnReloads[_Loaded, Reload] | SharedReloads[_Loaded, Reload]
 
     @classmethod
     async def start(cls, parts: Parts, metrics: Metrics, *, serves: bool) -> Runtime:
@@ -184,7 +183,7 @@ class Runtime:
             stack.enter_context(Termination(self.drain))
             if settings.gc_freeze:
                 stack.enter_context(RestrainedCollector())
-            await self._reloads.start(time.monotonic() - begun)
+            await self.reloads.start(time.monotonic() - begun)
             self._stack = stack.pop_all()
         return self
 
@@ -194,7 +193,7 @@ class Runtime:
         database: Database | None = getattr(self.recorder, "database", None)
         presence: Presence | None = getattr(self.recorder, "presence", None)
         if database is None or presence is None:
-            self._reloads = OwnReloads(*own)
+            self.reloads = OwnReloads(*own)
             return
         from .cluster.reloads import SharedReloads  # SQLAlchemy, which an app without records need not load
         from .cluster.version_watch import VersionWatch
@@ -203,7 +202,7 @@ class Runtime:
         workers = Workers(database, presence)
         await workers.join()
         self.versions = await self._stack.enter_async_context(VersionWatch(database, self.shared.redis))
-        self._reloads = SharedReloads(database, self.versions, workers, *own)
+        self.reloads = SharedReloads(database, self.versions, workers, *own)
 
     async def aclose(self) -> None:
         """End it all. Until that is over, requests still find the pool, and hear from it that it shuts down."""
@@ -264,22 +263,18 @@ class Runtime:
         Raises `SettingsError`, what the app's source raises, `PoolShutdown` where the end came first, and
         `RecorderUnavailable` where the other workers cannot be told: nothing has changed then.
         """
-        applied, workers = await self._reloads.reload()
+        applied, workers = await self.reloads.reload()
         return replace(applied, workers=workers)
-
-    async def workers(self) -> Sequence[Worker]:
-        """All that share the recorder's database; this one alone where there is none. Raises what the driver raises."""
-        return await self._reloads.workers()
 
     @property
     def config_version(self) -> int:
         """Of the settings in force; -1 where that is not known yet."""
-        return self._reloads.version
+        return self.reloads.version
 
     @property
     def keeps_old_settings(self) -> bool:
         """Whether there are newer ones, which did not validate here."""
-        return self._reloads.error is not None
+        return self.reloads.error is not None
 
     @property
     def changes_unseen_for(self) -> float:

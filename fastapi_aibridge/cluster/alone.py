@@ -44,6 +44,10 @@ class OwnReloads(Generic[Loaded, Applied]):
             self.version += 1
         return applied, WorkersOutcome()
 
+    async def follow(self) -> WorkersOutcome:
+        """Put in force what has been changed elsewhere. Raises what `load` raises."""
+        return (await self.reload())[1]
+
     async def workers(self) -> Sequence[Worker]:
         return [
             Worker(

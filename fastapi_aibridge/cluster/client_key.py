@@ -29,7 +29,7 @@ class KeyRequest:
     models: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.initiator_id:
+        if not self.initiator_id.strip():
             raise PrincipalError("initiator_id is empty")
         Principal(self.initiator_id, groups=self.groups, models=self.models)
         if len(self.label) > MAX_LABEL or not (self.label.isprintable()):

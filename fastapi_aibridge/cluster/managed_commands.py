@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import fields
-from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
-
-from ..budget import Budget
 from ..errors import ConfigurationError
 from ..installing import install_command
 from ..recorder.store import SQLStore
@@ -22,6 +16,7 @@ from .actor import command_line_actor
 from .cipher import Cipher
 from .managed_form import Body, InvalidSettings, Kind, ManagedEntry, split
 from .managed_settings import ManagedSettings
+from .plain_members import plain_members
 
 _SECTIONS = {Kind.PROVIDER: "providers", Kind.MCP_SERVER: "mcp_servers"}
 _OMITTED = {"config_file", "secrets_dir"}
@@ -56,7 +51,7 @@ async def _import(url: str, _: argparse.Namespace) -> None:
     async with _managed(url, settings, create=True) as managed:
         for kind, section in _SECTIONS.items():
             for name, one in getattr(settings, section).items():
-                body = _plain(one, with_secrets=True)
+                body = plain_members(one, with_secrets=True)
                 if await managed.one(kind, name) is not None:
                     print(f"{kind} {name!r} is in the database already", file=sys.stderr)  # noqa: T201
                     continue
@@ -82,7 +77,7 @@ async def _export(url: str, _: argparse.Namespace) -> None:
     except ImportError:
         raise ConfigurationError(f"export-settings needs tomli-w: {install_command('managed')}") from None
     settings = Settings.load()
-    told: dict[str, Any] = _plain(settings, with_secrets=False)
+    told: dict[str, Any] = plain_members(settings, with_secrets=False)
     if settings.managed:
         async with _managed(url, settings) as managed:
             for entry in await managed.all():
@@ -94,37 +89,3 @@ async def _rotate(url: str, _: argparse.Namespace) -> None:
     async with _managed(url, Settings.load()) as managed:
         count = await managed.rotate(actor=command_line_actor())
     print(f"the secrets of {count} providers and MCP servers are encrypted with the first key")  # noqa: T201
-
-
-def _plain(model: BaseModel, *, with_secrets: bool) -> dict[str, Any]:
-    """What has been set, as values that JSON and TOML have."""
-    return _members({name: getattr(model, name) for name in model.model_fields_set}, with_secrets=with_secrets)
-
-
-def _members(given: Mapping[Any, Any], *, with_secrets: bool) -> dict[str, Any]:
-    told = {str(name): _value(value, with_secrets=with_secrets) for name, value in given.items()}
-    return {name: value for name, value in told.items() if value not in (None, [], {})}
-
-
-def _value(value: Any, *, with_secrets: bool) -> Any:
-    """None for what is not told."""
-    match value:
-        case BaseModel():
-            return _plain(value, with_secrets=with_secrets)
-        case SecretStr():
-            return value.get_secret_value() if with_secrets else None
-        case Mapping():
-            return _members(value, with_secrets=with_secrets)
-        case tuple() | list():
-            told = [_value(one, with_secrets=with_secrets) for one in value]
-            return [one for one in told if one is not None]
-        case re.Pattern():
-            return value.pattern
-        case Budget():
-            members = {field.name: getattr(value, field.name) for field in fields(value)}
-            return _members(members, with_secrets=with_secrets)
-        case Decimal():
-            return float(value)
-        case None | bool() | int() | float():
-            return value
-    return str(value)

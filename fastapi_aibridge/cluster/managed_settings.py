@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Row, Table, Text, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import BigInteger, Column, Row, Table, Text, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import ConfigurationError, SettingsError
@@ -22,8 +20,6 @@ from .versions import SETTINGS, bump
 
 MAX_ENTRIES = 1000
 """Of each kind: all workers hold all of them."""
-_TRIES = 5
-"""Times that a change is made anew because somebody else was faster."""
 
 managed_settings = Table(
     "aibridge_managed_settings",
@@ -40,16 +36,8 @@ managed_settings = Table(
 _table = managed_settings.c
 
 
-class Outdated(ConfigurationError):
-    """The entry is not the one that the change was meant for."""
-
-
 class TooManyEntries(ConfigurationError):
     pass
-
-
-class _Lost(Exception):
-    """Somebody else was faster."""
 
 
 class ManagedSettings:
@@ -66,43 +54,37 @@ class ManagedSettings:
             return [self._entry(row) for row in rows]
 
     async def one(self, kind: Kind, name: str) -> ManagedEntry | None:
-        if not NAME.fullmatch(name):
-            return None  # PostgreSQL refuses some texts
         async with self._database.reading() as connection:
-            wanted = select(managed_settings).where(_table.kind == kind, _table.name == name)
-            row = (await connection.execute(wanted)).one_or_none()
-        return None if row is None else self._entry(row)
+            return await self._find(connection, kind, name)
 
     async def change(
         self, kind: Kind, name: str, edit: Callable[[ManagedEntry | None], Body | None], *, actor: str, action: str
     ) -> ManagedEntry | None:
         """Put what `edit` makes of the entry in its place, None to remove it; returns the entry as it is then.
 
-        The change, its version for all workers and its line in the audit are one transaction. `edit` may raise, and is
-        called again where somebody else was faster. Raises `InvalidSettings` for what does not validate, and
-        `SettingsError` where secrets cannot be encrypted; nothing has changed then.
+        The change, its version for all workers and its line in the audit are one transaction, and one change comes
+        after the other. `edit` may raise. Raises `InvalidSettings` for what does not validate, `SettingsError` where
+        secrets cannot be encrypted, and `TooManyEntries`; nothing has changed then.
         """
-        for _ in range(_TRIES):
-            before = await self.one(kind, name)
+        async with self._database.writing() as connection:
+            # Never the same twice, even where an entry is removed and made again. Who else changes settings waits here.
+            version = await bump(connection, SETTINGS)
+            before = await self._find(connection, kind, name)
             body = edit(before)
             if body is None and before is None:
+                await connection.rollback()
                 return None
-            row = None if body is None else self._row(kind, name, body)
-            with suppress(_Lost):
-                async with self._database.writing() as connection:
-                    # Never the same twice, even where an entry is removed and made again.
-                    version = await bump(connection, SETTINGS)
-                    await self._replace(connection, kind, name, before, row and row | {"version": version})
-                    await audit.record(
-                        connection,
-                        actor=actor,
-                        action=f"{kind}.{action}",
-                        object=f"{kind}/{name}",
-                        before=None if before is None else audited(kind, before.body),
-                        after=None if body is None else audited(kind, body),
-                    )
-                return None if body is None else ManagedEntry(kind=kind, name=name, body=body, version=version)
-        raise Outdated("others change this at the same time; try again")
+            after = None if body is None else ManagedEntry(kind=kind, name=name, body=body, version=version)
+            await self._replace(connection, before, after)
+            await audit.record(
+                connection,
+                actor=actor,
+                action=f"{kind}.{action}",
+                object=f"{kind}/{name}",
+                before=None if before is None else audited(kind, before.body),
+                after=None if body is None else audited(kind, body),
+            )
+        return after
 
     async def rotate(self, *, actor: str) -> int:
         """Encrypt all secrets anew, with the first key; returns how many entries have some. One line in the audit.
@@ -128,41 +110,45 @@ class ManagedSettings:
         return len(rows)
 
     async def _replace(
-        self,
-        connection: AsyncConnection,
-        kind: Kind,
-        name: str,
-        before: ManagedEntry | None,
-        row: dict[str, Any] | None,
+        self, connection: AsyncConnection, before: ManagedEntry | None, after: ManagedEntry | None
     ) -> None:
-        """Raises `TooManyEntries`, and `_Lost` where the entry is not the one any more that the change was made of."""
-        is_sqlite = connection.dialect.name == "sqlite"
-        if row is not None:
-            row["changed_at"] = now_of(is_sqlite=is_sqlite)
-        if before is None:
-            number = await connection.scalar(
-                select(func.count()).select_from(managed_settings).where(_table.kind == kind)
-            )
-            if (number or 0) >= MAX_ENTRIES:
-                raise TooManyEntries(f"there are {MAX_ENTRIES} in the database, which is the most")
-            insert = (sqlite.insert if is_sqlite else postgresql.insert)(managed_settings)
-            done = await connection.execute(insert.values(**row or {}).on_conflict_do_nothing())
-        else:
-            same = (_table.kind == kind) & (_table.name == name) & (_table.version == before.version)
-            changed = delete(managed_settings) if row is None else update(managed_settings).values(**row)
-            done = await connection.execute(changed.where(same))
-        if done.rowcount < 1:
-            raise _Lost
+        entry = before or after
+        assert entry is not None  # noqa: S101 - for the type checker
+        same = (_table.kind == entry.kind) & (_table.name == entry.name)
+        if after is None:
+            await connection.execute(delete(managed_settings).where(same))
+            return
+        row = self._row(after) | {"changed_at": now_of(is_sqlite=connection.dialect.name == "sqlite")}
+        if before is not None:
+            await connection.execute(update(managed_settings).values(**row).where(same))
+            return
+        number = select(func.count()).select_from(managed_settings).where(_table.kind == entry.kind)
+        if (await connection.scalar(number) or 0) >= MAX_ENTRIES:
+            raise TooManyEntries(f"there are {MAX_ENTRIES} in the database, which is the most")
+        await connection.execute(insert(managed_settings).values(**row))
 
-    def _row(self, kind: Kind, name: str, body: Body) -> dict[str, Any]:
-        checked(kind, name, body)
-        plain, secret = split(kind, body)
+    def _row(self, entry: ManagedEntry) -> dict[str, Any]:
+        checked(entry.kind, entry.name, entry.body)
+        plain, secret = split(entry.kind, entry.body)
         token = None
         if secret:
             if self._cipher is None:
                 raise _no_cipher()
             token = self._cipher.encrypted(dump_bytes(secret)).decode()
-        return {"kind": kind, "name": name, "settings": dump(plain), "secrets": token}
+        return {
+            "kind": entry.kind,
+            "name": entry.name,
+            "settings": dump(plain),
+            "secrets": token,
+            "version": entry.version,
+        }
+
+    async def _find(self, connection: AsyncConnection, kind: Kind, name: str) -> ManagedEntry | None:
+        if not NAME.fullmatch(name):
+            return None  # PostgreSQL refuses some texts
+        wanted = select(managed_settings).where(_table.kind == kind, _table.name == name)
+        row = (await connection.execute(wanted)).one_or_none()
+        return None if row is None else self._entry(row)
 
     def _entry(self, row: Row[Any]) -> ManagedEntry:
         body: dict[str, Any] = load(row.settings)

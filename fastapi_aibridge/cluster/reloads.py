@@ -59,7 +59,7 @@ class SharedReloads(Generic[Loaded, Applied]):
         if not await self._may_have_changed(seconds):
             self.version = self._versions.version(SETTINGS)
             await self._workers.report(self.version, self._provider_version())
-        self._versions.follow(SETTINGS, self._follow, known=self.version)
+        self._versions.follow(SETTINGS, self._hear, known=self.version)
 
     async def reload(self) -> tuple[Applied, WorkersOutcome]:
         """Load, tell all workers to do so too, apply; then wait until they have, `ANSWER_WITHIN` seconds at most.
@@ -78,10 +78,28 @@ class SharedReloads(Generic[Loaded, Applied]):
         await self._versions.announce()
         return applied, await self._workers.outcome(version, rows, within=ANSWER_WITHIN)
 
+    async def follow(self) -> WorkersOutcome:
+        """Put a change in force that has just been written into the database, with its version: all workers hear of it.
+        Then wait as `reload` does.
+
+        Raises what `load` raises, and `RecorderUnavailable` where the version cannot be read.
+        """
+        await self._versions.announce()
+        async with self._lock:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN), self._database.reading() as connection:
+                    version = await read_version(connection, SETTINGS)
+                    rows = await self._workers.rows(connection)
+            except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+                raise RecorderUnavailable(self._database.unusable(error)) from None
+            if version != self.version:  # else this worker has heard of it as the others do
+                await self._put_in_force(version, await self._tried(version))
+        return await self._workers.outcome(version, rows, within=ANSWER_WITHIN)
+
     async def workers(self) -> Sequence[Worker]:
         return await self._workers.list()
 
-    async def _follow(self, _: int) -> None:
+    async def _hear(self, _: int) -> None:
         async with self._lock:
             # Read again: while this waited, a reload from here may have raised it.
             version = await self._read()

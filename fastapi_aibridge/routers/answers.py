@@ -215,11 +215,13 @@ class AuditItems(_Answer):
 
 
 class ManagedItem(_Answer):
-    """A provider or an MCP server in the database."""
+    """A provider or an MCP server."""
 
     name: str
     settings: Annotated[dict[str, Any], Field(description="As they were written. Hints stand for secrets.")]
-    etag: Annotated[str, Field(description="For `If-Match`.")]
+    etag: Annotated[str | None, Field(description="For `If-Match`; null where it comes from the settings.")]
+    managed: Annotated[bool, Field(description="Whether it is in the database, and may be changed here.")]
+    status: Literal["enabled", "disabled", "error"]
     error: Annotated[str | None, Field(description="Why it cannot be used.")]
 
 

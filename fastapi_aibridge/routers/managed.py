@@ -12,9 +12,10 @@ from pydantic_core import from_json
 
 from ..cluster.managed_edit import merged, with_secrets
 from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown, why_unusable
+from ..cluster.plain_members import plain_members
 from ..cluster.worker import WorkersOutcome
 from ..errors import AIBridgeError, SettingsError
-from ..settings import Settings
+from ..settings import MCPServerSettings, Settings
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading, told
 from .answers import ChangedItem, Invalid, ManagedItem, ManagedItems, Problem
@@ -38,11 +39,6 @@ _CHANGES: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Reloaded(Protocol):
-    @property
-    def workers(self) -> WorkersOutcome: ...
-
-
 class SettingsAdministration(Protocol):
     """What the routes need of the plugin."""
 
@@ -57,8 +53,8 @@ class SettingsAdministration(Protocol):
     def is_fixed(self, kind: str, name: str) -> bool:
         """Whether the environment, a file or the app says what it is."""
 
-    async def reload(self) -> Reloaded:
-        """Read all settings again, on all workers. May raise anything."""
+    async def follow_settings(self) -> WorkersOutcome:
+        """Put in force what has just been changed in the database, on all workers. May raise anything."""
 
 
 def add_managed_routes(router: APIRouter, administration: SettingsAdministration, access: AdminAccess) -> None:
@@ -114,10 +110,17 @@ class _Routes:
 
             @route("GET", path, Need.READ, ManagedItems, UNREADABLE)
             async def listed() -> Response:
-                """Those in the database, without their secrets."""
+                """All of them, without their secrets: those of the settings, then those in the database."""
                 with reading():
-                    entries = await self._store().all()
-                return json_answer({"items": [_json(entry) for entry in entries if entry.kind == self._kind]})
+                    entries = [one for one in await self._store().all() if one.kind is self._kind]
+                names = {entry.name for entry in entries if not self._is_fixed(entry.name)}
+                in_force = self._administration.settings.mcp_servers.items()
+                fixed = {name: _fixed_json(name, server) for name, server in in_force if name not in names}
+                managed = [_json(entry) for entry in entries if entry.name not in fixed]
+                return json_answer({"items": [*fixed.values(), *managed]})
+
+    def _is_fixed(self, name: str) -> bool:
+        return self._administration.is_fixed(self._kind, name)
 
     def _store(self) -> ManagedSettings:
         if (store := self._administration.managed_settings) is None:
@@ -142,21 +145,19 @@ class _Routes:
         self, name: str, edit: Any, actor: str, action: str
     ) -> tuple[ManagedEntry | None, WorkersOutcome]:
         # SQLAlchemy, which an app without records need not load
-        from ..cluster.managed_settings import Outdated, TooManyEntries
+        from ..cluster.managed_settings import TooManyEntries
 
         store = self._store()
-        if self._administration.is_fixed(self._kind, name):
+        if self._is_fixed(name):
             raise HTTPException(409, f"{name!r} comes from the settings or the app and can only be changed there")
         try:
-            with reading(SettingsError, Outdated, TooManyEntries):
+            with reading(SettingsError, TooManyEntries):
                 entry = await store.change(self._kind, name, edit, actor=actor, action=action)
         except InvalidSettings as error:
             problems = ((one.kind, ("body", *one.place), one.text) for one in error.members)
             raise HTTPException(422, told(problems)) from None
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
-        except Outdated as error:
-            raise HTTPException(412, str(error)) from None
         except TooManyEntries as error:
             raise HTTPException(409, str(error)) from None
         return entry, await self._in_force()
@@ -164,7 +165,7 @@ class _Routes:
     async def _in_force(self) -> WorkersOutcome:
         """Put what has been changed in force, everywhere when this returns."""
         try:
-            return (await self._administration.reload()).workers
+            return await self._administration.follow_settings()
         except Exception as error:
             # The texts of other errors than our own may quote secrets.
             told = str(error) if isinstance(error, AIBridgeError) else type(error).__name__
@@ -186,12 +187,20 @@ class _Routes:
 
 
 def _json(entry: ManagedEntry) -> dict[str, Any]:
+    error = why_unusable(entry)
     return {
         "name": entry.name,
         "settings": shown(entry.kind, entry.body),
         "etag": entry.etag,
-        "error": why_unusable(entry),
+        "managed": True,
+        "status": "error" if error else "enabled" if entry.body.get("enabled", True) else "disabled",
+        "error": error,
     }
+
+
+def _fixed_json(name: str, server: MCPServerSettings) -> dict[str, Any]:
+    settings = shown(Kind.MCP_SERVER, plain_members(server, with_secrets=True))
+    return {"name": name, "settings": settings, "etag": None, "managed": False, "status": "enabled", "error": None}
 
 
 def _check(headers: Mapping[str, str], entry: ManagedEntry | None) -> None:

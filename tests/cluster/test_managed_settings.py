@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from sqlalchemy import select
 from fastapi_aibridge.cluster.audit import read_page
 from fastapi_aibridge.cluster.cipher import Cipher
 from fastapi_aibridge.cluster.managed_form import MODELS, SECRETS, InvalidSettings, Kind, ManagedEntry, checked, shown
-from fastapi_aibridge.cluster.managed_settings import ManagedSettings, Outdated, TooManyEntries, managed_settings
+from fastapi_aibridge.cluster.managed_settings import ManagedSettings, TooManyEntries, managed_settings
 from fastapi_aibridge.cluster.versions import SETTINGS, read_version
 from fastapi_aibridge.errors import SettingsError
 from fastapi_aibridge.recorder.schema import metadata
@@ -117,43 +117,35 @@ async def test_removing_what_is_not_there_changes_nothing(store: SQLStore, manag
     assert await version(store) == 0
 
 
-async def test_who_comes_second_sees_what_the_first_has_written(managed: ManagedSettings) -> None:
-    """The edit is made anew of what is there then: no change is lost."""
-    await put(managed, Kind.PROVIDER, "house", OPENAI)
-    calls = 0
+async def test_changes_at_one_moment(store: SQLStore, managed: ManagedSettings) -> None:
+    """One comes after the other: each sees what those before it have written, and none is refused or lost."""
+    await put(managed, Kind.PROVIDER, "house", {**OPENAI, "extra_headers": {}})
+    before = await version(store)
 
-    async def raced() -> None:
-        await put(managed, Kind.PROVIDER, "house", {**OPENAI, "enabled": False})
+    def adding(number: int) -> Callable[[ManagedEntry | None], dict[str, Any]]:
+        def edit(entry: ManagedEntry | None) -> dict[str, Any]:
+            body = {} if entry is None else entry.body
+            return {**body, "extra_headers": {**body["extra_headers"], f"x-{number}": "1"}}
 
-    class Racing(ManagedSettings):
-        async def one(self, kind: Kind, name: str) -> ManagedEntry | None:
-            nonlocal calls
-            found = await super().one(kind, name)
-            calls += 1
-            if calls == 1:
-                await raced()
-            return found
+        return edit
 
-    def edit(before: ManagedEntry | None) -> dict[str, Any]:
-        return {**(before.body if before else {}), "max_retries": 9}
-
-    racing = Racing(managed._database, managed._cipher)
-    entry = await racing.change(Kind.PROVIDER, "house", edit, actor="x", action="y")
+    await asyncio.gather(
+        *(managed.change(Kind.PROVIDER, "house", adding(number), actor="x", action="put") for number in range(8))
+    )
+    entry = await managed.one(Kind.PROVIDER, "house")
     assert entry is not None
-    assert (entry.body["enabled"], entry.body["max_retries"], calls) == (False, 9, 2)
+    assert sorted(entry.body["extra_headers"]) == [f"x-{number}" for number in range(8)]
+    assert await version(store) == before + 8
 
 
-async def test_somebody_who_is_always_faster(managed: ManagedSettings) -> None:
-    """Is not waited for without end."""
+async def test_an_edit_that_refuses_changes_nothing(store: SQLStore, managed: ManagedSettings) -> None:
+    def refuse(_: ManagedEntry | None) -> None:
+        raise PermissionError
 
-    class Raced(ManagedSettings):
-        async def one(self, kind: Kind, name: str) -> ManagedEntry | None:
-            found = await super().one(kind, name)
-            await put(managed, kind, name, {**OPENAI, "max_retries": ((found and found.version) or 0) % 10})
-            return found
-
-    with pytest.raises(Outdated):
-        await put(Raced(managed._database, managed._cipher), Kind.PROVIDER, "house", OPENAI)
+    before = await version(store)
+    with pytest.raises(PermissionError):
+        await managed.change(Kind.PROVIDER, "house", refuse, actor="x", action="put")
+    assert await version(store) == before
 
 
 async def test_an_entry_that_was_made_again_is_another(managed: ManagedSettings) -> None:

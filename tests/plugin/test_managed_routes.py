@@ -67,7 +67,7 @@ def test_a_provider_from_its_making_to_its_end(model: Model, url: str) -> None:
         assert ask(client) == 200
         assert model.received[-1].headers["authorization"] == "Bearer sk-other-key-is-secret"
 
-        assert client.patch(HOUSE, json={"enabled": False}, headers=ADMIN).status_code == 200
+        assert client.patch(HOUSE, json={"enabled": False}, headers=ADMIN).json()["status"] == "disabled"
         assert ask(client) == 404
         assert client.delete(HOUSE, headers=ADMIN).status_code == 204
         assert client.get(HOUSE, headers=ADMIN).status_code == 404
@@ -161,6 +161,23 @@ def test_an_mcp_server(model: Model, url: str) -> None:
         assert "hidden" not in listed.text
         assert client.delete(FILES, headers=ADMIN).status_code == 204
         assert client.get("/ai/admin/mcp-servers", headers=ADMIN).json() == {"items": []}
+
+
+def test_the_settings_mcp_servers_are_listed_too(model: Model, url: str) -> None:
+    """They come first, without their secrets; one of the same name in the database is not in force, nor shown."""
+    body = {"url": "http://127.0.0.1:9/mcp?key=hidden"}
+    with TestClient(served(model, url)) as client:
+        for name in ("files", "search"):
+            assert client.put(f"/ai/admin/mcp-servers/{name}", json=body, headers=ADMIN).status_code == 200
+    app = served(model, url, mcp_servers={"files": {**body, "headers": {"X-Key": "hidden-key-of-files"}}})
+    with TestClient(app) as client:
+        listed = client.get("/ai/admin/mcp-servers", headers=ADMIN)
+        check(app.openapi(), "GET", "/admin/mcp-servers", 200, listed.json())
+        files, search = listed.json()["items"]
+        assert (files["name"], files["managed"], files["status"], files["etag"]) == ("files", False, "enabled", None)
+        assert files["settings"] == {"url": "http://127.0.0.1:9/...", "headers": {"X-Key": "hid...iles"}}
+        assert (search["name"], search["managed"], search["status"]) == ("search", True, "enabled")
+        assert "hidden" not in listed.text.replace("hid...", "")
 
 
 def test_one_that_cannot_be_used_does_not_take_the_others_with_it(model: Model, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,19 @@ def test_the_audit_tells_two_keys_apart(model: Model, url: str) -> None:
         (changed, made) = client.get("/ai/admin/audit", headers=ADMIN).json()["items"]
         assert made["after"]["api_key"] == changed["before"]["api_key"] == "sk-...1111"
         assert changed["after"]["api_key"] == "sk-...2222"
+
+
+def test_a_change_is_one_version_and_one_reload(model: Model, url: str) -> None:
+    """Each reload retires all bridges."""
+    with TestClient(served(model, url)) as client:
+
+        def state() -> tuple[int, int]:
+            (worker,) = client.get("/ai/admin/workers", headers=ADMIN).json()["items"]
+            return worker["config_version"], worker["provider_version"]
+
+        config, providers = state()
+        assert client.put(HOUSE, json=house(model), headers=ADMIN).status_code == 200
+        assert state() == (config + 1, providers + 1)
+        assert client.delete(HOUSE, headers=ADMIN).status_code == 204
+        time.sleep(1.2)  # the next look at the version
+        assert state() == (config + 2, providers + 2)
