@@ -33,7 +33,7 @@ LIMITS = {
 
 
 def measure(cores: tuple[int, int], *, clients: Sequence[int], seconds: int, rounds: int) -> Table:
-    """Limits of requests, tokens and concurrent requests, of each caller and of the provider: six counts a request."""
+    """Limits of each caller (requests, tokens, concurrent ones) and of the provider: five counts a request."""
     rows = []
     with _servers(cores) as servers:
         for number in clients:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from hashlib import blake2b
 
+import msgspec
 from cachetools import LRUCache
 
 from ..principal import Principal
@@ -41,6 +43,33 @@ class Counter:
         return min(size // 4, self.limit // 8) if self.kind is Kind.TOKENS else 1
 
 
+class Counters(tuple[Counter, ...]):
+    """Those that one kind of request passes, and what is worked out of them once for all these requests."""
+
+    @cached_property
+    def tokens(self) -> Counters:
+        return Counters(one for one in self if one.kind is Kind.TOKENS)
+
+    @cached_property
+    def concurrent(self) -> Counters:
+        return Counters(one for one in self if one.kind is Kind.CONCURRENT)
+
+    @cached_property
+    def windows(self) -> Sequence[tuple[Kind, Sequence[tuple[int, int]]]]:
+        """Place and limit of each counter of requests, then of tokens; none of a kind that there is not."""
+        found = {
+            kind: [(place, one.limit) for place, one in enumerate(self) if one.kind is kind]
+            for kind in (Kind.REQUESTS, Kind.TOKENS)
+        }
+        return [(kind, places) for kind, places in found.items() if places]
+
+    @cached_property
+    def packed(self) -> msgspec.Raw:
+        """Kind, key, limit and milliseconds of the window of each, as MessagePack."""
+        told = [(int(one.kind), one.key, one.limit, round(one.window * 1000)) for one in self]
+        return msgspec.Raw(msgspec.msgpack.encode(told))
+
+
 def digest(text: str) -> str:
     """Of fixed length, and nobody's name."""
     return blake2b(text.encode(), digest_size=16).hexdigest()
@@ -71,12 +100,12 @@ class LimitRules:
             if rule.scope == "initiator" and rule.id is not None:
                 own.setdefault(rule.id, set()).update(kind for kind, _ in _amounts(rule))
         self._own = own
-        self._known: LRUCache[tuple[object, ...], tuple[Counter, ...]] = LRUCache(KNOWN)
+        self._known: LRUCache[tuple[object, ...], Counters] = LRUCache(KNOWN)
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def counters(self, principal: Principal, provider: str, model: str | None) -> tuple[Counter, ...]:
+    def counters(self, principal: Principal, provider: str, model: str | None) -> Counters:
         """Those that a request passes. `model` is None where none is known: then no rule for models applies."""
         key = (
             principal.initiator_id,
@@ -91,7 +120,7 @@ class LimitRules:
                 same = found.get(counter.key)
                 if same is None or counter.limit < same.limit:
                     found[counter.key] = counter
-            known = self._known[key] = tuple(found.values())
+            known = self._known[key] = Counters(found.values())
         return known
 
     def _find(self, principal: Principal, provider: str, model: str | None) -> Iterator[Counter]:

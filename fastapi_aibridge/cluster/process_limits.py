@@ -69,9 +69,11 @@ class ProcessLimits:
             left.append((counter.limit, 0.0) if window is None else window.left(now, counter.limit))
         return left
 
-    def count(self, counter: Counter, amount: int) -> None:
-        """Add to a window; take from it where it is less than nothing."""
-        self._add(counter, amount, self._clock())
+    def count(self, counters: Iterable[Counter], size: int, tokens: int, *, is_first: bool) -> None:
+        """Count tokens of a request whose body has this size; `is_first`, in the place of those that were reserved."""
+        now = self._clock()
+        for counter in counters:
+            self._add(counter, tokens - counter.reserved(size) if is_first else tokens, now)
 
     def _add(self, counter: Counter, amount: int, now: float) -> None:
         window = self._windows.get(counter.key)
@@ -86,10 +88,9 @@ class ProcessLimits:
         self._windows = {key: window for key, window in self._windows.items() if window.empty_in(now)}
 
     def enter(self, counters: Iterable[Counter], request: str) -> None:
-        """The request runs from now on."""
+        """The request runs from now on, by these counters of concurrent ones."""
         for counter in counters:
-            if counter.kind is Kind.CONCURRENT:
-                self._running.setdefault(counter.key, set()).add(request)
+            self._running.setdefault(counter.key, set()).add(request)
 
     def leave(self, counters: Iterable[Counter], request: str) -> None:
         for counter in counters:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from .limit_rules import Counter, Kind
+from .limit_rules import Counters, Kind
 from .process_limits import Verdict
 
-_KINDS = ((Kind.REQUESTS, "requests"), (Kind.TOKENS, "tokens"))
+_PARTS = ("limit", "remaining", "reset")
 
 
-def rate_headers(provider_type: str, counters: Sequence[Counter], verdict: Verdict) -> dict[str, str]:
+def rate_headers(provider_type: str, counters: Counters, verdict: Verdict) -> dict[str, str]:
     """What the strictest counters of requests and of tokens have left; names in lower case. Empty without such."""
     headers: dict[str, str] = {}
-    for kind, name in _KINDS:
-        found = [
-            (left, counter.limit, reset)
-            for counter, (left, reset) in zip(counters, verdict.left, strict=True)
-            if counter.kind is kind
-        ]
-        if not found:
-            continue
-        left, limit, reset = min(found)
-        if provider_type == "anthropic":
-            begin, end = f"anthropic-ratelimit-{name}-", ""
-            at = datetime.now(UTC) + timedelta(seconds=math.ceil(reset))
-            told = at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        else:
-            begin, end = "x-ratelimit-", f"-{name}"
-            told = _duration(reset)
-        headers[f"{begin}limit{end}"] = str(limit)
-        headers[f"{begin}remaining{end}"] = str(left)
-        headers[f"{begin}reset{end}"] = told
+    names = _NAMES["anthropic" if provider_type == "anthropic" else "openai"]
+    for kind, places in counters.windows:
+        left, limit, reset = min([(verdict.left[place][0], limit, verdict.left[place][1]) for place, limit in places])
+        name_of_limit, name_of_left, name_of_reset = names[kind]
+        headers[name_of_limit] = str(limit)
+        headers[name_of_left] = str(left)
+        headers[name_of_reset] = _moment(reset) if provider_type == "anthropic" else _duration(reset)
     return headers
+
+
+_NAMES = {
+    "anthropic": {kind: [f"anthropic-ratelimit-{kind.name.lower()}-{part}" for part in _PARTS] for kind in Kind},
+    "openai": {kind: [f"x-ratelimit-{part}-{kind.name.lower()}" for part in _PARTS] for kind in Kind},
+}
+
+
+def _moment(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=math.ceil(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _duration(seconds: float) -> str:

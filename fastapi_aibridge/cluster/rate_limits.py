@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import GatewayError, RedisUnavailable
 from ..principal import Principal
 from ..settings import LimitSettings
-from .limit_rules import Counter, Kind, LimitRules, counters_of
+from .limit_rules import Counter, Counters, Kind, LimitRules, counters_of
 from .process_limits import ProcessLimits, Verdict
 from .rate_headers import rate_headers
 
@@ -120,20 +120,28 @@ class RateLimits:
         return self._process.admit(ticket.counters, ticket.size)
 
     def enter(self, ticket: Ticket) -> None:
-        self._process.enter(ticket.counters, ticket.id)
-        if self._shared is not None and self._renewing is None and ticket.is_lease:
+        leases = ticket.counters.concurrent
+        if not leases:
+            return
+        self._process.enter(leases, ticket.id)
+        if self._shared is not None and self._renewing is None:
             self._renewing = asyncio.get_running_loop().create_task(self._keep_renewing())
 
     def leave(self, ticket: Ticket) -> None:
-        self._process.leave(ticket.counters, ticket.id)
-        if self._shared is not None:
-            self._shared.release(ticket.counters, ticket.id)
+        leases = ticket.counters.concurrent
+        if leases:
+            self._process.leave(leases, ticket.id)
+            if self._shared is not None:
+                self._shared.release(leases, ticket.id)
 
-    def count(self, counter: Counter, amount: int) -> None:
+    def count(self, ticket: Ticket, tokens: int, *, is_first: bool) -> None:
+        counters = ticket.counters.tokens
+        if not counters:
+            return
         if self._shared is not None and self._shared.available:
-            self._shared.count(counter, amount)
+            self._shared.count(counters, ticket.size, tokens, is_first=is_first)
         else:
-            self._process.count(counter, amount)
+            self._process.count(counters, ticket.size, tokens, is_first=is_first)
 
     def refusal(self, counter: Counter, verdict: Verdict) -> GatewayError:
         if counter.kind is not Kind.CONCURRENT and len(self._refusals) < MAX_REFUSALS:
@@ -141,7 +149,7 @@ class RateLimits:
             self._refusals[counter.key] = now + min(verdict.wait, REFUSED_FOR), now + verdict.wait
         return _over(counter, verdict.wait)
 
-    def _check_refusals(self, counters: tuple[Counter, ...], provider_type: str) -> None:
+    def _check_refusals(self, counters: Counters, provider_type: str) -> None:
         now = self._clock()
         for counter in counters:
             known = self._refusals.get(counter.key)
@@ -150,7 +158,7 @@ class RateLimits:
             if now < known[0]:
                 wait = known[1] - now
                 error = _over(counter, wait)
-                error.headers |= rate_headers(provider_type, (counter,), Verdict(0, wait, [(0, wait)]))
+                error.headers |= rate_headers(provider_type, Counters((counter,)), Verdict(0, wait, [(0, wait)]))
                 raise error
             del self._refusals[counter.key]
         if len(self._refusals) >= MAX_REFUSALS:
@@ -200,9 +208,7 @@ class Ticket:
         "provider_type", "size",
     )  # fmt: skip
 
-    def __init__(
-        self, limits: RateLimits, counters: tuple[Counter, ...], id_: str, provider_type: str, size: int
-    ) -> None:
+    def __init__(self, limits: RateLimits, counters: Counters, id_: str, provider_type: str, size: int) -> None:
         self._limits = limits
         self._answer: Verdict | asyncio.Future[Verdict] | None = None
         self._verdict: Verdict | None = None
@@ -215,10 +221,6 @@ class Ticket:
         self.size = size
         self.goes_on = False
         """Whether its tokens will be counted after it has been released."""
-
-    @property
-    def is_lease(self) -> bool:
-        return any(counter.kind is Kind.CONCURRENT for counter in self.counters)
 
     def ask(self) -> None:
         """Ask; `admitted` waits for the answer. Raises `GatewayError` where it is no, and known here."""
@@ -273,11 +275,7 @@ class Ticket:
     def count(self, tokens: int) -> None:
         """Count tokens that are known now; the first take the place of those that were reserved."""
         if self._is_in:
-            for counter in self.counters:
-                if counter.kind is Kind.TOKENS:
-                    amount = tokens if self._is_counted else tokens - counter.reserved(self.size)
-                    if amount:
-                        self._limits.count(counter, amount)
+            self._limits.count(self, tokens, is_first=not self._is_counted)
             self._is_counted = True
 
     def release(self) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from ..errors import RedisUnavailable
-from .limit_rules import Counter, Kind
+from .limit_rules import Counters
 from .process_limits import AGAIN, Verdict
 from .redis import SharedRedis
 
@@ -23,88 +22,120 @@ MOST_AT_ONCE = 200
 MOST_WAITING = 20_000
 """Counts that wait to be sent. Those of requests are bounded by the requests that there are."""
 
+TOGETHER = 0.005
+"""Seconds for which what nobody waits for is gathered."""
+
 _ADMIT, _COUNT, _RELEASE, _RENEW = 1, 2, 3, 4
 
-Operation: TypeAlias = list[object]
+Operation: TypeAlias = tuple[object, ...]
 
 SCRIPT = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
+local prefix = ARGV[2]
 
 local function text(number) return string.format('%.0f', number) end
 
--- The window as it is now: its start, what the one before counted, what it has counted, how much of it is gone.
+-- Each is read once and written once, however many operations it concerns.
+local windows, leases = {}, {}
+
+-- A window as it is now: its start, what the one before counted, what it has counted, how much of it is gone.
 local function window(key, length)
-  local found = redis.call('HMGET', key, 's', 'p', 'c')
-  local start, before, count = tonumber(found[1]), tonumber(found[2]) or 0, tonumber(found[3]) or 0
-  if not start then return now, 0, 0, 0 end
+  local found = windows[key]
+  if found then return found end
+  local kept = redis.call('HMGET', prefix .. key, 's', 'p', 'c')
+  local start, before, count = tonumber(kept[1]) or now, tonumber(kept[2]) or 0, tonumber(kept[3]) or 0
   local passed = math.floor((now - start) / length)
   if passed >= 1 then
     before = passed == 1 and count or 0
     count = 0
     start = start + passed * length
   end
-  return start, before, count, math.max(0, now - start)
-end
-
-local function keep(key, length, start, before, count)
-  redis.call('HSET', key, 's', text(start), 'p', text(before), 'c', text(count))
-  redis.call('PEXPIRE', key, text(2 * length))
+  found = {start = start, before = before, count = count, gone = math.max(0, now - start), length = length}
+  windows[key] = found
+  return found
 end
 
 local function add(key, length, amount)
-  local start, before, count = window(key, length)
-  keep(key, length, start, before, math.max(0, count + amount))
+  local one = window(key, length)
+  one.count = math.max(0, one.count + amount)
+  one.is_changed = true
 end
 
--- How full it is, when it has room again, and its state.
+-- How many requests hold a lease.
+local function running(key)
+  local found = leases[key]
+  if not found then
+    redis.call('ZREMRANGEBYSCORE', prefix .. key, '-inf', text(now))
+    found = {number = redis.call('ZCARD', prefix .. key)}
+    leases[key] = found
+  end
+  return found
+end
+
+local function hold(key, request, lease)
+  local one = running(key)
+  one.number = one.number + redis.call('ZADD', prefix .. key, text(now + lease), request)
+  one.lease = lease
+end
+
+local function release(key, request)
+  local gone = redis.call('ZREM', prefix .. key, request)
+  if leases[key] then leases[key].number = leases[key].number - gone end
+end
+
+-- How full a counter is, and when it has room again.
 local function look(kind, key, limit, length, request)
   if kind == 3 then
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now))
-    local running = redis.call('ZCARD', key)
+    local number = running(key).number
     -- What was sent once more because its answer was lost has its place already.
-    if running >= limit and redis.call('ZSCORE', key, request) then running = running - 1 end
-    return running, AGAIN, nil
+    if number >= limit and redis.call('ZSCORE', prefix .. key, request) then number = number - 1 end
+    return number, AGAIN
   end
-  local start, before, count, gone = window(key, length)
-  local used, ready = before * (1 - gone / length) + count, 0
+  local one = window(key, length)
+  local used, ready = one.before * (1 - one.gone / length) + one.count, 0
   if used >= limit then
-    if count < limit then
-      ready = length * (1 - (limit - count) / before) - gone
+    if one.count < limit then
+      ready = length * (1 - (limit - one.count) / one.before) - one.gone
     else
-      ready = length - gone + length * (1 - limit / count)
+      ready = length - one.gone + length * (1 - limit / one.count)
     end
   end
-  return used, ready, {start, before, count, gone}
+  return used, ready
 end
 
-local function admit(request, lease, counters)
+-- What a request counts when it comes: see Counter.reserved.
+local function reserved(kind, limit, size)
+  return kind == 2 and math.min(math.floor(size / 4), math.floor(limit / 8)) or 1
+end
+
+local function admit(request, lease, size, counters)
   local refused, wait = 0, 0
-  local states, used = {}, {}
+  local used = {}
   for number, counter in ipairs(counters) do
     local kind, key, limit, length = unpack(counter)
     local ready
-    used[number], ready, states[number] = look(kind, key, limit, length, request)
-    states[number] = states[number] or false
+    used[number], ready = look(kind, key, limit, length, request)
     if used[number] >= limit and refused == 0 then refused, wait = number, math.ceil(ready) + 1 end
   end
   local answer = {refused, wait}
   for number, counter in ipairs(counters) do
-    local kind, key, limit, length, amount = unpack(counter)
+    local kind, key, limit, length = unpack(counter)
     local empty = 0
     if kind == 3 then
-      if refused == 0 then
-        redis.call('ZADD', key, text(now + lease), request)
-        redis.call('PEXPIRE', key, text(2 * lease))
-      end
+      if refused == 0 then hold(key, request, lease) end
     else
-      local start, before, count, gone = unpack(states[number])
       if refused == 0 then
-        count = count + amount
+        local amount = reserved(kind, limit, size)
+        add(key, length, amount)
         used[number] = used[number] + amount
-        keep(key, length, start, before, count)
       end
-      if count > 0 then empty = 2 * length - gone elseif before > 0 then empty = length - gone end
+      local one = window(key, length)
+      if one.count > 0 then
+        empty = 2 * length - one.gone
+      elseif one.before > 0 then
+        empty = length - one.gone
+      end
     end
     answer[#answer + 1] = math.max(0, math.floor(limit - used[number]))
     answer[#answer + 1] = empty
@@ -112,19 +143,35 @@ local function admit(request, lease, counters)
   return answer
 end
 
+-- What was reserved is in the window already, where this is the first that is counted of a request.
+local function count(size, amount, is_first, counters)
+  for _, counter in ipairs(counters) do
+    local kind, key, limit, length = unpack(counter)
+    add(key, length, is_first and amount - reserved(kind, limit, size) or amount)
+  end
+end
+
 local answers = {}
 for _, operation in ipairs(cmsgpack.unpack(ARGV[1])) do
   local kind = operation[1]
   if kind == 1 then
-    answers[#answers + 1] = admit(operation[2], operation[3], operation[4])
+    answers[#answers + 1] = admit(operation[2], operation[3], operation[4], operation[5])
   elseif kind == 2 then
-    add(operation[2], operation[3], operation[4])
+    count(operation[2], operation[3], operation[4], operation[5])
   elseif kind == 3 then
-    redis.call('ZREM', operation[2], operation[3])
+    for _, counter in ipairs(operation[3]) do release(counter[2], operation[2]) end
   else
-    redis.call('ZADD', operation[2], text(now + operation[4]), operation[3])
-    redis.call('PEXPIRE', operation[2], text(2 * operation[4]))
+    hold(operation[2], operation[3], operation[4])
   end
+end
+for key, one in pairs(windows) do
+  if one.is_changed then
+    redis.call('HSET', prefix .. key, 's', text(one.start), 'p', text(one.before), 'c', text(one.count))
+    redis.call('PEXPIRE', prefix .. key, text(2 * one.length))
+  end
+end
+for key, one in pairs(leases) do
+  if one.lease then redis.call('PEXPIRE', prefix .. key, text(2 * one.lease)) end
 end
 return answers
 """.replace("AGAIN", str(int(AGAIN * 1000)))
@@ -133,49 +180,55 @@ return answers
 class RedisLimits:
     """Sends operations in the order in which they come. Those that Redis did not take are lost: what they counted is
     too little then, and leases end by themselves.
+
+    Nobody waits for what is counted and released, so that it goes with the next question, or `TOGETHER` seconds later.
     """
 
     def __init__(self, redis: SharedRedis) -> None:
         self._redis = redis
         self._script = redis.script(SCRIPT)
+        self._prefix = redis.key("")
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Operation, asyncio.Future[Verdict] | None]] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
 
     @property
     def available(self) -> bool:
         return self._redis.available
 
-    def admit(self, counters: Sequence[Counter], request: str, size: int) -> asyncio.Future[Verdict]:
+    def admit(self, counters: Counters, request: str, size: int) -> asyncio.Future[Verdict]:
         """The verdict; `RedisUnavailable` where there is none. A request that comes again keeps its place."""
-        asked = [
-            [int(one.kind), self._key(one), one.limit, round(one.window * 1000), one.reserved(size)] for one in counters
-        ]
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._send([_ADMIT, request, round(LEASE * 1000), asked], future)
+        future: asyncio.Future[Verdict] = self._loop.create_future()
+        self._waiting.append(((_ADMIT, request, round(LEASE * 1000), size, counters.packed), future))
+        if self._sender is None:
+            self._send()
         return future
 
-    def count(self, counter: Counter, amount: int) -> None:
-        self._send([_COUNT, self._key(counter), round(counter.window * 1000), amount])
+    def count(self, counters: Counters, size: int, tokens: int, *, is_first: bool) -> None:
+        """Count tokens of a request whose body has this size; `is_first`, in the place of those that were reserved."""
+        self._later((_COUNT, size, tokens, is_first, counters.packed))
 
-    def release(self, counters: Sequence[Counter], request: str) -> None:
+    def release(self, counters: Counters, request: str) -> None:
         """The request is over."""
-        for counter in counters:
-            if counter.kind is Kind.CONCURRENT:
-                self._send([_RELEASE, self._key(counter), request])
+        self._later((_RELEASE, request, counters.packed))
 
     def renew(self, key: str, request: str) -> None:
         """The request runs for another `LEASE`."""
-        self._send([_RENEW, self._redis.key(key), request, round(LEASE * 1000)])
+        self._later((_RENEW, key, request, round(LEASE * 1000)))
 
-    def _key(self, counter: Counter) -> str:
-        return self._redis.key(counter.key)
+    def _later(self, operation: Operation) -> None:
+        if len(self._waiting) < MOST_WAITING and self._redis.available:
+            self._waiting.append((operation, None))
+            if self._sender is None and self._timer is None:
+                self._timer = self._loop.call_later(TOGETHER, self._send)
 
-    def _send(self, operation: Operation, future: asyncio.Future[Verdict] | None = None) -> None:
-        if future is None and (not self._redis.available or len(self._waiting) >= MOST_WAITING):
-            return
-        self._waiting.append((operation, future))
-        if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._send_all())
+    def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sender is None and self._waiting:
+            self._sender = self._loop.create_task(self._send_all())
 
     async def _send_all(self) -> None:
         try:
@@ -203,11 +256,12 @@ class RedisLimits:
                 future.set_result(_verdict(answer))
 
     async def _run(self, client: Redis, data: bytes) -> list[list[int]]:
-        answers: Any = await self._script(client, data)
+        answers: Any = await self._script(client, data, self._prefix)
         return answers  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
         """Wait until all has been sent."""
+        self._send()
         if self._sender is not None:
             await asyncio.wait((self._sender,), timeout=1.0)
 
