@@ -6,7 +6,7 @@ import os
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_aibridge.upstream import UpstreamClient
+from fastapi_aibridge.upstream.client import UpstreamClient
 from fastapi_aibridge.upstream.origin import TimeLimits, origin_of
 
 _NOT_UP = {b"host", b"content-length", b"connection", b"transfer-encoding"}

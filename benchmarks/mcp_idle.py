@@ -25,7 +25,9 @@ from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
+from fastapi_aibridge.mcp.connections import MCPConnections
+from fastapi_aibridge.mcp.mcp_tools import MCPTools
+from fastapi_aibridge.mcp.server import MCPServer
 
 from .table import Table
 

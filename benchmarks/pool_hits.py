@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import uvloop
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.pool import CachedBridgePool
+from fastapi_aibridge.pool.pool import CachedBridgePool
 
 from .table import Table
 

@@ -1,5 +1,8 @@
 """A FastAPI plugin that gives each user of your app an AI gateway."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .bridge import RequestBridge
 from .budget import Budget
 from .errors import (
@@ -12,15 +15,9 @@ from .errors import (
     RecorderUnavailable,
     SettingsError,
 )
-from .mcp import MCPProxyBuilder, MCPServer
-from .money.budget_state import BudgetState
-from .money.budget_warnings import BudgetWarning
-from .money.caller_usage import CallerUsage
 from .plugin import AIBridge, get_bridge
-from .pool import CachedBridgePool, PoolMetrics
+from .pool.metrics import PoolMetrics
 from .principal import Principal
-from .providers import AnthropicProvider, OpenAIProvider, Provider
-from .providers.source import ProviderSource
 from .recorder import (
     Ending,
     Facts,
@@ -28,7 +25,6 @@ from .recorder import (
     InterceptionQuery,
     InterceptionRecord,
     InterceptionStore,
-    MemoryRecorder,
     Page,
     Prompt,
     Recorder,
@@ -48,7 +44,20 @@ from .settings import (
     RecorderSettings,
     Settings,
 )
-from .tools import Tool
+
+if TYPE_CHECKING:
+    from .mcp.builder import MCPProxyBuilder
+    from .mcp.server import MCPServer
+    from .money.budget_state import BudgetState
+    from .money.budget_warnings import BudgetWarning
+    from .money.caller_usage import CallerUsage
+    from .pool.pool import CachedBridgePool
+    from .providers.anthropic import AnthropicProvider
+    from .providers.openai import OpenAIProvider
+    from .providers.provider import Provider
+    from .providers.source import ProviderSource
+    from .recorder.memory import MemoryRecorder
+    from .tools import Tool
 
 __version__ = "0.1.0"
 
@@ -103,3 +112,30 @@ __all__ = [
     "__version__",
     "get_bridge",
 ]
+
+_AT_FIRST_USE = {
+    "AnthropicProvider": ".providers.anthropic",
+    "BudgetState": ".money.budget_state",
+    "BudgetWarning": ".money.budget_warnings",
+    "CachedBridgePool": ".pool.pool",
+    "CallerUsage": ".money.caller_usage",
+    "MCPProxyBuilder": ".mcp.builder",
+    "MCPServer": ".mcp.server",
+    "MemoryRecorder": ".recorder.memory",
+    "OpenAIProvider": ".providers.openai",
+    "Provider": ".providers.provider",
+    "ProviderSource": ".providers.source",
+    "Tool": ".tools",
+}
+"""Names of the engine, which is loaded at the lifespan's start: an app is put together without it."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _AT_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_AT_FIRST_USE[name], __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_AT_FIRST_USE})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .bridge_state import BridgeState
     from .money.caller_usage import CallerUsage
-    from .providers import Provider
+    from .providers.provider import Provider
     from .tools import Tool
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 from starlette.types import Receive, Scope, Send
 
 from .errors import GatewayError
-from .exchange import Engine
+from .exchange.engine import Engine
 from .exchange.interruption import Interruption
 from .exchange.toolset import Toolset
 from .money.caller_usage import CallerUsage
 from .observability.tracing import tracer
 from .principal import Principal
-from .providers import Provider
+from .providers.provider import Provider
 from .tools import NoTools, Tools
 
 Acquire: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
-from .budget import Budget
-from .cluster.managed_form import BrokenEntry
-from .cluster.worker import Worker, WorkersOutcome
 from .errors import ConfigurationError, GatewayError, RecorderUnavailable
 from .loading import read_settings
-from .money.budget_state import BudgetState
 from .observability import Metrics
 from .observability.multiprocess import (
     Mirror,
@@ -29,22 +25,26 @@ from .observability.multiprocess import (
 )
 from .observability.wrong_keys import WrongKeys
 from .parts import Parts, Reload, not_running
-from .pool import PoolMetrics
 from .principal import Principal
-from .providers import Provider
 from .recorder import InterceptionStore, Recorder
-from .recorder.reservations import Counted, CounterKey
 from .recorder.usage import UsageStore
-from .runtime import Pool, Runtime
 from .settings import Settings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from .budget import Budget
+    from .cluster.managed_form import BrokenEntry
     from .cluster.managed_keys import ManagedKeys
     from .cluster.managed_settings import ManagedSettings
+    from .cluster.worker import Worker, WorkersOutcome
+    from .money.budget_state import BudgetState
     from .money.budget_store import BudgetStore
+    from .pool.metrics import PoolMetrics
+    from .providers.provider import Provider
     from .recorder.database import Database
+    from .recorder.reservations import Counted, CounterKey
+    from .runtime import Pool, Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +119,8 @@ class Host:
 
     async def _start(self, *, serves: bool) -> None:
         if self._runtime is None:
+            from .runtime import Runtime  # the engine, which an app is put together without
+
             self._runtime = await Runtime.start(self._parts, self._metrics, serves=serves)
             check_multiprocess(self._runtime.settings, self._shared)
             if self._shared is not None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from .errors import SettingsError
-from .providers import Provider, build_providers
-from .providers.source import ProviderSource
 from .settings import DEFAULT_BASE_URLS, Settings, explain, warn_of_base_urls
+
+if TYPE_CHECKING:
+    from .providers.provider import Provider
+    from .providers.source import ProviderSource
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ async def load_providers(
 
     Raises `SettingsError`, and what the source raises.
     """
+    from .providers.building import build_providers  # the engine, which is loaded at start
+
     if source is None:
         return build_providers(settings.providers, previous)
     providers = await _in_time(source.load(), "the provider source")

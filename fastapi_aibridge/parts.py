@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from .cluster.worker import WorkersOutcome
 from .errors import ConfigurationError, SettingsError
-from .loading import GivenSettings
-from .mcp import MCPProxyBuilder
-from .money.budget_warnings import OnBudget
-from .providers.source import ProviderSource
-from .recorder import Recorder
-from .recorder.fanout import RecorderFactory
 from .settings import Settings
 
 if TYPE_CHECKING:
     from .cluster.managed_settings import ManagedSettings
+    from .loading import GivenSettings
+    from .mcp.builder import MCPProxyBuilder
+    from .money.budget_warnings import OnBudget
+    from .providers.source import ProviderSource
+    from .recorder import Recorder
     from .recorder.database import Database
+    from .recorder.fanout import RecorderFactory
 
 
 @dataclass(slots=True)

@@ -25,14 +25,10 @@ from .errors import BuildTimeout, ConfigurationError, GatewayError, PoolShutdown
 from .fastapi_inside import FlatRouter, included_routers
 from .fastapi_inside.principal_dependency import PrincipalResolver, checked
 from .host import Host
-from .mcp import MCPProxyBuilder
-from .money.budget_warnings import OnBudget
 from .observability.instrumentation import instrument
 from .parts import Parts, Reload
 from .principal import Principal
-from .providers.source import ProviderSource
 from .recorder import InterceptionStore, Recorder
-from .recorder.fanout import RecorderFactory
 from .recorder.usage import UsageStore
 from .routers import (
     AdminAccess,
@@ -48,11 +44,16 @@ from .routers import (
     add_worker_routes,
 )
 from .routers.openapi import CallerScheme, described
-from .runtime import Pool
 from .settings import Settings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from .mcp.builder import MCPProxyBuilder
+    from .money.budget_warnings import OnBudget
+    from .providers.source import ProviderSource
+    from .recorder.fanout import RecorderFactory
+    from .runtime import Pool
 
 _STATE = "aibridge:"
 """How the names in the lifespan's state begin that hold a plugin."""

@@ -17,25 +17,22 @@ from .cluster.rate_limits import RateLimits
 from .cluster.shared_state import SharedState
 from .credentials import ClientKeys
 from .errors import PoolShutdown, SettingsError
-from .exchange import Engine
+from .exchange.engine import Engine
 from .exchange.limits import Limits
-from .loading import (
-    load_providers,
-    read_settings,
-    read_settings_anew,
-    warn_of_what_is_missing,
-)
-from .mcp import MCPConnections, MCPProxyBuilder, MCPTools, SettingsProxyBuilder
-from .money import Prices
+from .loading import load_providers, read_settings, read_settings_anew, warn_of_what_is_missing
+from .mcp.builder import MCPProxyBuilder, SettingsProxyBuilder
+from .mcp.connections import MCPConnections
+from .mcp.mcp_tools import MCPTools
 from .money.budgets import Budgets
+from .money.prices import Prices
 from .observability import InterceptionLines, Metrics
 from .observability.console import console
 from .parts import Parts, Reload, ReloadedProvider, managed_settings_of
-from .pool import CachedBridgePool
+from .pool.pool import CachedBridgePool
 from .principal import Principal
 from .process.garbage import RestrainedCollector
 from .process.termination import Termination
-from .providers import Provider
+from .providers.provider import Provider
 from .providers.request_headers import RequestHeaders
 from .recorder import Recorder
 from .recorder.configured import configured_recorder
@@ -43,7 +40,7 @@ from .recorder.fanout import FanoutRecorder
 from .recorder.text import cut, storable
 from .settings import Settings
 from .shared_bridge import SharedBridge
-from .upstream import UpstreamClient
+from .upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
     from .cluster.managed_keys import ManagedKeys

@@ -11,14 +11,17 @@ from starlette.types import Receive, Scope, Send
 from .bridge import RequestBridge
 from .bridge_state import Acquire, BridgeState
 from .errors import GatewayError
-from .exchange import Engine, Exchange, PassThrough, admit
+from .exchange.admission import admit
+from .exchange.engine import Engine
+from .exchange.exchange import Exchange
 from .exchange.fair_queue import START
 from .exchange.interruption import ClientGone, Interruption
 from .exchange.memory import Holding
+from .exchange.passthrough import PassThrough
 from .exchange.refusal import send_error
 from .money.caller_usage import CallerUsage, caller_usage
 from .principal import Principal
-from .providers import Provider
+from .providers.provider import Provider
 from .providers.request_headers import check_headers
 from .providers.routes import Target
 from .tools import Tools

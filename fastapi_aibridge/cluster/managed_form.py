@@ -14,7 +14,6 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from ..errors import ConfigurationError, SettingsError
 from ..masking import hint
-from ..providers import build_providers
 from ..settings import MCPServerSettings, ProviderSettings, Settings, WrongMember, named_provider
 from ..upstream.proxy import FROM_ENVIRONMENT
 
@@ -87,6 +86,8 @@ def checked(kind: Kind, name: str, body: Body) -> ProviderSettings | MCPServerSe
     """The settings that the body stands for, which can be used here. Raises `InvalidSettings`."""
     if not NAME.fullmatch(name):
         raise InvalidSettings([InvalidMember(("name",), "value_error", _NAMES)])
+    from ..providers.building import build_providers  # the engine, which is loaded at start
+
     try:
         if kind is Kind.MCP_SERVER:
             return MCPServerSettings.model_validate(body)

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from ..providers import Credential, Provider
+from ..providers.provider import Provider
+from ..upstream.keys import Credential
 from .redis import SharedRedis
 
 logger = logging.getLogger(__name__)

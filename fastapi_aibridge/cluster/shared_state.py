@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..providers import Provider
+    from ..providers.provider import Provider
     from .outages import Outages
     from .redis import SharedRedis
     from .redis_memory import RedisMemory

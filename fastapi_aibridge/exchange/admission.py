@@ -10,16 +10,18 @@ from starlette.types import Receive, Scope
 
 from ..cluster.rate_limits import Ticket
 from ..credentials import own_key
-from ..formats import Format, ModelRequest
 from ..formats.edits import with_member
+from ..formats.format import Format
 from ..formats.large_text import BodyText, Steps
 from ..formats.members import SMALL
+from ..formats.request import ModelRequest
 from ..formats.scanner import finish
 from ..principal import Principal
-from ..providers import Credential, Provider
+from ..providers.provider import Provider
 from ..providers.routes import Target
 from ..recorder import Interception
 from ..recorder.identifier import new_id
+from ..upstream.keys import Credential
 from .body import plain_body, read_body
 from .client import Client, client_of, header_of
 from .engine import Engine

@@ -17,8 +17,9 @@ from ..formats import responses
 from ..formats.responses.message import ResponseMessage
 from ..formats.single import SingleRound
 from ..principal import Principal
-from ..providers import Credential, Provider
+from ..providers.provider import Provider
 from ..recorder import Facts, Status
+from ..upstream.keys import Credential
 from .calls import UpstreamCaller, UpstreamRequest
 from .interception_log import InterceptionLog
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from ..observability import Metrics
 from ..principal import Principal
-from ..providers import Credential, Provider
+from ..providers.provider import Provider
 from ..upstream.breaker import Admission, CircuitOpen
 from ..upstream.client import UpstreamClient
 from ..upstream.failures import redirected
-from ..upstream.keys import CENTRALIZED, speaks_of_key
+from ..upstream.keys import CENTRALIZED, Credential, speaks_of_key
 from ..upstream.message import RequestBody
 from ..upstream.response import RawHeaders, UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from ..formats import ModelRequest
 from ..formats.large_text import BodyText
 from ..formats.relayed_text import RelayedText, tokens_of_answer, tokens_of_request
-from ..money import Price, Prices
-from ..providers import Provider
+from ..formats.request import ModelRequest
+from ..money.price import Price
+from ..money.prices import Prices
+from ..providers.provider import Provider
 from ..recorder import Facts, TokenUsage
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..cluster.rate_limits import RateLimits
 from ..formats.request import MAX_TEXT
-from ..money import Prices
 from ..money.budgets import Budgets
+from ..money.prices import Prices
 from ..observability import InterceptionLines, Metrics
 from ..providers.request_headers import RequestHeaders
 from ..recorder import Recorder

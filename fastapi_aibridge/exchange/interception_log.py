@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError, RecorderUnavailable
-from ..formats import ModelRequest
 from ..formats.large_text import BodyText
+from ..formats.request import ModelRequest
 from ..masking import Masker
 from ..money.account import Account
 from ..observability import InterceptionLines, Metrics

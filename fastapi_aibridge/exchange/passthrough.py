@@ -14,19 +14,20 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..credentials import own_key
 from ..errors import GatewayError
-from ..formats import ModelRequest, responses
+from ..formats import responses
 from ..formats.large_text import BodyText, Steps, contains
 from ..formats.references import Reference, made_in, references_in
+from ..formats.request import ModelRequest
 from ..formats.responses.message import ResponseMessage
 from ..formats.rounds import Memory
 from ..formats.single import SingleRound
 from ..principal import Principal
-from ..providers import Credential, Provider
+from ..providers.provider import Provider
 from ..providers.routes import SAFE_METHODS, Route, Target
 from ..recorder import Facts, Interception, Status
 from ..recorder.identifier import new_id
 from ..sse import Framer
-from ..upstream.keys import BYOK
+from ..upstream.keys import BYOK, Credential
 from ..upstream.response import UpstreamResponse
 from .background import ANSWER_SIZE, Waiting
 from .body import plain_body, read_body

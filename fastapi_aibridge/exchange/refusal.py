@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import orjson
 from starlette.types import Send
@@ -10,8 +11,10 @@ from starlette.types import Send
 from ..errors import GatewayError
 from ..formats.anthropic_errors import error_body as anthropic_body
 from ..formats.openai_errors import error_object
-from ..providers import Provider
 from ..providers.response_headers import PROTECTION
+
+if TYPE_CHECKING:
+    from ..providers.provider import Provider
 
 _FINAL = (401, 403)
 """Statuses that another try does not change. Claude Code repeats a 401 for minutes if it is not told."""

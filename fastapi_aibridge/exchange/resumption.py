@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from cachetools import TTLCache
 
 from ..errors import RecorderUnavailable
-from ..formats import ModelRequest
-from ..money import Prices
+from ..formats.request import ModelRequest
+from ..money.prices import Prices
 from ..observability import InterceptionLines, Metrics
 from ..principal import Principal
-from ..providers import Credential, Provider
+from ..providers.provider import Provider
 from ..recorder import InterceptionRecord, Recorder, ResumableRecorder
+from ..upstream.keys import Credential
 from .background import BackgroundResponses, Waiting
 from .costs import Costs
 from .interception_log import InterceptionLog

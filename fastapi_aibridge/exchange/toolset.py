@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..formats import Format
+from ..formats.format import Format
 from ..tools import Tool, Tools
 
 logger = logging.getLogger(__name__)

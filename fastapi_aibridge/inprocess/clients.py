@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..installing import install_command
-from ..providers import Provider
 
 if TYPE_CHECKING:
     import anthropic
     import httpx2
     import openai
     from starlette.types import ASGIApp
+
+    from ..providers.provider import Provider
 
 HOST = "http://aibridge.invalid"
 """Never resolves (RFC 2606): what goes around our transport, WebSockets for instance, reaches nobody."""

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from cachetools import LRUCache
 
 from ..errors import ConfigurationError, GatewayError, UpstreamUnreachable
-from ..upstream import UpstreamClient
+from ..upstream.client import UpstreamClient
 from ..upstream.origin import Origin, TimeLimits, origin_of
 from ..upstream.response import UpstreamResponse
 from .problems import ConnectionBroken, MCPProblem, TooLarge, Unreachable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..budget import Budget
 from ..errors import RecorderUnavailable, SettingsError
-from ..formats import ModelRequest
+from ..formats.request import ModelRequest
 from ..installing import install_command
 from ..observability import Metrics
 from ..principal import Principal

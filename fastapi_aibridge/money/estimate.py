@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..formats import ModelRequest
 from ..formats.large_text import LARGE, BodyText
+from ..formats.request import ModelRequest
 from ..recorder.reservations import MAX_AMOUNT
 from .prices import Prices
 from .vendor import Vendor

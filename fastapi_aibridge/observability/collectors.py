@@ -9,8 +9,8 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..pool import PoolMetrics
-from ..providers import Provider
+from ..pool.metrics import PoolMetrics
+from ..providers.provider import Provider
 from ..upstream.breaker import CircuitState
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..errors import GatewayError
-from ..formats import chat_completions, compaction, completions, embeddings, responses
+from ..formats import chat_completions, responses
+from ..formats.compaction import compaction
+from ..formats.completions import completions
+from ..formats.embeddings import embeddings
 from ..formats.openai_errors import error_object
 from .provider import Provider
 from .routes import Route

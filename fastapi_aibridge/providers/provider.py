@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from ..errors import GatewayError
-from ..formats import Format
+from ..formats.format import Format
 from ..masking import Masker, secrets_in_headers
 from ..principal import Principal
 from ..settings import DEFAULT_BASE_URLS, ProviderSettings

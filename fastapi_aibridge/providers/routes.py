@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import GatewayError
-from ..formats import Format
+from ..formats.format import Format
 from .path import raw_tail
 
 ANY_METHOD = ("GET", "POST", "PUT", "PATCH", "DELETE")

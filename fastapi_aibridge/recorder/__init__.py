@@ -1,7 +1,6 @@
 """Who asked what at which cost: records, and where they are kept."""
 
 from .jsonform import record_json
-from .memory import MemoryRecorder
 from .owners import MemoryOwners, ObjectOwners, owners_of
 from .recorder import InterceptionQuery, InterceptionStore, InvalidCursor, Page, Recorder, ResumableRecorder
 from .records import (
@@ -26,7 +25,6 @@ __all__ = [
     "InterceptionStore",
     "InvalidCursor",
     "MemoryOwners",
-    "MemoryRecorder",
     "ObjectOwners",
     "Page",
     "Prompt",

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
-from ..cluster.managed_form import BrokenEntry
-from ..pool import PoolMetrics
-from ..providers import Provider
+from ..pool.metrics import PoolMetrics
 from ..recorder import InterceptionQuery, InterceptionStore, record_json
 from ..recorder.export import ExportFormat, export
 from ..recorder.usage import UsageQuery, UsageStore, usage_json
@@ -23,6 +21,9 @@ from .queries import Export, Listing, Summary
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from ..cluster.managed_form import BrokenEntry
+    from ..providers.provider import Provider
 
 _CSV = "text/csv; charset=utf-8"
 _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: _CSV, ExportFormat.FOCUS: _CSV}

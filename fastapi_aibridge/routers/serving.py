@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from ..bridge import RequestBridge
 from ..errors import BuildTimeout, GatewayError, PoolShutdown, PrincipalError
 from ..exchange.refusal import send_error
-from ..pool import CachedBridgePool
 from ..principal import Principal
-from ..providers import Provider
+
+if TYPE_CHECKING:
+    from ..bridge import RequestBridge
+    from ..pool.pool import CachedBridgePool
+    from ..providers.provider import Provider
 
 logger = logging.getLogger(__name__)
 

@@ -60,6 +60,7 @@ class Settings(SourcedSettings):
         frozen=True,
         hide_input_in_errors=True,
         nested_model_default_partial_update=True,
+        defer_build=True,
     )
 
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)

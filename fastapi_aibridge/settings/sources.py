@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ def variable(name: str) -> str | None:
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The TOML file's values. Raises `SettingsError`, whose text has no value of the file."""
+    import tomllib  # with regular expressions that take milliseconds to compile
+
     text = ""
     try:
         text = path.read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 that put it in the place of the real ones, and a recorder in memory.
 """
 
-from ..recorder import MemoryRecorder
+from ..recorder.memory import MemoryRecorder
 from .overrides import override_bridge, override_providers, scripted_bridge
 from .provider import ScriptedProvider
 from .received import Received

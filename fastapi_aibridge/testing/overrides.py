@@ -13,7 +13,7 @@ from ..bridge import RequestBridge
 from ..errors import ConfigurationError
 from ..plugin import AIBridge, get_bridge
 from ..principal import Principal
-from ..recorder import MemoryRecorder
+from ..recorder.memory import MemoryRecorder
 from ..settings import CircuitBreakerSettings, ProviderSettings, Settings
 from .provider import ScriptedProvider
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from .. import testing
 from ..plugin import AIBridge
 from ..principal import Principal
-from ..recorder import MemoryRecorder
+from ..recorder.memory import MemoryRecorder
 from .overrides import TESTER
 from .provider import ScriptedProvider
 from .replies import Reply

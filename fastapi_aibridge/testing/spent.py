@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..recorder import InterceptionRecord, MemoryRecorder
+from ..recorder import InterceptionRecord
+from ..recorder.memory import MemoryRecorder
 
 
 class Spent:

@@ -1,5 +1,1 @@
 """How providers are reached."""
-
-from .client import UpstreamClient
-
-__all__ = ["UpstreamClient"]

@@ -11,7 +11,9 @@ from starlette.types import Message
 
 from fastapi_aibridge.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from fastapi_aibridge.exchange.refusal import send_error
-from fastapi_aibridge.providers import AnthropicProvider, OpenAIProvider, Provider
+from fastapi_aibridge.providers.anthropic import AnthropicProvider
+from fastapi_aibridge.providers.openai import OpenAIProvider
+from fastapi_aibridge.providers.provider import Provider
 from fastapi_aibridge.settings import ProviderSettings
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from fastapi_aibridge.formats import Format
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.rounds import Rounds
 from fastapi_aibridge.recorder.records import Facts
 

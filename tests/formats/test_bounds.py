@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats import Format, chat_completions, messages, responses
+from fastapi_aibridge.formats import chat_completions, messages, responses
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.lenient import load
 from fastapi_aibridge.formats.rounds import Rounds
 from fastapi_aibridge.formats.text import Budget, Text

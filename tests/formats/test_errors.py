@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.formats import Format, chat_completions, embeddings, messages, responses
+from fastapi_aibridge.formats import chat_completions, messages, responses
+from fastapi_aibridge.formats.embeddings import embeddings
+from fastapi_aibridge.formats.format import Format
 
 from .observing import answered, streamed
 

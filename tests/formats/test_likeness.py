@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.formats import Format, chat_completions, messages
+from fastapi_aibridge.formats import chat_completions, messages
 from fastapi_aibridge.formats.chat_completions.message import ChatMessage
 from fastapi_aibridge.formats.chat_completions.streams import tells
 from fastapi_aibridge.formats.decoder import Decoder
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.likeness import Likeness
 from fastapi_aibridge.formats.text import Budget
 from fastapi_aibridge.recorder.records import Facts

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge.errors import GatewayError, UpstreamTimeout
-from fastapi_aibridge.formats import ModelRequest, messages
+from fastapi_aibridge.formats import messages
+from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.recorder.records import Thought, TokenUsage
 
 from .observing import answered, observer, streamed, tools

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from fastapi_aibridge import sse
 from fastapi_aibridge.errors import GatewayError, UpstreamUnreachable
-from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses
+from fastapi_aibridge.formats import chat_completions, messages, responses
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.lenient import load
+from fastapi_aibridge.formats.request import ModelRequest
 
 from .observing import PLAUSIBLE, answered, blocks, lean, observer, request_of, seen, streamed, tools
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, messages, responses
+from fastapi_aibridge.formats import chat_completions, messages, responses
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.prompts import Said, split
+from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.formats.scanner import finish
 
 FORMATS: list[Format] = [chat_completions, messages, responses]

@@ -9,7 +9,8 @@ import pytest
 
 from fastapi_aibridge import sse
 from fastapi_aibridge.errors import UpstreamUnreachable
-from fastapi_aibridge.formats import ModelRequest, responses
+from fastapi_aibridge.formats import responses
+from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.recorder.records import Thought, TokenUsage
 
 from .observing import Observer, answered, observer, streamed, tools

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats import Format, compaction, completions, embeddings
+from fastapi_aibridge.formats.compaction import compaction
+from fastapi_aibridge.formats.completions import completions
+from fastapi_aibridge.formats.embeddings import embeddings
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.recorder import Facts
 
 EACH: list[Format] = [embeddings, completions, compaction]

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.mcp import MCPConnections, MCPProxyBuilder, MCPServer, MCPTools
+from fastapi_aibridge.mcp.builder import MCPProxyBuilder
+from fastapi_aibridge.mcp.connections import MCPConnections
+from fastapi_aibridge.mcp.mcp_tools import MCPTools
+from fastapi_aibridge.mcp.server import MCPServer
 
 from .servers import ToolServer
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastapi_aibridge.mcp import MCPConnections, MCPServer
+from fastapi_aibridge.mcp.connections import MCPConnections
+from fastapi_aibridge.mcp.server import MCPServer
 from fastapi_aibridge.tools import Audio, Image, Text
 from tests.waiting import until
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastapi_aibridge.mcp import MCPServer
+from fastapi_aibridge.mcp.server import MCPServer
 from fastapi_aibridge.tools import Image, Text
 
 from .conftest import Start

@@ -13,7 +13,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools, connection, incoming, limits, session, tool_list
+from fastapi_aibridge.mcp import connection, incoming, limits, session, tool_list
+from fastapi_aibridge.mcp.connections import MCPConnections
+from fastapi_aibridge.mcp.mcp_tools import MCPTools
+from fastapi_aibridge.mcp.server import MCPServer
 from fastapi_aibridge.tools import Image, Text
 from tests.loopback import response_head
 from tests.waiting import until

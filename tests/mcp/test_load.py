@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.mcp import MCPConnections, MCPServer, MCPTools
+from fastapi_aibridge.mcp.connections import MCPConnections
+from fastapi_aibridge.mcp.mcp_tools import MCPTools
+from fastapi_aibridge.mcp.server import MCPServer
 from tests.waiting import until
 
 from .servers import ToolServer

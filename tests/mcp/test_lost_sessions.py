@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fastapi_aibridge import Principal
-from fastapi_aibridge.mcp import MCPServer
+from fastapi_aibridge.mcp.server import MCPServer
 
 from .conftest import Start
 from .scripted import Answer, Message, ScriptedServer, error, result, stream, tool, whole

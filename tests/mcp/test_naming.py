@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.mcp import Names
+from fastapi_aibridge.mcp.naming import Names
 
 WORDS = st.text(alphabet="ab_-", min_size=1, max_size=6)
 ANYTHING = st.one_of(WORDS, st.text(max_size=80))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.mcp import MCPServer
+from fastapi_aibridge.mcp.server import MCPServer
 from fastapi_aibridge.tools import Audio, Image, Text
 
 from .conftest import Start

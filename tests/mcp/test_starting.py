@@ -14,7 +14,9 @@ from pydantic import SecretStr
 
 from fastapi_aibridge import Principal
 from fastapi_aibridge.errors import ConfigurationError
-from fastapi_aibridge.mcp import MCPConnections, MCPServer, SettingsProxyBuilder
+from fastapi_aibridge.mcp.builder import SettingsProxyBuilder
+from fastapi_aibridge.mcp.connections import MCPConnections
+from fastapi_aibridge.mcp.server import MCPServer
 from fastapi_aibridge.settings import MCPServerSettings
 from fastapi_aibridge.tools import NoTools
 

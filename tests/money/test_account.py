@@ -10,15 +10,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats import chat_completions, completions, messages
+from fastapi_aibridge.formats import chat_completions, messages
+from fastapi_aibridge.formats.completions import completions
 from fastapi_aibridge.formats.scanner import finish
-from fastapi_aibridge.money import Prices
 from fastapi_aibridge.money.account import Account
 from fastapi_aibridge.money.budgets import Budgets
 from fastapi_aibridge.money.estimate import Estimator
+from fastapi_aibridge.money.prices import Prices
 from fastapi_aibridge.observability import Metrics
 from fastapi_aibridge.principal import Principal
-from fastapi_aibridge.recorder import MemoryRecorder
+from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.settings import ModelPrices
 from tests.recorder.builders import interception
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fastapi_aibridge.money import Price, Prices
 from fastapi_aibridge.money import prices as prices_module
+from fastapi_aibridge.money.price import Price
+from fastapi_aibridge.money.prices import Prices
 from fastapi_aibridge.recorder import TokenUsage
 from fastapi_aibridge.settings import Settings
 

@@ -18,8 +18,10 @@ from fastapi_aibridge.formats.messages.message import AnthropicMessage
 from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.formats.responses.message import ResponseMessage
 from fastapi_aibridge.formats.text import Budget
-from fastapi_aibridge.money import Prices
-from fastapi_aibridge.providers import AnthropicProvider, OpenAIProvider, Provider
+from fastapi_aibridge.money.prices import Prices
+from fastapi_aibridge.providers.anthropic import AnthropicProvider
+from fastapi_aibridge.providers.openai import OpenAIProvider
+from fastapi_aibridge.providers.provider import Provider
 from fastapi_aibridge.settings import ProviderSettings
 
 pytestmark = pytest.mark.anyio

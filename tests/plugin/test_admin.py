@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastapi_aibridge import AIBridge, MemoryRecorder, Provider, Settings, SettingsError
-from fastapi_aibridge.providers import build_providers
+from fastapi_aibridge.providers.building import build_providers
 
 from .apps import ADMIN, ALICE, ASK, CHAT, Model, bearer
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fastapi_aibridge.errors import BuildTimeout, ConfigurationError, PoolShutdown
-from fastapi_aibridge.pool import CLOSE_TIMEOUT, CachedBridgePool
+from fastapi_aibridge.pool.pool import CLOSE_TIMEOUT, CachedBridgePool
 from fastapi_aibridge.principal import Principal
 
 from .bridges import Bridges, FakeBridge, finish, slow

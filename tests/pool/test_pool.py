@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fastapi_aibridge.errors import PoolShutdown
-from fastapi_aibridge.pool import CLOSE_TIMEOUT, CachedBridgePool, Clock
+from fastapi_aibridge.pool.background import Clock
+from fastapi_aibridge.pool.pool import CLOSE_TIMEOUT, CachedBridgePool
 from fastapi_aibridge.principal import Principal
 
 from .bridges import Bridges, FakeBridge, finish, slow

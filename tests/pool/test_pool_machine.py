@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pydantic import SecretStr
 
 from fastapi_aibridge.errors import BuildTimeout, PoolShutdown
-from fastapi_aibridge.pool import CachedBridgePool
+from fastapi_aibridge.pool.pool import CachedBridgePool
 from fastapi_aibridge.principal import Principal
 
 from .bridges import FakeBridge

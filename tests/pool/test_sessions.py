@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pydantic import SecretStr
 
-from fastapi_aibridge.pool import CachedBridgePool
+from fastapi_aibridge.pool.pool import CachedBridgePool
 from fastapi_aibridge.principal import Principal
 
 from .bridges import Bridges, FakeBridge, finish, slow

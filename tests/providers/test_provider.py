@@ -11,8 +11,12 @@ from pydantic import HttpUrl, SecretStr
 
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.principal import Principal
-from fastapi_aibridge.providers import AnthropicProvider, Credential, OpenAIProvider, Provider, build_providers
+from fastapi_aibridge.providers.anthropic import AnthropicProvider
+from fastapi_aibridge.providers.building import build_providers
+from fastapi_aibridge.providers.openai import OpenAIProvider
+from fastapi_aibridge.providers.provider import Provider
 from fastapi_aibridge.settings import ProviderSettings
+from fastapi_aibridge.upstream.keys import Credential
 
 ALICE = Principal("alice")
 KEY = "sk-0123456789abcdef"

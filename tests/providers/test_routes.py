@@ -8,7 +8,9 @@ import pytest
 from pydantic import HttpUrl, SecretStr
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.providers import AnthropicProvider, OpenAIProvider, Provider
+from fastapi_aibridge.providers.anthropic import AnthropicProvider
+from fastapi_aibridge.providers.openai import OpenAIProvider
+from fastapi_aibridge.providers.provider import Provider
 from fastapi_aibridge.providers.routes import Route, Target
 from fastapi_aibridge.settings import ProviderSettings
 

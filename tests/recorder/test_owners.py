@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.recorder import Facts, Interception, MemoryOwners, MemoryRecorder, ObjectOwners, owners_of
+from fastapi_aibridge.recorder import Facts, Interception, MemoryOwners, ObjectOwners, owners_of
 from fastapi_aibridge.recorder.fanout import FanoutRecorder
+from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.null import NullRecorder
 from fastapi_aibridge.recorder.records import ProviderObject
 from fastapi_aibridge.recorder.sql import SQLRecorder

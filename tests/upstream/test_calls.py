@@ -16,8 +16,8 @@ from fastapi_aibridge.exchange import reason
 from fastapi_aibridge.exchange.calls import UpstreamCaller, UpstreamRequest
 from fastapi_aibridge.exchange.relay import answer_headers
 from fastapi_aibridge.observability import Metrics
-from fastapi_aibridge.upstream import UpstreamClient
 from fastapi_aibridge.upstream.breaker import CircuitOpen
+from fastapi_aibridge.upstream.client import UpstreamClient
 from fastapi_aibridge.upstream.response import AHEAD, UpstreamResponse
 from tests.loopback import read_request
 

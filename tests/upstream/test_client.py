@@ -11,8 +11,8 @@ import pytest
 
 from fastapi_aibridge import GatewayError
 from fastapi_aibridge.errors import UpstreamTimeout
-from fastapi_aibridge.upstream import UpstreamClient
 from fastapi_aibridge.upstream import connections as pools
+from fastapi_aibridge.upstream.client import UpstreamClient
 from fastapi_aibridge.upstream.connections import ConnectionPools
 from fastapi_aibridge.upstream.origin import Origin, TimeLimits, origin_of
 from fastapi_aibridge.upstream.response import UpstreamResponse

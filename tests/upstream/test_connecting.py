@@ -16,8 +16,9 @@ import pytest
 import trustme
 
 from fastapi_aibridge import GatewayError, OpenAIProvider, ProviderSettings
-from fastapi_aibridge.upstream import UpstreamClient, addresses
+from fastapi_aibridge.upstream import addresses
 from fastapi_aibridge.upstream.addresses import Address, Resolver, connected_socket
+from fastapi_aibridge.upstream.client import UpstreamClient
 from fastapi_aibridge.upstream.proxy import proxy_for
 from tests.loopback import Loopback, read_request
 

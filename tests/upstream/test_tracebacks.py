@@ -12,7 +12,7 @@ import pytest
 from fastapi_aibridge import GatewayError, OpenAIProvider, Principal, Provider, ProviderSettings
 from fastapi_aibridge.exchange.calls import UpstreamCaller, UpstreamRequest
 from fastapi_aibridge.observability import Metrics
-from fastapi_aibridge.upstream import UpstreamClient
+from fastapi_aibridge.upstream.client import UpstreamClient
 from fastapi_aibridge.upstream.connection import Connection
 
 from .raw import HANG_UP, SILENCE, Answer, RawUpstream

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fastapi_aibridge.exchange.relay import STEP
-from fastapi_aibridge.formats import Format, chat_completions, responses
+from fastapi_aibridge.formats import chat_completions, responses
+from fastapi_aibridge.formats.format import Format
 
 from .works import ENCODERS, FORMATS, Work, bodies, editing, relay, steps_of, streams, unpacking, weave, works
 

@@ -19,10 +19,12 @@ import zstandard
 from fastapi_aibridge import GatewayError, sse
 from fastapi_aibridge.exchange.client import client_of
 from fastapi_aibridge.exchange.encoding import Inflater, decode, decoding
-from fastapi_aibridge.formats import Format, ModelRequest, chat_completions, edits, messages, responses
+from fastapi_aibridge.formats import chat_completions, edits, messages, responses
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.large_text import Steps
 from fastapi_aibridge.formats.members import CHECKED
 from fastapi_aibridge.formats.prompts import split
+from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.formats.rounds import Held, Rounds, extended, with_tools
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.formats.splice import add_member, elements, find_member, list_member, set_member

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from fastapi_aibridge import AIBridge, Principal
-from fastapi_aibridge.mcp import MCPServer
+from fastapi_aibridge.mcp.server import MCPServer
 
 USERS = 32
 

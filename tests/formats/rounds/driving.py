@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, settings
 
 from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
-from fastapi_aibridge.formats import Format, chat_completions, messages, responses
+from fastapi_aibridge.formats import chat_completions, messages, responses
+from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.rounds import Result, Rounds, ToolCall
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply

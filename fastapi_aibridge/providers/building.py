@@ -1,0 +1,24 @@
+"""Providers as the settings describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..settings import ProviderSettings
+from .anthropic import AnthropicProvider
+from .openai import OpenAIProvider
+from .provider import Provider
+
+_TYPES: dict[str, type[Provider]] = {one.type: one for one in (OpenAIProvider, AnthropicProvider)}
+
+
+def build_providers(
+    settings: Mapping[str, ProviderSettings], previous: Iterable[Provider] = ()
+) -> tuple[Provider, ...]:
+    """Providers for these settings. One whose settings are the same as before is kept, and with it its state."""
+    known = {provider.name: provider for provider in previous}
+    built = []
+    for name, one in settings.items():
+        old = known.get(name)
+        built.append(old if old is not None and old.settings == one else _TYPES[one.type](name, one))
+    return tuple(built)
