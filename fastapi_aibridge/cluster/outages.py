@@ -1,28 +1,55 @@
 """What one worker finds out of a provider, told to the others: breakers that open, keys that rest.
 
-Each still decides for itself when it is over: what is told is how long the provider is left alone at first.
+Each still decides for itself when it is over: what is told is how long the provider is left alone at first. Redis keeps
+it for as long, for workers that start meanwhile or did not hear it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from ..errors import RedisUnavailable
 from ..providers.provider import Provider
 from ..upstream.keys import Credential
-from .redis import SharedRedis
+from .redis import Script, SharedRedis
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _CHANNEL = "outages"
 MOST_AT_ONCE = 64
 """Messages that are on their way; further ones are dropped."""
+MOST_KEPT = 1000
+"""Those that end last stay."""
+
+# Milliseconds for which it holds, how many are kept, what it is about, and the message for those that listen.
+_TELL = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', now + ARGV[1]), ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[2])
+local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if last[2] then redis.call('PEXPIREAT', KEYS[1], last[2]) end
+redis.call('PUBLISH', KEYS[2], ARGV[4])
+"""
+# What still holds, each with its milliseconds.
+_LEFT = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf', 'WITHSCORES')
+for place = 2, #found, 2 do found[place] = found[place] - now end
+return found
+"""
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
@@ -31,13 +58,14 @@ class _Opened(msgspec.Struct, tag="opened"):
     provider: str
     route: str
     model: str
-    seconds: _Seconds
 
 
 class _Rested(msgspec.Struct, tag="rested"):
     provider: str
     key: str
-    seconds: _Seconds
+
+
+_Outage = _Opened | _Rested
 
 
 class Outages:
@@ -46,8 +74,10 @@ class Outages:
     def __init__(self, redis: SharedRedis, providers: Callable[[], Iterable[Provider]]) -> None:
         self._redis = redis
         self._providers = providers
-        self._telling: set[asyncio.Task[bool]] = set()
-        redis.subscribe(_CHANNEL, self._hear)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tell_all = redis.script(_TELL)
+        self._left = redis.script(_LEFT)
+        redis.subscribe(_CHANNEL, self._hear, lambda: self._begin(self._catch_up()))
 
     def watch(self, providers: Iterable[Provider]) -> None:
         """Tell the others what these find out from now on."""
@@ -56,40 +86,64 @@ class Outages:
             provider.keys.rested = partial(self._rested, _mark(provider))
 
     def _opened(self, provider: str, route: str, model: str, seconds: float) -> None:
-        self._tell(_Opened(provider, route, model, seconds))
+        self._begin(self._tell(_Opened(provider, route, model), seconds))
 
     def _rested(self, provider: str, credential: Credential, seconds: float) -> None:
-        self._tell(_Rested(provider, _digest(credential.key), seconds))
+        self._begin(self._tell(_Rested(provider, _digest(credential.key)), seconds))
 
-    def _tell(self, message: _Opened | _Rested) -> None:
-        if len(self._telling) < MOST_AT_ONCE:
-            task = asyncio.get_running_loop().create_task(
-                self._redis.publish(_CHANNEL, msgspec.msgpack.encode(message))
-            )
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) >= MOST_AT_ONCE:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, outage: _Outage, seconds: float) -> None:
+        about, message = (msgspec.msgpack.encode(one) for one in (outage, (outage, seconds)))
+        await self._run(self._tell_all, round(seconds * 1000), MOST_KEPT, about, message)
+
+    async def _catch_up(self) -> None:
+        """What the others have found out, and may have been missed."""
+        found = await self._run(self._left) or []
+        for about, left in zip(found[::2], found[1::2], strict=True):
+            self._take(_decoded(_OUTAGE, about), float(left) / 1000)
+
+    async def _run(self, script: Script, *arguments: bytes | int) -> Any:
+        """None where Redis is away: what was to be told may be lost."""
+        keys = (self._redis.key(_CHANNEL), self._redis.channel(_CHANNEL))
+        with suppress(RedisUnavailable):
+            return await self._redis.call(lambda client: script(client, *arguments, keys=keys))
 
     def _hear(self, data: bytes) -> None:
-        try:
-            message = _MESSAGE.decode(data)
-        except msgspec.DecodeError:  # of another version
-            logger.debug("a message of another worker on an outage cannot be read")
-            return
+        outage, seconds = _decoded(_MESSAGE, data) or (None, 0.0)
+        self._take(outage, seconds)
+
+    def _take(self, outage: _Outage | None, seconds: float) -> None:
         for provider in self._providers():
-            if _mark(provider) != message.provider:
+            if outage is None or _mark(provider) != outage.provider:
                 continue
-            if isinstance(message, _Rested):
-                key = message.key
-                provider.keys.hear(lambda credential: _digest(credential.key) == key, message.seconds)  # noqa: B023
-            elif message.route in provider.intercepted:
-                provider.breakers.hear(message.route, message.model, message.seconds)
+            if isinstance(outage, _Rested):
+                key = outage.key
+                provider.keys.hear(lambda credential: _digest(credential.key) == key, seconds)  # noqa: B023
+            elif outage.route in provider.intercepted:
+                provider.breakers.hear(outage.route, outage.model, seconds)
 
     async def aclose(self) -> None:
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=1.0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
 
 
-_MESSAGE: msgspec.msgpack.Decoder[_Opened | _Rested] = msgspec.msgpack.Decoder(_Opened | _Rested)
+_OUTAGE: msgspec.msgpack.Decoder[_Outage] = msgspec.msgpack.Decoder(_Outage)
+_MESSAGE: msgspec.msgpack.Decoder[tuple[_Outage, float]] = msgspec.msgpack.Decoder(tuple[_Outage, _Seconds])
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T | None:
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError:  # of another version
+        logger.debug("what another worker says of an outage cannot be read")
+        return None
 
 
 def _mark(provider: Provider) -> str:

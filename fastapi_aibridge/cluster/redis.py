@@ -120,6 +120,9 @@ class SharedRedis:
         """A key of ours. The parts must not be longer than what is kept may be; initiators are digested before."""
         return self._prefix + ":".join(parts)
 
+    def channel(self, name: str) -> str:
+        return self.key("told", name)
+
     async def call(self, work: Callable[[Redis], Awaitable[T]]) -> T:
         """The result of some commands. Raises `RedisUnavailable`, at once while Redis is known to be away."""
         if not self._is_available:
@@ -206,7 +209,7 @@ class SharedRedis:
         """Tell all workers that listen, this one included; whether Redis took it. It may be lost all the same."""
 
         async def send(client: Redis) -> None:
-            await client.publish(self.key("told", channel), message)
+            await client.publish(self.channel(channel), message)
 
         try:
             await self.call(send)
@@ -220,7 +223,7 @@ class SharedRedis:
         `subscribed` is called whenever messages arrive from now on: at first, and after each outage, in which some may
         have been lost. Look there at what the messages are about.
         """
-        self._handlers.setdefault(self.key("told", channel).encode(), []).append((handler, subscribed))
+        self._handlers.setdefault(self.channel(channel).encode(), []).append((handler, subscribed))
         if self._listener is None:
             self._listener = asyncio.get_running_loop().create_task(self._listen())
         elif self._is_listening and subscribed is not None:

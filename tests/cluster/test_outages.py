@@ -125,14 +125,48 @@ async def test_key_rests_everywhere(valkey: ValkeyServer) -> None:
         assert upstream.keys[-1] == taken
 
 
+async def test_a_worker_that_starts_later_hears_of_it(own_valkey: ValkeyServer) -> None:
+    """For the time that is left; what is over is not told."""
+    async with RawUpstream(DOWN, DOWN, OK) as upstream:
+        async with worker(upstream, own_valkey, circuit_breaker=BREAKER) as one:
+            assert [await one.chat("alice"), await one.chat("bob")] == [503, 503]
+            await one.aibridge._host.runtime.shared.outages.aclose()  # type: ignore[union-attr]
+        async with worker(upstream, own_valkey, circuit_breaker=BREAKER) as late:
+            await until(lambda: any(circuit.state is CircuitState.OPEN for circuit in late.provider.breakers))
+            (circuit,) = late.provider.breakers
+            assert 20 < circuit.retry_in <= 30
+            assert await late.chat() == 503
+            assert len(upstream.requests) == 2
+
+
+async def test_keys_that_rest_are_known_to_a_worker_that_starts_later(own_valkey: ValkeyServer) -> None:
+    """By the digest of the key; Redis forgets it by itself."""
+    async with RawUpstream(LIMITED, OK) as upstream:
+        async with worker(upstream, own_valkey) as one:
+            assert await one.chat() == 200
+            limited, taken = upstream.keys
+            shared = one.aibridge._host.runtime.shared
+            assert shared.redis is not None
+            assert shared.outages is not None
+            await shared.outages.aclose()
+            key = shared.redis.key("outages")
+            assert 15_000 < await shared.redis.call(lambda redis: redis.pttl(key)) <= 20_000
+            kept = await shared.redis.call(lambda redis: redis.zrange(key, 0, -1))
+            assert limited.encode() not in kept[0]
+        async with worker(upstream, own_valkey) as late:
+            await until(lambda: any(state.resting_for > 15 for state in late.provider.keys))
+            assert await late.chat() == 200
+            assert upstream.keys[-1] == taken
+
+
 @pytest.mark.parametrize(
     "message",
     [
         b"",
         b"nonsense",
-        msgspec.msgpack.encode({"type": "opened"}),
-        msgspec.msgpack.encode({"type": "opened", "provider": "openai", "route": "x", "model": "y", "seconds": 1e9}),
-        msgspec.msgpack.encode({"type": "rested", "provider": "openai", "key": "x", "seconds": float("nan")}),
+        msgspec.msgpack.encode(({"type": "opened"}, 1.0)),
+        msgspec.msgpack.encode(({"type": "opened", "provider": "openai", "route": "x", "model": "y"}, 1e9)),
+        msgspec.msgpack.encode(({"type": "rested", "provider": "openai", "key": "x"}, float("nan"))),
     ],
 )
 async def test_message_that_makes_no_sense(valkey: ValkeyServer, message: bytes) -> None:
