@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from fastapi import (
+    APIRouter,
     BackgroundTasks,
     Depends,
     FastAPI,
@@ -57,6 +59,10 @@ if TYPE_CHECKING:
 
 _STATE = "aibridge:"
 """How the names in the lifespan's state begin that hold a plugin."""
+_ADMIN_ROUTES = (
+    add_admin_routes, add_audit_routes, add_initiator_routes, add_managed_routes, add_worker_routes, add_budget_routes,
+    add_client_key_routes,
+)  # fmt: skip
 
 
 class AIBridge:
@@ -92,22 +98,42 @@ class AIBridge:
         )  # fmt: skip
         self._host = host = Host(parts, registry)
 
-        # Three routers with routes of their own: each level of inclusion costs every request some microseconds.
-        self.router, self.gateway_router, self.admin_router = (_Router(self) for _ in range(3))
-        for router in (self.router, self.gateway_router):
-            # The busiest first: FastAPI asks one after the other, twice for each request.
-            add_gateway_route(router, host, self.principal, built_in=built_in)
-            add_me_routes(router, host, self.principal)
-            add_health_routes(router, host)
-        access = AdminAccess(admin, lambda: host.settings, host.wrong_keys)
-        for router in (self.router, self.admin_router):
-            add_admin_routes(router, host, access)
-            add_audit_routes(router, host, access)
-            add_initiator_routes(router, host, access)
-            add_managed_routes(router, host, access)
-            add_worker_routes(router, host, access)
-            add_budget_routes(router, host, access)
-            add_client_key_routes(router, host, access)
+        self._admin_access = AdminAccess(admin, lambda: host.settings, host.wrong_keys)
+
+    # Three routers with routes of their own: each level of inclusion costs every request some microseconds. Most apps
+    # include one of them, and routes take FastAPI long to make.
+
+    @cached_property
+    def router(self) -> APIRouter:
+        """All routes."""
+        router = _Router(self)
+        self._add_gateway_routes(router)
+        self._add_admin_routes(router)
+        return router
+
+    @cached_property
+    def gateway_router(self) -> APIRouter:
+        """The routes of clients and probes."""
+        router = _Router(self)
+        self._add_gateway_routes(router)
+        return router
+
+    @cached_property
+    def admin_router(self) -> APIRouter:
+        """The admin routes."""
+        router = _Router(self)
+        self._add_admin_routes(router)
+        return router
+
+    def _add_gateway_routes(self, router: APIRouter) -> None:
+        # The busiest first: FastAPI asks one after the other, twice for each request.
+        add_gateway_route(router, self._host, self.principal, built_in=self._takes_client_keys)
+        add_me_routes(router, self._host, self.principal)
+        add_health_routes(router, self._host)
+
+    def _add_admin_routes(self, router: APIRouter) -> None:
+        for add_routes in _ADMIN_ROUTES:
+            add_routes(router, self._host, self._admin_access)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:
