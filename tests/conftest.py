@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,26 @@ from .cluster.valkey import ValkeyServer
 from .recorder.postgres import PostgresServer
 
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
+
+
+# Files of few tests that take long, because they wait for what must take its time.
+LONGEST_FILES = [
+    "e2e/cluster/test_outages.py", "e2e/records/test_crash.py", "e2e/load/test_load.py", "e2e/cluster/test_limits.py",
+    "e2e/chaos/test_soak.py", "e2e/records/test_outage.py", "e2e/budgets/test_crash.py", "e2e/bounds/test_hostile.py",
+    "recorder/test_crash.py", "e2e/budgets/test_side_by_side.py", "recorder/test_outage.py",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process has it left when the others are done."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end; no garbage collection needs to look through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,14 @@ import pytest
 from fastapi_aibridge.testing import Reply, ScriptedProvider
 
 from .apps import Model
+
+
+@pytest.fixture
+def unfrozen() -> Iterator[None]:
+    """The garbage collector as Python has it, without what the run of the tests has done to it."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
