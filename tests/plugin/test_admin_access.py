@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import pytest
@@ -35,6 +36,31 @@ def app_with(model: Model, **settings: object) -> FastAPI:
     return app
 
 
+@pytest.fixture(scope="module")
+def with_roles(served_model: Model) -> Iterator[TestClient]:
+    """Of one app for all tests of it; wrong tokens are not slowed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wrong_keys, "DELAY", 0)
+        with TestClient(app_with(served_model, metrics_token="t-metrics", audit_token="t-audit")) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def without_admin(served_model: Model) -> Iterator[TestClient]:
+    """Of an app whose only token is that of the metrics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wrong_keys, "DELAY", 0)
+        with TestClient(app_with(served_model, admin_token=None, metrics_token="t-metrics")) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def with_cookie(served_model: Model) -> Iterator[TestClient]:
+    """Of an app whose administrators have a cookie, and of one of them."""
+    with TestClient(cookie_app(served_model), cookies={"session": "s"}) as client:
+        yield client
+
+
 def test_all_routes_are_listed(model: Model) -> None:
     """One that is new has to be added to the lists above."""
     for path, methods in app_with(model).openapi()["paths"].items():
@@ -45,57 +71,52 @@ def test_all_routes_are_listed(model: Model) -> None:
 
 
 @each
-def test_roles(model: Model, method: str, path: str) -> None:
+def test_roles(with_roles: TestClient, method: str, path: str) -> None:
     """The metrics token opens the metrics, the audit token all that is read, the admin token everything."""
-    with TestClient(app_with(model, metrics_token="t-metrics", audit_token="t-audit")) as client:
 
-        def status(headers: dict[str, str]) -> int:
-            return client.request(method, f"/ai/admin/{path}", headers=headers).status_code
+    def status(headers: dict[str, str]) -> int:
+        return with_roles.request(method, f"/ai/admin/{path}", headers=headers).status_code
 
-        assert status(ADMIN) in (200, 404, 422)
-        assert status(AUDIT) == (403 if (method, path) in CHANGES else status(ADMIN))
-        assert status(METRICS) == (200 if path == "metrics" else 403)
-        assert status(bearer("t-metric")) == 401
-        assert status({}) == 401
+    assert status(ADMIN) in (200, 404, 422)
+    assert status(AUDIT) == (403 if (method, path) in CHANGES else status(ADMIN))
+    assert status(METRICS) == (200 if path == "metrics" else 403)
+    assert status(bearer("t-metric")) == 401
+    assert status({}) == 401
 
 
-def test_a_role_says_what_it_is_for(model: Model) -> None:
+def test_a_role_says_what_it_is_for(with_roles: TestClient) -> None:
     """Whoever put the wrong token into a scraper or a dashboard learns which one it was."""
-    with TestClient(app_with(model, metrics_token="t-metrics", audit_token="t-audit")) as client:
-        assert "metrics only" in client.get("/ai/admin/usage", headers=METRICS).text
-        assert "reading only" in client.post("/ai/admin/reload", headers=AUDIT).text
+    assert "metrics only" in with_roles.get("/ai/admin/usage", headers=METRICS).text
+    assert "reading only" in with_roles.post("/ai/admin/reload", headers=AUDIT).text
 
 
 @each
-def test_a_lesser_token_alone_opens_no_more(model: Model, method: str, path: str) -> None:
+def test_a_lesser_token_alone_opens_no_more(without_admin: TestClient, method: str, path: str) -> None:
     """Without an admin token the routes beyond a role stay closed for everybody."""
-    with TestClient(app_with(model, admin_token=None, metrics_token="t-metrics")) as client:
-        wanted = 200 if path == "metrics" else 403
-        assert client.request(method, f"/ai/admin/{path}", headers=METRICS).status_code == wanted
-        assert client.request(method, f"/ai/admin/{path}", headers=ADMIN).status_code in (401, 403)
+    wanted = 200 if path == "metrics" else 403
+    assert without_admin.request(method, f"/ai/admin/{path}", headers=METRICS).status_code == wanted
+    assert without_admin.request(method, f"/ai/admin/{path}", headers=ADMIN).status_code in (401, 403)
 
 
 @each
-def test_no_answer_may_be_stored(model: Model, method: str, path: str) -> None:
+def test_no_answer_may_be_stored(with_roles: TestClient, method: str, path: str) -> None:
     """Neither by a browser nor by a proxy, refusals included."""
-    with TestClient(app_with(model)) as client:
-        for headers in (ADMIN, {}):
-            for query in ("", "?nonsense=1"):
-                answer = client.request(method, f"/ai/admin/{path}{query}", headers=headers)
-                assert answer.headers["cache-control"] == "no-store"
-                assert answer.headers["x-content-type-options"] == "nosniff"
+    for headers in (ADMIN, {}):
+        for query in ("", "?nonsense=1"):
+            answer = with_roles.request(method, f"/ai/admin/{path}{query}", headers=headers)
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 @each
-def test_no_answer_to_another_method_may_be_stored(model: Model, method: str, path: str) -> None:
+def test_no_answer_to_another_method_may_be_stored(with_roles: TestClient, method: str, path: str) -> None:
     """That there is no such method is the app's own answer."""
-    with TestClient(app_with(model)) as client:
-        absent = next(one for one in ("POST", "PATCH") if (one, path) not in ROUTES)
-        for other in ("PROPFIND", "TRACE", absent):
-            answer = client.request(other, f"/ai/admin/{path}", headers=ADMIN)
-            assert answer.status_code == 405
-            assert answer.headers["cache-control"] == "no-store"
-            assert "allow" in answer.headers
+    absent = next(one for one in ("POST", "PATCH") if (one, path) not in ROUTES)
+    for other in ("PROPFIND", "TRACE", absent):
+        answer = with_roles.request(other, f"/ai/admin/{path}", headers=ADMIN)
+        assert answer.status_code == 405
+        assert answer.headers["cache-control"] == "no-store"
+        assert "allow" in answer.headers
 
 
 # Pages of other sites
@@ -138,18 +159,18 @@ def cookie_app(model: Model) -> FastAPI:
 
 @each
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_pages_of_other_sites_are_refused(model: Model, method: str, path: str, headers: dict[str, str]) -> None:
+def test_pages_of_other_sites_are_refused(
+    with_cookie: TestClient, method: str, path: str, headers: dict[str, str]
+) -> None:
     """The browser sends the administrator's cookie along, whoever made it ask."""
-    with TestClient(cookie_app(model), cookies={"session": "s"}) as client:
-        answer = client.request(method, f"/ai/admin/{path}", headers=headers)
-        assert (answer.status_code, "other sites" in answer.text) == (403, True)
+    answer = with_cookie.request(method, f"/ai/admin/{path}", headers=headers)
+    assert (answer.status_code, "other sites" in answer.text) == (403, True)
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
-def test_the_apps_own_pages_are_not(model: Model, headers: dict[str, str]) -> None:
+def test_the_apps_own_pages_are_not(with_cookie: TestClient, headers: dict[str, str]) -> None:
     """Nor what is no browser, nor an address that was typed."""
-    with TestClient(cookie_app(model), cookies={"session": "s"}) as client:
-        assert client.post("/ai/admin/reload", headers=headers).status_code == 200
+    assert with_cookie.post("/ai/admin/reload", headers=headers).status_code == 200
 
 
 def test_a_bearer_token_does_not_go_along_by_itself(model: Model) -> None:
@@ -171,13 +192,13 @@ def test_a_bearer_token_does_not_go_along_by_itself(model: Model) -> None:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(wrong_keys, "DELAY", 0.3)
-    return 0.3
+def delay(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(wrong_keys, "DELAY", 1.0)
+    return 1.0
 
 
 def test_guessing_the_admin_token_is_told_and_slowed(
-    model: Model, caplog: pytest.LogCaptureFixture, quick: float
+    model: Model, caplog: pytest.LogCaptureFixture, delay: float
 ) -> None:
     """After ten wrong ones a further one waits; the right one does not, and no token at all is no guess."""
     with TestClient(app_with(model)) as client:
@@ -189,17 +210,17 @@ def test_guessing_the_admin_token_is_told_and_slowed(
         assert "guess-" not in caplog.text
         begun = time.monotonic()
         assert client.get("/ai/admin/pool", headers=bearer("guess-11")).status_code == 401
-        assert time.monotonic() - begun >= quick
+        assert time.monotonic() - begun >= delay
         begun = time.monotonic()
         exposition = client.get("/ai/admin/metrics", headers=ADMIN).text
-        assert time.monotonic() - begun < quick
+        assert time.monotonic() - begun < delay
     assert 'aibridge_wrong_keys_total{kind="admin"} 11.0' in exposition
     assert 'aibridge_key_guessing_total{kind="admin"} 1.0' in exposition
 
 
 @pytest.mark.parametrize("way", ["gateway", "handler", "overridden"])
 def test_guessing_client_keys_is_told_and_slowed(
-    model: Model, caplog: pytest.LogCaptureFixture, quick: float, way: str
+    model: Model, caplog: pytest.LogCaptureFixture, delay: float, way: str
 ) -> None:
     """On the gateway's routes, through FastAPI's machinery too, and in handlers that use the bridge."""
     app = app_with(model)
@@ -213,10 +234,10 @@ def test_guessing_client_keys_is_told_and_slowed(
         assert f"{MANY} wrong client keys or tokens" in caplog.text
         begun = time.monotonic()
         assert client.get(path, headers=bearer("guess")).status_code == 401
-        assert time.monotonic() - begun >= quick
+        assert time.monotonic() - begun >= delay
         begun = time.monotonic()
         assert client.post(CHAT, json=ASK, headers=ALICE).status_code == 200
-        assert time.monotonic() - begun < quick
+        assert time.monotonic() - begun < delay
 
 
 # Queries
@@ -242,19 +263,17 @@ def test_guessing_client_keys_is_told_and_slowed(
         ("metrics?name[]=x", "no such parameter"),
     ],
 )
-def test_a_parameter_that_there_is_not_is_refused(model: Model, query: str, told: str) -> None:
+def test_a_parameter_that_there_is_not_is_refused(with_roles: TestClient, query: str, told: str) -> None:
     """A misspelled filter would answer for everybody."""
-    with TestClient(app_with(model)) as client:
-        answer = client.get(f"/ai/admin/{query}", headers=ADMIN)
-        assert answer.status_code == 422
-        assert told in answer.text
-        assert client.get(f"/ai/admin/{query}").status_code == 401
+    answer = with_roles.get(f"/ai/admin/{query}", headers=ADMIN)
+    assert answer.status_code == 422
+    assert told in answer.text
+    assert with_roles.get(f"/ai/admin/{query}").status_code == 401
 
 
-def test_a_reload_takes_no_parameters(model: Model) -> None:
+def test_a_reload_takes_no_parameters(with_roles: TestClient) -> None:
     """`dry_run=1`, say, would be believed."""
-    with TestClient(app_with(model)) as client:
-        assert client.post("/ai/admin/reload?dry_run=1", headers=ADMIN).status_code == 422
+    assert with_roles.post("/ai/admin/reload?dry_run=1", headers=ADMIN).status_code == 422
 
 
 def test_parameters_of_the_apps_own_dependencies_are_known(model: Model) -> None:
@@ -275,9 +294,8 @@ def test_parameters_of_the_apps_own_dependencies_are_known(model: Model) -> None
         assert client.get("/ai/admin/usage?operator-key=k&tenants=t").status_code == 422
 
 
-def test_a_flood_of_parameters_is_answered_briefly(model: Model) -> None:
+def test_a_flood_of_parameters_is_answered_briefly(with_roles: TestClient) -> None:
     """Ten problems are enough."""
-    with TestClient(app_with(model)) as client:
-        query = "&".join(f"initiator{number}=x" for number in range(3000))
-        answer = client.get(f"/ai/admin/usage?{query}", headers=ADMIN)
-        assert (answer.status_code, len(answer.json()["detail"])) == (422, 10)
+    query = "&".join(f"initiator{number}=x" for number in range(3000))
+    answer = with_roles.get(f"/ai/admin/usage?{query}", headers=ADMIN)
+    assert (answer.status_code, len(answer.json()["detail"])) == (422, 10)
