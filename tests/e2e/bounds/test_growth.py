@@ -18,7 +18,6 @@ MANY_TIMES = 6
 """What four times as much may take; four would be exact."""
 MEASURABLE = 0.004
 """Seconds; less is noise."""
-LARGEST = 1024 * 1024
 LONGEST_STEP = 0.020
 MIB = 1024 * 1024
 
@@ -53,14 +52,16 @@ def test_time_grows_with_size(work: Work) -> None:
     while True:
         large = work.shape(4 * size)
         took = seconds(lambda: work.do(large), 1)  # noqa: B023 - used at once
-        if took >= MEASURABLE or 2 * size >= LARGEST:
+        if took >= MEASURABLE or 2 * size > work.largest:
             break
         size *= 2
     if took < MEASURABLE:
-        return  # some mebibytes in no time
+        return  # so much in no time
     small = work.shape(size)
     ratio = took / seconds(lambda: work.do(small), 1)
-    if ratio >= MANY_TIMES:
+    for _ in range(3):  # whoever shares the processor's caches makes it vary
+        if ratio < MANY_TIMES:
+            break
         ratio = seconds(lambda: work.do(large)) / seconds(lambda: work.do(small))
     assert ratio < MANY_TIMES, f"{work.name}: {took:.3f} s for {4 * size} bytes"
 

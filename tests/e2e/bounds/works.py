@@ -21,7 +21,7 @@ from fastapi_aibridge.exchange.client import client_of
 from fastapi_aibridge.exchange.encoding import Inflater, decode, decoding
 from fastapi_aibridge.formats import chat_completions, edits, messages, responses
 from fastapi_aibridge.formats.format import Format
-from fastapi_aibridge.formats.large_text import Steps
+from fastapi_aibridge.formats.large_text import LARGE, Steps
 from fastapi_aibridge.formats.members import CHECKED
 from fastapi_aibridge.formats.prompts import split
 from fastapi_aibridge.formats.request import ModelRequest
@@ -41,6 +41,8 @@ class Work:
     do: Callable[[Any], object]
     smallest: int = 16 * 1024
     """Bytes from which on it is read in one and the same way."""
+    largest: int = 512 * 1024
+    """Of the smaller of two sizes that are compared, if that takes long enough to be measured."""
 
 
 def repeated(piece: bytes, before: bytes = b"", after: bytes = b"") -> Callable[[int], bytes]:
@@ -283,8 +285,9 @@ def works() -> Iterator[Work]:
             yield Work(f"relay {format_.name}: {kind}", shape, partial(relay, format_))
             yield Work(f"weave {format_.name}: {kind}", shape, partial(weave, format_))
     for kind, shape in bodies("messages"):
-        # Above the size from which bodies are edited in steps.
-        yield Work(f"edit: {kind}", shape, edit, 2 * 1024 * 1024)
+        yield Work(f"edit: {kind}", shape, edit, largest=LARGE // 8)
+        if not kind.endswith("elsewhere"):
+            yield Work(f"edit in steps: {kind}", shape, edit, LARGE + 1024)
     for kind, piece in {
         "events": b"data: x\n\n",
         "CRLF": b"data: x\r\n\r\n",
