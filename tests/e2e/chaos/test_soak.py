@@ -1,4 +1,4 @@
-"""Two minutes of everything at once where CI has them, a quarter of a minute elsewhere."""
+"""Half a minute of everything at once where CI has it, a quarter elsewhere; `make chaos` goes on for longer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONG = os.environ.get("CI", "").lower() == "true"
 
 async def test_soak() -> None:
     """Faults, reloads and evictions leave nothing behind, memory does not grow, and each request has its record."""
-    report = await soak(120 if LONG else 15)
-    # In a quarter of a minute caches are still filling.
-    assert report.findings(growth=0.05 if LONG else 0.2) == [], str(report)
+    report = await soak(30 if LONG else 15)
+    # In so short a time caches are still filling.
+    assert report.findings(growth=0.2) == [], str(report)
     assert report.requests > 500
