@@ -81,13 +81,13 @@ def test_time_grows_with_the_text() -> None:
 
     def seconds(size: int) -> float:
         text, value = (KEY + "sk-of-the-organisation-") * size, [{"a": "b" * 20}] * size
-        begun = time.perf_counter()
+        begun = time.thread_time()
         masker.text(text)
         masker.json(value)
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     seconds(1000)
-    assert min(seconds(40_000) for _ in range(3)) < 8 * min(seconds(10_000) for _ in range(3))
+    assert min(seconds(40_000) for _ in range(5)) < 8 * min(seconds(10_000) for _ in range(5))
 
 
 def test_a_masker_does_not_show_what_it_masks() -> None:

@@ -27,6 +27,9 @@ RELOADS = 20
 REVOKED = 10
 """Keys that are made, and revoked while streams run with them: two each, beside the hundred."""
 
+UNWRITTEN = 0.5
+"""Seconds before its death of which a worker may not have written what ended."""
+
 CONFIG = """
 [providers.openai]
 base_url = "{url}/v1"
@@ -219,7 +222,10 @@ async def test_a_cluster_through_reloads_and_outages(
     assert set(upstream.keys) <= set(names)
     assert set(names) <= {one.name for one in outcomes}
     status = {record["model"]: record["status"] for record in records}
-    assert {status[one.name] for one in outcomes if one.whole} == {"completed"}
+    # Ends are written a moment after the last byte: the dead worker may have had no time for the newest of its own.
+    cut_short = [one for one in outcomes if one.whole and status[one.name] == "interrupted"]
+    assert all(killed - UNWRITTEN <= one.ended <= killed + 0.1 for one in cut_short), cut_short
+    assert {status[one.name] for one in outcomes if one.whole and one not in cut_short} == {"completed"}
     assert {status[one.name] for one in of_the_dead} == {"interrupted"}
     assert {status[one.name] for one in of_revoked} == {"failed"}
     assert usage["calls"] == len(records)
