@@ -146,7 +146,7 @@ async def test_a_worker_that_does_not_answer(url: str, monkeypatch: pytest.Monke
         await execute(url, insert(recorders).values(**row, heartbeat_at=now, config_seen=0, config_version=0))
         begun = time.monotonic()
         assert await one.reached() == {"applied": 1, "failed": [], "silent": 1}
-        assert 0.3 < time.monotonic() - begun < 5
+        assert 0.3 < time.monotonic() - begun < 15
         # A script that records and has no app around it is none of the workers.
         await execute(url, update(recorders).where(recorders.c.id == "far").values(started_at=None))
         assert await one.reached() == {"applied": 1, "failed": [], "silent": 0}
@@ -241,7 +241,7 @@ async def test_redis_wakes_the_others(tmp_path: Path, valkey: ValkeyServer, monk
         one.key = two.key = "sk-new"
         begun = time.monotonic()
         assert await one.reached() == {"applied": 2, "failed": [], "silent": 0}
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 30
         assert two.in_force == "sk-new"
 
 

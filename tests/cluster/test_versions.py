@@ -144,7 +144,7 @@ async def test_a_lost_message_is_caught_up_by_looking(postgres: PostgresServer) 
             row = "INSERT INTO aibridge_data_versions (name, version, changed_at) VALUES ('settings', 1, 0)"
             await connection.execute(text(row))
         await until(lambda: told.versions == [1])
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
     await database.close()
 
 

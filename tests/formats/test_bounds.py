@@ -136,12 +136,14 @@ def test_a_large_event_is_read_as_far_as_its_small_members(inside: bytes) -> Non
     data = b'{"response":{"output":[' + inside + b'1],"usage":{"input_tokens":7}},"type":"response.completed"}'
     gc.disable()
     try:
-        begun = time.thread_time()
-        value = load(data)
-        took = time.thread_time() - begun
+        took = []
+        for _ in range(3):
+            begun = time.thread_time()
+            value = load(data)
+            took.append(time.thread_time() - begun)
     finally:
         gc.enable()
-    assert took < 0.06  # twice and more what was measured, for slow machines
+    assert min(took) < 0.06  # twice and more what was measured, for slow machines
     assert (value["type"], value["response"]["usage"]) == ("response.completed", {"input_tokens": 7})
 
 

@@ -241,6 +241,7 @@ def test_a_source_that_hangs_is_given_up(source: Source, monkeypatch: pytest.Mon
     """A reload does not wait for ever, and the next one is not held up by it, even if it ignores its end."""
     monkeypatch.setattr(loading, "LOAD_TIMEOUT", 0.05)
     stuck: list[asyncio.Future[None]] = []
+    let_go = asyncio.Event()
 
     async def hang() -> list[Provider]:
         future = asyncio.get_running_loop().create_future()
@@ -248,22 +249,21 @@ def test_a_source_that_hangs_is_given_up(source: Source, monkeypatch: pytest.Mon
         try:
             await future
         except asyncio.CancelledError:
-            await asyncio.sleep(0.2)
+            await let_go.wait()
             raise OSError("secret") from None
         return []
 
     async def run() -> None:
         async with aibridge.lifespan(None):
             source.load_ = hang
-            began = time.monotonic()
             attempts = asyncio.gather(*(aibridge.reload() for _ in range(2)), return_exceptions=True)
-            for problem in await asyncio.wait_for(attempts, 5):
+            for problem in await asyncio.wait_for(attempts, 30):
                 assert isinstance(problem, SettingsError)
                 assert "provider source did not answer within" in str(problem)
-            assert time.monotonic() - began < 0.2
             source.load_ = list
             assert (await aibridge.reload()).provider_version == 2
-            await asyncio.sleep(0.3)
+            let_go.set()
+            await asyncio.sleep(0.05)
 
     aibridge = AIBridge(quiet(), providers=source)
     asyncio.run(run())
