@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..pool.metrics import PoolMetrics
-from ..providers.provider import Provider
 from ..upstream.breaker import CircuitState
+
+if TYPE_CHECKING:
+    from ..pool.metrics import PoolMetrics
+    from ..providers.provider import Provider
 
 
 class InFlightCollector(Collector):

@@ -70,7 +70,15 @@ def test_the_start_loads_what_requests_need_and_not_before(tmp_path: object) -> 
     )
     assert done.returncode == 0, done.stderr
     put_together, started, served, statuses = json.loads(done.stdout)
-    engine = {"runtime", "exchange.exchange", "formats.responses", "mcp.mcp_tools", "pool.pool", "upstream.client"}
+    engine = {
+        "runtime",
+        "exchange.exchange",
+        "formats.rounds",
+        "mcp.mcp_tools",
+        "providers.provider",
+        "pool.pool",
+        "upstream.client",
+    }
     engine = {f"fastapi_aibridge.{name}" for name in engine}
     assert not engine & set(put_together)
     assert engine <= set(started)
