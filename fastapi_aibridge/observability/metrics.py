@@ -25,125 +25,78 @@ class Metrics:
         from .collectors import InFlightCollector
 
         self.registry = CollectorRegistry() if registry is None else registry
-        self._interceptions = BoundedLabels(
-            Counter(
-                "aibridge_interceptions",
-                "Interceptions that have ended.",
-                ("provider", "route", "status", "client", "streaming"),
-                registry=self.registry,
-            ),
-            chosen=(1, 3),
-            limit=2000,
-        )
         self.collectors: list[Collector] = []
         """What is read only when it is scraped."""
         self.in_flight = 0
         self.add(InFlightCollector(lambda: self.in_flight))
+
+        def counter(name: str, words: str, *labels: str) -> Counter:
+            return Counter(name, words, labels, registry=self.registry)
+
+        def times(name: str, words: str, *labels: str) -> Histogram:
+            return Histogram(name, words, labels, buckets=_SECONDS, registry=self.registry)
+
+        # What clients, providers and tool servers choose labels of.
+        self._interceptions = BoundedLabels(
+            counter("aibridge_interceptions", "Interceptions that have ended.",
+                    "provider", "route", "status", "client", "streaming"),
+            chosen=(1, 3), limit=2000,
+        )  # fmt: skip
         self._duration = BoundedLabels(
-            Histogram(
-                "aibridge_interception_duration_seconds",
-                "From the request's last byte to the response's.",
-                ("provider", "route"),
-                buckets=_SECONDS,
-                registry=self.registry,
-            ),
-            chosen=(1,),
-            limit=200,
-        )
-        self._tokens = BoundedLabels(
-            Counter("aibridge_tokens", "Tokens by kind.", ("provider", "kind"), registry=self.registry), chosen=()
-        )
+            times("aibridge_interception_duration_seconds", "From the request's last byte to the response's.",
+                  "provider", "route"),
+            chosen=(1,), limit=200,
+        )  # fmt: skip
+        self._tokens = BoundedLabels(counter("aibridge_tokens", "Tokens by kind.", "provider", "kind"), chosen=())
         self._cost = BoundedLabels(
-            Counter(
-                "aibridge_cost_usd",
-                "What interceptions cost, in US dollars.",
-                ("provider", "model"),
-                registry=self.registry,
-            ),
-            chosen=(1,),
-            limit=500,
-        )
-        self._unpriced = Counter(
-            "aibridge_unpriced",
-            "Interceptions whose cost is not known, because a model has no price.",
-            ("provider",),
-            registry=self.registry,
-        )
+            counter("aibridge_cost_usd", "What interceptions cost, in US dollars.", "provider", "model"),
+            chosen=(1,), limit=500,
+        )  # fmt: skip
         self._passed = BoundedLabels(
-            Counter(
-                "aibridge_passed_through",
-                "Requests that were passed through.",
-                ("provider", "route", "code"),
-                registry=self.registry,
-            ),
+            counter("aibridge_passed_through", "Requests that were passed through.", "provider", "route", "code"),
             chosen=(1, 2),
         )
         self._refused = BoundedLabels(
-            Counter("aibridge_refused", "Requests that the gateway itself refused.", ("code",), registry=self.registry),
-            chosen=(0,),
-            limit=200,
+            counter("aibridge_refused", "Requests that the gateway itself refused.", "code"), chosen=(0,), limit=200
         )
-        self._decided_alone = Counter(
+        self._tools = BoundedLabels(
+            times("aibridge_tool_duration_seconds", "Calls of injected tools.", "server", "tool", "outcome"),
+            chosen=(1,), limit=500,
+        )  # fmt: skip
+        self._retries = BoundedLabels(
+            counter("aibridge_upstream_retries", "Further attempts, by why the one before was not the last.",
+                    "provider", "reason"),
+            chosen=(1,), limit=500,
+        )  # fmt: skip
+        # All others.
+        self._unpriced = counter(
+            "aibridge_unpriced", "Interceptions whose cost is not known, because a model has no price.", "provider"
+        )
+        self._decided_alone = counter(
             "aibridge_limits_without_redis",
             "Requests whose limits one process counted by itself, because Redis was away.",
-            registry=self.registry,
         )
-        self._wrong_keys = Counter(
-            "aibridge_wrong_keys", "Client keys and admin tokens that nobody has.", ("kind",), registry=self.registry
+        self._wrong_keys = counter("aibridge_wrong_keys", "Client keys and admin tokens that nobody has.", "kind")
+        self._guessing = counter(
+            "aibridge_key_guessing", "How often one address sent ten wrong keys within a minute.", "kind"
         )
-        self._guessing = Counter(
-            "aibridge_key_guessing",
-            "How often one address sent ten wrong keys within a minute.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self._reloads = Counter("aibridge_reloads", "Reloads of the providers.", ("outcome",), registry=self.registry)
-        self._tools = BoundedLabels(
-            Histogram(
-                "aibridge_tool_duration_seconds",
-                "Calls of injected tools.",
-                ("server", "tool", "outcome"),
-                buckets=_SECONDS,
-                registry=self.registry,
-            ),
-            chosen=(1,),
-            limit=500,
-        )
-        self._retries = BoundedLabels(
-            Counter(
-                "aibridge_upstream_retries",
-                "Further attempts, by why the one before was not the last.",
-                ("provider", "reason"),
-                registry=self.registry,
-            ),
-            chosen=(1,),
-            limit=500,
-        )
-        self._without = Counter(
+        self._reloads = counter("aibridge_reloads", "Reloads of the providers.", "outcome")
+        self._without = counter(
             "aibridge_additions_refused",
-            "Requests that a provider refused with what the gateway adds, and took without.",
-            ("provider", "what"),
-            registry=self.registry,
-        )
-        self._builds = Histogram(
+            "Requests that a provider refused with what the gateway adds, and took without.", "provider", "what",
+        )  # fmt: skip
+        self._builds = times(
             "aibridge_pool_build_duration_seconds",
-            "From the first request that needed a bridge until it was ready, or was not.",
-            ("outcome",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._over_budget = Counter(
+            "From the first request that needed a bridge until it was ready, or was not.", "outcome",
+        )  # fmt: skip
+        self._over_budget = counter(
             "aibridge_over_budget",
-            "Upstream calls that were refused because they did not fit a budget.",
-            ("scope", "period"),
-            registry=self.registry,
-        )
-        self._budgets_reached = Counter(
+            "Upstream calls that were refused because they did not fit a budget.", "scope", "period",
+        )  # fmt: skip
+        self._budgets_reached = counter(
             "aibridge_budget_warnings",
-            "Budgets of which so many percent were spent; each counts once in its period.",
-            ("scope", "percent"),
-            registry=self.registry,
-        )
+            "Budgets of which so many percent were spent; each counts once in its period.", "scope", "percent",
+        )  # fmt: skip
         # Looked up once for all four.
         self._token_kinds: dict[str, tuple[Counter, ...]] = {}
 
