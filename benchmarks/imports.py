@@ -1,31 +1,51 @@
-"""What `import fastapi_aibridge` costs an app that has imported FastAPI anyway."""
+"""What `import fastapi_aibridge` costs an app that has imported FastAPI anyway, and what the start then loads."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
 
 from .table import Table
 
-COLUMNS = ("import", "ms, beyond FastAPI", "modules")
+COLUMNS = ("step", "ms of processor time", "modules")
 _SCRIPT = """
-import sys, time, fastapi
-known = len(sys.modules)
-begin = time.perf_counter()
+import json, sys, time
+import fastapi
+
+def step(work):
+    known, begin = len(sys.modules), time.process_time()
+    work()
+    return time.process_time() - begin, len(sys.modules) - known
+
+def package():
+    import fastapi_aibridge
+
+def routes():
+    fastapi_aibridge.AIBridge().router
+
+def engine():
+    import fastapi_aibridge.runtime
+
+steps = [step(package)]
 import fastapi_aibridge
-print(time.perf_counter() - begin, len(sys.modules) - known)
+print(json.dumps([*steps, step(routes), step(engine)]))
 """
+_STEPS = ("`import fastapi_aibridge`, beyond FastAPI", "`AIBridge().router`", "the engine, at the lifespan's start")
 
 
 def measure(*, rounds: int) -> Table:
-    """The median of `rounds` fresh processes, compiled files being there."""
+    """The medians of `rounds` fresh processes, compiled files being there."""
     runs = [_run() for _ in range(rounds + 1)][1:]
-    seconds, modules = statistics.median(run[0] for run in runs), runs[0][1]
-    return Table("imports", COLUMNS, [("fastapi_aibridge", f"{seconds * 1e3:.0f}", f"{modules:.0f}")])
+    rows = []
+    for index, name in enumerate(_STEPS):
+        seconds = statistics.median(run[index][0] for run in runs)
+        rows.append((name, f"{seconds * 1e3:.0f}", str(runs[0][index][1])))
+    return Table("imports", COLUMNS, rows)
 
 
-def _run() -> tuple[float, float]:
+def _run() -> list[tuple[float, int]]:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], check=True, capture_output=True, text=True)
-    seconds, modules = map(float, done.stdout.split())
-    return seconds, modules
+    steps: list[tuple[float, int]] = json.loads(done.stdout)
+    return steps
