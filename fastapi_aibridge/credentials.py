@@ -21,7 +21,7 @@ def caller_token(headers: Mapping[bytes, bytes]) -> bytes | None:
     return _key(headers)
 
 
-def own_key(headers: Mapping[bytes, bytes]) -> str | None:
+def byok_key(headers: Mapping[bytes, bytes]) -> str | None:
     """The provider key that the caller brought; only a request with `X-AIBridge-Token` can bring one."""
     if TOKEN not in headers:
         return None

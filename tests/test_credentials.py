@@ -8,7 +8,7 @@ import hmac
 import pytest
 from pydantic import SecretStr
 
-from fastapi_aibridge.credentials import ClientKeys, caller_token, own_key, same_token
+from fastapi_aibridge.credentials import ClientKeys, byok_key, caller_token, same_token
 from fastapi_aibridge.principal import Principal
 
 
@@ -32,16 +32,16 @@ from fastapi_aibridge.principal import Principal
 def test_the_callers_token(headers: dict[bytes, bytes], token: bytes | None) -> None:
     """A bearer token, the scheme in any case, or else `X-Api-Key`; such a request brings no key of its own."""
     assert caller_token(headers) == token
-    assert own_key(headers) is None
+    assert byok_key(headers) is None
 
 
 def test_with_a_token_of_ours_the_others_are_the_providers() -> None:
     """`X-AIBridge-Token` authenticates alone; an empty one authenticates nobody."""
     headers = {b"x-aibridge-token": b" t ", b"authorization": b"Bearer sk-own", b"x-api-key": b"other"}
-    assert (caller_token(headers), own_key(headers)) == (b"t", "sk-own")
+    assert (caller_token(headers), byok_key(headers)) == (b"t", "sk-own")
     headers = {b"x-aibridge-token": b"", b"x-api-key": b"sk-own"}
-    assert (caller_token(headers), own_key(headers)) == (None, "sk-own")
-    assert own_key({b"x-aibridge-token": b"t"}) is None
+    assert (caller_token(headers), byok_key(headers)) == (None, "sk-own")
+    assert byok_key({b"x-aibridge-token": b"t"}) is None
 
 
 def test_client_keys() -> None:

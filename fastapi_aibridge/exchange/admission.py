@@ -9,7 +9,7 @@ import orjson
 from starlette.types import Receive, Scope
 
 from ..cluster.rate_limits import Ticket
-from ..credentials import own_key
+from ..credentials import byok_key
 from ..formats.edits import with_member
 from ..formats.format import Format
 from ..formats.large_text import BodyText, Steps
@@ -120,7 +120,7 @@ async def admit(
         headers=headers,
         body=body,
         request=request,
-        credential=provider.credential(own_key(headers), principal),
+        credential=provider.credential(byok_key(headers), principal),
         client=client_of(header_of(headers), request.user_id if engine.capture_content else None),
         holding=holding,
     )

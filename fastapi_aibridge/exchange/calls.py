@@ -20,8 +20,8 @@ from ..upstream.breaker import Admission, CircuitOpen
 from ..upstream.client import UpstreamClient
 from ..upstream.failures import redirected
 from ..upstream.keys import CENTRALIZED, Credential, speaks_of_key
-from ..upstream.message import RequestBody
-from ..upstream.response import RawHeaders, UpstreamResponse
+from ..upstream.message import RawHeaders, RequestBody
+from ..upstream.response import UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
 from .reason import reason_of
 

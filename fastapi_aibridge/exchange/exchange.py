@@ -23,7 +23,7 @@ from .interception_log import InterceptionLog
 from .interruption import ClientGone, Interruption
 from .loop import Loop
 from .opening import Opening
-from .reply import Reply
+from .response_writer import ResponseWriter
 from .steps import in_steps
 from .tool_runs import ToolRuns
 from .toolset import Toolset
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """One admitted request and its response."""
 
-    __slots__ = ("_admitted", "_calls", "_costs", "_engine", "_log", "_loop", "_reply", "_share", "_toolset")
+    __slots__ = ("_admitted", "_calls", "_costs", "_engine", "_log", "_loop", "_share", "_toolset", "_writer")
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Exchange:
             admitted.ticket,
             self._costs,
         )
-        self._reply = Reply(send, self._log.id)
+        self._writer = ResponseWriter(send, self._log.id)
         self._calls = UpstreamCalls(engine, admitted, tracer)
         self._share = share
         self._toolset = toolset
@@ -78,7 +78,7 @@ class Exchange:
             opening,
             self._calls,
             memory,
-            self._reply,
+            self._writer,
             self._share,
             self._log,
             None if tools is None else ToolRuns(tools, engine.metrics, engine.max_text),
@@ -101,7 +101,7 @@ class Exchange:
                 await self._log.start()
         except GatewayError as problem:
             engine.metrics.refused(problem.code)
-            await self._reply.fail(admitted.provider, problem, None)
+            await self._writer.fail(admitted.provider, problem, None)
             return
         status, error = Status.CANCELLED, None
         try:
@@ -149,7 +149,7 @@ class Exchange:
             self._engine.metrics.refused(error.code)
             raise
         finally:
-            self._reply.add_headers(ticket.headers)
+            self._writer.add_headers(ticket.headers)
 
     async def _start_within_budgets(self) -> Account | None:
         """Record the start with what is reserved for the first call. Raises `GatewayError`."""
@@ -164,7 +164,7 @@ class Exchange:
 
     async def _heed(self, account: Account) -> None:
         """Tell what is left of the budgets, and ask for the cheaper model where they say so. Raises `GatewayError`."""
-        self._reply.add_headers(account.headers())
+        self._writer.add_headers(account.headers())
         if account.fallback is not None:
             await in_steps(self._admitted.use_model(account.fallback), self._share)
             loop = self._new_loop()
@@ -204,7 +204,7 @@ class Exchange:
 
     async def _fail(self, error: GatewayError) -> None:
         failed = self._admitted.client.ignores_error_events
-        await self._reply.fail(self._admitted.provider, error, self._loop.rounds, failed=failed)
+        await self._writer.fail(self._admitted.provider, error, self._loop.rounds, failed=failed)
 
 
 def _given_up() -> GatewayError:

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 QUANTUM = 8
-"""What an initiator may do in one round of the event loop while others have something to do, too, in pieces of a stream
-relayed: about half a millisecond. With less, waiting for turns itself would cost something to notice.
+"""Pieces of a stream that one initiator may relay in one round of the event loop while others have work too: about half
+a millisecond. With fewer, the waiting itself would cost noticeably.
 """
 ALONE = 32
-"""The same for one who has been alone for a while: so much is in the way of the next who comes, once."""
+"""The same for an initiator that has been alone for `CALM` seconds. The next initiator waits for that long, once."""
 CALM = 0.1
-"""Seconds, that while."""
+"""Seconds an initiator must be alone before the larger quantum applies."""
 CROWDED = 4
-"""The same for one who has `CROWD` or more waiting, alone or not: uvloop accepts one connection a round, so that long
-rounds would keep others from getting in at all.
+"""The same for an initiator with `CROWD` or more waiting, alone or not: uvloop accepts one connection a round, so long
+rounds would keep others from connecting at all.
 """
 CROWD = 64
 PIECE = 1

@@ -1,4 +1,4 @@
-"""How much one process takes on: requests at once, for all and for each caller.
+"""How much one process takes on: requests at once, for all and for each initiator.
 
 Counts are kept in memory and by initiator: all keys of one initiator share them.
 """
@@ -12,20 +12,20 @@ from ..errors import GatewayError
 from ..settings import LimitSettings
 
 HELD_BACK = 1.0
-"""Seconds, about, that the refusal of a request waits whose caller has half of the room already."""
+"""Seconds, about, before a request is refused whose initiator has half of all places already."""
 
 
 class Limits:
     """Lets requests in and out.
 
-    Nobody gets more than half of the room that there is, so that one who floods does not lock the others out. A
-    request over its caller's own limit waits `max_wait` seconds for its turn before it is refused, and for a second or
-    so where there is no turn for it: a client that comes back at once costs time only while it is being answered.
+    Nobody gets more than half of all places, so that one who floods does not lock the others out. A request over its
+    initiator's own limit waits `max_wait` seconds for its turn before it is refused, and about a second where there is
+    no turn for it: a client that comes back at once costs time only while it is being answered.
     """
 
     def __init__(self, settings: LimitSettings) -> None:
         self.apply(settings)
-        self._callers: dict[str, _Caller] = {}  # who has requests here: enter, leave
+        self._initiators: dict[str, _InitiatorSlots] = {}  # who has requests here: enter, leave
         self._inside = 0  # all requests, those that wait included
         self._held_back = 0  # those that are about to be refused
 
@@ -45,7 +45,7 @@ class Limits:
     @property
     def is_shared(self) -> bool:
         """Whether several initiators have requests that run or wait."""
-        return len(self._callers) > 1
+        return len(self._initiators) > 1
 
     async def enter(self, initiator: str) -> None:
         """Call before the work, and `leave` after it unless this raised. Raises `GatewayError`, 429 or 503."""
@@ -53,23 +53,23 @@ class Limits:
             raise GatewayError(
                 503, "at_capacity", "the gateway has all the requests that it can take", headers={"retry-after": "1"}
             )
-        caller = self._callers.get(initiator)
+        slots = self._initiators.get(initiator)
         limit = self._per_principal
-        if caller is not None and caller.running + len(caller.waiting) >= self._with_waiting:
+        if slots is not None and slots.running + len(slots.waiting) >= self._with_waiting:
             await self._hold_back()
             raise _too_many(limit)
-        if caller is None:
-            caller = self._callers[initiator] = _Caller()
+        if slots is None:
+            slots = self._initiators[initiator] = _InitiatorSlots()
         self._inside += 1
-        if caller.running < limit:
-            caller.running += 1
+        if slots.running < limit:
+            slots.running += 1
             return
         try:
-            await caller.turn(self._max_wait)
+            await slots.turn(self._max_wait)
         except BaseException as error:
             self._inside -= 1
-            if not caller.running and not caller.waiting and self._callers.get(initiator) is caller:
-                del self._callers[initiator]
+            if not slots.running and not slots.waiting and self._initiators.get(initiator) is slots:
+                del self._initiators[initiator]
             if isinstance(error, TimeoutError):
                 raise _too_many(limit) from None
             raise
@@ -87,15 +87,15 @@ class Limits:
     def leave(self, initiator: str) -> None:
         """The request is over."""
         self._inside -= 1
-        caller = self._callers[initiator]
-        caller.running -= 1
-        while caller.waiting and caller.running < self._per_principal:
-            caller.call_next()
-        if not caller.running and not caller.waiting:
-            del self._callers[initiator]
+        slots = self._initiators[initiator]
+        slots.running -= 1
+        while slots.waiting and slots.running < self._per_principal:
+            slots.call_next()
+        if not slots.running and not slots.waiting:
+            del self._initiators[initiator]
 
 
-class _Caller:
+class _InitiatorSlots:
     """One initiator's requests at the moment."""
 
     __slots__ = ("running", "waiting")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..errors import GatewayError, UpstreamTimeout
 from ..formats.large_text import BodyText
 from ..formats.responses.message import ResponseMessage
-from ..formats.rounds import Result, Rounds
+from ..formats.rounds import AnsweredCall, Rounds
 from ..recorder import Facts
 from ..upstream.response import UpstreamResponse
 from .costs import Costs
@@ -22,7 +22,7 @@ from .interruption import Interruption
 from .opening import Opening
 from .reason import reason_of
 from .relay import Answer, read_answer, relay_rest, relay_stream, send_answer
-from .reply import Reply
+from .response_writer import ResponseWriter
 from .steps import in_steps
 from .tool_memory import OwnMemory
 from .tool_runs import ToolRuns
@@ -40,8 +40,20 @@ class Loop:
     """The rounds of one interception."""
 
     __slots__ = (
-        "_accept_encoding", "_calls", "_costs", "_log", "_memory", "_opening", "_recorded", "_reply", "_runs", "_share",
-        "_timer", "_waits_since", "problem", "rounds",
+        "_accept_encoding",
+        "_calls",
+        "_costs",
+        "_log",
+        "_memory",
+        "_opening",
+        "_recorded",
+        "_runs",
+        "_share",
+        "_timer",
+        "_waits_since",
+        "_writer",
+        "problem",
+        "rounds",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +61,7 @@ class Loop:
         opening: Opening,
         calls: UpstreamCalls,
         memory: OwnMemory,
-        reply: Reply,
+        writer: ResponseWriter,
         share: Share,
         log: InterceptionLog,
         runs: ToolRuns | None,
@@ -59,7 +71,7 @@ class Loop:
         self._opening = opening
         self._calls = calls
         self._memory = memory
-        self._reply = reply
+        self._writer = writer
         self._share = share
         self._log = log
         self._runs = runs
@@ -90,7 +102,7 @@ class Loop:
             if answer is None:
                 return
             rounds = self.rounds
-            results: list[Result] = []
+            results: list[AnsweredCall] = []
             if rounds.message.error is None:
                 calls = rounds.calls() if number < MAX_ROUNDS else []
                 if calls and self._runs is not None:
@@ -114,7 +126,7 @@ class Loop:
             response = await self._patiently(self._call_again())
         await self._finish(answer, interruption)
 
-    def _remember(self, results: Sequence[Result]) -> None:
+    def _remember(self, results: Sequence[AnsweredCall]) -> None:
         """Keep what later requests will need and the client does not know."""
         rounds = self.rounds
         if (under := rounds.held_under()) and (held := rounds.held(results)).size > 1:
@@ -172,21 +184,21 @@ class Loop:
 
     async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> Answer | None:
         """One round's message; None where the client has got all that it will get."""
-        rounds, reply = self.rounds, self._reply
+        rounds, writer = self.rounds, self._writer
         if response.streams:
             read = self._read if self._runs else None
             seen = None if self._costs is None else self._costs.text.add
-            rest = await relay_stream(response, rounds, reply, self._share, read, self._claim, seen)
+            rest = await relay_stream(response, rounds, writer, self._share, read, self._claim, seen)
             return Answer(response, rest, is_message=True)
         body, whole = await read_answer(response)
-        if not whole and not reply.begun:
+        if not whole and not writer.begun:
             # Too large to be observed.
-            await relay_rest(response, body, reply, interruption)
+            await relay_rest(response, body, writer, interruption)
             return None
         answer = await Answer.read(response, body, rounds, self._share)
         if self._costs is not None:
             self._costs.answer = answer.decoded or body
-        if reply.begun:
+        if writer.begun:
             # No status can be sent any more; the event's type still tells a limit from a failure.
             status = response.status if response.status >= 400 else 502
             raise GatewayError(status, "upstream_error", rounds.message.error or f"upstream status {response.status}")
@@ -194,7 +206,7 @@ class Loop:
             return answer
         self.problem = answer.problem
         await self._claim()
-        await send_answer(answer, reply, interruption, self._accept_encoding)
+        await send_answer(answer, writer, interruption, self._accept_encoding)
         return None
 
     async def _claim(self) -> None:
@@ -206,12 +218,12 @@ class Loop:
 
     async def _finish(self, answer: Answer, interruption: Interruption) -> None:
         end = self.rounds.end()
-        if self._reply.streaming:
+        if self._writer.streaming:
             interruption.settle()
-            await self._reply.finish(answer.body + end)
+            await self._writer.finish(answer.body + end)
         else:
             await self._claim()
-            await send_answer(answer.woven(end), self._reply, interruption, self._accept_encoding)
+            await send_answer(answer.woven(end), self._writer, interruption, self._accept_encoding)
 
     def facts(self) -> Facts:
         """What this round has shown and is not recorded yet, injected calls told apart from the client's."""
@@ -262,5 +274,5 @@ class Loop:
                 await asyncio.wait((task,))
 
     async def _ping(self) -> None:
-        if self._reply.streaming:
-            await self._reply.piece(self.rounds.ping())
+        if self._writer.streaming:
+            await self._writer.piece(self.rounds.ping())

@@ -12,7 +12,7 @@ from functools import partial
 
 from starlette.types import Message, Receive, Scope, Send
 
-from ..credentials import own_key
+from ..credentials import byok_key
 from ..errors import GatewayError
 from ..formats import responses
 from ..formats.large_text import BodyText, Steps, contains
@@ -42,7 +42,7 @@ from .memory import Holding
 from .model_access import MODELS_SIZE, check_passed, filtered
 from .ownership import Account
 from .relay import answer_headers, encoding_of
-from .reply import INTERCEPTION_ID
+from .response_writer import INTERCEPTION_ID
 from .steps import in_steps
 
 READ_SIZE = 1024 * 1024
@@ -104,7 +104,7 @@ class PassThrough:
         """
         engine, provider, method = self._engine, self._provider, self._scope["method"]
         headers = dict(self._scope["headers"])
-        credential = provider.credential(own_key(headers), self._principal)
+        credential = provider.credential(byok_key(headers), self._principal)
         self._own_account = credential.kind == BYOK
         if not self._own_account:
             await self._check_path(method)

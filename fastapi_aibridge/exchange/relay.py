@@ -14,11 +14,11 @@ from ..upstream.response import UpstreamResponse
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decoded_pieces
 from .fair_queue import PIECE, Share
 from .interruption import Interruption
-from .reply import RawHeaders, Reply
+from .response_writer import ResponseWriter
 from .steps import in_steps
 
 OBSERVED_SIZE = 64 * 1024 * 1024
-"""Bytes of an answer that is no stream: so much is read before any is relayed; a larger one is not observed."""
+"""Bytes of an answer that is no stream: it is read up to here before any is relayed; a larger one is not observed."""
 STEP = 8 * 1024
 """Bytes of events that are read at once, so that a burst of the smallest takes some milliseconds."""
 
@@ -32,7 +32,7 @@ def encoding_of(response: UpstreamResponse) -> str:
     return "identity" if encoding is None else encoding.decode("latin-1").strip().lower() or "identity"
 
 
-def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
+def answer_headers(response: UpstreamResponse, *dropped: bytes) -> list[tuple[bytes, bytes]]:
     """What the client gets of the upstream's headers, less those `dropped`, and the gateway's own word on them."""
     notes = response.notes
     return [*client_headers(response.raw_headers, *dropped, *(name for name, _ in notes)), *notes]
@@ -41,7 +41,7 @@ def answer_headers(response: UpstreamResponse, *dropped: bytes) -> RawHeaders:
 async def relay_stream(
     response: UpstreamResponse,
     rounds: Rounds,
-    reply: Reply,
+    writer: ResponseWriter,
     share: Share,
     read: Read | None,
     begin: Begin,
@@ -58,7 +58,7 @@ async def relay_stream(
     inflater = _inflater(response)
     framer = Framer()
     message = rounds.message
-    reply.prepare(response.status, answer_headers(response, b"content-length", b"content-encoding"), streaming=True)
+    writer.prepare(response.status, answer_headers(response, b"content-length", b"content-encoding"), streaming=True)
     broken: GatewayError | None = None
     while broken is None:
         try:
@@ -76,13 +76,13 @@ async def relay_stream(
             if seen is not None and block:
                 seen(block)
             if block and (kept := rounds.stream(block)):
-                if not reply.begun:
+                if not writer.begun:
                     await begin()
                 if read is None and response.exhausted and message.complete and not message.error and not framer.rest:
                     return kept  # it goes out together with the end
-                await reply.piece(kept)
+                await writer.piece(kept)
         else:
-            await _relay_slowly(response, chunk, inflater, framer, rounds, reply, share, begin, seen)
+            await _relay_slowly(response, chunk, inflater, framer, rounds, writer, share, begin, seen)
     rest = framer.rest
     if broken is not None and (rest or not (message.stream_complete or message.error)):
         raise broken
@@ -90,7 +90,7 @@ async def relay_stream(
         # Some providers leave the last empty line out.
         kept = rounds.stream(rest + b"\n\n")
         if kept and (message.complete or message.error):
-            await reply.piece(rest if kept == rest + b"\n\n" else kept)
+            await writer.piece(rest if kept == rest + b"\n\n" else kept)
     if not message.complete and message.error is None:
         raise UpstreamUnreachable("the upstream's stream ended before its last event")
     return b""
@@ -113,7 +113,7 @@ async def _relay_slowly(
     inflater: Inflater | None,
     framer: Framer,
     rounds: Rounds,
-    reply: Reply,
+    writer: ResponseWriter,
     share: Share,
     begin: Begin,
     seen: Callable[[bytes], None] | None,
@@ -132,9 +132,9 @@ async def _relay_slowly(
                 if seen is not None:
                     seen(part)
                 if kept := rounds.stream(part):
-                    if not reply.begun:
+                    if not writer.begun:
                         await begin()
-                    await reply.piece(kept)
+                    await writer.piece(kept)
     except ValueError as error:
         raise _unreadable(error) from error
 
@@ -208,7 +208,9 @@ class Answer:
         return Answer(self.response, body, decoded=body, is_message=True)
 
 
-async def send_answer(answer: Answer, reply: Reply, interruption: Interruption, accept_encoding: bytes) -> None:
+async def send_answer(
+    answer: Answer, writer: ResponseWriter, interruption: Interruption, accept_encoding: bytes
+) -> None:
     """The upstream's status and headers with this body: as it was sent, unless the client cannot decode that."""
     response, body = answer.response, answer.body
     dropped = [b"content-length"]
@@ -222,16 +224,18 @@ async def send_answer(answer: Answer, reply: Reply, interruption: Interruption, 
     if response.status not in (204, 304):
         head.append((b"content-length", str(len(body)).encode()))
     interruption.settle()
-    reply.prepare(response.status, head)
-    await reply.finish(body)
+    writer.prepare(response.status, head)
+    await writer.finish(body)
 
 
-async def relay_rest(response: UpstreamResponse, start: bytes, reply: Reply, interruption: Interruption) -> None:
+async def relay_rest(
+    response: UpstreamResponse, start: bytes, writer: ResponseWriter, interruption: Interruption
+) -> None:
     """Relay what is too large to be observed, as it comes."""
-    reply.prepare(response.status, answer_headers(response))
+    writer.prepare(response.status, answer_headers(response))
     chunk = start
     while chunk:
-        await reply.piece(chunk)
+        await writer.piece(chunk)
         chunk = await response.read_some()
     interruption.settle()
-    await reply.finish()
+    await writer.finish()

@@ -24,10 +24,8 @@ BROKEN = "aibridge.broken"
 """Set in the last message of a stream that the gateway ends with an error event of its own. Servers pass over it; a
 caller in process takes it for what it is, a response that broke off."""
 
-RawHeaders = list[tuple[bytes, bytes]]
 
-
-class Reply:
+class ResponseWriter:
     """One response. The head goes out with the first bytes of the body, so that until then an error has a status."""
 
     __slots__ = ("_added", "_head", "_interception_id", "_send", "begun", "streaming")
@@ -45,7 +43,7 @@ class Reply:
         """Headers, in lower case, that take the place of the upstream's of the same names."""
         self._added |= headers
 
-    def prepare(self, status: int, headers: RawHeaders, *, streaming: bool = False) -> None:
+    def prepare(self, status: int, headers: list[tuple[bytes, bytes]], *, streaming: bool = False) -> None:
         """What the response begins with. Has no effect once it has begun."""
         if not self.begun:
             if self._added:

@@ -57,11 +57,11 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a call came to. Of its outcome's content, images are of kinds that all vendors' models can see."""
+class AnsweredCall:
+    """A call and its result. Of the result's content, images are of kinds that all vendors' models can see."""
 
     call: ToolCall
-    outcome: ToolResult
+    result: ToolResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,13 +168,13 @@ class Rounds(Protocol):
     def client_calls(self) -> list[str]:
         """The ids of the calls that this round's message made of the client's tools: it is the last round then."""
 
-    def held(self, results: Sequence[Result]) -> Held:
+    def held(self, results: Sequence[AnsweredCall]) -> Held:
         """What the client will not know of this response; the results are those of its last round."""
 
     def held_under(self) -> list[str]:
         """By what a later request shows that it knows this response."""
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
+    def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         """Begin the next round with these results; in the `last` one the model may call nothing any more."""
 
     def forget_ids(self, refusal: bytes) -> Steps[bool]:

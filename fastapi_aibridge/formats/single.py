@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import GatewayError
 from .decoder import Decoder, Message
 from .large_text import BodyText, Steps, unchanged
-from .rounds import Held, Result, ToolCall
+from .rounds import AnsweredCall, Held, ToolCall
 
 ErrorEvents = Callable[[GatewayError, Decoder, bool], bytes]
 """What ends a broken stream; the flag is that of `Rounds.error_events`."""
@@ -62,13 +62,13 @@ class SingleRound:
     def client_calls(self) -> list[str]:
         return []
 
-    def held(self, results: Sequence[Result]) -> Held:  # noqa: ARG002 - nothing is hidden
+    def held(self, results: Sequence[AnsweredCall]) -> Held:  # noqa: ARG002 - nothing is hidden
         return Held()
 
     def held_under(self) -> list[str]:
         return []
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
+    def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         raise NotImplementedError("there is one round only")
 
     def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids

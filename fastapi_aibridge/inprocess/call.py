@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from starlette.types import ASGIApp, Message, Scope
 
-from ..exchange.reply import BROKEN
+from ..exchange.response_writer import BROKEN
 
 HIGH_WATER = 64 * 1024
 """Bytes of the response that may wait to be read before the app has to; as with uvicorn."""
@@ -20,7 +20,7 @@ _running: set[asyncio.Task[None]] = set()
 """The event loop itself holds its tasks weakly."""
 
 
-class BrokenOff(Exception):
+class ResponseBroken(Exception):
     """The app ended before its response did; the cause is its `OSError`, if it raised one."""
 
 
@@ -58,14 +58,14 @@ class Call:
         return self._left or self._task.done()
 
     async def head(self) -> Message:
-        """The message that starts the response. Raises `BrokenOff`, and what the app raised."""
+        """The message that starts the response. Raises `ResponseBroken`, and what the app raised."""
         while self._head is None:
             self._check()
             await self._wait()
         return self._head
 
     async def piece(self) -> bytes:
-        """The next bytes; empty once the app has returned. Raises `BrokenOff`, and what the app raised."""
+        """The next bytes; empty once the app has returned. Raises `ResponseBroken`, and what the app raised."""
         while not self._pieces:
             if self._task.done():
                 self._check()
@@ -95,7 +95,7 @@ class Call:
         if error is not None and not isinstance(error, OSError):
             raise error
         if not self._whole:
-            raise BrokenOff("the response broke off") from error
+            raise ResponseBroken("the response broke off") from error
 
     # The app's side
 

@@ -14,7 +14,7 @@ import httpx2
 from starlette.types import ASGIApp, Scope
 
 from ..credentials import TOKEN
-from .call import BrokenOff, Call
+from .call import Call, ResponseBroken
 
 PLACEHOLDER = "in-process"
 """The key that SDKs insist on. It gets no further than this transport."""
@@ -105,7 +105,7 @@ class _Body(httpx2.AsyncByteStream):
         except TimeoutError as error:
             self._call.hang_up()
             raise httpx2.ReadTimeout(f"nothing came for {self.patience} s", request=self._request) from error
-        except BrokenOff as error:
+        except ResponseBroken as error:
             raise httpx2.RemoteProtocolError(str(error), request=self._request) from error.__cause__
         except BaseException:
             self._call.hang_up()

@@ -13,8 +13,7 @@ from functools import lru_cache, partial
 from itertools import chain
 
 from ..errors import GatewayError
-
-RawHeaders = Iterable[tuple[bytes, bytes]]
+from ..upstream.message import RawHeaders
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
-RawHeaders = Iterable[tuple[bytes, bytes]]
+from ..upstream.message import RawHeaders
 
 _STAYS = frozenset(
     b"""connection keep-alive proxy-authenticate proxy-authentication-info proxy-authorization proxy-connection te

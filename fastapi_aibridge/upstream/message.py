@@ -19,6 +19,8 @@ MAX_HEADERS = 4096
 HeaderValue = bytes | Secret
 RequestBody = bytes | mmap
 RequestHeaders = Sequence[tuple[bytes, HeaderValue]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
+"""Headers as they are on the wire and in ASGI."""
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _CONTROLS = bytes(byte for byte in range(32) if byte != 9) + b"\x7f"

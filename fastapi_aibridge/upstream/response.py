@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 from .failures import Failure
+from .message import RawHeaders
 
 AHEAD = 4 * 2**20
 """Bytes of an answer that is no stream which are waited for before its relay begins."""
@@ -21,9 +22,6 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 def _is_of_events(start: bytes) -> bool:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").startswith(_FIELDS)
-
-
-RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
 class ResponseHeaders(Mapping[str, str]):

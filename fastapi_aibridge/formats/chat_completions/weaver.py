@@ -15,10 +15,10 @@ from ..edits import value_of, with_member
 from ..large_text import BodyText, Steps, unchanged
 from ..lenient import load, member, objects, text
 from ..rounds import (
+    AnsweredCall,
     Held,
     HiddenCall,
     Memory,
-    Result,
     Tail,
     ToolCall,
     Turn,
@@ -236,7 +236,7 @@ class ChatWeaver:
     def client_calls(self) -> list[str]:
         return [call.id for call in self.message.calls if not call.hidden]
 
-    def held(self, results: Sequence[Result]) -> Held:
+    def held(self, results: Sequence[AnsweredCall]) -> Held:
         written = {call.id: call.written() for call in self.message.calls if call.hidden}
         hidden = [
             HiddenCall(id=one.call.id, call=orjson.dumps(written[one.call.id]), output=orjson.dumps(_tool_message(one)))
@@ -248,7 +248,7 @@ class ChatWeaver:
     def held_under(self) -> list[str]:
         return self.client_calls()
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
+    def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         message = self.message.written()
         written = [orjson.dumps(message), *(orjson.dumps(_tool_message(one)) for one in results)]
         self.body = yield from extended(self.body, "messages", written)
@@ -328,6 +328,6 @@ def _may_go_back(events: bytes) -> bool:
     return any(mark in events for mark in _GO_BACK)
 
 
-def _tool_message(result: Result) -> dict[str, Any]:
+def _tool_message(answered: AnsweredCall) -> dict[str, Any]:
     """Chat takes text only from tools."""
-    return {"role": "tool", "tool_call_id": result.call.id, "content": result.outcome.text}
+    return {"role": "tool", "tool_call_id": answered.call.id, "content": answered.result.text}

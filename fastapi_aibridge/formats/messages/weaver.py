@@ -15,10 +15,10 @@ from ..edits import value_of, with_member
 from ..large_text import BodyText, Steps, unchanged
 from ..lenient import as_object, load, member, objects, text
 from ..rounds import (
+    AnsweredCall,
     Held,
     HiddenCall,
     Memory,
-    Result,
     Tail,
     ToolCall,
     Turn,
@@ -168,7 +168,7 @@ class MessagesWeaver:
     def client_calls(self) -> list[str]:
         return [block.id for block in self.message.blocks if block.kind == "tool_use" and not block.hidden]
 
-    def held(self, results: Sequence[Result]) -> Held:
+    def held(self, results: Sequence[AnsweredCall]) -> Held:
         given = {one.call.id: orjson.dumps(_tool_result(one)) for one in results}
         seen: list[str] = []
         hidden: list[HiddenCall] = []
@@ -183,7 +183,7 @@ class MessagesWeaver:
     def held_under(self) -> list[str]:
         return self.client_calls()
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
+    def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         message = self.message
         said = [(block, block.written()) for block in message.blocks if not block.is_blank]
         written = (
@@ -272,18 +272,18 @@ class MessagesWeaver:
         return bytes(tail) if self.untouched else b""
 
 
-def _tool_result(result: Result) -> dict[str, Any]:
+def _tool_result(answered: AnsweredCall) -> dict[str, Any]:
     # An error may hold nothing but text, and no text may be blank.
     content = [
         {"type": "text", "text": part.text}
         if isinstance(part, Text)
         else {"type": "image", "source": {"type": "base64", "media_type": part.mime_type, "data": part.data}}
-        for part in result.outcome.content
+        for part in answered.result.content
         if not isinstance(part, Text) or part.text.strip()
     ]
-    if result.outcome.is_error or not content:
-        content = [{"type": "text", "text": result.outcome.text}]
-    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call.id, "content": content}
-    if result.outcome.is_error:
+    if answered.result.is_error or not content:
+        content = [{"type": "text", "text": answered.result.text}]
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": answered.call.id, "content": content}
+    if answered.result.is_error:
         block["is_error"] = True
     return block

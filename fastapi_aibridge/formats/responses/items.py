@@ -8,7 +8,7 @@ from typing import Any
 
 from ...tools import Text
 from ..lenient import objects, text
-from ..rounds import Result, ToolCall
+from ..rounds import AnsweredCall, ToolCall
 
 REASONING = "reasoning"
 
@@ -61,14 +61,14 @@ def arguments_are_object(written: object) -> bool:
     return ToolCall(id="", name="", arguments=text(written) or "?").parsed() is not None
 
 
-def call_output(result: Result) -> dict[str, Any]:
-    output: Any = result.outcome.text
-    if not all(isinstance(part, Text) for part in result.outcome.content):
+def call_output(answered: AnsweredCall) -> dict[str, Any]:
+    output: Any = answered.result.text
+    if not all(isinstance(part, Text) for part in answered.result.content):
         output = [
             {"type": "input_text", "text": part.text}
             if isinstance(part, Text)
             else {"type": "input_image", "image_url": f"data:{part.mime_type};base64,{part.data}"}
-            for part in result.outcome.content
+            for part in answered.result.content
             if not isinstance(part, Text) or part.text
         ]
-    return {"type": "function_call_output", "call_id": result.call.id, "output": output}
+    return {"type": "function_call_output", "call_id": answered.call.id, "output": output}

@@ -15,10 +15,10 @@ from ..edits import elements, find, find_all, part, replaced, value_at, value_of
 from ..large_text import BodyText, Steps
 from ..lenient import load, member, objects, text
 from ..rounds import (
+    AnsweredCall,
     Held,
     HiddenCall,
     Memory,
-    Result,
     Tail,
     ToolCall,
     Turn,
@@ -247,7 +247,7 @@ class ResponsesWeaver:
             if is_call(item) and not self._injected(item) and text(item.get("call_id")) not in answered
         ]
 
-    def _hidden(self, results: Sequence[Result]) -> tuple[HiddenCall, ...]:
+    def _hidden(self, results: Sequence[AnsweredCall]) -> tuple[HiddenCall, ...]:
         given = {result.call.id: orjson.dumps(call_output(result)) for result in results}
         hidden: list[HiddenCall] = []
         place = 0
@@ -259,7 +259,7 @@ class ResponsesWeaver:
                 hidden.append(HiddenCall(id=text(item.get("call_id")), call=call, output=output, place=place))
         return tuple(hidden)
 
-    def held(self, results: Sequence[Result]) -> Held:
+    def held(self, results: Sequence[AnsweredCall]) -> Held:
         ending: list[str] = []
         for item in self._visible_output():
             if is_call(item):
@@ -276,7 +276,7 @@ class ResponsesWeaver:
         """The client's calls; and the reasoning that led to hidden ones, which OpenAI does not take back alone."""
         return [*self.client_calls(), *self._reasoning]
 
-    def go_on(self, results: Sequence[Result], *, last: bool) -> Steps[None]:
+    def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         outputs = [orjson.dumps(call_output(result)) for result in results]
         if self._in_conversation:
             # The provider has added this round's items to the conversation by itself.

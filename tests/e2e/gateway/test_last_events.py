@@ -10,7 +10,7 @@ from starlette.types import Message
 from fastapi_aibridge.errors import UpstreamUnreachable
 from fastapi_aibridge.exchange.fair_queue import FairQueue
 from fastapi_aibridge.exchange.relay import relay_stream
-from fastapi_aibridge.exchange.reply import Reply
+from fastapi_aibridge.exchange.response_writer import ResponseWriter
 from fastapi_aibridge.formats import chat_completions
 from fastapi_aibridge.upstream.failures import BROKEN_OFF, Failure
 from fastapi_aibridge.upstream.response import ResponseHeaders, UpstreamResponse
@@ -33,7 +33,7 @@ class Relayed:
 
     async def run(self) -> bytes:
         rounds = chat_completions.single(b"{}", 2**20, usage_asked=True)
-        reply = Reply(self._send, "i-1")
+        reply = ResponseWriter(self._send, "i-1")
         return await relay_stream(self.response, rounds, reply, FairQueue().share("alice"), None, self._begin)
 
     async def _send(self, message: Message) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_aibridge import AIBridge, Status
-from fastapi_aibridge.exchange import reply
+from fastapi_aibridge.exchange import response_writer
 
 from .bodies import CHAT, WIRES, Wire
 from .gateway import ADMIN, LIMIT, CountingRecorder, Gateway, gateway, settings_for
@@ -142,7 +142,7 @@ async def test_a_passed_through_answer_is_cut_off(caplog: pytest.LogCaptureFixtu
 
 async def test_a_client_that_does_not_read_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled client has a bounded time to take the error; then the end comes without it."""
-    monkeypatch.setattr(reply, "FAREWELL", 0.2)
+    monkeypatch.setattr(response_writer, "FAREWELL", 0.2)
     filler = b"data: " + b"x" * 65_530 + b"\n\n"
     async with ending(shutdown_grace=0.1) as house, house.gate.connected() as client:
         await client.send("POST", CHAT.target, CHAT.ask(stream=True))

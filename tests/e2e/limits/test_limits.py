@@ -105,7 +105,7 @@ async def test_who_gives_up_gives_the_place_on() -> None:
     assert first.cancelled()
     assert one.inside == 1
     one.leave("alice")
-    assert not one._callers
+    assert not one._initiators
 
 
 async def test_late_give_up_does_not_disturb_the_next() -> None:
@@ -119,7 +119,7 @@ async def test_late_give_up_does_not_disturb_the_next() -> None:
     await one.enter("alice")
     await asyncio.wait((waiting,))
     one.leave("alice")
-    assert (one.inside, one._callers) == (0, {})
+    assert (one.inside, one._initiators) == (0, {})
 
 
 async def test_limits_change_while_requests_run() -> None:
@@ -173,6 +173,6 @@ def test_any_order(data: st.DataObject) -> None:
         for event in events:
             event.set()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert (running, one.inside, one._callers) == ([], 0, {})
+        assert (running, one.inside, one._initiators) == ([], 0, {})
 
     asyncio.run(run())

@@ -16,7 +16,7 @@ from fastapi_aibridge import sse
 from fastapi_aibridge.exchange.tool_memory import OwnMemory, ToolMemory
 from fastapi_aibridge.formats import chat_completions, messages, responses
 from fastapi_aibridge.formats.format import Format
-from fastapi_aibridge.formats.rounds import Result, Rounds, ToolCall
+from fastapi_aibridge.formats.rounds import AnsweredCall, Rounds, ToolCall
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.testing import ToolCall as ScriptedCall
@@ -132,11 +132,11 @@ def call(id_: str = "call_1", arguments: Mapping[str, Any] | str | None = None, 
     return ScriptedCall(f"bmcp_box_{tool}", {"text": "x"} if arguments is None else arguments, id_)
 
 
-def answer_to(one: ToolCall) -> Result:
+def answer_to(one: ToolCall) -> AnsweredCall:
     """Every tool answers with what it was asked."""
     if one.parsed() is None:
-        return Result(call=one, outcome=ToolResult(content=(Text("no JSON"),), is_error=True))
-    return Result(call=one, outcome=ToolResult(content=(Text(f"result of {one.id}"),)))
+        return AnsweredCall(call=one, result=ToolResult(content=(Text("no JSON"),), is_error=True))
+    return AnsweredCall(call=one, result=ToolResult(content=(Text(f"result of {one.id}"),)))
 
 
 def remembering() -> OwnMemory:
@@ -171,7 +171,7 @@ def play(
     memory: OwnMemory | None = None,
     grouped: Grouping = singly,
     last: int = 25,
-    respond: Callable[[ToolCall], Result] = answer_to,
+    respond: Callable[[ToolCall], AnsweredCall] = answer_to,
     body: bytes | None = None,
     **members: Any,
 ) -> Played:

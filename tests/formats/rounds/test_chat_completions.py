@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.formats.rounds import Result
+from fastapi_aibridge.formats.rounds import AnsweredCall
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
 
@@ -282,8 +282,8 @@ def test_texts_of_rounds_are_kept_apart() -> None:
 def test_images_are_mentioned() -> None:
     """Chat takes nothing but text from tools."""
 
-    def respond(one: Any) -> Result:
-        return Result(call=one, outcome=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"))))
+    def respond(one: Any) -> AnsweredCall:
+        return AnsweredCall(call=one, result=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"))))
 
     played = play(CHAT, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, respond=respond)
     assert played.bodies[1]["messages"][2]["content"] == "Look:\n[image, image/png]"

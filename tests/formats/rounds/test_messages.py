@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.formats.rounds import Result
+from fastapi_aibridge.formats.rounds import AnsweredCall
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
 
@@ -155,14 +155,14 @@ def test_other_stop_reasons_pass(streamed: bool, stop: str) -> None:
 def test_images_and_errors_have_the_shape_that_the_api_takes() -> None:
     """An image is a block; an error holds only text; no text is blank."""
 
-    def respond(one: Any) -> Result:
+    def respond(one: Any) -> AnsweredCall:
         image, blank = Image("aGk=", "image/png"), Text(" ")
         match one.id:
             case "picture":
-                return Result(call=one, outcome=ToolResult(content=(blank, image)))
+                return AnsweredCall(call=one, result=ToolResult(content=(blank, image)))
             case "broken":
-                return Result(call=one, outcome=ToolResult(content=(Text("no"), image), is_error=True))
-        return Result(call=one, outcome=ToolResult(content=()))
+                return AnsweredCall(call=one, result=ToolResult(content=(Text("no"), image), is_error=True))
+        return AnsweredCall(call=one, result=ToolResult(content=()))
 
     calls = [call(id_) for id_ in ("picture", "broken", "empty")]
     played = play(MESSAGES, [Reply(tool_calls=calls), Reply(text="x")], streamed=False, respond=respond)

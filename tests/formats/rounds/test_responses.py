@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats.rounds import Result
+from fastapi_aibridge.formats.rounds import AnsweredCall
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
@@ -168,8 +168,8 @@ def output(id_: str = "c1") -> dict[str, Any]:
 def test_images_are_parts_of_the_output() -> None:
     """Text and image keep their order."""
 
-    def respond(one: Any) -> Result:
-        return Result(call=one, outcome=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"), Text(""))))
+    def respond(one: Any) -> AnsweredCall:
+        return AnsweredCall(call=one, result=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"), Text(""))))
 
     played = play(RESPONSES, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, respond=respond)
     assert played.bodies[1]["input"][-1]["output"] == [
