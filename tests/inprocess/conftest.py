@@ -2,16 +2,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .doors import Doors, doors_of
+from .harness import GatewayHarness, harness_of
 
 
 @pytest.fixture(scope="module")
-async def open_doors() -> AsyncIterator[Doors]:
-    async with doors_of() as doors:
-        yield doors
+async def running_harness() -> AsyncIterator[GatewayHarness]:
+    async with harness_of() as harness:
+        yield harness
 
 
 @pytest.fixture
-def doors(open_doors: Doors) -> Doors:
-    open_doors.clear()
-    return open_doors
+def harness(running_harness: GatewayHarness) -> GatewayHarness:
+    running_harness.clear()
+    return running_harness

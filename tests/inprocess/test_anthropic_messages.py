@@ -1,4 +1,4 @@
-"""The anthropic SDK's messages, through both doors."""
+"""The anthropic SDK's messages, over a socket and in process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from anthropic.types import MessageParam
 
 from fastapi_aibridge.testing import Reply, ToolCall, Usage
 
-from .doors import Doors
+from .harness import GatewayHarness
 
 pytestmark = pytest.mark.anyio
 
@@ -19,52 +19,52 @@ CALL = ToolCall("read_file", {"path": "README.md"}, "call_1")
 ANSWER = Reply("Let me look.", thinking="A file.", tool_calls=[CALL], usage=Usage(cache_read_tokens=2))
 
 
-async def test_a_message(doors: Doors) -> None:
+async def test_a_message(harness: GatewayHarness) -> None:
     """A whole message has its blocks, signed thinking included, and its usage."""
 
     async def use(client: AsyncAnthropic) -> object:
         message = await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO)
         return [block.model_dump() for block in message.content], message.usage.cache_read_input_tokens
 
-    blocks, cached = await doors.anthropic(ANSWER, use)
+    blocks, cached = await harness.anthropic(ANSWER, use)
     assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
     assert blocks[0]["signature"]
     assert cached == 2
-    assert doors.records[0]["facts"]["thoughts"] == [{"source": "thinking", "text": "A file.", "truncated": False}]
+    assert harness.records[0]["facts"]["thoughts"] == [{"source": "thinking", "text": "A file.", "truncated": False}]
 
 
-async def test_more_tokens_than_ten_minutes_give(doors: Doors) -> None:
+async def test_more_tokens_than_ten_minutes_give(harness: GatewayHarness) -> None:
     """A large answer needs no stream in process: no socket can fall silent, so the SDK has nothing to refuse."""
-    doors.provider.script = ANSWER
-    message = await doors.bridge.anthropic().messages.create(model=MODEL, max_tokens=64_000, messages=HELLO)
+    harness.provider.script = ANSWER
+    message = await harness.bridge.anthropic().messages.create(model=MODEL, max_tokens=64_000, messages=HELLO)
     assert message.stop_reason == "tool_use"
 
 
-async def test_a_stream(doors: Doors) -> None:
+async def test_a_stream(harness: GatewayHarness) -> None:
     """A streamed message has the same events."""
 
     async def use(client: AsyncAnthropic) -> object:
         stream = await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO, stream=True)
         return [event.type async for event in stream]
 
-    events = await doors.anthropic(ANSWER, use)
+    events = await harness.anthropic(ANSWER, use)
     assert isinstance(events, list)
     assert (events[0], events[-1]) == ("message_start", "message_stop")
-    assert doors.records[0]["ending"]["status"] == "completed"
+    assert harness.records[0]["ending"]["status"] == "completed"
 
 
-async def test_tokens_are_counted(doors: Doors) -> None:
+async def test_tokens_are_counted(harness: GatewayHarness) -> None:
     """Counting tokens is relayed without a record."""
 
     async def use(client: AsyncAnthropic) -> object:
         return (await client.messages.count_tokens(model=MODEL, messages=HELLO)).input_tokens
 
-    assert await doors.anthropic(ANSWER, use) == 1
-    assert doors.records == []
+    assert await harness.anthropic(ANSWER, use) == 1
+    assert harness.records == []
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
-async def test_a_refusal(doors: Doors, streamed: bool) -> None:
+async def test_a_refusal(harness: GatewayHarness, streamed: bool) -> None:
     """The upstream's refusal is the SDK's error for it, with the upstream's own request id."""
 
     async def use(client: AsyncAnthropic) -> object:
@@ -73,11 +73,11 @@ async def test_a_refusal(doors: Doors, streamed: bool) -> None:
         assert caught.value.request_id
         return caught.value.status_code
 
-    assert await doors.anthropic(Reply(status=429, error="slow down"), use) == 429
-    assert doors.records[0]["ending"]["upstream_status"] == 429
+    assert await harness.anthropic(Reply(status=429, error="slow down"), use) == 429
+    assert harness.records[0]["ending"]["upstream_status"] == 429
 
 
-async def test_what_is_not_relayed_says_so(doors: Doors) -> None:
+async def test_what_is_not_relayed_says_so(harness: GatewayHarness) -> None:
     """Batches, and all else that the gateway does not relay, are refused with a text that names the route."""
 
     async def use(client: AsyncAnthropic) -> object:
@@ -85,4 +85,4 @@ async def test_what_is_not_relayed_says_so(doors: Doors) -> None:
             await client.messages.batches.list()
         return caught.value.message
 
-    assert "does not relay GET /v1/messages/batches" in str(await doors.anthropic(ANSWER, use))
+    assert "does not relay GET /v1/messages/batches" in str(await harness.anthropic(ANSWER, use))

@@ -1,4 +1,4 @@
-"""The anthropic SDK's stream helper, through both doors."""
+"""The anthropic SDK's stream helper, over a socket and in process."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from anthropic import AsyncAnthropic
 
 from fastapi_aibridge.testing import Reply
 
-from .doors import Doors
+from .harness import GatewayHarness
 from .test_anthropic_messages import ANSWER, HELLO, MODEL
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_text(doors: Doors) -> None:
+async def test_the_text(harness: GatewayHarness) -> None:
     """The helper's text comes in the same pieces."""
 
     async def use(client: AsyncAnthropic) -> object:
         async with client.messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
             return [text async for text in stream.text_stream]
 
-    assert await doors.anthropic(ANSWER, use) == ["Let", " me", " look."]
-    assert doors.records[0]["ending"]["status"] == "completed"
+    assert await harness.anthropic(ANSWER, use) == ["Let", " me", " look."]
+    assert harness.records[0]["ending"]["status"] == "completed"
 
 
-async def test_the_final_message(doors: Doors) -> None:
+async def test_the_final_message(harness: GatewayHarness) -> None:
     """The helper puts the message together, thinking, tool use and usage included."""
 
     async def use(client: AsyncAnthropic) -> object:
@@ -33,10 +33,10 @@ async def test_the_final_message(doors: Doors) -> None:
             message = await stream.get_final_message()
         return [block.type for block in message.content], message.stop_reason, message.usage.output_tokens
 
-    assert await doors.anthropic(ANSWER, use) == (["thinking", "text", "tool_use"], "tool_use", 6)
+    assert await harness.anthropic(ANSWER, use) == (["thinking", "text", "tool_use"], "tool_use", 6)
 
 
-async def test_an_error_in_the_stream(doors: Doors) -> None:
+async def test_an_error_in_the_stream(harness: GatewayHarness) -> None:
     """An error event of the upstream is the SDK's error, after the text before it."""
 
     async def use(client: AsyncAnthropic) -> object:
@@ -46,5 +46,5 @@ async def test_an_error_in_the_stream(doors: Doors) -> None:
                 pieces += [text async for text in stream.text_stream]
         return pieces
 
-    await doors.anthropic(Reply("Half an", error="overloaded"), use)
-    assert doors.records[0]["ending"]["status"] == "failed"
+    await harness.anthropic(Reply("Half an", error="overloaded"), use)
+    assert harness.records[0]["ending"]["status"] == "failed"

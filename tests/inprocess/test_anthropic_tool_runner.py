@@ -1,4 +1,4 @@
-"""The anthropic SDK's tool runner, through both doors."""
+"""The anthropic SDK's tool runner, over a socket and in process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from anthropic import AsyncAnthropic, beta_async_tool
 
 from fastapi_aibridge.testing import Reply, ToolCall
 
-from .doors import Doors
+from .harness import GatewayHarness
 from .test_anthropic_messages import MODEL
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ async def weather(city: str) -> str:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
-async def test_the_runner_goes_to_the_end(doors: Doors, streamed: bool) -> None:
+async def test_the_runner_goes_to_the_end(harness: GatewayHarness, streamed: bool) -> None:
     """The runner runs the tool between two messages, each of which is recorded."""
 
     async def use(client: AsyncAnthropic) -> object:
@@ -46,9 +46,9 @@ async def test_the_runner_goes_to_the_end(doors: Doors, streamed: bool) -> None:
             last = await runner.until_done()
         return [block.text for block in last.content if block.type == "text"]
 
-    assert await doors.anthropic(SCRIPT, use) == ["It rains in Bern."]
-    assert [record["interception"]["streaming"] for record in doors.records] == [streamed] * 4
-    [call] = doors.records[0]["facts"]["tool_usages"]
+    assert await harness.anthropic(SCRIPT, use) == ["It rains in Bern."]
+    assert [record["interception"]["streaming"] for record in harness.records] == [streamed] * 4
+    [call] = harness.records[0]["facts"]["tool_usages"]
     assert (call["tool"], call["arguments"], call["injected"]) == ("weather", {"city": "Bern"}, False)
-    result = doors.provider.received[1].json()["messages"][-1]["content"][0]
+    result = harness.provider.received[1].json()["messages"][-1]["content"][0]
     assert (result["tool_use_id"], result["content"]) == ("call_1", "rain in Bern")

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from fastapi_aibridge.testing import Reply
 
-from .doors import Doors
+from .harness import GatewayHarness
 from .test_anthropic_messages import HELLO, MODEL
 
 pytestmark = pytest.mark.anyio
@@ -96,21 +96,21 @@ FORMS = [responses_create, responses_stream, chat_create, chat_stream, messages_
 each = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 
 
-async def through(doors: Doors, reply: Reply, form: Any) -> object:
+async def through(harness: GatewayHarness, reply: Reply, form: Any) -> object:
     async def use(client: Any) -> object:
         try:
             return await form(client)
         except Exception:  # noqa: BLE001 - which one it is differs by SDK; that there is one is what counts
             return BrokeOff
 
-    ask = doors.anthropic if form.__name__.startswith("messages") else doors.openai
+    ask = harness.anthropic if form.__name__.startswith("messages") else harness.openai
     return await ask(reply, use)
 
 
 @each
-async def test_a_whole_answer_is_read(doors: Doors, form: Any) -> None:
+async def test_a_whole_answer_is_read(harness: GatewayHarness, form: Any) -> None:
     """Its text, and no error."""
-    assert await through(doors, Reply("All of it."), form) == "All of it."
+    assert await through(harness, Reply("All of it."), form) == "All of it."
 
 
 @each
@@ -119,61 +119,61 @@ async def test_a_whole_answer_is_read(doors: Doors, form: Any) -> None:
     [Reply("Half an", error="overloaded"), Reply("Half an answer that goes on", hang_up=True)],
     ids=["error event", "connection closed"],
 )
-async def test_half_an_answer_is_an_error(doors: Doors, form: Any, broken: Reply) -> None:
+async def test_half_an_answer_is_an_error(harness: GatewayHarness, form: Any, broken: Reply) -> None:
     """In process and over HTTP, whether the provider says so or just goes away."""
-    assert await through(doors, broken, form) is BrokeOff
-    assert doors.records[0]["ending"]["status"] == "failed"
+    assert await through(harness, broken, form) is BrokeOff
+    assert harness.records[0]["ending"]["status"] == "failed"
 
 
 # In process nobody has to look: the stream raises, as it does against the provider itself.
 
 
-async def naive_responses(doors: Doors) -> None:
-    async for _ in await doors.bridge.openai().responses.create(model="gpt-5", input="hi", stream=True):
+async def naive_responses(harness: GatewayHarness) -> None:
+    async for _ in await harness.bridge.openai().responses.create(model="gpt-5", input="hi", stream=True):
         pass
 
 
-async def naive_responses_helper(doors: Doors) -> None:
-    async with doors.bridge.openai().responses.stream(model="gpt-5", input="hi") as stream:
+async def naive_responses_helper(harness: GatewayHarness) -> None:
+    async with harness.bridge.openai().responses.stream(model="gpt-5", input="hi") as stream:
         async for _ in stream:
             pass
 
 
-async def final_response(doors: Doors) -> None:
-    async with doors.bridge.openai().responses.stream(model="gpt-5", input="hi") as stream:
+async def final_response(harness: GatewayHarness) -> None:
+    async with harness.bridge.openai().responses.stream(model="gpt-5", input="hi") as stream:
         await stream.get_final_response()
 
 
-async def naive_chat(doors: Doors) -> None:
-    async for _ in await doors.bridge.openai().chat.completions.create(**CHAT, stream=True):
+async def naive_chat(harness: GatewayHarness) -> None:
+    async for _ in await harness.bridge.openai().chat.completions.create(**CHAT, stream=True):
         pass
 
 
-async def final_completion(doors: Doors) -> None:
-    async with doors.bridge.openai().chat.completions.stream(**CHAT) as stream:
+async def final_completion(harness: GatewayHarness) -> None:
+    async with harness.bridge.openai().chat.completions.stream(**CHAT) as stream:
         await stream.get_final_completion()
 
 
-async def naive_messages(doors: Doors) -> None:
-    client = doors.bridge.anthropic()
+async def naive_messages(harness: GatewayHarness) -> None:
+    client = harness.bridge.anthropic()
     async for _ in await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO, stream=True):
         pass
 
 
-async def final_message(doors: Doors) -> None:
-    async with doors.bridge.anthropic().messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
+async def final_message(harness: GatewayHarness) -> None:
+    async with harness.bridge.anthropic().messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
         await stream.get_final_message()
 
 
-async def text_of_messages(doors: Doors) -> None:
-    async with doors.bridge.anthropic().messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
+async def text_of_messages(harness: GatewayHarness) -> None:
+    async with harness.bridge.anthropic().messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
         async for _ in stream.text_stream:
             pass
 
 
-async def lines(doors: Doors) -> None:
+async def lines(harness: GatewayHarness) -> None:
     body = {"model": "gpt-5", "input": "hi", "stream": True}
-    async with doors.bridge.http_client("openai").stream("POST", "/v1/responses", json=body) as response:
+    async with harness.bridge.http_client("openai").stream("POST", "/v1/responses", json=body) as response:
         async for _ in response.aiter_lines():
             pass
 
@@ -192,11 +192,11 @@ NAIVE = [
 
 
 @pytest.mark.parametrize("read", NAIVE, ids=lambda read: read.__name__)
-async def test_a_stream_that_breaks_raises(doors: Doors, read: Any) -> None:
+async def test_a_stream_that_breaks_raises(harness: GatewayHarness, read: Any) -> None:
     """A handler that checks nothing gets an error for half an answer, and none for a whole one."""
-    doors.provider.script = lambda _: Reply("All of it.")
-    await read(doors)
-    doors.provider.script = lambda _: Reply("Half an answer that goes on", hang_up=True)
+    harness.provider.script = lambda _: Reply("All of it.")
+    await read(harness)
+    harness.provider.script = lambda _: Reply("Half an answer that goes on", hang_up=True)
     with pytest.raises((openai.APIError, anthropic.APIError, httpx2.RemoteProtocolError)):
-        await read(doors)
-    assert doors.records[-1]["ending"]["status"] == "failed"
+        await read(harness)
+    assert harness.records[-1]["ending"]["status"] == "failed"

@@ -15,7 +15,7 @@ import pytest
 
 from fastapi_aibridge.testing import Reply
 
-from .doors import Doors
+from .harness import GatewayHarness
 
 pytestmark = pytest.mark.anyio
 
@@ -153,21 +153,21 @@ def raising(use: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[
 
 
 @pytest.mark.parametrize("use", OPENAI, ids=lambda use: use.__name__)
-async def test_openai(doors: Doors, use: Callable[[Any], Awaitable[None]]) -> None:
-    assert "upstream" in await doors.openai(BROKEN, raising(use))
-    assert {record["ending"]["status"] for record in doors.records} == {"failed"}
+async def test_openai(harness: GatewayHarness, use: Callable[[Any], Awaitable[None]]) -> None:
+    assert "upstream" in await harness.openai(BROKEN, raising(use))
+    assert {record["ending"]["status"] for record in harness.records} == {"failed"}
 
 
 @pytest.mark.parametrize("use", MESSAGES, ids=lambda use: use.__name__)
-async def test_anthropic(doors: Doors, use: Callable[[Any], Awaitable[None]]) -> None:
-    assert "upstream" in await doors.anthropic(BROKEN, raising(use))
-    assert {record["ending"]["status"] for record in doors.records} == {"failed"}
+async def test_anthropic(harness: GatewayHarness, use: Callable[[Any], Awaitable[None]]) -> None:
+    assert "upstream" in await harness.anthropic(BROKEN, raising(use))
+    assert {record["ending"]["status"] for record in harness.records} == {"failed"}
 
 
-async def test_directly_they_raise_as_well(doors: Doors) -> None:
+async def test_directly_they_raise_as_well(harness: GatewayHarness) -> None:
     """What the tests above compare with."""
-    doors.provider.script = BROKEN
-    async with doors.provider.serve() as url:
+    harness.provider.script = BROKEN
+    async with harness.provider.serve() as url:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
             for use in (chat_create, responses_create):
                 with pytest.raises(RAISED):

@@ -12,40 +12,40 @@ import pytest
 from fastapi_aibridge import ConfigurationError, Principal
 from fastapi_aibridge.testing import Reply
 
-from .doors import CENTRAL, Doors, doors_of
+from .harness import CENTRAL, GatewayHarness, harness_of
 from .test_openai_chat import HELLO
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "http_client"])
-async def test_an_unknown_provider_is_refused(doors: Doors, kind: str) -> None:
+async def test_an_unknown_provider_is_refused(harness: GatewayHarness, kind: str) -> None:
     """The error names the providers that there are."""
     with pytest.raises(ConfigurationError, match="no provider 'azure'; there are: anthropic, openai"):
-        getattr(doors.bridge, kind)("azure")
+        getattr(harness.bridge, kind)("azure")
 
 
-async def test_a_provider_of_another_kind_is_refused(doors: Doors) -> None:
+async def test_a_provider_of_another_kind_is_refused(harness: GatewayHarness) -> None:
     """A client of one vendor's SDK is not given for a provider that speaks the other's API."""
     with pytest.raises(ConfigurationError, match="'anthropic', which does not speak OpenAI's API"):
-        doors.bridge.openai("anthropic")
+        harness.bridge.openai("anthropic")
     with pytest.raises(ConfigurationError, match="'openai', which does not speak Anthropic's API"):
-        doors.bridge.anthropic("openai")
+        harness.bridge.anthropic("openai")
 
 
 @pytest.mark.parametrize("extra", ["openai", "anthropic"])
-async def test_a_missing_extra_is_named(doors: Doors, monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
+async def test_a_missing_extra_is_named(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
     """Without its SDK a client is refused with the command that installs it."""
     monkeypatch.setitem(sys.modules, extra, None)
     with pytest.raises(ConfigurationError, match=rf"pip install '.*\[{extra}\]'"):
-        getattr(doors.bridge, extra)()
+        getattr(harness.bridge, extra)()
 
 
-async def test_a_missing_httpx2_is_named(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_httpx2_is_named(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bare client says what it needs, too."""
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(ConfigurationError, match="pip install httpx2"):
-        doors.bridge.http_client("openai")
+        harness.bridge.http_client("openai")
 
 
 def test_nothing_is_imported_before_it_is_used() -> None:
@@ -55,103 +55,103 @@ def test_nothing_is_imported_before_it_is_used() -> None:
     assert done.stdout.strip() == "set()"
 
 
-async def test_the_sdks_do_not_try_again(doors: Doors) -> None:
+async def test_the_sdks_do_not_try_again(harness: GatewayHarness) -> None:
     """Trying again is the gateway's: the SDKs' own retries would multiply it."""
-    doors.provider.script = Reply(status=500, error="broken")
+    harness.provider.script = Reply(status=500, error="broken")
     with pytest.raises(openai.InternalServerError):
-        await doors.bridge.openai().chat.completions.create(model="gpt-5", messages=HELLO)
-    assert len(doors.provider.received) == 1
-    assert doors.bridge.anthropic().max_retries == 0
+        await harness.bridge.openai().chat.completions.create(model="gpt-5", messages=HELLO)
+    assert len(harness.provider.received) == 1
+    assert harness.bridge.anthropic().max_retries == 0
 
 
-async def test_only_the_gateways_key_goes_upstream(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_gateways_key_goes_upstream(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that the SDKs find in the environment, or are given by a library, do not reach the provider."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-from-the-environment")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-from-the-environment")
-    doors.provider.script = Reply("Hello")
-    await doors.bridge.openai().responses.create(model="gpt-5", input="Hello")
-    await doors.bridge.anthropic().messages.create(
+    harness.provider.script = Reply("Hello")
+    await harness.bridge.openai().responses.create(model="gpt-5", input="Hello")
+    await harness.bridge.anthropic().messages.create(
         model="claude-sonnet-5", max_tokens=9, messages=[{"role": "user", "content": "Hello"}]
     )
-    library = openai.AsyncOpenAI(api_key="sk-of-a-library", http_client=doors.bridge.http_client("openai"))
+    library = openai.AsyncOpenAI(api_key="sk-of-a-library", http_client=harness.bridge.http_client("openai"))
     await library.responses.create(model="gpt-5", input="Hello")
-    for received in doors.provider.received:
+    for received in harness.provider.received:
         sent = str(dict(received.headers))
         assert CENTRAL in sent
         assert "environment" not in sent
         assert "library" not in sent
         assert "in-process" not in sent
-    assert [record.interception.credential_kind for record in doors.recorder.records] == ["centralized"] * 3
+    assert [record.interception.credential_kind for record in harness.recorder.records] == ["centralized"] * 3
 
 
 async def test_a_key_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a provider takes it, the principal's own key pays, the app's account has no say, and the record tells."""
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-app")
-    async with doors_of(both={"byok": True}) as doors:
-        doors.provider.script = Reply("Hello")
-        await doors.bridge.openai(api_key="sk-own-0123456789abc").responses.create(model="gpt-5", input="Hello")
-        await doors.bridge.anthropic(api_key="sk-own-0123456789abc").messages.create(
+    async with harness_of(both={"byok": True}) as harness:
+        harness.provider.script = Reply("Hello")
+        await harness.bridge.openai(api_key="sk-own-0123456789abc").responses.create(model="gpt-5", input="Hello")
+        await harness.bridge.anthropic(api_key="sk-own-0123456789abc").messages.create(
             model="claude-sonnet-5", max_tokens=9, messages=[{"role": "user", "content": "Hello"}]
         )
-        first, second = doors.provider.received
+        first, second = harness.provider.received
         assert first.headers["authorization"] == "Bearer sk-own-0123456789abc"
         assert "org-of-the-app" not in first.headers.values()
         assert second.headers["x-api-key"] == "sk-own-0123456789abc"
-        assert {record.interception.credential_kind for record in doors.recorder.records} == {"byok"}
+        assert {record.interception.credential_kind for record in harness.recorder.records} == {"byok"}
 
 
-async def test_a_key_of_ones_own_that_is_not_taken(doors: Doors) -> None:
+async def test_a_key_of_ones_own_that_is_not_taken(harness: GatewayHarness) -> None:
     """Where a provider does not take it, it is refused as over HTTP."""
     with pytest.raises(openai.PermissionDeniedError, match="takes no key of the caller's own"):
-        await doors.bridge.openai(api_key="sk-own").responses.create(model="gpt-5", input="Hello")
+        await harness.bridge.openai(api_key="sk-own").responses.create(model="gpt-5", input="Hello")
 
 
-async def test_the_bare_client(doors: Doors) -> None:
+async def test_the_bare_client(harness: GatewayHarness) -> None:
     """Any path that the gateway relays can be called with the bare client."""
-    doors.provider.script = Reply("Hello")
-    async with doors.bridge.http_client("openai") as client:
+    harness.provider.script = Reply("Hello")
+    async with harness.bridge.http_client("openai") as client:
         answer = await client.post("/v1/responses", json={"model": "gpt-5", "input": "Hello"})
         missing = await client.post("/v1/nothing", json={"model": "gpt-5", "input": "Hello"})
     assert answer.json()["status"] == "completed"
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_limits_are_the_gateways(doors: Doors) -> None:
+async def test_limits_are_the_gateways(harness: GatewayHarness) -> None:
     """A body over the limit gets the gateway's own answer, as over HTTP."""
-    limit = doors.aibridge.settings.max_body_size
-    async with doors.bridge.http_client("openai") as client:
+    limit = harness.aibridge.settings.max_body_size
+    async with harness.bridge.http_client("openai") as client:
         answer = await client.post("/v1/responses", content=b"x" * (limit + 1))
     assert answer.status_code == 413
 
 
-async def test_closing_a_client_closes_no_other(doors: Doors) -> None:
+async def test_closing_a_client_closes_no_other(harness: GatewayHarness) -> None:
     """Clients share nothing that one of them could close."""
-    doors.provider.script = Reply("Hello")
-    other = doors.bridge.openai()
-    async with doors.bridge.openai() as client:
+    harness.provider.script = Reply("Hello")
+    other = harness.bridge.openai()
+    async with harness.bridge.openai() as client:
         await client.responses.create(model="gpt-5", input="Hello")
     assert (await other.responses.create(model="gpt-5", input="Hello")).output_text == "Hello"
 
 
-async def test_clients_are_cheap(doors: Doors) -> None:
+async def test_clients_are_cheap(harness: GatewayHarness) -> None:
     """A client can be made for each request: it takes less than a millisecond, and leaves nothing behind."""
-    doors.bridge.openai()
+    harness.bridge.openai()
     took = []
     for _ in range(3):
         started = time.thread_time()
         for _ in range(100):
-            doors.bridge.openai()
+            harness.bridge.openai()
         took.append((time.thread_time() - started) / 100)
     assert min(took) < 0.001
 
 
-async def test_calls_hold_no_lease_of_their_own(doors: Doors) -> None:
+async def test_calls_hold_no_lease_of_their_own(harness: GatewayHarness) -> None:
     """The lease is that of who holds the bridge; calls through it take no other."""
-    doors.provider.script = Reply("Hello")
-    before = doors.aibridge.pool.metrics().leases
-    async with doors.bridge.openai().responses.stream(model="gpt-5", input="Hello") as stream:
-        assert doors.aibridge.pool.metrics().leases == before
+    harness.provider.script = Reply("Hello")
+    before = harness.aibridge.pool.metrics().leases
+    async with harness.bridge.openai().responses.stream(model="gpt-5", input="Hello") as stream:
+        assert harness.aibridge.pool.metrics().leases == before
         await stream.until_done()
-    async with doors.aibridge.bridge(Principal("alice")):
-        assert doors.aibridge.pool.metrics().leases == before + 1
+    async with harness.aibridge.bridge(Principal("alice")):
+        assert harness.aibridge.pool.metrics().leases == before + 1

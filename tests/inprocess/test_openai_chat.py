@@ -1,4 +1,4 @@
-"""The openai SDK's chat completions, through both doors."""
+"""The openai SDK's chat completions, over a socket and in process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 
 from fastapi_aibridge.testing import Reply, ToolCall, Usage
 
-from .doors import Doors
+from .harness import GatewayHarness
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ READ: ChatCompletionToolParam = {"type": "function", "function": {"name": "read_
 ANSWER = Reply("Hello, Alice.", usage=Usage(input_tokens=8, output_tokens=3, cache_read_tokens=2))
 
 
-async def test_a_completion(doors: Doors) -> None:
+async def test_a_completion(harness: GatewayHarness) -> None:
     """A whole answer has its text and its usage."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -26,23 +26,23 @@ async def test_a_completion(doors: Doors) -> None:
         assert answer.usage
         return answer.choices[0].message.content, answer.choices[0].finish_reason, answer.usage.total_tokens
 
-    assert await doors.openai(ANSWER, use) == ("Hello, Alice.", "stop", 13)
-    assert doors.records[0]["facts"]["prompts"] == [{"text": "Hello", "source": "user", "truncated": False}]
-    assert doors.records[0]["ending"]["status"] == "completed"
+    assert await harness.openai(ANSWER, use) == ("Hello, Alice.", "stop", 13)
+    assert harness.records[0]["facts"]["prompts"] == [{"text": "Hello", "source": "user", "truncated": False}]
+    assert harness.records[0]["ending"]["status"] == "completed"
 
 
-async def test_a_stream(doors: Doors) -> None:
+async def test_a_stream(harness: GatewayHarness) -> None:
     """A streamed answer comes in the same pieces, without the usage that was not asked for."""
 
     async def use(client: AsyncOpenAI) -> object:
         stream = await client.chat.completions.create(model="gpt-5", messages=HELLO, stream=True)
         return [chunk.choices[0].delta.content async for chunk in stream]
 
-    assert await doors.openai(ANSWER, use) == ["", "Hello,", " Alice.", None]
-    assert doors.records[0]["facts"]["token_usages"][0]["output_tokens"] == 3
+    assert await harness.openai(ANSWER, use) == ["", "Hello,", " Alice.", None]
+    assert harness.records[0]["facts"]["token_usages"][0]["output_tokens"] == 3
 
 
-async def test_a_tool_call(doors: Doors) -> None:
+async def test_a_tool_call(harness: GatewayHarness) -> None:
     """The client's own tool calls pass through and are recorded."""
     call = ToolCall("read_file", {"path": "README.md"}, "call_1")
 
@@ -50,12 +50,12 @@ async def test_a_tool_call(doors: Doors) -> None:
         answer = await client.chat.completions.create(model="gpt-5", messages=HELLO, tools=[READ])
         return [one.model_dump() for one in answer.choices[0].message.tool_calls or ()]
 
-    [made] = await doors.openai(Reply(tool_calls=[call]), use)
+    [made] = await harness.openai(Reply(tool_calls=[call]), use)
     assert made["function"] == {"name": "read_file", "arguments": '{"path":"README.md"}'}
-    assert doors.records[0]["facts"]["tool_usages"][0]["arguments"] == {"path": "README.md"}
+    assert harness.records[0]["facts"]["tool_usages"][0]["arguments"] == {"path": "README.md"}
 
 
-async def test_the_raw_response(doors: Doors) -> None:
+async def test_the_raw_response(harness: GatewayHarness) -> None:
     """The helper for raw responses shows status, headers and the gateway's interception."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -63,10 +63,10 @@ async def test_the_raw_response(doors: Doors) -> None:
         assert raw.headers["x-aibridge-interception-id"]
         return raw.status_code, raw.headers["content-type"], raw.parse().choices[0].message.content
 
-    assert await doors.openai(ANSWER, use) == (200, "application/json", "Hello, Alice.")
+    assert await harness.openai(ANSWER, use) == (200, "application/json", "Hello, Alice.")
 
 
-async def test_the_streaming_response(doors: Doors) -> None:
+async def test_the_streaming_response(harness: GatewayHarness) -> None:
     """The helper for streaming responses gives the lines as they come."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -74,11 +74,11 @@ async def test_the_streaming_response(doors: Doors) -> None:
         async with create(model="gpt-5", messages=HELLO, stream=True) as response:
             return [line.partition("{")[0] async for line in response.iter_lines() if line]
 
-    assert await doors.openai(ANSWER, use) == ["data: "] * 4 + ["data: [DONE]"]
+    assert await harness.openai(ANSWER, use) == ["data: "] * 4 + ["data: [DONE]"]
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
-async def test_a_refusal(doors: Doors, streamed: bool) -> None:
+async def test_a_refusal(harness: GatewayHarness, streamed: bool) -> None:
     """The upstream's refusal is the SDK's error for it, tried once."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -87,14 +87,14 @@ async def test_a_refusal(doors: Doors, streamed: bool) -> None:
         return caught.value.message, caught.value.code, caught.value.response.headers["retry-after"]
 
     script = Reply(status=429, error="slow down", headers={"Retry-After": "7"})
-    message, *rest = await doors.openai(script, use)
+    message, *rest = await harness.openai(script, use)
     assert "slow down" in message
     assert rest == ["rate_limit_exceeded", "7"]
-    assert doors.records[0]["ending"]["status"] == "failed"
-    assert len(doors.provider.received) == 2
+    assert harness.records[0]["ending"]["status"] == "failed"
+    assert len(harness.provider.received) == 2
 
 
-async def test_an_error_in_the_stream(doors: Doors) -> None:
+async def test_an_error_in_the_stream(harness: GatewayHarness) -> None:
     """A stream that the upstream ends with an error raises it after the pieces before it."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -105,10 +105,10 @@ async def test_an_error_in_the_stream(doors: Doors) -> None:
                 pieces.append(chunk.choices[0].delta.content)
         return pieces
 
-    assert await doors.openai(Reply("Half an", error="overloaded"), use) == ["", "Half", " an"]
+    assert await harness.openai(Reply("Half an", error="overloaded"), use) == ["", "Half", " an"]
 
 
-async def test_a_stream_that_breaks_off(doors: Doors) -> None:
+async def test_a_stream_that_breaks_off(harness: GatewayHarness) -> None:
     """A stream that the upstream cuts ends with the gateway's error event."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -117,5 +117,5 @@ async def test_a_stream_that_breaks_off(doors: Doors) -> None:
                 pass
         return caught.value.message
 
-    assert "upstream" in str(await doors.openai(Reply("Half an", hang_up=True), use))
-    assert doors.records[0]["ending"]["status"] == "failed"
+    assert "upstream" in str(await harness.openai(Reply("Half an", hang_up=True), use))
+    assert harness.records[0]["ending"]["status"] == "failed"

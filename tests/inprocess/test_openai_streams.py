@@ -1,4 +1,4 @@
-"""The openai SDK's stream helpers, through both doors."""
+"""The openai SDK's stream helpers, over a socket and in process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openai import AsyncOpenAI
 
 from fastapi_aibridge.testing import Reply, ToolCall
 
-from .doors import Doors
+from .harness import GatewayHarness
 from .test_openai_chat import HELLO
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 ANSWER = Reply("Let me look.", tool_calls=[ToolCall("read_file", {"path": "README.md"}, "call_1")])
 
 
-async def test_chat(doors: Doors) -> None:
+async def test_chat(harness: GatewayHarness) -> None:
     """The chat helper puts the completion together from its events."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -24,11 +24,11 @@ async def test_chat(doors: Doors) -> None:
             [choice] = (await stream.get_final_completion()).choices
         return deltas, choice.message.content, [call.function.name for call in choice.message.tool_calls or ()]
 
-    assert await doors.openai(ANSWER, use) == (["", "Let", " me", " look."], "Let me look.", ["read_file"])
-    assert doors.records[0]["interception"]["streaming"] is True
+    assert await harness.openai(ANSWER, use) == (["", "Let", " me", " look."], "Let me look.", ["read_file"])
+    assert harness.records[0]["interception"]["streaming"] is True
 
 
-async def test_responses(doors: Doors) -> None:
+async def test_responses(harness: GatewayHarness) -> None:
     """The Responses helper puts the response together from its events."""
 
     async def use(client: AsyncOpenAI) -> object:
@@ -37,15 +37,15 @@ async def test_responses(doors: Doors) -> None:
             response = await stream.get_final_response()
         return deltas, response.output_text, response.status
 
-    assert await doors.openai(ANSWER, use) == (["Let", " me", " look."], "Let me look.", "completed")
-    assert doors.records[0]["ending"]["status"] == "completed"
+    assert await harness.openai(ANSWER, use) == (["Let", " me", " look."], "Let me look.", "completed")
+    assert harness.records[0]["ending"]["status"] == "completed"
 
 
-async def test_the_end_alone(doors: Doors) -> None:
+async def test_the_end_alone(harness: GatewayHarness) -> None:
     """A helper that is asked for the end alone reads all the rest."""
 
     async def use(client: AsyncOpenAI) -> object:
         async with client.responses.stream(model="gpt-5", input="Hello") as stream:
             return (await stream.get_final_response()).output_text
 
-    assert await doors.openai(ANSWER, use) == "Let me look."
+    assert await harness.openai(ANSWER, use) == "Let me look."

@@ -29,7 +29,7 @@ from fastapi_aibridge.testing import Reply, ScriptedProvider
 from fastapi_aibridge.testing.serving import serve
 
 from ..e2e.gateway.client import connected
-from .doors import KEY
+from .harness import KEY
 from .held import LIMIT, held_bridge
 
 pytestmark = pytest.mark.anyio

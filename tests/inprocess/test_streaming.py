@@ -16,7 +16,7 @@ from fastapi_aibridge import RequestBridge, Status
 from fastapi_aibridge.testing import Reply
 
 from ..e2e.gateway.bodies import CHAT, MESSAGES, sse
-from .doors import Doors
+from .harness import GatewayHarness
 from .held import LIMIT, Held, held_bridge
 from .test_anthropic_messages import HELLO as ANTHROPIC_HELLO
 from .test_openai_chat import HELLO
@@ -191,15 +191,15 @@ async def test_a_bridge_that_closes_tells_its_callers() -> None:
             await streamed(held.bridge)
 
 
-async def test_a_hundred_streams_at_once(doors: Doors) -> None:
+async def test_a_hundred_streams_at_once(harness: GatewayHarness) -> None:
     """A hundred streams run side by side, each with its own answer, and each is recorded once."""
-    doors.provider.script = lambda received: Reply(f"Hello, {received.json()['input']}. " * 20)
+    harness.provider.script = lambda received: Reply(f"Hello, {received.json()['input']}. " * 20)
 
     async def read(number: int) -> str:
-        async with doors.bridge.openai().responses.stream(model="gpt-5", input=f"caller {number}") as stream:
+        async with harness.bridge.openai().responses.stream(model="gpt-5", input=f"caller {number}") as stream:
             return (await stream.get_final_response()).output_text
 
     texts = await asyncio.gather(*(read(number) for number in range(100)))
     assert texts == [f"Hello, caller {number}. " * 20 for number in range(100)]
-    endings = [record.ending.status for record in doors.recorder.records if record.ending]
+    endings = [record.ending.status for record in harness.recorder.records if record.ending]
     assert endings == [Status.COMPLETED] * 100

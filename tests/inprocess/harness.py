@@ -1,4 +1,4 @@
-"""One gateway with two doors, a socket and the bridge in process, behind which everything has to be the same."""
+"""One gateway that is reached over a socket and in process: everything has to be the same both ways."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ KEY = "k-alice"
 CENTRAL = "sk-central-0123456789"
 
 
-class Doors:
-    """`provider` is what stands behind both of them."""
+class GatewayHarness:
+    """`provider` is the upstream of both ways."""
 
     def __init__(
         self, aibridge: AIBridge, bridge: RequestBridge, provider: ScriptedProvider, recorder: MemoryRecorder, url: str
@@ -38,7 +38,7 @@ class Doors:
         self.recorder.clear()
 
     async def openai(self, script: Script, use: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
-        """What `use` returns, and raise if it or the records are not the same through both doors."""
+        """What `use` returns, and raise if it or the records are not the same over a socket and in process."""
         async with openai.AsyncOpenAI(base_url=f"{self.url}/openai/v1", api_key=KEY, max_retries=0) as client:
             return await self._same(script, lambda: use(client), lambda: use(self.bridge.openai()))
 
@@ -70,7 +70,7 @@ class Doors:
 
 
 @asynccontextmanager
-async def doors_of(**settings: Any) -> AsyncIterator[Doors]:
+async def harness_of(**settings: Any) -> AsyncIterator[GatewayHarness]:
     """A gateway that is served on a loopback port, and Alice's bridge."""
     provider, recorder = ScriptedProvider(Reply()), MemoryRecorder(max_items=10_000)
     both = {"api_key": CENTRAL, "max_retries": 0, "circuit_breaker": {"enabled": False}, **settings.pop("both", {})}
@@ -84,7 +84,7 @@ async def doors_of(**settings: Any) -> AsyncIterator[Doors]:
         await stack.enter_async_context(aibridge.lifespan(app))
         server = await stack.enter_async_context(served(app))
         bridge = await stack.enter_async_context(aibridge.bridge(Principal("alice")))
-        yield Doors(aibridge, bridge, provider, recorder, f"{server.url}/ai")
+        yield GatewayHarness(aibridge, bridge, provider, recorder, f"{server.url}/ai")
 
 
 _OF_THEIR_OWN = {"id", "created", "previous_message_id", "started_at", "ended_at", "message_id", "duration"}
