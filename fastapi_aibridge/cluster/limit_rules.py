@@ -14,6 +14,7 @@ from cachetools import LRUCache
 
 from ..principal import Principal
 from ..settings import LimitRule, LimitSettings
+from .pattern_index import PatternIndex
 
 KNOWN = 10_000
 """Kinds of requests whose counters are remembered."""
@@ -95,10 +96,18 @@ class LimitRules:
             rules.append(LimitRule(scope="default", concurrent=settings.max_concurrent_per_principal))
         self._rules = rules
         self._by_model = any(rule.model is not None or rule.scope == "model" for rule in rules)
+        self._defaults: list[int] = []
+        self._initiators: dict[str, list[int]] = {}
+        self._patterns = {scope: PatternIndex() for scope in ("group", "provider", "model")}
         own: dict[str, set[Kind]] = {}
-        for rule in rules:
-            if rule.scope == "initiator" and rule.id is not None:
+        for place, rule in enumerate(rules):
+            if rule.id is None:
+                self._defaults.append(place)
+            elif rule.scope == "initiator":
+                self._initiators.setdefault(rule.id, []).append(place)
                 own.setdefault(rule.id, set()).update(kind for kind, _ in _amounts(rule))
+            else:
+                self._patterns[rule.scope].add(rule.id, place)
         self._own = own
         self._known: LRUCache[tuple[object, ...], Counters] = LRUCache(KNOWN)
 
@@ -125,32 +134,31 @@ class LimitRules:
 
     def _find(self, principal: Principal, provider: str, model: str | None) -> Iterator[Counter]:
         own = self._own.get(principal.initiator_id, set())
-        for rule in self._rules:
+        for place, subject, whose in sorted(self._subjects(principal, provider, model)):
+            rule = self._rules[place]
             if rule.provider is not None and not fnmatchcase(provider, rule.provider):
                 continue
             if rule.model is not None and (model is None or not fnmatchcase(model, rule.model)):
                 continue
             replaced = own if rule.scope == "default" else set()
-            for subject, whose in _subjects(rule, principal, provider, model):
-                for kind, limit in _amounts(rule):
-                    if kind not in replaced:
-                        window = 0.0 if kind is Kind.CONCURRENT else rule.window
-                        yield Counter(kind, _key(rule, kind, subject), limit, window, whose)
+            for kind, limit in _amounts(rule):
+                if kind not in replaced:
+                    window = 0.0 if kind is Kind.CONCURRENT else rule.window
+                    yield Counter(kind, _key(rule, kind, subject), limit, window, whose)
 
-
-def _subjects(rule: LimitRule, principal: Principal, provider: str, model: str | None) -> Iterator[tuple[str, str]]:
-    """Whose counters a rule means for this request, and how they are called."""
-    pattern = rule.id or ""
-    if rule.scope == "default" or (rule.scope == "initiator" and principal.initiator_id == pattern):
-        yield principal.initiator_id, "your limit"
-    elif rule.scope == "group":
+    def _subjects(self, principal: Principal, provider: str, model: str | None) -> Iterator[tuple[int, str, str]]:
+        """The places of the rules for this request, whose counters they mean, and how these are called."""
+        initiator, of = principal.initiator_id, self._patterns
+        for place in (*self._defaults, *self._initiators.get(initiator, ())):
+            yield place, initiator, "your limit"
         for group in principal.groups:
-            if fnmatchcase(group, pattern):
-                yield group, f"the limit of the group {group!r}"
-    elif rule.scope == "provider" and fnmatchcase(provider, pattern):
-        yield provider, f"the limit of the provider {provider!r}"
-    elif rule.scope == "model" and model is not None and fnmatchcase(model, pattern):
-        yield pattern, f"the limit of the models {pattern!r}"
+            for place in of["group"].find(group):
+                yield place, group, f"the limit of the group {group!r}"
+        for place in of["provider"].find(provider):
+            yield place, provider, f"the limit of the provider {provider!r}"
+        for place in () if model is None else of["model"].find(model):
+            pattern = self._rules[place].id or ""
+            yield place, pattern, f"the limit of the models {pattern!r}"
 
 
 def _amounts(rule: LimitRule) -> Iterator[tuple[Kind, int]]:
