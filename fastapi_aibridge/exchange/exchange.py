@@ -107,7 +107,9 @@ class Exchange:
         try:
             with interruption:
                 if account is not None:
-                    await self._heed(account)
+                    self._writer.add_headers(account.headers())
+                    if account.fallback is not None:
+                        await self._fall_back(account.fallback)
                 if self._admitted.ticket is not None:
                     await self._pass_limits(self._admitted.ticket)
                 await self._loop.run(interruption)
@@ -162,14 +164,12 @@ class Exchange:
         await self._log.start(account, self._loop.rounds.body)
         return account
 
-    async def _heed(self, account: Account) -> None:
-        """Tell what is left of the budgets, and ask for the cheaper model where they say so. Raises `GatewayError`."""
-        self._writer.add_headers(account.headers())
-        if account.fallback is not None:
-            await in_steps(self._admitted.use_model(account.fallback), self._share)
-            loop = self._new_loop()
-            await loop.prepare()
-            self._loop = loop
+    async def _fall_back(self, model: str) -> None:
+        """Ask for the cheaper model of a budget. Raises `GatewayError`."""
+        await in_steps(self._admitted.use_model(model), self._share)
+        loop = self._new_loop()
+        await loop.prepare()
+        self._loop = loop
 
     async def _goes_on(self) -> bool:
         """Whether the provider goes on, with or without a client, and the end of the record waits for that."""

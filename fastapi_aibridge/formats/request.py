@@ -58,16 +58,16 @@ class ModelRequest:
         """The most tokens of one answer; None where the request sets no bound that could be read."""
         if not self.has_output:
             return 0
-        return max(_positive(self.output_bounds), default=None)
+        return _most(self.output_bounds)
 
     @property
     def choices(self) -> int:
-        return max(_positive(self.choice_counts), default=1) * self.questions
+        return (_most(self.choice_counts) or 1) * self.questions
 
     @property
     def service_tiers(self) -> list[str]:
         """Those that it asks for."""
-        return [tier for value in self.tiers if type(tier := small(value)) is str]
+        return [tier for value in self.tiers if value is not None and type(tier := small(value)) is str]
 
 
 def read_body(body: BodyText, wanted: frozenset[str]) -> Steps[Members]:
@@ -100,9 +100,13 @@ def offers_no_tools(members: Members) -> bool:
     return not (is_list(tools) and says_something(tools))
 
 
-def _positive(values: tuple[object, ...]) -> list[int]:
-    numbers = [_number(small(value)) for value in values if value is not None]
-    return [int(min(number, MAX_COUNT)) for number in numbers if number >= 1]
+def _most(values: tuple[object, ...]) -> int | None:
+    """The largest of the counts among these values; None where there is none."""
+    most = 0
+    for value in values:
+        if value is not None and (number := _number(small(value))) > most:
+            most = int(min(number, MAX_COUNT))
+    return most or None
 
 
 def _number(value: object) -> float:

@@ -106,7 +106,7 @@ class Account:
         return amount or 0
 
     def _asked(self, estimate: int, spent: int = 0) -> Reservation:
-        limits = tuple([(one.id, limit.amount) for one, limit in zip(self._counters, self._limits, strict=True)])
+        limits = [(one.id, limit.amount) for one, limit in zip(self._counters, self._limits, strict=True)]
         return Reservation(self._interception_id, estimate, limits, spent)
 
     def _refusal(self, over: OverBudget, estimate: int) -> GatewayError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from ..budget import ANY, Budget, period_end, period_start
 from ..principal import Principal
@@ -33,7 +33,7 @@ class Limit:
 class BudgetBook:
     """All budgets of the settings and of the admin API, looked up by whom they concern.
 
-    Field that changes: `_today`, which has a bound.
+    Fields that change: `_today`, which has a bound, and `_begun` and `_over`, the day for which it holds.
     """
 
     def __init__(self, budgets: Iterable[Budget] = ()) -> None:
@@ -41,7 +41,7 @@ class BudgetBook:
         for budget in budgets:
             self._by_subject.setdefault((budget.scope, budget.id), []).append(budget)
         # Periods begin and end at midnight in UTC: until then a caller's limits stay the same.
-        self._day = date.min
+        self._begun = self._over = datetime.min.replace(tzinfo=UTC)
         self._today: dict[tuple[str, Sequence[str]], list[Limit]] = {}
 
     def __len__(self) -> int:
@@ -51,9 +51,9 @@ class BudgetBook:
         """Those that hold for this caller, one for each counter: where several do, the tightest."""
         if principal.budgets:
             return self._limits(principal, moment)
-        day = moment.astimezone(UTC).date()
-        if day != self._day or len(self._today) >= _MOST:
-            self._day, self._today = day, {}
+        if not self._begun <= moment < self._over or len(self._today) >= _MOST:
+            self._begun = period_start("day", moment)
+            self._over, self._today = period_end("day", self._begun), {}
         key = principal.initiator_id, principal.groups
         known = self._today.get(key)
         if known is None:

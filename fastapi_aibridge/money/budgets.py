@@ -129,12 +129,12 @@ class Budgets:
         try:
             if recorder is None or opened is None:
                 raise RecorderUnavailable("no recorder keeps counters")
-            counters = await opened.open(limits)
+            counters = opened.known(limits) or await opened.open(limits)
         except RecorderUnavailable:
             if self.refuses_on_error:
                 raise unavailable() from None
             return None
-        estimate = Estimator(self.prices, vendor, request, self.default_output)
+        estimate = Estimator(self.prices, vendor, request, self.default_output, started_at)
         return Account(self, recorder, principal, counters, limits, estimate)
 
     def listed(self) -> Sequence[tuple[Budget, str]]:

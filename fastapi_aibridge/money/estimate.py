@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from ..formats.large_text import LARGE, BodyText
 from ..formats.request import ModelRequest
-from ..recorder.reservations import MAX_AMOUNT
 from .prices import Prices
 from .vendor import Vendor
 
@@ -23,10 +23,15 @@ class Estimator:
     request: ModelRequest
     default_output: int
     """Tokens of an answer whose request sets no bound."""
+    moment: datetime
+    """When the interception started: its price is that of this moment."""
 
     def __call__(self, model: str, body: BodyText) -> int | None:
         """Micro-dollars; None where the model has no price."""
         if self.prices is None:
+            return None
+        price = self.prices.price(self.vendor, model, self.moment)
+        if price is None:
             return None
         request = self.request
         bound = request.max_output
@@ -37,5 +42,4 @@ class Estimator:
             given = given * 5 // 4
         elif body.find(b'"cache_control"') >= 0:
             given = given * 2 if body.find(b'"1h"') >= 0 else given * 5 // 4
-        amount = self.prices.estimate(self.vendor, model, given, output * request.choices, request.service_tiers)
-        return None if amount is None else min(amount, MAX_AMOUNT)
+        return price.estimate(given, output * request.choices, request.service_tiers)

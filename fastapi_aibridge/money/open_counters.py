@@ -36,18 +36,25 @@ class OpenCounters:
 
     async def open(self, limits: Sequence[Limit]) -> list[OpenCounter]:
         """The counters of these limits. Raises `RecorderUnavailable`; asks the database only for those that are new."""
-        if any(limit.counter not in self._by_key for limit in limits):
+        while (known := self.known(limits)) is None:
             async with self._opening:  # those who come at one moment want the same ones
                 await self._open_missing(limits)
-        found = []
-        for limit in limits:
-            counter = self._by_key[limit.counter]
-            counter.limit = limit
-            self._by_key.move_to_end(limit.counter)
-            found.append(counter)
         while len(self._by_key) > _MOST:
             _, gone = self._by_key.popitem(last=False)
             del self._by_id[gone.id]
+        return known
+
+    def known(self, limits: Sequence[Limit]) -> list[OpenCounter] | None:
+        """The same without asking anybody; None where one of them is new."""
+        found = []
+        by_key = self._by_key
+        for limit in limits:
+            counter = by_key.get(limit.counter)
+            if counter is None:
+                return None
+            counter.limit = limit
+            by_key.move_to_end(limit.counter)
+            found.append(counter)
         return found
 
     async def _open_missing(self, limits: Sequence[Limit]) -> None:

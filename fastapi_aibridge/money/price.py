@@ -61,7 +61,9 @@ class Price:
         """The most that so many tokens cost, in micro-dollars, in one of these service tiers or in the standard one:
         nothing of the input comes from a cache or goes into one.
         """
-        scaled = self.tiers[STANDARD].of(input_tokens).estimate(input_tokens, output_tokens)
+        standard = self.tiers[STANDARD]
+        rates = standard.of(input_tokens) if standard.starts else standard.rates[0]
+        scaled = rates.estimate(input_tokens, output_tokens)
         for name in tiers:
             if (tier := self.tiers.get(name)) is not None:
                 scaled = max(scaled, tier.of(input_tokens).estimate(input_tokens, output_tokens))

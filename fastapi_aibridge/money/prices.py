@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -93,15 +93,6 @@ class Prices:
             known = self._find(vendor, model, moment.astimezone(UTC))
             self._remember((vendor.name, model), known)
         return known[0]
-
-    def estimate(
-        self, vendor: Vendor, model: str, input_tokens: int, output_tokens: int, tiers: Sequence[str] = ()
-    ) -> int | None:
-        """The most micro-dollars that so many tokens cost now, in the standard service tier or one of `tiers`; None
-        where the model has no price.
-        """
-        price = self.price(vendor, model, datetime.now(UTC))
-        return None if price is None else price.estimate(input_tokens, output_tokens, tiers)
 
     def missing(self, vendor: Vendor, model: str) -> None:
         """Note that a model without a price was used; told in the log, once for each."""

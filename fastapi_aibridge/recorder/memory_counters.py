@@ -27,7 +27,7 @@ class MemoryCounters:
                 self._drop_old()
                 self._last += 1
                 self._ids[key] = self._last
-                self._ledger.counters[self._last] = (self._recorded(key), 0)
+                self._ledger.counters[self._last] = Counted(self._recorded(key))
         return [self._ids[key] for key in keys]
 
     def _drop_old(self) -> None:
@@ -40,7 +40,7 @@ class MemoryCounters:
                     self._told.pop(counter, None)
 
     async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
-        return {key: Counted(*self._ledger.counters[self._ids[key]]) for key in keys if key in self._ids}
+        return {key: self._ledger.counters[self._ids[key]] for key in keys if key in self._ids}
 
     async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
         counters, held = self._ledger.counters, self._ledger.held.values()
@@ -50,7 +50,7 @@ class MemoryCounters:
                 if (key.scope, key.period) == (of, period) and (scope in ("member", "default") or key.id == id_):
                     running = sum(one[counter][0] for one in held if counter in one)
                     spent, reserved = counters[counter]
-                    counters[counter] = max(spent, self._recorded(key) + running), reserved
+                    counters[counter] = Counted(max(spent, self._recorded(key) + running), reserved)
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
         if self._told.get(counter, 0) >= percent:
@@ -74,4 +74,4 @@ class MemoryCounters:
     def _tell(self, counters: Sequence[int]) -> None:
         if self.changed is not None:
             amounts = self._ledger.counters
-            self.changed({counter: Counted(*amounts[counter]) for counter in counters if counter in amounts})
+            self.changed({counter: amounts[counter] for counter in counters if counter in amounts})

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from .records import Interception
 
@@ -19,8 +19,7 @@ MAX_AMOUNT = 10**15
 """Micro-dollars: a thousand million dollars. Larger amounts are cut, so that sums stay within 64 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class CounterKey:
+class CounterKey(NamedTuple):
     """Whose spending is counted, and in which period."""
 
     scope: str
@@ -31,22 +30,20 @@ class CounterKey:
     start: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(NamedTuple):
     """What a counter holds."""
 
     spent: int = 0
     reserved: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """What an interception asks for before an upstream call."""
 
     interception_id: str
     estimate: int
     """The most that the call can cost."""
-    limits: tuple[tuple[int, int], ...]
+    limits: Sequence[tuple[int, int]]
     """Ids of counters, with the limit of each."""
     spent: int = 0
     """What the interception's earlier calls have cost: it takes the place of what was reserved for them."""
@@ -74,10 +71,12 @@ class OverBudget(Exception):
         self.counter = counter
 
 
-Amounts: TypeAlias = tuple[int, int]
-"""Spent and reserved."""
-Held: TypeAlias = dict[int, Amounts]
+Held: TypeAlias = dict[int, Counted]
 """Of one interception, by counter."""
+
+
+_NOTHING = Counted()
+_NOTHING_HELD: Mapping[int, Counted] = {}
 
 
 class Ledger:
@@ -85,7 +84,7 @@ class Ledger:
 
     __slots__ = ("counters", "held")
 
-    def __init__(self, counters: dict[int, Amounts], held: dict[str, Held]) -> None:
+    def __init__(self, counters: dict[int, Counted], held: dict[str, Held]) -> None:
         self.counters = counters
         self.held = held
 
@@ -97,26 +96,30 @@ class Ledger:
 
     def reserve(self, asked: Reservation) -> int | None:
         """Reserve, or return the counter that it does not fit."""
-        held = self.held.get(asked.interception_id, {})
-        for counter, limit in asked.limits:
-            amounts = self.counters.get(counter)
+        id_, estimate, limits, paid = asked
+        held = self.held.get(id_, _NOTHING_HELD)
+        counters = self.counters
+        after = []
+        for counter, limit in limits:
+            amounts = counters.get(counter)
             if amounts is None or limit <= 0:
                 return counter
-            spent, reserved = held.get(counter, (0, 0))
-            if sum(amounts) - spent - reserved + asked.spent + asked.estimate > limit:
+            spent, reserved = held.get(counter, _NOTHING)
+            now = Counted(amounts[0] - spent + paid, amounts[1] - reserved + estimate)
+            if now[0] + now[1] > limit:
                 return counter
-        for counter, _ in asked.limits:
-            spent, reserved = held.get(counter, (0, 0))
-            self._add(counter, asked.spent - spent, asked.estimate - reserved)
-        self.held[asked.interception_id] = {counter: (asked.spent, asked.estimate) for counter, _ in asked.limits}
+            after.append((counter, now))
+        counters.update(after)
+        mine = Counted(paid, estimate)
+        self.held[id_] = {counter: mine for counter, _ in limits}
         return None
 
     def _add(self, counter: int, spent: int, reserved: int) -> None:
         before = self.counters[counter]
-        self.counters[counter] = (before[0] + spent, before[1] + reserved)
+        self.counters[counter] = Counted(before[0] + spent, before[1] + reserved)
 
     def counted(self) -> dict[int, Counted]:
-        return {counter: Counted(*amounts) for counter, amounts in self.counters.items()}
+        return dict(self.counters)
 
 
 class CounterListener(Protocol):

@@ -113,4 +113,4 @@ def estimate(price: ModelPrices, body: dict[str, Any]) -> int | None:
     read = messages.read if "speed" in body else chat_completions.read
     request = finish(read(json.dumps(CHAT | body).encode()))
     prices = Prices({"openai": {"gpt-5": price}}, listed=False)
-    return Estimator(prices, OpenAI(), request, 4)("gpt-5", b"{}")
+    return Estimator(prices, OpenAI(), request, 4, datetime.now(UTC))("gpt-5", b"{}")

@@ -44,6 +44,12 @@ async def listed() -> Prices:
     return prices
 
 
+def estimated(prices: Prices) -> int | None:
+    """Of a thousand tokens of input, now."""
+    price = prices.price(Vendor(), "house-model", datetime.now(UTC))
+    return None if price is None else price.estimate(1000, 0)
+
+
 def told(price: Price | None, **counts: Any) -> dict[str, Any]:
     assert price is not None
     return price.told(price.rates(usage(**counts)))
@@ -130,10 +136,10 @@ def test_the_providers_name_counts_before_its_type_and_a_name_before_a_pattern()
 
 def test_a_reload_brings_other_prices() -> None:
     prices = configured(HOUSE)
-    assert prices.estimate(Vendor(), "house-model", 1000, 0) == 1500
+    assert estimated(prices) == 1500
     prices.missing(Vendor(), "m")
     prices.apply(Settings(prices={"openai": {"house-model": {"input": 2, "output": 2}}}).prices)
-    assert prices.estimate(Vendor(), "house-model", 1000, 0) == 2000
+    assert estimated(prices) == 2000
     assert prices.unpriced == set()
 
 
@@ -176,7 +182,7 @@ async def test_listed_models_are_found_as_their_provider_names_them(
 )
 async def test_an_unknown_model_has_no_price(listed: Prices, model: str) -> None:
     assert listed.price(Vendor(), model, NOW) is None
-    assert listed.estimate(Vendor(), model, 10, 10) is None
+    assert listed.price(Vendor(), model, NOW) is None
 
 
 async def test_the_configured_price_comes_before_the_listed_one() -> None:
