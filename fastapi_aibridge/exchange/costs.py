@@ -148,7 +148,11 @@ class Costs:
         self._prices.missing(self._provider, model)
 
     def _price_of(self, model: str, answered: str) -> Price | None:
-        """That of the model as it was asked for; of a deployment or an alias, that of the model which has answered."""
+        """That of the model as it was asked for; of a deployment or an alias, and where several were asked for, that of
+        the model which has answered.
+        """
+        if answered and self._request.alternatives:
+            model, answered = answered, model
         price = self._prices.price(self._provider, model, self._moment)
         if price is None and answered and answered != model:
             price = self._prices.price(self._provider, answered, self._moment)

@@ -10,7 +10,9 @@ from starlette.types import Send
 
 from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError
+from ..formats.input_size import SMALL, input_tokens
 from ..formats.responses.message import ResponseMessage
+from ..formats.scanner import finish
 from ..money.account import Account
 from ..recorder import Status
 from ..upstream.keys import BYOK
@@ -161,7 +163,12 @@ class Exchange:
             account = await self._engine.budgets.account(
                 admitted.principal, admitted.provider, admitted.request, self._log.started_at
             )
-        await self._log.start(account, self._loop.rounds.body)
+        if account is None:
+            await self._log.start()
+            return None
+        steps = input_tokens(self._loop.rounds.body)
+        given = finish(steps) if len(self._loop.rounds.body) <= SMALL else await in_steps(steps, self._share)
+        await self._log.start(account, given)
         return account
 
     async def _fall_back(self, model: str) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError, RecorderUnavailable
+from ..formats.input_size import input_tokens
 from ..formats.large_text import BodyText
 from ..formats.request import ModelRequest
 from ..masking import Masker
@@ -17,7 +18,9 @@ from ..observability import InterceptionLines, Metrics
 from ..recorder import Ending, Facts, Interception, Prompt, ProviderObject, Recorder, Status, TokenUsage
 from .cancellation import is_cancelled
 from .costs import Costs
+from .fair_queue import Share
 from .masked_facts import mask_facts
+from .steps import in_steps
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +68,8 @@ class InterceptionLog:
     def started_at(self) -> datetime:
         return self._interception.started_at
 
-    async def start(self, account: Account | None = None, body: BodyText = b"") -> None:
-        """Write the start down, durably, with what `account` reserves for this body.
+    async def start(self, account: Account | None = None, given: int = 0) -> None:
+        """Write the start down, durably, with what `account` reserves for so many tokens of input.
 
         Raises `GatewayError`: 503 where that cannot be done, and what the account raises.
         """
@@ -77,7 +80,7 @@ class InterceptionLog:
                 await self._recorder.start(self._interception)
             else:
                 self._account = account
-                await account.start(self._interception, body)
+                await account.start(self._interception, given)
         except asyncio.CancelledError as problem:
             if is_cancelled():
                 # It may have been written all the same, and what has begun must end.
@@ -103,11 +106,12 @@ class InterceptionLog:
         message = "the gateway cannot record requests now; try again"
         return GatewayError(503, "recorder_unavailable", message, headers={"retry-after": "5"})
 
-    async def reserve(self, body: BodyText) -> None:
+    async def reserve(self, body: BodyText, share: Share) -> None:
         """Reserve what a further call may cost. Raises `GatewayError`."""
         if self._account is not None:
             spent = 0 if self._costs is None else self._costs.total or 0
-            await self._account.reserve(self._interception.model, body, spent)
+            given = await in_steps(input_tokens(body), share)
+            await self._account.reserve(self._interception.model, given, spent)
 
     async def made(self, objects: list[ProviderObject]) -> None:
         """Write down whose these objects are, which later requests may name."""

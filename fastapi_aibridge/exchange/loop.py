@@ -122,7 +122,7 @@ class Loop:
                 self._runs.results = []
             self._recorded = False
             number += 1
-            await self._log.reserve(rounds.body)
+            await self._log.reserve(rounds.body, self._share)
             response = await self._patiently(self._call_again())
         await self._finish(answer, interruption)
 

@@ -10,11 +10,12 @@ from .chat_completions.request import ask_for_usage
 from .chat_completions.streams import single
 from .large_text import STEP, BodyText, Steps
 from .members import is_list, is_string, is_true, read_elements
+from .models_named import ALTERNATIVES, alternatives
 from .prompts import Conversation
 from .request import MAX_TEXT, ModelRequest, model_of, read_body
 from .untooled import UntooledFormat
 
-_READ = frozenset({"model", "stream", "stream_options", "prompt", "max_tokens", "n", "best_of"})
+_READ = frozenset({"model", "stream", "stream_options", "prompt", "max_tokens", "n", "best_of", *ALTERNATIVES})
 
 
 def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
@@ -23,6 +24,8 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body, takes_tools=False)
     request.output_bounds = (members.get("max_tokens"),)
     request.choice_counts = (members.get("n"), members.get("best_of"))
+    if not ALTERNATIVES.isdisjoint(members):
+        request.alternatives = yield from alternatives(members)
     conversation = Conversation(max_text)
     prompt = members.get("prompt")
     if is_string(prompt):

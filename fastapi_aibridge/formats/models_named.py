@@ -9,13 +9,14 @@ import orjson
 
 from ..errors import GatewayError
 from .large_text import BodyText, Steps, contains
-from .members import Value, check, read_elements, read_members, word
+from .members import Members, Value, check, read_elements, read_members, word
 from .request import MAX_MODEL
 
 _NAMING = frozenset({"model", "models", "fallback", "fallbacks", "fallback_model", "fallback_models", "tools"})
 """Members that name models, in a text, a list or an object. Only `model` and `tools` are the vendors' own; routers
 behind an OpenAI-compatible URL know the others.
 """
+ALTERNATIVES = _NAMING - {"model", "tools"}
 _MODEL = frozenset({"model"})
 _MOST = 256
 """Models that a request may name."""
@@ -53,6 +54,20 @@ def models_asked_for(body: BodyText) -> Steps[set[str]]:
                 if tool.begins_with(b"{"):
                     yield from _name(tool, found)
     return found
+
+
+def alternatives(members: Members) -> Steps[frozenset[str]]:
+    """The models that a request names beside its `model`, of whose members `ALTERNATIVES` have been read. Raises
+    `GatewayError`, 400.
+    """
+    found: set[str] = set()
+    for name in ALTERNATIVES & members.keys():
+        value = members[name]
+        if type(value) is not Value:
+            raw = orjson.dumps(value)
+            value = Value(raw, 0, len(raw))
+        yield from _names(value, found)
+    return frozenset(found - {""})
 
 
 def models_anywhere(path: str, body: BodyText) -> Steps[set[str]]:

@@ -50,6 +50,8 @@ class ModelRequest:
     """How many prompts it holds that are answered each on its own."""
     tiers: tuple[object, ...] = ()
     """What it says of the service tier, and of the speed, at which it wants to be answered."""
+    alternatives: frozenset[str] = frozenset()
+    """Other models that may answer: some routers behind an OpenAI-compatible URL take a list of them."""
     has_output: bool = True
     """Whether an answer has tokens of its own: embeddings have none."""
 

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from ..budget import dollars
 from ..errors import GatewayError, RecorderUnavailable
-from ..formats.large_text import BodyText
 from ..principal import Principal
 from ..recorder import Interception
 from ..recorder.reservations import BudgetRecorder, OverBudget, Reservation
@@ -64,8 +63,8 @@ class Account:
         self.fallback: str | None = None
         """The cheaper model that is asked for instead."""
 
-    async def start(self, interception: Interception, body: BodyText) -> None:
-        """Record the start with what the first call may cost.
+    async def start(self, interception: Interception, given: int) -> None:
+        """Record the start with what the first call may cost, with so many tokens of input.
 
         Raises `GatewayError`: 429 over a budget, 403 without a price where that is refused. Raises what the recorder
         raises.
@@ -73,7 +72,7 @@ class Account:
         self._interception_id = interception.id
         model = interception.model
         while True:
-            asked = self._asked(self._priced(model, body))
+            asked = self._asked(self._priced(model, given))
             try:
                 await self._recorder.start_within(interception, asked)
             except OverBudget as over:
@@ -85,9 +84,9 @@ class Account:
             else:
                 return
 
-    async def reserve(self, model: str, body: BodyText, spent: int) -> None:
+    async def reserve(self, model: str, given: int, spent: int) -> None:
         """For a further call; `spent` is what those before have cost. Raises `GatewayError`."""
-        asked = self._asked(self._priced(self.fallback or model, body), spent)
+        asked = self._asked(self._priced(self.fallback or model, given), spent)
         try:
             await self._recorder.reserve(asked)
         except OverBudget as over:
@@ -99,8 +98,8 @@ class Account:
     def _may_use(self, cheaper: str, model: str) -> bool:
         return self.fallback is None and cheaper != model and self._principal.allows(cheaper)
 
-    def _priced(self, model: str, body: BodyText) -> int:
-        amount = self._estimate(model, body)
+    def _priced(self, model: str, given: int) -> int:
+        amount = self._estimate(model, given)
         if amount is None and self._policy.refuses_unpriced:
             raise not_priced(model)
         return amount or 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from .vendor import Vendor
 if TYPE_CHECKING:
     from ..cluster.version_watch import VersionWatch
     from .budget_store import BudgetStore
+
+log = logging.getLogger(__name__)
 
 
 class Budgets:
@@ -116,7 +119,21 @@ class Budgets:
         self.configured = self.configured if configured is None else configured
         self.managed = self.managed if managed is None else managed
         self._book = BudgetBook([*self.configured, *self.managed])
-        self.is_on = len(self._book) > 0
+        was_on, self.is_on = self.is_on, len(self._book) > 0
+        if self.is_on and not was_on and not self.refuses_unpriced:
+            self._warn()
+
+    def _warn(self) -> None:
+        """Say what budgets do not limit."""
+        if self.prices is None:
+            log.warning(
+                "budgets limit nothing, because no model has a price: %s, or set AIBRIDGE_PRICES",
+                install_command("prices"),
+            )
+        else:
+            log.warning(
+                "budgets do not limit models without a price: set AIBRIDGE_UNPRICED to 'refuse' to refuse such models"
+            )
 
     async def account(
         self, principal: Principal, vendor: Vendor, request: ModelRequest, started_at: datetime
@@ -130,12 +147,20 @@ class Budgets:
             if recorder is None or opened is None:
                 raise RecorderUnavailable("no recorder keeps counters")
             counters = opened.known(limits) or await opened.open(limits)
+            history = await self._history(recorder, vendor, request) if request.references else 0
         except RecorderUnavailable:
             if self.refuses_on_error:
                 raise unavailable() from None
             return None
-        estimate = Estimator(self.prices, vendor, request, self.default_output, started_at)
+        estimate = Estimator(self.prices, vendor, request, self.default_output, started_at, history)
         return Account(self, recorder, principal, counters, limits, estimate)
+
+    async def _history(self, recorder: BudgetRecorder, vendor: Vendor, request: ModelRequest) -> int:
+        """Tokens of the response that the request goes on with, which the provider reads once more."""
+        for reference in request.references:
+            if reference.kind == "response" and reference.id:
+                return await recorder.counters.tokens_of(vendor.name, reference.id)
+        return 0
 
     def listed(self) -> Sequence[tuple[Budget, str]]:
         """All but those of principals, in the order of their keys, and where each comes from: `settings` or `admin`."""

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..formats.large_text import LARGE, BodyText
 from ..formats.request import ModelRequest
 from .prices import Prices
 from .vendor import Vendor
-
-BYTES_OF_A_TOKEN = 3
-"""Of a request's JSON. Prose has more, so that this is on the safe side; digits and rare scripts may have fewer."""
 
 
 @dataclass(slots=True)
@@ -26,20 +22,24 @@ class Estimator:
     moment: datetime
     """When the interception started: its price is that of this moment."""
 
-    def __call__(self, model: str, body: BodyText) -> int | None:
-        """Micro-dollars; None where the model has no price."""
-        if self.prices is None:
-            return None
-        price = self.prices.price(self.vendor, model, self.moment)
+    history: int = 0
+    """Tokens that the provider keeps and adds to what the request says, as far as they are known."""
+
+    def __call__(self, model: str, given: int) -> int | None:
+        """Micro-dollars for so many tokens of input, of whichever model may answer; None where one has no price."""
+        most = self._of(model, given)
+        for other in self.request.alternatives:
+            amount = self._of(other, given)
+            if most is None or amount is None:
+                return None
+            most = max(most, amount)
+        return most
+
+    def _of(self, model: str, given: int) -> int | None:
+        price = None if self.prices is None else self.prices.price(self.vendor, model, self.moment)
         if price is None:
             return None
         request = self.request
         bound = request.max_output
         output = self.default_output if bound is None else bound
-        given = -(-len(body) // BYTES_OF_A_TOKEN)
-        # What goes into a cache costs more than what does not.
-        if len(body) >= LARGE:
-            given = given * 5 // 4
-        elif body.find(b'"cache_control"') >= 0:
-            given = given * 2 if body.find(b'"1h"') >= 0 else given * 5 // 4
-        return price.estimate(given, output * request.choices, request.service_tiers)
+        return price.estimate(given + self.history, output * request.choices, request.service_tiers)

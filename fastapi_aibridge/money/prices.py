@@ -99,7 +99,8 @@ class Prices:
         if (vendor.name, model) not in self.unpriced and len(self.unpriced) < _MOST_UNPRICED:
             self.unpriced.add((vendor.name, model))
             logger.warning(
-                "model %.100r of provider %s has no price, so its cost is not known: give it one in AIBRIDGE_PRICES",
+                "model %.100r of provider %s has no price, so its cost is not known and no budget limits it: "
+                "give it one in AIBRIDGE_PRICES",
                 model, vendor.name,
             )  # fmt: skip
 

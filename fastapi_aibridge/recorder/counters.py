@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..budget import period_start
 from ..errors import RecorderUnavailable
-from .bounds import group_key, key_of
+from .bounds import OBJECT_ID_LIMIT, group_key, key_of
 from .cursor import to_microseconds
 from .database import Database
+from .reader import read_tokens
 from .reservations import MAX_AMOUNT, Counted, CounterKey, CounterListener
 from .schema import budget_counters, interceptions, reservations
-from .text import dump
+from .text import cut_key, dump
 
 _KEY = ("scope", "subject", "period", "started_at")
 _BATCH = 200
@@ -79,6 +80,13 @@ class SQLCounters:
             async with self._database.writing() as connection:
                 for budget in budgets:
                     await _catch_up(connection, *budget, datetime.now(UTC))
+
+    async def tokens_of(self, provider: str, response_id: str) -> int:
+        await self._flush()
+        key = key_of("provider", provider), cut_key(response_id, OBJECT_ID_LIMIT)
+        with _reading():
+            async with self._database.reading() as connection:
+                return await read_tokens(connection, *key)
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
         with _reading():

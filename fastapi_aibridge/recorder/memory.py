@@ -33,7 +33,7 @@ class MemoryRecorder(MemoryOwners):
         self._most_records = max_items
         self._capture_content = capture_content
         self._records: dict[str, InterceptionRecord] = {}
-        self.counters = MemoryCounters(self._recorded)
+        self.counters = MemoryCounters(self._recorded, self._tokens)
 
     @property
     def records(self) -> builtins.list[InterceptionRecord]:
@@ -71,6 +71,13 @@ class MemoryRecorder(MemoryOwners):
             and record.interception.credential_kind != "byok"
             and _concerns(key, record.interception)
         )
+
+    def _tokens(self, provider: str, response_id: str) -> int:
+        for record in self._records.values():
+            made = (one.id for one in record.facts.objects)
+            if record.interception.provider == provider and response_id in made:
+                return sum(add_tokens(NO_TOKENS, record.facts.token_usages))
+        return 0
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
         record = self._records.get(interception_id)

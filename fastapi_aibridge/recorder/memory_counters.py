@@ -12,10 +12,11 @@ _MOST = 10_000
 class MemoryCounters:
     """Implements `Counters`. Those of periods that are over are dropped once there are `_MOST`."""
 
-    def __init__(self, recorded: Callable[[CounterKey], int]) -> None:
-        """`recorded` says what the records have for the time of a new counter."""
+    def __init__(self, recorded: Callable[[CounterKey], int], tokens: Callable[[str, str], int]) -> None:
+        """`recorded` says what the records have for the time of a new counter, `tokens` what a response took."""
         self.changed: CounterListener | None = None
         self._recorded = recorded
+        self._tokens = tokens
         self._ids: dict[CounterKey, int] = {}
         self._ledger = Ledger({}, {})
         self._told: dict[int, int] = {}
@@ -51,6 +52,9 @@ class MemoryCounters:
                     running = sum(one[counter][0] for one in held if counter in one)
                     spent, reserved = counters[counter]
                     counters[counter] = Counted(max(spent, self._recorded(key) + running), reserved)
+
+    async def tokens_of(self, provider: str, response_id: str) -> int:
+        return self._tokens(provider, response_id)
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
         if self._told.get(counter, 0) >= percent:

@@ -126,3 +126,13 @@ async def read_owner(connection: AsyncConnection, provider: str, object_id: str)
     """Both as they are stored."""
     wanted = select(objects.c.initiator_id).where(objects.c.provider == provider, objects.c.object_id == object_id)
     return (await connection.execute(wanted)).scalar()
+
+
+async def read_tokens(connection: AsyncConnection, provider: str, object_id: str) -> int:
+    """All tokens of the interception that made this object, 0 where none is known; both as they are stored."""
+    wanted = (
+        select(*(_table[name] for name in TOKEN_COLUMNS))
+        .join(objects, objects.c.interception_id == _table.id)
+        .where(objects.c.provider == provider, objects.c.object_id == object_id)
+    )
+    return sum((await connection.execute(wanted)).first() or ())

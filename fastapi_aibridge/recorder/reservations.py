@@ -141,6 +141,9 @@ class Counters(Protocol):
     async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
         """Budgets by scope, id and period, which hold again: what the records say was spent meanwhile counts, too."""
 
+    async def tokens_of(self, provider: str, response_id: str) -> int:
+        """All that the interception read and wrote in which the provider made this response; 0 where none is known."""
+
     async def claim_warning(self, counter: int, percent: int) -> bool:
         """Whether nobody has told yet that this counter has reached so much of its limit; true once for each."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from fastapi_aibridge.budget import Budget
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.formats import chat_completions, messages
+from fastapi_aibridge.formats import chat_completions, messages, responses
 from fastapi_aibridge.formats.completions import completions
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.money.account import Account
@@ -48,13 +49,32 @@ async def test_each_caller_is_told_of_the_limit_of_its_own() -> None:
     tight = Principal("alice", budgets=[{"usd": 1, "scope": "group", "id": "acme"}])
     wide = Principal("bob", budgets=[{"usd": 500, "scope": "group", "id": "acme"}])
     first = await opened(budgets, tight)
-    await first.start(interception(id="first"), b"{}")
+    await first.start(interception(id="first"), 1)
     budgets._recorder.counters.settle("first", 900_000)  # type: ignore[union-attr]
     mine, _ = await opened(budgets, tight), await opened(budgets, wide)
     assert "limit=1;" in mine.headers()["x-aibridge-budget"]
     with pytest.raises(GatewayError, match="may cost more than is left") as refused:
-        await mine.start(interception(id="second"), b"{}")
+        await mine.start(interception(id="second"), 1)
     assert "limit=1;" in refused.value.headers["x-aibridge-budget"]
+
+
+@pytest.mark.parametrize(
+    ("prices", "refuses", "said"),
+    [(None, False, "limit nothing"), (Prices({}, listed=False), False, "AIBRIDGE_UNPRICED"), (None, True, None)],
+    ids=["no prices", "allowed", "refused"],
+)
+async def test_what_budgets_do_not_limit_is_said_when_there_are_some(
+    prices: Prices | None, refuses: bool, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, be they of the settings or of the admin API."""
+    budgets = Budgets(MemoryRecorder(), prices, Metrics(registry=CollectorRegistry()))
+    budgets.refuses_unpriced = refuses
+    budgets.replace(configured=[])
+    assert not caplog.messages
+    budgets.replace(managed=[Budget(5, scope="default")])
+    budgets.replace(managed=[Budget(6, scope="default")])
+    assert len(caplog.messages) == (said is not None)
+    assert (said or "") in "".join(caplog.messages)
 
 
 DEAR = ModelPrices(
@@ -109,8 +129,34 @@ async def test_output_is_reserved_at_the_price_of_the_dearest_kind() -> None:
     assert estimate(DEAR, {"max_tokens": 100}) == 8000
 
 
+@pytest.mark.parametrize(
+    ("body", "micro_dollars"),
+    [
+        ({"models": ["cheap", "dear"]}, 8000),
+        ({"models": ["dear"]}, 8000),
+        ({"Models": ["cheap"]}, 1000),
+        ({"models": [{"model": "dear"}, 5, None]}, 8000),
+        ({"fallbacks": "dear"}, 8000),
+        ({"models": []}, 1000),
+        ({"models": ["cheap", "unheard-of"]}, None),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize(
+    "read", [chat_completions.read, messages.read, completions.read, responses.read], ids=["chat", "m", "c", "r"]
+)
+async def test_the_dearest_model_that_may_answer_is_reserved_for(
+    read: Any, body: dict[str, Any], micro_dollars: int | None
+) -> None:
+    """Routers behind an OpenAI-compatible URL take a list of them."""
+    request = finish(read(json.dumps(CHAT | body).encode(), 0))
+    listed = {name: ModelPrices(input=0, output=each) for name, each in (("gpt-5", 10), ("cheap", 1), ("dear", 80))}
+    prices = Prices({"openai": listed}, listed=False)
+    assert Estimator(prices, OpenAI(), request, 100, datetime.now(UTC))("gpt-5", 1) == micro_dollars
+
+
 def estimate(price: ModelPrices, body: dict[str, Any]) -> int | None:
     read = messages.read if "speed" in body else chat_completions.read
     request = finish(read(json.dumps(CHAT | body).encode()))
     prices = Prices({"openai": {"gpt-5": price}}, listed=False)
-    return Estimator(prices, OpenAI(), request, 4, datetime.now(UTC))("gpt-5", b"{}")
+    return Estimator(prices, OpenAI(), request, 4, datetime.now(UTC))("gpt-5", 1)

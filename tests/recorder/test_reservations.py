@@ -177,6 +177,22 @@ async def test_an_outcome_that_is_learnt_after_a_restart_is_counted(url: str, di
         await learn(second, running)
 
 
+async def test_the_tokens_of_a_response_are_known_at_once(recorder: SQLRecorder) -> None:
+    """To reserve for a request that goes on with it."""
+    one = interception()
+    await recorder.start(one)
+    await recorder.end(
+        one.id, ending(), Facts(token_usages=[usage(7)], objects=[ProviderObject(kind="response", id="resp_1")])
+    )
+    record = await recorder.get(one.id)
+    assert record is not None
+    (told,) = record.facts.token_usages
+    total = told.input_tokens + told.output_tokens + told.cache_read_tokens + told.cache_write_tokens
+    assert await recorder.counters.tokens_of("openai", "resp_1") == total > 0
+    assert await recorder.counters.tokens_of("openai", "resp_2") == 0
+    assert await recorder.counters.tokens_of("other", "resp_1") == 0
+
+
 async def learn(recorder: SQLRecorder, interception_id: str) -> None:
     """What it has cost, which is counted once."""
     assert await counted(recorder) == Counted(0, 0)

@@ -6,6 +6,7 @@ from ..edits import find, part, replaced, with_member, with_new_member
 from ..large_text import BodyText, Steps
 from ..lenient import count
 from ..members import Members, Value, is_object, is_true, read_members, small
+from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
 from ..scanner import finish
@@ -25,6 +26,7 @@ _READ = frozenset(
         "service_tier",
         *_BOUNDS,
         *_EXCLUDING,
+        *ALTERNATIVES,
     }
 )
 
@@ -41,6 +43,8 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.output_bounds = (members.get("max_completion_tokens"), members.get("max_tokens"))
     request.choice_counts = (members.get("n"),)
     request.tiers = (members.get("service_tier"),)
+    if not ALTERNATIVES.isdisjoint(members):
+        request.alternatives = yield from alternatives(members)
     # Several choices cannot go round together.
     request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
         small(members[name]) for name in _EXCLUDING if name in members

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..large_text import BodyText, Steps
 from ..members import is_object, is_true, read_members, string
+from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
 from ..scanner import finish
@@ -21,6 +22,7 @@ _READ = frozenset(
         "max_tokens",
         "service_tier",
         "speed",
+        *ALTERNATIVES,
     }
 )
 _MAX_USER_ID = 16 * 1024
@@ -36,6 +38,8 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
     request.output_bounds = (members.get("max_tokens"),)
     request.tiers = (members.get("service_tier"), members.get("speed"))
+    if not ALTERNATIVES.isdisjoint(members):
+        request.alternatives = yield from alternatives(members)
     request.offers_no_tools = offers_no_tools(members)
     metadata = members.get("metadata")
     if is_object(metadata):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..large_text import BodyText, Steps
 from ..members import is_object, is_string, is_true
+from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
 from ..references import read_references
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
@@ -24,6 +25,7 @@ _READ = frozenset(
         "store",
         "max_output_tokens",
         "service_tier",
+        *ALTERNATIVES,
     }
 )
 
@@ -42,6 +44,8 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     )
     request.output_bounds = (members.get("max_output_tokens"),)
     request.tiers = (members.get("service_tier"),)
+    if not ALTERNATIVES.isdisjoint(members):
+        request.alternatives = yield from alternatives(members)
     # A response in the background is over here before it has begun.
     request.background = is_true(members.get("background"))
     request.takes_tools = not request.background

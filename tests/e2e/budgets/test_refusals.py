@@ -12,6 +12,7 @@ from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange.admission import Admitted
 from fastapi_aibridge.formats.large_text import Steps
 from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.testing.replies import Usage
 from tests.waiting import until
 
 from .serving import CHAT, COUNT, MESSAGES, RESPONSES, ask, budget, budgeted, reply
@@ -71,6 +72,25 @@ async def test_without_a_bound_of_its_own_an_answer_counts_as_the_setting_says()
     async with budgeted(budget(0.50), budget_default_output=50) as gateway:
         assert (await ask(gateway, max_completion_tokens=None)).status_code == 200
         assert (await ask(gateway, max_completion_tokens=None)).status_code == 429
+
+
+async def test_all_models_that_may_answer_have_to_fit() -> None:
+    """Where a router behind the URL takes a list of them."""
+    async with budgeted(budget(0.54)) as gateway:
+        assert (await ask(gateway, models=["dear", "free"])).status_code == 429
+        assert (await ask(gateway, models=["free"])).status_code == 200
+
+
+async def test_a_conversation_that_the_provider_keeps_is_reserved_for() -> None:
+    """As far as this gateway has recorded the response that it goes on with."""
+    prices = {"openai": {"gpt-5": {"input": 10_000, "output": 10_000}}}
+    long = Reply("Hello", usage=Usage(input_tokens=60, output_tokens=5))
+    async with budgeted(budget(2), reply=long, prices=prices) as gateway:
+        first = (await ask(gateway, RESPONSES)).json()["id"]
+        # 0.65 are spent; of the request itself some 30 tokens are read, and 10 may be written.
+        assert (await ask(gateway, RESPONSES, previous_response_id="resp_unknown")).status_code == 200
+        assert (await ask(gateway, RESPONSES, previous_response_id=first)).status_code == 429
+        assert (await ask(gateway, RESPONSES)).status_code == 200
 
 
 async def test_several_answers_are_reserved_several_times() -> None:

@@ -1,0 +1,68 @@
+"""How many tokens the input of a request has at most, told from its bytes: no tokenizer is fast enough for that."""
+
+from __future__ import annotations
+
+import re
+
+from .large_text import LARGE, STEP, BodyText, Steps, contains
+
+BYTES_OF_A_TOKEN = 3
+"""Of a request's JSON. Prose has more, so that this is on the safe side; digits and rare scripts may have fewer."""
+IMAGE = 5000
+"""Tokens of one image at most, however many bytes it has. Claude's count up to 4,784, OpenAI's up to 3,779
+(https://docs.claude.com/en/docs/build-with-claude/vision, https://platform.openai.com/docs/guides/images-vision).
+"""
+SMALL = IMAGE * BYTES_OF_A_TOKEN
+"""Bytes of a request whose images make no difference."""
+
+_IMAGE = re.compile(
+    rb'"(?:url|image_url|data)"\s{0,8}:\s{0,8}"(?:data:image\\?/[A-Za-z.+-]{1,16};base64,)?'
+    rb"(?=iVBORw0KGgo|\\?/9j\\?/|R0lGOD|UklGR(?:\\?[A-Za-z0-9+/]){6}XRUJQ)"
+)
+"""Up to the bytes of a PNG, JPEG, GIF or WebP; a WAV file begins like the last. Within a text the quotes would have
+backslashes before them.
+"""
+_LONGEST = 96
+"""Bytes that the expression may match."""
+
+
+def input_tokens(body: BodyText) -> Steps[int]:
+    """Input tokens to reserve for. What asks for a prompt cache is dearer, and counts as more of them."""
+    size = len(body)
+    if size <= SMALL:
+        return _cached(-(-size // BYTES_OF_A_TOKEN), body)
+    text, images = size, 0
+    at = 0
+    while at < size:
+        found = _IMAGE.search(body, at, min(size, at + STEP + _LONGEST))
+        if found is None:
+            at += STEP
+        else:
+            at = yield from _end_of_string(body, found.end())
+            length = at - found.end()
+            if length > SMALL and not (yield from contains(body, (b" ",), found.end(), at)):
+                text -= length
+                images += 1
+        yield
+    given = -(-text // BYTES_OF_A_TOKEN) + images * IMAGE
+    if size < LARGE:
+        return _cached(given, body)
+    if not (yield from contains(body, (b'"cache_control"',), 0, size)):
+        return given
+    return given * 2 if (yield from contains(body, (b'"1h"',), 0, size)) else given * 5 // 4
+
+
+def _cached(given: int, body: BodyText) -> int:
+    if body.find(b'"cache_control"') < 0:
+        return given
+    return given * 2 if body.find(b'"1h"') >= 0 else given * 5 // 4
+
+
+def _end_of_string(body: BodyText, begin: int) -> Steps[int]:
+    while begin < len(body):
+        end = body.find(b'"', begin, begin + STEP)
+        if end >= 0:
+            return end
+        begin += STEP
+        yield
+    return len(body)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from fastapi_aibridge.exchange.costs import Costs
+from fastapi_aibridge.formats.request import ModelRequest
+from fastapi_aibridge.money.prices import Prices
+from fastapi_aibridge.providers.openai import OpenAIProvider
+from fastapi_aibridge.recorder import Facts, TokenUsage
+from fastapi_aibridge.settings import ModelPrices, ProviderSettings
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "answered", "cost"),
+    [((), "dear", 10), (("dear",), "dear", 800), (("dear",), "", 10), (("dear",), "unheard-of", 10)],
+)
+def test_of_several_models_the_one_that_answered_is_paid_for(
+    alternatives: tuple[str, ...], answered: str, cost: int
+) -> None:
+    """What a single model is called in its answer is but a name."""
+    listed = {name: ModelPrices(input=0, output=each) for name, each in (("cheap", 1), ("dear", 80))}
+    request = ModelRequest(model="cheap", streaming=False, body=b"", alternatives=frozenset(alternatives))
+    provider = OpenAIProvider("router", ProviderSettings.model_validate({"api_key": "sk-test"}))
+    costs = Costs(Prices({"router": listed}, listed=False), provider, request, "chat", datetime.now(UTC))
+    usage = TokenUsage(message_id="m", input_tokens=0, output_tokens=10)
+    costs.settle(Facts(token_usages=[usage], model=answered))
+    assert costs.total == cost
