@@ -136,7 +136,9 @@ async def test_a_start_that_nobody_waits_for_any_more_keeps_nothing_reserved(rec
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        (begun,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(begun, str):  # on a busy machine it may be written before it is given up
+            await finish(recorder, begun, 0)
     await start(recorder, 10, {mine: 10_000})  # in a commit after those of the others
     assert (await counted(recorder)).reserved == 10
 
