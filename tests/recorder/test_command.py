@@ -66,21 +66,21 @@ def fill(url: str) -> None:
     asyncio.run(record())
 
 
-def test_the_command_migrates_exports_and_prunes(url: str, tmp_path: Path, run: Command) -> None:
+def test_the_command_migrates_exports_and_prunes(empty_url: str, tmp_path: Path, run: Command) -> None:
     """The whole life of a database from the command line, the URL given or from the environment."""
-    assert "have been migrated" in run("migrate", "--url", url)
-    assert "nothing to migrate" in run("migrate", url=url)
-    fill(url)
-    lines = [orjson.loads(line) for line in run("export", url=url).splitlines()]
+    assert "have been migrated" in run("migrate", "--url", empty_url)
+    assert "nothing to migrate" in run("migrate", url=empty_url)
+    fill(empty_url)
+    lines = [orjson.loads(line) for line in run("export", url=empty_url).splitlines()]
     assert [line["id"] for line in lines] == ["i1", "i100"]
     target = tmp_path / "out.csv"
     before = (datetime.now(UTC) - timedelta(days=50)).isoformat()
-    run("export", "--format", "csv", "--output", str(target), "--started-before", before, url=url)
+    run("export", "--format", "csv", "--output", str(target), "--started-before", before, url=empty_url)
     assert len(target.read_text().splitlines()) == 2
-    assert run("export", "--initiator-id", "nobody", url=url) == ""
-    assert run("prune", url=url) == "1 interceptions deleted\n"
-    assert run("prune", "--older-than", "12h", url=url) == "1 interceptions deleted\n"
-    assert run("export", url=url) == ""
+    assert run("export", "--initiator-id", "nobody", url=empty_url) == ""
+    assert run("prune", url=empty_url) == "1 interceptions deleted\n"
+    assert run("prune", "--older-than", "12h", url=empty_url) == "1 interceptions deleted\n"
+    assert run("export", url=empty_url) == ""
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path: Path, run: Command) -> None:

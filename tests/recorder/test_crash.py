@@ -77,10 +77,10 @@ async def test_kill_9_loses_no_start_and_doubles_none(url: str) -> None:
 async def test_a_new_recorder_leaves_those_of_the_living_alone(url: str) -> None:
     """A second worker that starts, and its upkeep, do not touch what the first one has running."""
     begun = interception()
-    async with SQLRecorder(url, lease=0.2) as first:
+    async with SQLRecorder(url, lease=1) as first:
         await first.start(begun)
-        async with SQLRecorder(url, lease=0.2) as second:
-            await asyncio.sleep(0.5)
+        async with SQLRecorder(url, lease=1) as second:
+            await asyncio.sleep(2)
             assert await status_of(second, begun.id) is Status.RUNNING
         await first.end(begun.id, ending(), Facts())
     async with SQLRecorder(url) as recorder:

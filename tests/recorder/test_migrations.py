@@ -32,12 +32,12 @@ async def run(url: str, look: Any) -> Any:
         await database.close()
 
 
-async def test_the_migrated_tables_are_those_that_the_code_expects(url: str) -> None:
+async def test_the_migrated_tables_are_those_that_the_code_expects(empty_url: str) -> None:
     """Alembic finds no difference between the migrated database and the metadata."""
     for package in (cluster, money):  # modules with tables of their own
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    async with SQLStore(url, create=True) as store:
+    async with SQLStore(empty_url, create=True) as store:
         assert await store.migrate()
         assert not await store.migrate()
 
@@ -48,7 +48,7 @@ async def test_the_migrated_tables_are_those_that_the_code_expects(url: str) -> 
         options = {"include_name": is_ours, "version_table": VERSION_TABLE}
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
-    assert await run(url, differences) == []
+    assert await run(empty_url, differences) == []
 
 
 async def test_the_newest_revision_is_the_one_that_starts_look_for() -> None:
@@ -58,7 +58,7 @@ async def test_the_newest_revision_is_the_one_that_starts_look_for() -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
 
 
-async def test_a_migration_can_be_taken_back(url: str) -> None:
+async def test_a_migration_can_be_taken_back(empty_url: str) -> None:
     """Downgrading to the base leaves none of the tables, and touches none of the app's."""
 
     def down(connection: Connection) -> list[str]:
@@ -69,28 +69,28 @@ async def test_a_migration_can_be_taken_back(url: str) -> None:
         command.downgrade(alembic_config(connection), "base")
         return inspect(connection).get_table_names()
 
-    assert set(await run(url, down)) == {"of_the_app", VERSION_TABLE}
+    assert set(await run(empty_url, down)) == {"of_the_app", VERSION_TABLE}
 
 
-async def test_several_processes_may_migrate_at_once(url: str) -> None:
+async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
     """One of them does the work, the others wait for it."""
     program = f"""
 import asyncio
 from fastapi_aibridge.recorder.store import SQLStore
 async def main():
-    async with SQLStore({url!r}, create=True) as store:
+    async with SQLStore({empty_url!r}, create=True) as store:
         await store.migrate()
 asyncio.run(main())
 """
     processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", program) for _ in range(3)]
     assert [await process.wait() for process in processes] == [0, 0, 0]
-    async with SQLRecorder(url, migrate=False) as recorder:
+    async with SQLRecorder(empty_url, migrate=False) as recorder:
         await recorder.start(interception())
 
 
-async def test_concurrent_recorders_of_one_process_may_migrate_at_once(url: str) -> None:
+async def test_concurrent_recorders_of_one_process_may_migrate_at_once(empty_url: str) -> None:
     """Two apps that start together on an empty database both come up."""
-    databases = [Database(url) for _ in range(3)]
+    databases = [Database(empty_url) for _ in range(3)]
     for database in databases:
         database.open(create=True)
     assert sorted(await asyncio.gather(*map(migrate, databases))) == [False, False, True]
@@ -114,9 +114,9 @@ async def test_apps_that_start_at_one_moment_on_databases_of_their_own_all_come_
     await asyncio.gather(*(asyncio.to_thread(asyncio.run, start(number)) for number in range(4)))
 
 
-def test_a_recorder_may_be_opened_in_one_event_loop_after_the_other(url: str) -> None:
+def test_a_recorder_may_be_opened_in_one_event_loop_after_the_other(empty_url: str) -> None:
     """Nothing of the first loop is left behind."""
-    recorder = SQLRecorder(url)
+    recorder = SQLRecorder(empty_url)
 
     async def run() -> None:
         async with recorder:

@@ -313,7 +313,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(KEYWORDS, SCHEMAS, max_size=6))
 def test_whatever_is_declared_is_taken(schema: dict[str, Any]) -> None:
     """No schema, however odd, raises, or becomes one that some provider refuses."""

@@ -132,4 +132,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreakerMachine = BreakerMachine.TestCase
-TestBreakerMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestBreakerMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

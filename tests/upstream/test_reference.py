@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from . import reference
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     seed=st.integers(0, 2**64),
     method=st.sampled_from(["GET", "POST", "HEAD"]),
