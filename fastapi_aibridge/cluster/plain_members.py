@@ -15,7 +15,9 @@ from ..budget import Budget
 
 def plain_members(model: BaseModel, *, with_secrets: bool) -> dict[str, Any]:
     """The members that have been set, and are not empty; secrets only `with_secrets`."""
-    return _members({name: getattr(model, name) for name in model.model_fields_set}, with_secrets=with_secrets)
+    # In the model's order: that of the set is another one in each process.
+    given = {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
+    return _members(given, with_secrets=with_secrets)
 
 
 def _members(given: Mapping[Any, Any], *, with_secrets: bool) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,17 @@ def test_what_is_exported_is_read_again(
     assert after.providers["house"].circuit_breaker == before.providers["house"].circuit_breaker
     assert str(after.providers["house"].base_url) == "https://models.internal/v1"
     assert after.mcp_servers["files"].tool_allow == before.mcp_servers["files"].tool_allow
+
+
+def test_two_exports_can_be_compared(url: str, file: Path) -> None:
+    """Members have the order of the settings, whatever the process."""
+    assert main(["import", "--url", url]) == 0
+    command = [sys.executable, "-m", "fastapi_aibridge", "export-settings", "--url", url]
+    told = {
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, check=True).stdout
+        for seed in range(3)
+    }
+    assert len(told) == 1
 
 
 def test_rotation(url: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
