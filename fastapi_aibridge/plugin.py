@@ -180,7 +180,7 @@ class AIBridge:
         return await self._host.reload()
 
     def drain(self) -> None:
-        """Take no more work: what comes gets 503, what runs has the shutdown's grace, then streams end in an error.
+        """Take no more work: new requests get 503, running ones the shutdown's grace, then streams end in an error.
 
         SIGTERM does this, beside what the server does. There is no way back but a new start of the lifespan.
         """

@@ -17,7 +17,7 @@ Applied = TypeVar("Applied")
 
 
 class OwnReloads(Generic[Loaded, Applied]):
-    """As `SharedReloads`, of the only worker that there is."""
+    """As `SharedReloads`, for a single worker."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .redis import SharedRedis
 
 REFUSED_FOR = 1.0
-"""Seconds, at most, that a refusal is remembered: whoever comes again and again costs no round trip and no record."""
+"""Seconds for which a refusal is remembered, so that repeated attempts cost no round trip and no record."""
 MAX_REFUSALS = 10_000
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5

@@ -1,4 +1,4 @@
-"""The same counts for all processes, in Redis: what comes while one round trip runs goes into the next together."""
+"""The same counts for all processes, in Redis. Counts that arrive during a round trip share the next one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEASE = 15.0
 MOST_AT_ONCE = 200
 """Operations in one round trip: while Redis runs a script, it does nothing else."""
 MOST_WAITING = 20_000
-"""Counts that wait to be sent. Those of requests are bounded by the requests that there are."""
+"""Counts that may wait to be sent. Those of requests are bounded by the requests that run."""
 
 TOGETHER = 0.005
 """Seconds for which what nobody waits for is gathered."""

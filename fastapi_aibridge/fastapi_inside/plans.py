@@ -48,7 +48,7 @@ _KNOWN = frozenset(
 @dataclass(frozen=True, slots=True)
 class Solved:
     values: dict[str, Any]
-    """What the dependencies gave, by the parameter that asks for them."""
+    """The dependencies' results, by the parameter that takes them."""
     background_tasks: StarletteBackgroundTasks | None
 
 

@@ -15,7 +15,7 @@ from ..recorder.database import Database
 from ..recorder.schema import budget_counters, budgets
 
 VERSION = "budgets"
-"""What workers follow to hear of changes."""
+"""The version that workers watch to learn of changes."""
 MAX_BUDGETS = 10_000
 
 

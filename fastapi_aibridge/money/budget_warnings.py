@@ -25,7 +25,7 @@ _TIMEOUT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetWarning:
-    """So many percent of a budget are spent: 80, or 100, where a request was refused too."""
+    """A budget is spent to `percent` percent: 80, or 100, also where a request was refused."""
 
     scope: str
     """`initiator`, `group` or `everybody`: whose spending it is."""

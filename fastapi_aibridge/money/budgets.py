@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Budgets:
-    """What changes: `configured` by a reload, `managed` by the admin API, both through `replace`."""
+    """All budgets of the gateway. A reload changes `configured`, the admin API `managed`, both through `replace`."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Budgets:
         metrics: Metrics,
         on_budget: OnBudget | None = None,
     ) -> None:
-        """Where the recorder keeps no counters (`BudgetRecorder`), no budget can hold."""
+        """No budget can hold with a recorder that keeps no counters, which is one that is no `BudgetRecorder`."""
         self.is_on = False
         """Whether there are budgets beside those of principals."""
         self.refuses_unpriced = False
@@ -54,7 +54,7 @@ class Budgets:
         self.prices = prices
         self._book = BudgetBook()
         self.store: BudgetStore | None = None
-        """Those of the admin API, where there is a database for them."""
+        """The store of the admin API's budgets; None without a database."""
         self._recorder = recorder if isinstance(recorder, BudgetRecorder) else None
         self._metrics = metrics
         self._open: OpenCounters | None = None
@@ -107,7 +107,7 @@ class Budgets:
             raise SettingsError(f"AIBRIDGE_BUDGETS needs prices: {install_command('prices')}, or set AIBRIDGE_PRICES")
 
     def apply(self, settings: Settings, prices: Prices | None) -> None:
-        """What `check` has let through is in force from now on."""
+        """Put settings in force that `check` has accepted."""
         self.prices = prices
         self.refuses_unpriced = settings.unpriced == "refuse"
         self.refuses_on_error = settings.budget_on_error == "refuse"
@@ -115,7 +115,7 @@ class Budgets:
         self.replace(configured=settings.budgets)
 
     def replace(self, *, configured: Sequence[Budget] | None = None, managed: Sequence[Budget] | None = None) -> None:
-        """Other budgets from now on."""
+        """Put other budgets in force."""
         self.configured = self.configured if configured is None else configured
         self.managed = self.managed if managed is None else managed
         self._book = BudgetBook([*self.configured, *self.managed])

@@ -1,4 +1,4 @@
-"""What a caller has spent, and what is left."""
+"""What a caller has spent and may still spend."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class CallerUsage:
     that can be added up.
     """
     budgets: Sequence[BudgetState]
-    """Those that hold for the caller alone or for the caller's groups."""
+    """The budgets of the caller and of the caller's groups."""
 
     @property
     def left_usd(self) -> float | None:
-        """What the tightest of the budgets leaves; None without any."""
+        """What the tightest budget leaves; None without budgets."""
         return min((budget.left_usd for budget in self.budgets), default=None)
 
 

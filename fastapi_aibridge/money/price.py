@@ -47,7 +47,7 @@ class Price:
         self._told: dict[int, dict[str, Any]] = {}
 
     def rates(self, usage: TokenUsage) -> Rates:
-        """Those for this usage's service tier, where that has prices of its own, and for its prompt's size."""
+        """The rates for this usage's service tier, where it has its own, and for its prompt's size."""
         tier = self.tiers.get(usage.service_tier or STANDARD) or self.tiers[STANDARD]
         if not tier.starts:
             return tier.rates[0]

@@ -1,4 +1,4 @@
-"""What a caller is told whose budget does not allow a request."""
+"""The errors for requests that a budget does not allow."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class PoolCollector(Collector):
 
 
 class RecorderCollector(Collector):
-    """What the recorder could not write, of a recorder that counts it; zero of others."""
+    """Rows that the recorder could not write; zero for recorders that do not count them."""
 
     def __init__(self, recorder: Callable[[], object]) -> None:
         self._recorder = recorder
@@ -142,7 +142,7 @@ class ProviderCollector(Collector):
 
 
 class Followed(Protocol):
-    """What a worker has in force of what all workers share."""
+    """The versions of shared settings that a worker has in force."""
 
     @property
     def config_version(self) -> int: ...

@@ -26,7 +26,7 @@ class Metrics:
 
         self.registry = CollectorRegistry() if registry is None else registry
         self.collectors: list[Collector] = []
-        """What is read only when it is scraped."""
+        """The metrics that are read only when they are scraped."""
         self.in_flight = 0
         self.add(InFlightCollector(lambda: self.in_flight))
 

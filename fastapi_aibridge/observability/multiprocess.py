@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that prometheus-client itself reads, when it is imported."""
 MIRROR_EVERY = 2.0
-"""Seconds between two looks at what is read only when it is scraped."""
+"""Seconds between two copies of the metrics that are read only when they are scraped."""
 
 _FILE = re.compile(r"_(\d+)\.db$")
 

@@ -16,11 +16,11 @@ MANY = 10
 """Wrong keys from one address within `WINDOW` that are told and slowed."""
 WINDOW = 60.0
 DELAY = 1.0
-"""Seconds that the answer to a further wrong key waits. Right keys never wait: others may share the address."""
+"""Seconds by which the answer to a further wrong key is delayed. Right keys are not: others may share the address."""
 ADDRESSES = 4096
 """Addresses that are remembered, the latest."""
 WAITING = 256
-"""Answers that wait at once: what waits costs memory, and whoever sends more is not slowed by waiting."""
+"""Answers delayed at once: each costs memory, and a client that sends more is not slowed by delays."""
 
 
 class Counted(Protocol):

@@ -21,7 +21,7 @@ from .own_headers import OwnHeaders, actor_headers
 from .routes import Route, Routes
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
-"""What is left in a query as it came: every visible character but `#`, which would end it."""
+"""Characters that stay as they are in a query: all visible ones but `#`, which would end it."""
 
 
 class Provider(ABC):
@@ -92,7 +92,7 @@ class Provider(ABC):
         return (f"{path}?{quote(query, safe=_IN_QUERY)}" if query else path).encode("ascii")
 
     def credential(self, own: str | None, principal: Principal) -> Credential:
-        """What to pay with; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
+        """The credential of a request; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
         if own is not None:
             if not self.byok:
                 raise GatewayError(
@@ -142,7 +142,7 @@ class Provider(ABC):
         """The header that carries a key."""
 
     def authorizations(self, key: str) -> list[tuple[str, str]]:
-        """That header, and others without which the provider does not take such a key."""
+        """The header of the key, and others that the provider demands with it."""
         return [self.authorization(key)]
 
     @abstractmethod

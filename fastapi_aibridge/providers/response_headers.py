@@ -42,9 +42,9 @@ _API_TYPES = {b"application/json", b"application/jsonl", b"application/x-ndjson"
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _SANDBOX = (b"content-security-policy", b"sandbox")
 PROTECTION: tuple[tuple[bytes, bytes], ...] = (_NO_SNIFFING,)
-"""Of each answer whose content type is one of an API."""
+"""Headers of each answer whose content type is that of an API."""
 _PAGE_PROTECTION = (_NO_SNIFFING, _SANDBOX)
-"""Of any other: a browser that is led to it runs nothing of it in the name of our host."""
+"""Headers of any other answer, so that a browser that opens it runs none of it in the name of our host."""
 
 _REMEMBERED, _REMEMBERED_LENGTH = 512, 64
 """Names and content types whose answer is kept, and the bytes of each; providers may invent more."""

@@ -62,7 +62,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one request is for."""
+    """What one request asks for."""
 
     path: str
     """Below the provider's name, decoded."""
@@ -115,7 +115,7 @@ class Routes:
         return Target(path, f"/{raw}", None, route)
 
     def _hint(self, method: str, path: str, route: Route | None) -> str:
-        """What the caller may have meant."""
+        """A hint at the path that the caller may have meant."""
         methods = set(route.methods) if route else set()
         if path in self._intercepted:
             methods.add("POST")

@@ -1,4 +1,4 @@
-"""Where providers come from, when it is not the settings."""
+"""An app's own source of providers, in place of the settings."""
 
 from __future__ import annotations
 

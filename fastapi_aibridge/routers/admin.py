@@ -40,11 +40,11 @@ class Administration(Protocol):
     def pool_metrics(self) -> PoolMetrics: ...
 
     def providers(self) -> Sequence[Provider]:
-        """Those in force."""
+        """The providers in force."""
 
     @property
     def broken_providers(self) -> Sequence[BrokenEntry]:
-        """Those in the database that cannot be used."""
+        """The providers in the database that cannot be used."""
 
     def is_fixed(self, kind: str, name: str) -> bool:
         """Whether the settings say what this provider or MCP server is, and not the database."""

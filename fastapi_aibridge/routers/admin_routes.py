@@ -30,9 +30,9 @@ NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is 
 
 
 _MOST_PROBLEMS = 10
-"""Of one request that are told."""
+"""Problems of one request that a 422 lists."""
 _LONGEST_NAME = 64
-"""Bytes of a member's name that are repeated."""
+"""Bytes of a member's name that a 422 repeats."""
 
 
 class GuardedRoute(APIRoute):
@@ -67,7 +67,7 @@ class GuardedRoute(APIRoute):
 
 
 def told(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> list[dict[str, Any]]:
-    """The first of these problems, each of a kind, at a place, with words for it, as a 422 tells them."""
+    """The first of these problems as a 422 lists them. Each is a kind, a place and a message."""
     return [
         {
             "type": kind,

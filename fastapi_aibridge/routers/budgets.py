@@ -51,16 +51,16 @@ class BudgetAdministration(Protocol):
     """What the routes need of the plugin."""
 
     def budgets(self) -> Sequence[tuple[Budget, str]]:
-        """Those in force, in the order of their keys, and for each `settings` or `admin`."""
+        """The budgets in force by key, each with its source: `settings` or `admin`."""
 
     async def budget_store(self) -> BudgetStore | None:
-        """Where those of the admin API are kept; None without a database."""
+        """The store of the admin API's budgets; None without a database."""
 
     async def reload_budgets(self) -> None:
         """Read those of the admin API again."""
 
     async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
-        """What these counters hold."""
+        """The amounts of these counters."""
 
 
 def add_budget_routes(router: APIRouter, administration: BudgetAdministration, access: AdminAccess) -> None:

@@ -57,7 +57,7 @@ def add_health_routes(router: APIRouter, health: Health) -> None:
 
 
 def _protect(response: Response) -> None:
-    """What stands in a cache tells nothing of now."""
+    """An answer out of a cache says nothing about the present."""
     response.headers["cache-control"] = "no-store"
     for name, value in PROTECTION:
         response.headers[name.decode()] = value.decode()

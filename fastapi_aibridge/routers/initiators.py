@@ -23,7 +23,7 @@ class WithInitiators(InDatabase, Protocol):
     """What the routes need of the plugin."""
 
     async def forget(self, initiator_id: str) -> None:
-        """What processes hold of the initiator, and Redis. Raises `RedisUnavailable`."""
+        """Forget what processes and Redis hold of the initiator. Raises `RedisUnavailable`."""
 
 
 def add_initiator_routes(router: APIRouter, administration: WithInitiators, access: AdminAccess) -> None:

@@ -34,7 +34,7 @@ class OwnRecords(Protocol):
     async def usage_store(self) -> UsageStore | None: ...
 
     async def budgets_of(self, principal: Principal) -> Sequence[BudgetState]:
-        """Those that hold for the caller alone or for the caller's groups."""
+        """The budgets of the caller and of the caller's groups."""
 
 
 def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..., Any]) -> None:

@@ -24,7 +24,7 @@ from .values import (
 )
 
 DEFAULT_BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-"""Provider type: its public API. The keys are the types that there are."""
+"""The public API of each provider type."""
 
 
 class _Section(BaseModel):
