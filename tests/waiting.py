@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until the condition, which may be a coroutine function, holds. Raises `TimeoutError` where it does not."""
     async with asyncio.timeout(seconds):
         while True:

@@ -13,7 +13,7 @@ from fastapi_aibridge import AIBridge, Ending, Facts, MemoryRecorder, Principal,
 from ..e2e.gateway.gateway import settings_for
 from ..e2e.gateway.upstream import Upstream
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 class Ends(MemoryRecorder):

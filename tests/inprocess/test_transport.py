@@ -15,7 +15,7 @@ from fastapi_aibridge.inprocess.transport import PLACEHOLDER, InProcessTransport
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 10.0
+LIMIT = 60.0
 who = contextvars.ContextVar("who", default="nobody")
 
 

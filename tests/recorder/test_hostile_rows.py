@@ -198,7 +198,7 @@ async def test_a_row_at_fault_stands_alone_whatever_the_error(url: str, error: E
         await recorder.start(begun := interception())
         await recorder.end(begun.id, ending(error="poison 2"), full_facts())
         await recorder.note("openai", "poison 3", "alice", "response")
-        await until(lambda: not recorder.pending, 10)
+        await until(lambda: not recorder.pending)
         assert recorder.available
         assert (recorder.stats.refused, recorder.stats.set_aside) == (3, 2)
     async with SQLRecorder(url) as recorder:

@@ -38,7 +38,7 @@ async def test_what_an_interception_made_has_its_initiator_as_owner(url: str) ->
         async def known() -> bool:
             return await other.owner("openai", "resp_2") == "alice"
 
-        await until(known, 2)
+        await until(known)
     async with SQLRecorder(url) as recorder:
         assert await recorder.owner("openai", "resp_1") == "alice"
         assert await recorder.owner("azure", "resp_1") is None

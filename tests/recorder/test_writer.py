@@ -352,7 +352,7 @@ async def test_another_process_reads_what_was_recorded_a_moment_later(url: str) 
         async def seen() -> bool:
             return await other.get(begun.id) is not None
 
-        await until(seen, 2)
+        await until(seen)
 
 
 async def test_a_closed_recorder_refuses_starts(url: str) -> None:

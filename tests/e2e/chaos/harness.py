@@ -22,7 +22,7 @@ from tests.waiting import until
 from .model import Model
 from .proxy import FaultProxy
 
-LIMIT = 5.0
+LIMIT = 20.0
 """Seconds that any answer may take; the gateway's own timeout is 0.2."""
 
 

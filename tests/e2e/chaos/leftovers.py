@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastapi_aibridge import AIBridge
 
-LIMIT = 5.0
+LIMIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)

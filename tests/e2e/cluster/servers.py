@@ -95,7 +95,7 @@ class Cluster:
 
     async def records(self) -> list[dict[str, Any]]:
         """All interceptions, once none of them runs."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 found: list[dict[str, Any]] = []
                 cursor = ""

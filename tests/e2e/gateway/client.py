@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-LIMIT = 60.0
+LIMIT = 120.0
 KEY = "k-alice"
 
 

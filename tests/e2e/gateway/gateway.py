@@ -30,7 +30,7 @@ from .upstream import Upstream
 OPENAI_KEY = "sk-central-openai-0001"
 ANTHROPIC_KEY = "sk-ant-central-0000002"
 ADMIN = "t-admin"
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 class CountingRecorder(MemoryRecorder):

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from tests.waiting import until
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 class Server(uvicorn.Server):

@@ -55,7 +55,7 @@ async def first(gate: Gateway) -> InterceptionRecord:
 async def ended(gate: Gateway) -> InterceptionRecord:
     recorder, id_ = gate.recorder, (await first(gate)).interception.id
     assert isinstance(recorder, CountingRecorder)
-    async with asyncio.timeout(10), recorder.ended:
+    async with asyncio.timeout(60), recorder.ended:
         await recorder.ended.wait_for(lambda: id_ in recorder.ends)
     assert recorder.ends.count(id_) == 1
     return await first(gate)

@@ -94,7 +94,7 @@ async def test_until_the_client_leaves() -> None:
             await client.head()
             assert leases(gate) == 1
         await gate.idle()
-        await asyncio.wait_for(handler.left.wait(), 5)
+        await asyncio.wait_for(handler.left.wait(), 30)
 
 
 async def test_until_the_handler_fails(caplog: pytest.LogCaptureFixture) -> None:

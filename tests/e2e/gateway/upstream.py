@@ -6,7 +6,7 @@ import asyncio
 
 from tests.loopback import LAST_CHUNK, Headers, Loopback, Request, chunk, read_request, response_head
 
-LIMIT = 10.0
+LIMIT = 60.0
 """Seconds after which a test that waits for something gives up."""
 
 

@@ -95,7 +95,7 @@ async def test_a_request_that_waits_is_not_counted_twice() -> None:
         for expected in (502, 429):
             body = b'{"model": "m", "messages": []}'
             client = Client(app, "/ai/openai/v1/chat/completions", body, is_whole=True)
-            await asyncio.wait_for(client.task, 10)
+            await asyncio.wait_for(client.task, 30)
             assert client.status == expected
 
 
@@ -114,8 +114,8 @@ async def test_the_end_reaches_a_body_that_does_not_come(path: str, how: str) ->
     if how == "drain":
         aibridge.drain()
     else:
-        await asyncio.wait_for(lifespan.__aexit__(None, None, None), 5)
-    await asyncio.wait_for(client.task, 5)
+        await asyncio.wait_for(lifespan.__aexit__(None, None, None), 30)
+    await asyncio.wait_for(client.task, 30)
     assert client.status == 503
     if how == "drain":
         await lifespan.__aexit__(None, None, None)

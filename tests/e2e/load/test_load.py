@@ -55,7 +55,7 @@ async def stream(port: int, user: int, model: str) -> list[str]:
 
 async def pool_at_rest(port: int) -> dict[str, Any]:
     """The pool's counters, once the last lease has come back and the last retired bridge is closed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             answer = await client.request(port, "GET", "/ai/admin/pool", key=TOKEN)
             pool: dict[str, Any] = json.loads(answer.body)

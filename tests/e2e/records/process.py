@@ -17,7 +17,7 @@ from tests.loopback import free_port
 
 ADMIN = "t-admin"
 CHAT = "/ai/openai/v1/chat/completions"
-LIMIT = 30.0
+LIMIT = 90.0
 
 
 class Spawner:

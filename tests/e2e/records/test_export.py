@@ -105,7 +105,7 @@ async def test_a_client_that_leaves_an_export(url: str) -> None:
             async with client.connected(port) as connection:
                 await connection.send("GET", "/ai/admin/interceptions/export", key="t-admin")
                 assert (await connection.head())[0] == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert len(await gate.listing(limit=500)) == 3000
 
 

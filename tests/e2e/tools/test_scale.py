@@ -80,13 +80,13 @@ async def test_no_chat_fails_for_a_tool_server_that_dies(handshake: bool, monkey
 
             chats = [asyncio.create_task(chat(number)) for number in range(12)]
             for restart in (1, 2, 3):
-                await until(lambda wanted=restart * 40: len(said) > wanted, 20)  # type: ignore[misc]
+                await until(lambda wanted=restart * 40: len(said) > wanted, 60)  # type: ignore[misc]
                 await asyncio.to_thread(server.down)
                 before = len(said)
-                await until(lambda wanted=before + 20: len(said) > wanted, 20)  # type: ignore[misc]
+                await until(lambda wanted=before + 20: len(said) > wanted, 60)  # type: ignore[misc]
                 await asyncio.to_thread(server.up)
             before = len(said)
-            await until(lambda: len(said) > before + 40, 20)
+            await until(lambda: len(said) > before + 40, 60)
             over = True
             assert any("could not be called" in one for one in said)
             await asyncio.gather(*chats)
