@@ -74,7 +74,7 @@ async def settled(gateway: GatewayProcess, since: datetime) -> dict[str, dict[st
 
 async def test_kill_9_in_the_middle_of_a_hundred_streams(url: str, spawner: Spawner) -> None:
     """Time after time, each interception that a client or the upstream heard of is there once, and has ended."""
-    rounds = 20 if url.startswith("sqlite") else 8
+    rounds = 10 if url.startswith("sqlite") else 4
     begun = datetime.now(UTC)
     seen: set[str] = set()
     sent = completed = 0
