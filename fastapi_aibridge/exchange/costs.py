@@ -102,7 +102,11 @@ class Costs:
             self._unpriced(self._request.model)
             return
         billed = usage
-        if usage.partial and not facts.usage_settled and not usage.cost_estimated and body is not None:
+        in_part = usage.partial and not facts.usage_settled
+        if not usage.output_tokens and not usage.cost_estimated:
+            # What is told as nothing, or in numbers that cannot be, was said all the same.
+            in_part = in_part or self._made() > 0
+        if in_part and not usage.cost_estimated and body is not None:
             billed = self._told_in_part(usage, body)
         elif facts.server_calls:
             billed = replace(usage, extra={**facts.server_calls, **usage.extra})
@@ -121,7 +125,7 @@ class Costs:
         usage.cost_estimated = True
         told = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         given = usage.input_tokens if told else tokens_of_request(body)
-        made = max(usage.output_tokens, self.text.tokens())
+        made = max(usage.output_tokens, self._made())
         return TokenUsage(
             message_id="",
             input_tokens=given,

@@ -27,3 +27,16 @@ def test_of_several_models_the_one_that_answered_is_paid_for(
     usage = TokenUsage(message_id="m", input_tokens=0, output_tokens=10)
     costs.settle(Facts(token_usages=[usage], model=answered))
     assert costs.total == cost
+
+
+@pytest.mark.parametrize("output_tokens", [0, 500])
+def test_what_was_said_is_paid_for_though_its_provider_tells_of_nothing(output_tokens: int) -> None:
+    """Or of numbers that cannot be, which count as none; what can be believed is believed."""
+    prices = Prices({"openai": {"gpt-5": ModelPrices(input=0, output=10)}}, listed=False)
+    provider = OpenAIProvider("openai", ProviderSettings.model_validate({"api_key": "sk-test"}))
+    request = ModelRequest(model="gpt-5", streaming=False, body=b"{}")
+    costs = Costs(prices, provider, request, "chat", datetime.now(UTC))
+    costs.called(b"{}")
+    costs.answer = b'{"choices": [{"message": {"content": "%b"}}]}' % (b"word " * 400)
+    costs.settle(Facts(token_usages=[TokenUsage(message_id="m", input_tokens=0, output_tokens=output_tokens)]))
+    assert (costs.total, costs.estimated) == (5000, output_tokens == 0)
