@@ -89,7 +89,7 @@ class Conversation:
     `most` is how many bytes of text are kept, those of all parts together.
     """
 
-    __slots__ = ("_cut", "_joined", "_left", "_prompts", "_seen", "answered")
+    __slots__ = ("_cut", "_joined", "_left", "_prompts", "_seen", "answered", "instructed")
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -97,6 +97,8 @@ class Conversation:
         self._seen = 0
         self._prompts: list[Said] = []
         self._joined: dict[str, list[str]] = {}
+        self.instructed = False
+        """Whether the conversation begins with instructions."""
         self.answered: str | None = None
         """The tool call whose result is the last word of the conversation."""
 
@@ -120,6 +122,7 @@ class Conversation:
             self._count()
             message = (yield from read_members(element, _MESSAGE)) if is_object(element) else {}
             role, kind = word(message.get("role")), word(message.get("type"))
+            self.instructed = self.instructed or role in _INSTRUCTIONS
             if role == "assistant" or (not role and (kind.endswith("_call") or kind == "reasoning")):
                 break
             answered: str | None = None
@@ -134,6 +137,9 @@ class Conversation:
                 texts.append(found)
             if last and role not in _INSTRUCTIONS:
                 self.answered, last = answered, False
+        if len(elements) > 1 and not self.instructed and is_object(elements[0]):
+            first = yield from read_members(elements[0], _MESSAGE)
+            self.instructed = word(first.get("role")) in _INSTRUCTIONS
         for found in reversed(texts):
             for value in found:
                 yield from self.say(value)

@@ -39,7 +39,7 @@ class ModelRequest:
     takes_tools: bool = True
     """Whether tools can be injected into it."""
     offers_no_tools: bool = False
-    """Whether the client brings no tools of its own."""
+    """Whether it says what the model is to do, and that without tools: by an empty list, or by instructions alone."""
     usage_asked: bool = True
     """Whether the client itself asked a streamed chat for its usage."""
     output_bounds: tuple[object, ...] = ()
@@ -96,10 +96,10 @@ def model_of(members: Members) -> str:
     return model
 
 
-def offers_no_tools(members: Members) -> bool:
-    """Whether a request has no tools of the client's: no member for them, or nothing in it."""
+def offers_no_tools(members: Members, *, instructed: bool) -> bool:
+    """Whether a request says what the model is to do, and that without tools."""
     tools = members.get("tools")
-    return not (is_list(tools) and says_something(tools))
+    return not (is_list(tools) and says_something(tools)) and ("tools" in members or instructed)
 
 
 def _most(values: tuple[object, ...]) -> int | None:

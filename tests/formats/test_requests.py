@@ -254,12 +254,32 @@ def test_a_stored_prompt_names_its_model() -> None:
 
 @each_format
 @pytest.mark.parametrize(
-    ("tools", "none"), [(b"[]", True), (b"[ ]", True), (b"null", True), (b'[{"type":"x"}]', False), (None, True)]
+    ("tools", "none"), [(b"[]", True), (b"[ ]", True), (b"null", True), (b'[{"type":"x"}]', False), (None, False)]
 )
 def test_whether_the_client_offers_tools(format_: Format, tools: bytes | None, none: bool) -> None:
-    """An empty list is none, as is none at all."""
+    """An empty list is none; a plain question says nothing of tools."""
     member = b',"tools":%b' % tools if tools else b""
     assert format_.parse(b'{"model":"m"%b}' % member).offers_no_tools is none
+
+
+@pytest.mark.parametrize(
+    ("format_", "body"),
+    [
+        (chat_completions, {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}),
+        (
+            chat_completions,
+            {"messages": [{"role": "developer", "content": "s"}, {"role": "assistant"}, {"role": "tool"}]},
+        ),
+        (messages, {"system": "s", "messages": []}),
+        (messages, {"system": [{"type": "text", "text": "s"}], "messages": []}),
+        (responses, {"instructions": "s", "input": "u"}),
+        (responses, {"input": [{"role": "developer", "content": "s"}, {"role": "user", "content": "u"}]}),
+    ],
+)
+def test_instructions_without_tools_offer_none(format_: Format, body: dict[str, Any]) -> None:
+    """As agents ask for a title."""
+    assert format_.parse(json.dumps({"model": "m", **body}).encode()).offers_no_tools
+    assert not format_.parse(json.dumps({"model": "m", **body, "tools": [{}]}).encode()).offers_no_tools
 
 
 _WORDS = ("", "user", "assistant", "tool", "text", "\u00e4<b>")

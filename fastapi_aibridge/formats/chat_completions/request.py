@@ -52,7 +52,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     conversation = Conversation(max_text)
     yield from conversation.read(members.get("messages"))
     request.prompts = conversation.prompts
-    request.offers_no_tools = offers_no_tools(members)
+    request.offers_no_tools = offers_no_tools(members, instructed=conversation.instructed)
     request.correlating_tool_call_id = conversation.answered
     if streaming:
         yield from ask_for_usage(request, members)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..large_text import BodyText, Steps
-from ..members import is_object, is_true, read_members, string
+from ..members import is_object, is_true, read_members, says_something, string
 from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
 from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
@@ -40,7 +40,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.tiers = (members.get("service_tier"), members.get("speed"))
     if not ALTERNATIVES.isdisjoint(members):
         request.alternatives = yield from alternatives(members)
-    request.offers_no_tools = offers_no_tools(members)
+    request.offers_no_tools = offers_no_tools(members, instructed=says_something(members.get("system")))
     metadata = members.get("metadata")
     if is_object(metadata):
         user = (yield from read_members(metadata, {"user_id"})).get("user_id")

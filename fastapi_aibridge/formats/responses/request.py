@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..large_text import BodyText, Steps
-from ..members import is_object, is_string, is_true
+from ..members import is_object, is_string, is_true, says_something
 from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
 from ..references import read_references
@@ -56,7 +56,8 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     else:
         yield from conversation.read(given)
     request.prompts = conversation.prompts
-    request.offers_no_tools = offers_no_tools(members)
+    instructed = conversation.instructed or says_something(members.get("instructions"))
+    request.offers_no_tools = offers_no_tools(members, instructed=instructed)
     request.references = yield from read_references(members)
     request.correlating_tool_call_id = conversation.answered
     return request

@@ -28,9 +28,8 @@ CLAUDE = "claude-cli/2.1.197 (external, cli)"
             {"system": "Work.", "tools": [{"name": "Read", "input_schema": {}}]},
             True,
         ),
-        (CLAUDE, {}, False),
+        (CLAUDE, {}, True),
         ("Anthropic/Python 2.0.0", {"system": "Write a title."}, True),
-        ("Anthropic/Python 2.0.0", {"tools": []}, True),
     ],
 )
 async def test_what_gets_tools(server: ToolServer, agent: str, members: dict[str, object], injected: bool) -> None:
