@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.dependencies import models as dependencies
 from hypothesis import HealthCheck, settings
 
 from .cluster.valkey import ValkeyServer
@@ -44,6 +45,15 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def forgotten_apps() -> Iterator[None]:
+    """FastAPI keeps the dependencies of thousands of apps, and with them the apps: collections would take a second."""
+    yield
+    for one in vars(dependencies).values():
+        if hasattr(one, "cache_clear"):
+            one.cache_clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

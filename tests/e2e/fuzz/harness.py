@@ -17,7 +17,7 @@ from tests.e2e.gateway.gateway import settings_for
 from tests.e2e.gateway.server import served
 from tests.loopback import LAST_CHUNK, Loopback, content_length
 
-LIMIT = 10.0
+LIMIT = 30.0
 """Seconds within which an answer has come, or the connection has been closed."""
 MAX_BODY = 4 * 2**20
 
@@ -59,7 +59,10 @@ class GatewayHarness:
         """Status and body of the answer to a request that is framed as it should be."""
         fields = b"".join(b"%b\r\n" % header for header in headers)
         head = f"POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n"
-        answer = await self.say(head.encode() + fields + b"\r\n" + body)
+        for _ in range(5):
+            # The server refuses before it has read all, so a reset may overtake its answer.
+            if answer := await self.say(head.encode() + fields + b"\r\n" + body):
+                break
         start, _, content = answer.partition(b"\r\n\r\n")
         return int(start.split(b" ")[1]), content
 

@@ -226,7 +226,15 @@ async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -
                 assert (await asked(gate, other["key"], path)).status == 200
             await call_of_other.chunk(event)
             assert await others.piece() == event
-            cut = [record for record in await records(two) if record.interception.initiator_id == "carol"]
+
+            async def cut_streams() -> list[Any]:
+                return [record for record in await records(two) if record.interception.initiator_id == "carol"]
+
+            async def all_ended() -> bool:
+                return all(record.ending for record in await cut_streams())  # those of the other worker a moment later
+
+            await until(all_ended)
+            cut = await cut_streams()
             assert [(str(one.ending.status), one.ending.error) for one in cut] == [
                 ("failed", "the client key of this request has been revoked")
             ] * 2
