@@ -124,10 +124,11 @@ async def run(url: str, *arguments: str) -> str:
     return output.decode()
 
 
-async def test_the_command_beside_a_gateway(url: str, tmp_path: Path) -> None:
+async def test_the_command_beside_a_gateway(empty_url: str, tmp_path: Path) -> None:
     """Tables are made before the first start, exports are those of the HTTP route, and what is old goes while the
     gateway runs.
     """
+    url = empty_url
     assert await run(url, "migrate") == "the tables have been migrated\n"
     assert await run(url, "migrate") == "there was nothing to migrate\n"
     await fill(url, 5, started_at=datetime.now(UTC) - timedelta(days=70))
