@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -8,14 +7,6 @@ import pytest
 from fastapi_aibridge.testing import Reply, ScriptedProvider
 
 from .apps import Model
-
-
-@pytest.fixture
-def unfrozen() -> Iterator[None]:
-    """The garbage collector as Python has it, without what the run of the tests has done to it."""
-    gc.unfreeze()
-    yield
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

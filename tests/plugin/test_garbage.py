@@ -15,8 +15,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def as_python_has_it(unfrozen: None) -> Iterator[None]:
+def as_python_has_it() -> Iterator[None]:
     thresholds = gc.get_threshold()
+    gc.unfreeze()
     gc.set_threshold(700, 10, 10)
     yield
     gc.unfreeze()

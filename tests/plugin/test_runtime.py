@@ -124,7 +124,7 @@ def test_two_in_one_app_are_told_apart_or_refused(model: Model) -> None:
             assert client.get(path, headers=wrong).status_code == 401
 
 
-def test_two_that_run_share_the_restrained_collector(unfrozen: None) -> None:
+def test_two_that_run_share_the_restrained_collector() -> None:
     """The first one's end does not unfreeze the collector for the other."""
     before = gc.get_freeze_count(), gc.get_threshold()
     assert before[0] == 0

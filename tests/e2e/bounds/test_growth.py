@@ -35,6 +35,15 @@ def seconds(do: Callable[[], object], times: int = 4) -> float:
     return best
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> Iterator[None]:
+    """All other tests' objects; else each of the collections below would look through them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_collections() -> Iterator[None]:
     """A garbage collection would count for whatever runs just then."""
