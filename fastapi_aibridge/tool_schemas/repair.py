@@ -200,7 +200,8 @@ class Repair:
             followed, _, recursive = self._followed(part, path)
             if not recursive:
                 merged = _both(merged, followed)
-                self._left -= 1 + len(merged.get("properties", ())) // 8
+                properties = merged.get("properties")
+                self._left -= 1 + (len(properties) // 8 if isinstance(properties, Mapping) else 0)
         return merged
 
     def _remark(self, text: str) -> None:

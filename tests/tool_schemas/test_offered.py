@@ -93,6 +93,8 @@ def test_what_all_providers_take_stays_as_it_is(schema: dict[str, Any]) -> None:
             {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "string", "enum": ["b"]}]},
         ),
         ({"allOf": [of(a=STRING), {**of(b=STRING), "required": ["b"]}]}, {**of(b=STRING, a=STRING), "required": ["b"]}),
+        ({"allOf": [{}], "properties": None}, {}),
+        ({"allOf": [of(a=STRING)], "properties": 5}, of(a=STRING)),
         ({**of(a=STRING, b=STRING), "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, of(a=STRING, b=STRING)),
         # Values
         ({"type": "string", "enum": []}, STRING),
