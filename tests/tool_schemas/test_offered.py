@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fastapi_aibridge.tool_schemas import offered_schema, restored
@@ -317,6 +317,8 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(KEYWORDS, SCHEMAS, max_size=6))
+@example({"allOf": [{}], "properties": None})
+@example({"allOf": [{"properties": 1}], "properties": 1})
 def test_whatever_is_declared_is_taken(schema: dict[str, Any]) -> None:
     """No schema, however odd, raises, or becomes one that some provider refuses."""
     offered = offered_schema(schema)
