@@ -54,9 +54,14 @@ class SharedReloads(Generic[Loaded, Applied]):
 
     async def start(self, seconds: float) -> None:
         """Begin to follow. The settings in force were read at most `seconds` ago: they have all changes that are older;
-        newer ones are loaded at once.
+        newer ones are loaded before this returns, as whoever made them did not know of this worker.
         """
-        if not await self._may_have_changed(seconds):
+        if await self._may_have_changed(seconds):
+            try:
+                await self._hear(self.version)
+            except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+                log.warning("the newest settings cannot be read yet: %s", type(error).__name__)
+        else:
             self.version = self._versions.version(SETTINGS)
             await self._workers.report(self.version, self._provider_version())
         self._versions.follow(SETTINGS, self._hear, known=self.version)
