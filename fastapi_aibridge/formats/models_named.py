@@ -20,6 +20,8 @@ ALTERNATIVES = _NAMING - {"model", "tools"}
 _MODEL = frozenset({"model"})
 _MOST = 256
 """Models that a request may name."""
+_MOST_ALTERNATIVES = 64
+"""Beside its `model`: each has its price looked up."""
 _AT_ONCE = 32
 """Elements that are looked at in one step."""
 
@@ -67,6 +69,8 @@ def alternatives(members: Members) -> Steps[frozenset[str]]:
             raw = orjson.dumps(value)
             value = Value(raw, 0, len(raw))
         yield from _names(value, found)
+    if len(found) > _MOST_ALTERNATIVES:
+        raise GatewayError(400, "invalid_request", f"the request names more than {_MOST_ALTERNATIVES} other models")
     return frozenset(found - {""})
 
 

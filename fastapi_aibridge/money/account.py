@@ -100,9 +100,11 @@ class Account:
 
     def _priced(self, model: str, given: int) -> int:
         amount = self._estimate(model, given)
-        if amount is None and self._policy.refuses_unpriced:
+        if amount is not None:
+            return amount
+        if self._policy.refuses_unpriced:
             raise not_priced(model)
-        return amount or 0
+        return self._estimate.of_priced(model, given)
 
     def _asked(self, estimate: int, spent: int = 0) -> Reservation:
         limits = [(one.id, limit.amount) for one, limit in zip(self._counters, self._limits, strict=True)]

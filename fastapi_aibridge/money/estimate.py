@@ -27,13 +27,19 @@ class Estimator:
 
     def __call__(self, model: str, given: int) -> int | None:
         """Micro-dollars for so many tokens of input, of whichever model may answer; None where one has no price."""
-        most = self._of(model, given)
-        for other in self.request.alternatives:
-            amount = self._of(other, given)
-            if most is None or amount is None:
-                return None
-            most = max(most, amount)
-        return most
+        amounts = self._amounts(model, given)
+        return None if None in amounts else self._dearest(amounts)
+
+    def of_priced(self, model: str, given: int) -> int:
+        """The same of those models that have a price: a name that nobody knows takes nothing from what others cost."""
+        return self._dearest(self._amounts(model, given))
+
+    def _amounts(self, model: str, given: int) -> list[int | None]:
+        return [self._of(one, given) for one in (model, *self.request.alternatives)]
+
+    @staticmethod
+    def _dearest(amounts: list[int | None]) -> int:
+        return max((one for one in amounts if one is not None), default=0)
 
     def _of(self, model: str, given: int) -> int | None:
         price = None if self.prices is None else self.prices.price(self.vendor, model, self.moment)

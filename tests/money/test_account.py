@@ -155,6 +155,24 @@ async def test_the_dearest_model_that_may_answer_is_reserved_for(
     assert Estimator(prices, OpenAI(), request, 100, datetime.now(UTC))("gpt-5", 1) == micro_dollars
 
 
+async def test_a_name_that_nobody_knows_takes_nothing_from_what_is_reserved() -> None:
+    """Else a caller would spend past a budget with an invented fallback, where models without a price are allowed."""
+    request = finish(chat_completions.read(json.dumps(CHAT | {"models": ["unheard-of"]}).encode(), 0))
+    prices = Prices({"openai": {"gpt-5": ModelPrices(input=0, output=10)}}, listed=False)
+    estimator = Estimator(prices, OpenAI(), request, 100, datetime.now(UTC))
+    assert estimator("gpt-5", 1) is None
+    assert estimator.of_priced("gpt-5", 1) == 1000
+    assert estimator.of_priced("unheard-of", 1) == 0
+
+
+async def test_a_request_names_so_many_other_models() -> None:
+    """Each has its price looked up."""
+    names = [f"model-{number}" for number in range(65)]
+    finish(chat_completions.read(json.dumps(CHAT | {"models": names[:64]}).encode(), 0))
+    with pytest.raises(GatewayError, match="more than 64 other models"):
+        finish(chat_completions.read(json.dumps(CHAT | {"models": names}).encode(), 0))
+
+
 def estimate(price: ModelPrices, body: dict[str, Any]) -> int | None:
     read = messages.read if "speed" in body else chat_completions.read
     request = finish(read(json.dumps(CHAT | body).encode()))
