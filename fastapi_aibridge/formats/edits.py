@@ -21,7 +21,10 @@ from .scanner import Scanner
 AT_ONCE = 32
 """Elements that are read in one step."""
 _BATCH = 64
-"""Members that are passed in one step."""
+"""Members, or small elements, that are passed in one step."""
+_EACH = 1024
+_DENSEST = 8
+"""What an element and each of its bytes count in a step: short lists of brackets are looked through token by token."""
 _LARGEST_VALUE = 1024 * 1024
 """Bytes of a value that is read all at once, such as the list of tools."""
 _SPACE = b" \t\r\n"
@@ -91,8 +94,8 @@ def elements(text: BodyText) -> Steps[list[bytes]]:
             yield
             continue
         found.append(text[place])
-        since += 1024 + len(found[-1])
-        if since > 64 * 1024:
+        since += _EACH + _DENSEST * len(found[-1])
+        if since > _BATCH * _EACH:
             since = 0
             yield
     return found
