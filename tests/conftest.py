@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from fastapi.dependencies import models as dependencies
 from hypothesis import HealthCheck, settings
 
 from .cluster.valkey import ValkeyServer
-from .recorder.postgres import PostgresServer, migrated
+from .recorder.postgres import PostgresServer, in_memory, migrated
 
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
 
 # How long an example takes depends on what else the machine has to do.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+# Commits of the tests' databases do not wait for a disk to which other tests write; nor do those of child processes.
+if (place := in_memory()) is not None:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(place)
 
 
 # Files of few tests that take long, because they wait for what must take its time.

@@ -47,7 +47,7 @@ class PostgresServer:
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.name == "posix" and os.geteuid() == 0 else None
         self._directory = Path(tempfile.mkdtemp(prefix="aibridge-postgres-"))
-        self._data = Path(tempfile.mkdtemp(prefix="aibridge-postgres-", dir=_in_memory()))
+        self._data = Path(tempfile.mkdtemp(prefix="aibridge-postgres-", dir=in_memory()))
         if self._user:
             shutil.chown(self._directory, self._user)
             shutil.chown(self._data, self._user)
@@ -164,7 +164,7 @@ class PostgresServer:
         shutil.rmtree(self._data, ignore_errors=True)
 
 
-def _in_memory() -> Path | None:
+def in_memory() -> Path | None:
     """Where files never wait for a disk; None where there is no such place, or too little of it."""
     place = Path("/dev/shm")
     if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > 2 * 2**30:
