@@ -127,7 +127,7 @@ _AT_FIRST_USE = {
     "ProviderSource": ".providers.source",
     "Tool": ".tools",
 }
-"""Names of the engine, which is loaded at the lifespan's start: an app is put together without it."""
+"""Public names imported at their first use. They belong to the engine, which an app loads only when it starts."""
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The command `python -m fastapi_aibridge`: the records' database from outside the app."""
+"""The command `python -m fastapi_aibridge`, which works on the records' database from outside the app."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from .settings.database import ConfiguredDatabase, configured_database, configur
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"}
-"""Characters that would steer a terminal."""
+"""Control characters, which a terminal would obey, and the escapes that are printed instead."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the process's exit status."""
+    """Run the command and return the process's exit status."""
     options = _parser().parse_args(arguments)
     database: Database | None = None
     try:
         configured = ConfiguredDatabase(SecretStr(options.url), "--url") if options.url else configured_database()
         url = configured.url.get_secret_value()
         database = Database(url)
-        # On standard error, so that an export to standard output is just that.
+        # To standard error: an export may go to standard output.
         _say(f"database: {database_place(database.url)} ({configured.source})")
         asyncio.run(options.run(url, options))
     except BrokenPipeError:
-        # Whoever read has had enough; the interpreter must not try to flush what it did not get.
+        # The reader has closed the pipe; without this the interpreter would fail to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explained(error: SQLAlchemyError | OSError, database: Database | None) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"  # of --output
+        return f"{error.filename}: {error.strerror}"  # only --output names a file
     if database is None:
         return type(error).__name__
     told = database.unusable(error)
@@ -133,16 +133,16 @@ async def _export(url: str, options: argparse.Namespace) -> None:
 async def _write(output: BinaryIO, store: SQLStore, query: InterceptionQuery, format: ExportFormat) -> None:  # noqa: A002
     shown = output.isatty()
     async for chunk in export(store, query, format=format):
-        # A terminal would go back to the beginning of the line, and write over it.
+        # A carriage return would make a terminal write over the line.
         output.write(chunk.replace(b"\r", b"") if shown else chunk)
     output.flush()
 
 
 def _private(path: Path) -> BinaryIO:
-    """The file, emptied, for its owner alone: an export holds prompts."""
+    """Open a file for writing, truncated and accessible to its owner only: an export holds prompts."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     if hasattr(os, "fchmod") and stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600)  # also where it was there before, and open to others
+        os.fchmod(descriptor, 0o600)  # a file that existed before may be open to others
     return os.fdopen(descriptor, "wb")
 
 
@@ -162,9 +162,9 @@ async def _erase(url: str, options: argparse.Namespace) -> None:
 
 
 async def _forget(url: SecretStr, prefix: str, initiator_id: str) -> None:
-    """What the app's workers share of the initiator."""
+    """Delete what the app's workers share about the initiator in Redis."""
     from .cluster.limit_rules import counters_of
-    from .cluster.redis import SharedRedis  # which most do not have
+    from .cluster.redis import SharedRedis  # needs redis-py, which most installations lack
     from .cluster.shared_state import forget_initiator
 
     async with SharedRedis(url.get_secret_value(), prefix=prefix) as redis:

@@ -1,4 +1,4 @@
-"""One principal's handler: an ASGI app that answers as the providers' own APIs would."""
+"""The bridge of one principal: an ASGI app that answers as the providers' own APIs would."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 class RequestBridge:
-    """Relays the calls of one principal to the providers that were configured when it was built.
+    """An ASGI app that relays one principal's requests to the providers that were configured when it was built.
 
-    `principal` is that of the request that leased it, and so is the metadata in the records.
+    `principal` is the principal of the request that leased the bridge; its metadata goes into the records.
 
     Paths are `/{provider}/v1/...`, below the scope's `root_path`. Safe for concurrent use.
     """
@@ -37,7 +37,7 @@ class RequestBridge:
     def __init__(self, principal: Principal, state: BridgeState) -> None:
         self.principal = principal
         self._state = state
-        self._goes_on = state.retired  # leased in the moment that it was retired: it may serve until it is closed
+        self._goes_on = state.retired  # leased although retired already: serves until it is closed
 
     @property
     def providers(self) -> tuple[Provider, ...]:
@@ -49,29 +49,29 @@ class RequestBridge:
         return self._state.tools.tools
 
     async def usage(self) -> CallerUsage:
-        """What the principal has spent this month, and what the budgets leave. Raises `RecorderUnavailable`."""
+        """Return what the principal has spent this month and what its budgets leave. Raises `RecorderUnavailable`."""
         return await self._state.usage(self.principal)
 
     def openai(self, provider: str = "openai", *, api_key: str | None = None) -> AsyncOpenAI:
-        """The official SDK's client of one provider, with this bridge in the place of its API: no socket, no key.
+        """Return OpenAI's own SDK client for one provider. It calls this bridge directly: no socket, no key.
 
-        `api_key` is the principal's own key, for a provider that takes one. The client does not try again by itself
-        and has no timeout: the gateway sees to both. It takes some 50 µs to make and holds nothing, so make one where
-        you need it; use it while you hold the bridge. Raises `ConfigurationError` without the extra `openai`, and for
-        a provider that is unknown or speaks another API.
+        `api_key` is the principal's own key, for a provider that takes one. The client neither retries nor times out,
+        because the gateway does both. It takes some 50 µs to make and holds no resources, so make one where you need
+        it, and use it only while you hold the bridge. Raises `ConfigurationError` without the extra `openai`, and for a
+        provider that is unknown or speaks another API.
         """
         return clients.openai_client(self, self._provider(provider), api_key)
 
     def anthropic(self, provider: str = "anthropic", *, api_key: str | None = None) -> AsyncAnthropic:
-        """The same of Anthropic's SDK; its extra is `anthropic`."""
+        """Return Anthropic's own SDK client for one provider, as `openai` does. Needs the extra `anthropic`."""
         return clients.anthropic_client(self, self._provider(provider), api_key)
 
     def http_client(self, provider: str, *, api_key: str | None = None) -> AsyncClient:
-        """The client below the SDKs', for a library that takes one; paths begin with `/v1`.
+        """Return the HTTP client that the SDK clients use, for a library that takes one; paths begin with `/v1`.
 
-        All that is sent with it goes to this provider through this bridge, whatever the host of the URL. Keys of the
-        requests are dropped, except beside `X-AIBridge-Token`: then they are the principal's own, as `api_key` is.
-        Raises `ConfigurationError` without httpx2, and for an unknown provider.
+        All its requests go to this provider through this bridge, whatever the host of their URL. A key in a request is
+        dropped unless `X-AIBridge-Token` is sent with it: then it is the principal's own key, like `api_key`. Raises
+        `ConfigurationError` without httpx2, and for an unknown provider.
         """
         return clients.http_client(self, self._provider(provider), api_key)
 
@@ -85,15 +85,15 @@ class RequestBridge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request.
 
-        A bridge may be held for longer than it lives, by a WebSocket above all. Once it has been retired, requests go
-        to the one that has taken its place, as long as there is one.
+        A holder such as a WebSocket may keep a bridge after the pool has retired it. Requests then go to its successor
+        if that can be leased.
         """
         state = self._state
         if state.retired and state.acquire is not None and (state.closed or not self._goes_on):
             try:
                 lease = state.acquire(self.principal)
                 successor: RequestBridge = await lease.__aenter__()
-            except Exception as error:  # noqa: BLE001 - whatever a build raises: this bridge is still there, or says so
+            except Exception as error:  # noqa: BLE001 - a build may raise anything; this bridge then answers
                 logger.debug("a retired bridge has no successor: %s", type(error).__name__)
             else:
                 try:

@@ -1,4 +1,4 @@
-"""What all requests of one principal share, and the pool keeps: providers, tools, running requests."""
+"""The state that all requests of one principal share and the pool keeps: providers, tools, running requests."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from .providers.provider import Provider
 from .tools import NoTools, Tools
 
 Acquire: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
-"""Leases a principal's bridge."""
+"""A function that leases a principal's bridge."""
 
 
 class BridgeState(ABC):
-    """Knows nothing of its principal but the initiator: all else may differ from request to request.
+    """The shared state of one principal's bridge. Of the principal it knows only the initiator: the rest may differ
+    between requests.
 
-    `acquire` leases the bridge that has taken the place of this one, once it has been retired.
+    `acquire` leases the successor of this bridge once it has been retired.
     """
 
     __slots__ = (
@@ -63,7 +64,7 @@ class BridgeState(ABC):
         self.retired = False
         self.closed = False
         self.refusal: Callable[[], Exception] = closing
-        """What a request gets once it is closed."""
+        """Makes the error for requests to a closed bridge."""
         self._tools: Tools = tools or NoTools()
         self._toolset: Toolset | None = None
         self._running: set[Interruption] = set()
@@ -75,16 +76,16 @@ class BridgeState(ABC):
 
     @property
     def has_tool_servers(self) -> bool:
-        """Whether tools are injected, or would be if their servers were there."""
+        """Whether MCP servers are configured, even if none of their tools is available now."""
         return not isinstance(self._tools, NoTools)
 
     @property
     def degraded(self) -> bool:
-        """Whether an MCP server failed to start: the bridge works without its tools."""
+        """Whether an MCP server failed to start, so that the bridge works without its tools."""
         return self._tools.degraded
 
     def toolset(self) -> Toolset | None:
-        """The tools as they are now: a server may tell that its list has changed."""
+        """Return the current tools, None if there are none. A server's list may have changed since the last call."""
         tools = self._tools.tools
         if not tools:
             return None
@@ -93,7 +94,7 @@ class BridgeState(ABC):
         return self._toolset
 
     def begin(self, interruption: Interruption) -> None:
-        """A request runs from now on, and `end` follows. Raises `GatewayError` once the bridge is closing."""
+        """Note a request as running until `end`. Raises `GatewayError`, or the error of `cut`, on a closed bridge."""
         if self.closed:
             raise self.refusal()
         self._running.add(interruption)
@@ -109,7 +110,7 @@ class BridgeState(ABC):
 
     @abstractmethod
     async def usage(self, principal: Principal) -> CallerUsage:
-        """What this principal has spent, and what is left. Raises `RecorderUnavailable`."""
+        """Return what this principal has spent and what its budgets leave. Raises `RecorderUnavailable`."""
 
     async def start(self) -> None:
         """Connect to the MCP servers."""
@@ -119,14 +120,14 @@ class BridgeState(ABC):
         self.retired = True
 
     def cut(self, error: Callable[[], Exception]) -> None:
-        """End what runs on this bridge with the error, at once, and give it to whatever comes."""
+        """Close the bridge at once: running requests and all later ones get the error."""
         self.closed = True
         self.refusal = error
         for interruption in tuple(self._running):
             interruption.interrupt(error())
 
     async def aclose(self) -> None:
-        """End what still runs on this bridge, with an error to its clients, and then its MCP sessions."""
+        """End the running requests with an error to their clients, wait for them, and close the MCP sessions."""
         self.closed = True
         try:
             if self._running:
@@ -139,7 +140,7 @@ class BridgeState(ABC):
 
 
 def _accounts(providers: Iterable[Provider]) -> dict[str, tuple[str, ...]]:
-    """Each provider's name, and the names of all that call the same API."""
+    """Map each provider's name to the names of all providers with the same base URL, its own included."""
     by_url: dict[str, list[str]] = {}
     for provider in providers:
         by_url.setdefault(provider.base_url, []).append(provider.name)

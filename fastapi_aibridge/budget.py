@@ -1,4 +1,4 @@
-"""What a budget says: whose spending it limits, to how much, in which period."""
+"""Budgets: whose spending is limited, to how much, in which period."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 MICRO = 1_000_000
-"""Micro-dollars of a dollar."""
+"""Micro-dollars in a dollar."""
 MAX_USD = 10**9
 MAX_NAME = 512
-"""Characters of an id, as of an initiator's."""
+"""Characters of an id or a model's name; as many as an initiator's id may have."""
 SCOPES = ("initiator", "member", "group", "default", "everybody")
 PERIODS = ("day", "week", "month")
 _SINGLE = ("default", "everybody")
 ANY = "*"
-"""The id of budgets of the scopes that concern everybody."""
+"""The id of budgets whose scope is `default` or `everybody`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most `usd` US dollars in each `period`, which is `day`, `week` (from Monday) or `month`, in UTC; 0 blocks.
+    """A limit of `usd` US dollars in each `period`: `day`, `week` (from Monday) or `month`, in UTC. 0 blocks.
 
-    `scope` and `id` say whose: that of one `initiator`; that of each `member` of a group on its own; that of a `group`
-    as a whole; by `default` that of each initiator who has no `initiator` or `member` budget of the same period; that
-    of `everybody` together. Budgets of a `Principal` without an id are the initiator's own. `fallback_model` is a
-    cheaper model: it is used where the model that was asked for does not fit the budget any more.
+    `scope` and `id` say whose spending is limited: that of one `initiator`; of each `member` of a group separately; of
+    a `group` as a whole; by `default`, of each initiator without an `initiator` or `member` budget of the same period;
+    or of `everybody` together. A `Principal`'s budget without an id is the initiator's own. `fallback_model` is a
+    cheaper model, used once the requested model no longer fits the budget.
 
-    Raises `ValueError` for what is none of that.
+    Raises `ValueError` for invalid values.
     """
 
     usd: float | int | Decimal | str
@@ -55,7 +55,7 @@ class Budget:
 
     @classmethod
     def of(cls, value: Budget | Mapping[str, Any]) -> Budget:
-        """A budget, or a mapping with its members. Raises `ValueError`."""
+        """Return a budget as it is, or make one from a mapping of its members. Raises `ValueError`."""
         if isinstance(value, Budget):
             return value
         if not isinstance(value, Mapping):
@@ -69,12 +69,12 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """Micro-dollars."""
+        """The amount in micro-dollars."""
         return int(Decimal(str(self.usd)) * MICRO)
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Two budgets with the same key are one."""
+        """The budget's identity: two budgets with the same key are one."""
         return self.scope, self.id, self.period
 
 
@@ -105,12 +105,12 @@ def _check_name(name: str, value: object) -> None:
 
 
 def is_id(text: str) -> bool:
-    """Whether a budget can be somebody's of this id."""
+    """Whether the text can be the id of a budget: short enough and printable."""
     return len(text) <= MAX_NAME and text.isprintable()
 
 
 def period_start(period: str, moment: datetime) -> datetime:
-    """When the period began in which a moment lies, in UTC."""
+    """Return the start, in UTC, of the period that contains the moment."""
     day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":
         return day
@@ -118,7 +118,7 @@ def period_start(period: str, moment: datetime) -> datetime:
 
 
 def period_end(period: str, start: datetime) -> datetime:
-    """When the period ends that began at this moment."""
+    """Return the end of the period that began at `start`."""
     if period == "day":
         return start + timedelta(days=1)
     if period == "week":
@@ -127,7 +127,7 @@ def period_end(period: str, start: datetime) -> datetime:
 
 
 def dollars(amount: int) -> str:
-    """Micro-dollars as people write them: `20`, `16.20`, `0.012345`."""
+    """Format micro-dollars for people: `20`, `16.20`, `0.012345`."""
     if not amount % MICRO:
         return str(amount // MICRO)
     text = f"{Decimal(amount) / MICRO:.6f}".rstrip("0")
@@ -135,5 +135,5 @@ def dollars(amount: int) -> str:
 
 
 def usd(amount: int) -> float:
-    """Micro-dollars as a number of JSON, with six decimals at most."""
+    """Convert micro-dollars to dollars for JSON, with six decimals at most."""
     return round(amount / MICRO, 6)

@@ -1,4 +1,4 @@
-"""Where callers put their credentials, and the built-in check of them."""
+"""Reads callers' credentials from request headers, and checks client keys and tokens."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pydantic import SecretStr
 from .principal import Principal
 
 TOKEN = b"x-aibridge-token"
-"""Carries the caller's token where `Authorization` or `X-Api-Key` carry their own provider key."""
+"""The header with the caller's token when `Authorization` or `X-Api-Key` holds the caller's own provider key."""
 
 
 def caller_token(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """What the caller authenticates with; `headers` has lower-case names."""
+    """Return the token that the caller authenticates with, None if there is none. Header names are in lower case."""
     if (token := headers.get(TOKEN)) is not None:
         return token.strip() or None
     return _key(headers)
 
 
 def byok_key(headers: Mapping[bytes, bytes]) -> str | None:
-    """The provider key that the caller brought; only a request with `X-AIBridge-Token` can bring one."""
+    """Return the caller's own provider key. Only a request with `X-AIBridge-Token` can bring one."""
     if TOKEN not in headers:
         return None
     key = _key(headers)
@@ -37,21 +37,23 @@ def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 class ClientKeys:
-    """The built-in principals: which initiator sends which key. Keys are kept as digests only."""
+    """The client keys of the settings, stored as digests only, and the principals that they authenticate."""
 
     def __init__(
         self,
         keys: Mapping[str, Iterable[SecretStr]],
         others: Callable[[bytes], Principal | None] = lambda _digest: None,
     ) -> None:
-        """`keys` is initiator: all their valid keys, in plain or as `sha256:<hex>`. `others` knows further ones."""
+        """`keys` maps each initiator to its valid keys, in plain or as `sha256:<hex>`. `others` finds the principal of
+        a digest that is not among them.
+        """
         self._others = others
         self._principals = {
             digest_of(key.get_secret_value()): Principal(initiator) for initiator, all_ in keys.items() for key in all_
         }
 
     def principal(self, token: bytes | None) -> Principal | None:
-        """Whose key this is. Looked up by digest: how long that takes says nothing of the keys."""
+        """Return the principal of a key, None if unknown. The look-up by digest reveals nothing through its timing."""
         if not token:
             return None
         digest = hashlib.sha256(token).digest()
@@ -59,14 +61,14 @@ class ClientKeys:
 
 
 def same_token(given: bytes | None, secret: SecretStr) -> bool:
-    """Compares in constant time. An empty token is never the same."""
+    """Compare in constant time. A missing or empty token never matches."""
     if not given:
         return False
     return hmac.compare_digest(given, secret.get_secret_value().encode())
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a client key, given in plain or as `sha256:<hex>`."""
+    """Return the stored form of a client key, its SHA-256 digest. The key is in plain or `sha256:<hex>`."""
     if key.startswith("sha256:"):
         return bytes.fromhex(key.removeprefix("sha256:"))
     return hashlib.sha256(key.encode()).digest()

@@ -1,14 +1,14 @@
 """Every error that this package raises on purpose.
 
 AIBridgeError
-├── ConfigurationError        the app is put together wrongly; the text names the cure
+├── ConfigurationError        the app is set up wrongly; the text names the remedy
 │   ├── SettingsError         a setting does not validate; the text names its variable
-│   └── PrincipalError        a principal that no record could name; also a ValueError
-├── BuildTimeout              a bridge took too long to connect; the next acquire tries again
+│   └── PrincipalError        a principal that cannot be recorded; also a ValueError
+├── BuildTimeout              a bridge took too long to start; the next acquire tries again
 ├── PoolShutdown              the pool hands out no more bridges
-├── RecorderUnavailable       a record could not be made durable
-├── RedisUnavailable          Redis cannot be asked now; its callers go on without
-└── GatewayError              an answer to the client, in the provider's error shape
+├── RecorderUnavailable       a record could not be written or read
+├── RedisUnavailable          Redis cannot be reached; callers go on without it
+└── GatewayError              an error response to the client, in the provider's error shape
     ├── UpstreamUnreachable   502
     └── UpstreamTimeout       504
 """
@@ -31,7 +31,7 @@ class SettingsError(ConfigurationError):
 
 
 class PrincipalError(ConfigurationError, ValueError):
-    """`by_caller` says that the caller may have chosen the value; otherwise it is the app's code that is wrong."""
+    """An invalid principal. `by_caller` says that the caller may have chosen the value; otherwise the app is wrong."""
 
     def __init__(self, message: str, *, by_caller: bool = False) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ class RedisUnavailable(AIBridgeError):
 
 
 class GatewayError(AIBridgeError):
-    """An error of the gateway itself. `code` is a short word for programs, `message` a sentence for people."""
+    """An error that the client gets as a response. `code` is for programs, `message` for people."""
 
     def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -66,20 +66,20 @@ class GatewayError(AIBridgeError):
         self.message = message
         self.headers = dict(headers or {})
         self.upstream_status: int | None = None
-        """What the upstream had answered, where its answer then broke off."""
+        """The status of the upstream's response, if that broke off after its head."""
         self.cause = ""
-        """More for log and record, where there is more to say than the client may know: names of hosts above all."""
+        """Details for log and record only, such as host names, which the client must not learn."""
         self.is_final = False
-        """Whether another try cannot help."""
+        """Whether a retry cannot help."""
 
     @property
     def for_record(self) -> str:
-        """The message, and the cause where there is one."""
+        """The message, followed by the cause if there is one."""
         return f"{self.message} ({self.cause})" if self.cause else self.message
 
 
 class UpstreamUnreachable(GatewayError):
-    """`sent` tells whether the upstream may have got the request."""
+    """No usable response from the upstream. `sent` says whether the upstream may have received the request."""
 
     def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(502, "upstream_unreachable", message)

@@ -1,4 +1,4 @@
-"""Starts and ends the runtime, and is what the routers ask."""
+"""The host: starts and ends the runtime, and answers the routers' questions about it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class Host:
-    """Holds the runtime while somebody needs it: apps, whose lifespan runs, or blocks of scripts."""
+    """Keeps the runtime alive while an app's lifespan or a script's `bridge` block needs it."""
 
     def __init__(self, parts: Parts, registry: CollectorRegistry | None) -> None:
         self._parts = parts
@@ -70,18 +70,18 @@ class Host:
         self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.shared.redis))
         self._metrics.add(WorkerCollector(lambda: self._runtime))
         self.wrong_keys = WrongKeys(self._metrics)
-        # All that changes.
-        self._runtime: Runtime | None = None  # with the counts: _entered
+        # The mutable state.
+        self._runtime: Runtime | None = None
         self._mirroring = AsyncExitStack()
         self._apps = 0
         self._blocks = 0
-        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # of the loop that runs: _entering
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # see _entering
 
-    # Its life
+    # Start and end
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """While an app runs. The last app to end ends the runtime, whoever still has a block open."""
+        """Keep the runtime while an app runs. The last app to end closes it, even if a `borrowed` block is open."""
         loop = self._check_loop()
         self._apps += 1
         try:
@@ -94,16 +94,16 @@ class Host:
                     if self._apps == 1:
                         await self._end()
             finally:
-                self._apps -= 1  # not earlier: until the end is over, others hear that it has come
+                self._apps -= 1  # last: until the end is over, `borrowed` finds the pool, which refuses
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Pool]:
-        """The pool, for a block outside of requests. Where no app runs, the last block to end ends the runtime."""
+        """Lend the pool to a block outside of requests. If no app runs, the last block to end closes the runtime."""
         loop = self._check_loop()
         if self._apps and self._runtime is not None:
             yield self._runtime.pool
             return
-        async with self._entering(loop):  # a task of an app that is about to start waits here for it
+        async with self._entering(loop):  # if an app is starting, this waits until it has started
             if not self._apps:
                 await self._start(serves=False)
             runtime = self.runtime
@@ -119,7 +119,7 @@ class Host:
 
     async def _start(self, *, serves: bool) -> None:
         if self._runtime is None:
-            from .runtime import Runtime  # the engine, which an app is put together without
+            from .runtime import Runtime  # loads the engine, which setting up an app does not need
 
             self._runtime = await Runtime.start(self._parts, self._metrics, serves=serves)
             check_multiprocess(self._runtime.settings, self._shared)
@@ -136,7 +136,7 @@ class Host:
                 self._runtime = None
 
     def _entering(self, loop: asyncio.AbstractEventLoop) -> asyncio.Lock:
-        """Held while it starts or ends. A lock belongs to one loop, and loops may come one after the other."""
+        """Return the lock held during start and end. It belongs to one event loop, so a new loop gets a new one."""
         if self._lock is None or self._lock[0] is not loop:
             self._lock = (loop, asyncio.Lock())
         return self._lock[1]
@@ -157,14 +157,15 @@ class Host:
                         "this AIBridge already runs in another event loop; make one AIBridge for each app"
                     )
             else:
-                self._runtime, self._apps, self._blocks = None, 0, 0  # a loop that was closed has ended nothing
+                self._runtime, self._apps, self._blocks = None, 0, 0  # the old loop was closed without ending them
         return loop
 
     @contextmanager
     def replaced(self, settings: Callable[[Settings], Settings], recorder: Recorder) -> Iterator[None]:
-        """While the block runs, a start reads settings through this function, has this recorder and no provider source.
+        """Replace settings and recorder, and drop the provider source, for runs that start within the block.
 
-        Made for tests: `fastapi_aibridge.testing.override_providers`.
+        `settings` gets the settings as read and returns those to use. Made for tests:
+        `fastapi_aibridge.testing.override_providers`.
         """
         parts = self._parts
         before = parts.settings, parts.recorder, parts.source
@@ -178,7 +179,7 @@ class Host:
         finally:
             parts.settings, parts.recorder, parts.source = before
 
-    # What runs
+    # The runtime
 
     @property
     def runs(self) -> bool:
@@ -186,12 +187,12 @@ class Host:
 
     @property
     def runtime(self) -> Runtime:
-        """Raises `ConfigurationError` outside of the lifespan."""
+        """The running runtime. Raises `ConfigurationError` outside of the lifespan."""
         if self._runtime is None:
             raise not_running()
         return self._runtime
 
-    # What the routers ask
+    # For the routers
 
     @property
     def pool(self) -> Pool:

@@ -1,4 +1,4 @@
-"""How to install what an extra needs, said in errors."""
+"""The install command of an extra, for error messages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _NAME = "fastapi-aibridge"
 
 
 def install_command(extra: str) -> str:
-    """The command that works here: for a package that came from a checkout, it names the checkout."""
+    """Return the command that installs an extra. It names the checkout if the package was installed from one."""
     return f"pip install '{_checkout() or _NAME}[{extra}]'"
 
 
 def _checkout() -> str | None:
-    """The folder that the package was installed from, where it was one."""
+    """Return the folder that the package was installed from, None if it came from an index or an archive."""
     try:
         origin = json.loads(distribution(_NAME).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Reading the settings and loading the providers, at the start and at a reload."""
+"""Reads the settings and loads the providers, at start and at a reload."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOAD_TIMEOUT = 30.0
-"""Seconds that an app's settings or its source of providers may take to answer."""
+"""Seconds that an app's settings function or provider source may take."""
 
 T = TypeVar("T")
 GivenSettings = Settings | Callable[[], Settings] | None
-"""As the app gave them to `AIBridge`."""
+"""The argument `settings` of `AIBridge`."""
 
 
 async def read_settings_anew(given: GivenSettings) -> Settings:
-    """In a thread, while requests run. Raises `SettingsError`."""
+    """Read the settings in a thread, so that running requests are not held up. Raises `SettingsError`."""
     return await _in_time(asyncio.to_thread(read_settings, given), "the settings")
 
 
 def read_settings(given: GivenSettings) -> Settings:
-    """Raises `SettingsError`."""
+    """Return the given settings, call the given function, or read the environment. Raises `SettingsError`."""
     if isinstance(given, Settings):
         return given
     try:
@@ -44,11 +44,12 @@ def read_settings(given: GivenSettings) -> Settings:
 async def load_providers(
     source: ProviderSource | None, settings: Settings, previous: Sequence[Provider]
 ) -> Sequence[Provider]:
-    """Those of the app's source, or else of the settings; each takes over the state of the one that it replaces.
+    """Load the providers from the app's source, or build them from the settings if there is no source.
 
-    Raises `SettingsError`, and what the source raises.
+    Each provider takes over the state of the previous one of the same name. Raises `SettingsError`, and what the
+    source raises.
     """
-    from .providers.building import build_providers  # the engine, which is loaded at start
+    from .providers.building import build_providers  # loads the engine
 
     if source is None:
         return build_providers(settings.providers, previous)
@@ -64,7 +65,7 @@ async def load_providers(
 
 
 async def _in_time(work: Awaitable[T], what: str) -> T:
-    """The result, or `SettingsError` after `LOAD_TIMEOUT`. Work that ignores its cancellation is left behind."""
+    """Await the work. Raises `SettingsError` after `LOAD_TIMEOUT`; work that ignores its cancellation is abandoned."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task,), timeout=LOAD_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Secrets that do not show: in reprs, dumps and pickles, and in what others say."""
+"""Masks secrets in reprs, dumps and pickles, and in texts and JSON values that come from outside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 MASK = "**********"
 _SHORTEST = 8
-"""Characters of a header's value that may be a secret: masking shorter ones would garble ordinary words."""
+"""Characters from which a header's value counts as secret: masking shorter ones would garble ordinary words."""
 
 
 class MaskedSecret(SecretStr):
@@ -28,57 +28,57 @@ class MaskedSecret(SecretStr):
 
 
 def masked_secret(secret: SecretStr | str) -> MaskedSecret:
-    """The same secret in a form that does not show."""
+    """Return the secret as a `MaskedSecret`."""
     return MaskedSecret(secret.get_secret_value() if isinstance(secret, SecretStr) else secret)
 
 
 def hint(secret: str) -> str:
-    """Enough to tell secrets apart, too little to use one: `sk-...1234`."""
+    """Return enough of a secret to tell it from others, but too little to use it: `sk-...1234`."""
     return f"{secret[:3]}...{secret[-4:]}" if len(secret) >= 16 else "..."
 
 
 class Masker:
-    """Replaces secrets by their hints, in texts and JSON values that came from outside.
+    """Replaces secrets by their hints in texts and JSON values that came from outside.
 
-    Where there is none, which is nearly always, the same object is given back after one pass over its text.
+    A value without a secret, which is by far the most common, is returned as it is.
     """
 
     __slots__ = ("_hints",)
 
     def __init__(self, secrets: Iterable[str]) -> None:
         hints = {form: hint(secret) for secret in secrets if secret for form in _forms(secret)}
-        # The longest first: one secret may begin with another.
+        # Longest first, because one secret may begin with another.
         self._hints = tuple(sorted(hints.items(), key=lambda pair: len(pair[0]), reverse=True))
 
     def __repr__(self) -> str:
         return f"<Masker of {len(self._hints)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Knows no secrets any more: a pickle leaves the process."""
+        """Pickle without the secrets, because a pickle may leave the process."""
         return Masker, ((),)
 
     def including(self, secret: str) -> Masker:
-        """One that masks a further secret, such as a key that the caller brought."""
+        """Return a masker that also masks this secret, such as a key that the caller brought."""
         other = Masker((secret,))
         other._hints = tuple(sorted((*self._hints, *other._hints), key=lambda pair: len(pair[0]), reverse=True))
         return other
 
     def text(self, text: str) -> str:
-        """The text with hints in the place of secrets."""
+        """Return the text with each secret replaced by its hint."""
         for secret, shown in self._hints:
             if secret in text:
                 text = text.replace(secret, shown)
         return text
 
     def json(self, value: Any) -> Any:
-        """A JSON value with hints in the place of secrets, in names and values at any depth."""
+        """Return the JSON value with each secret replaced by its hint, in names and values at any depth."""
         return self._masked(value) if any(map(self._is_in, _texts(value))) else value
 
     def _is_in(self, text: str) -> bool:
         return any(secret in text for secret, _ in self._hints)
 
     def _masked(self, value: Any) -> Any:
-        # A loop, because foreign JSON may be nested deeper than Python calls.
+        # A loop, because foreign JSON may be nested deeper than Python can recurse.
         root: list[Any] = [value]
         unseen: list[dict[Any, Any] | list[Any]] = [root]
         while unseen:
@@ -96,7 +96,7 @@ class Masker:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """As it is, as JSON writes it, and as a URL does."""
+    """Yield the secret as it is, as JSON writes it, and as a URL writes it."""
     yield from (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
 
 
@@ -114,5 +114,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def secrets_in_headers(values: Iterable[str]) -> list[str]:
-    """What may be secret in values of headers: a scheme such as `Bearer` before it does not belong to it."""
+    """Return the parts of header values that may be secret, without a scheme such as `Bearer`."""
     return [part for value in values for part in value.split() if len(part) >= _SHORTEST]

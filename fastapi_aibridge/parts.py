@@ -1,4 +1,4 @@
-"""What an app gave to `AIBridge`, and what a reload tells."""
+"""The arguments of `AIBridge` in one object, and the outcome of a reload."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Parts:
-    """What an app gave to `AIBridge`; `replaced` in tests."""
+    """The arguments that an app gave to `AIBridge`. `Host.replaced` changes them in tests."""
 
     settings: GivenSettings
     recorder: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None
     mcp: MCPProxyBuilder | None
     source: ProviderSource | None
     private_headers: frozenset[bytes]
-    """What the app's own principal dependency reads, in lower case."""
+    """Headers that the app's own principal dependency reads, in lower case."""
     takes_client_keys: bool
-    """Whether the settings' client keys tell who calls."""
+    """Whether callers authenticate with client keys rather than by an app's own dependency."""
     on_budget: OnBudget | None = None
 
 
@@ -46,7 +46,7 @@ class ReloadedProvider:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What a reload did."""
+    """The outcome of a reload: in this process, and of the other workers in `workers`."""
 
     provider_version: int
     providers: list[ReloadedProvider]
@@ -55,8 +55,8 @@ class Reload:
 
 
 def managed_settings_of(recorder: Recorder, settings: Settings) -> ManagedSettings:
-    """What is managed in the recorder's database. Raises `SettingsError` where it has none."""
-    from .cluster.cipher import Cipher  # SQLAlchemy and cryptography, which other apps need not load
+    """Return the settings stored in the recorder's database. Raises `SettingsError` if it has no database."""
+    from .cluster.cipher import Cipher  # loads SQLAlchemy and cryptography, which other apps do without
     from .cluster.managed_settings import ManagedSettings
 
     database: Database | None = getattr(recorder, "database", None)

@@ -1,4 +1,4 @@
-"""`AIBridge`, the plugin itself, and `get_bridge`: what an app sees."""
+"""The plugin class `AIBridge` and the dependency `get_bridge`, which are what an app uses."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from .runtime import Pool
 
 _STATE = "aibridge:"
-"""How the names in the lifespan's state begin that hold a plugin."""
+"""The prefix of names in the lifespan's state that hold a plugin."""
 _ADMIN_ROUTES = (
     add_admin_routes, add_audit_routes, add_initiator_routes, add_managed_routes, add_worker_routes, add_budget_routes,
     add_client_key_routes,
@@ -66,14 +66,14 @@ _ADMIN_ROUTES = (
 
 
 class AIBridge:
-    """An AI gateway for each principal of an app. One object for one app.
+    """An AI gateway for the users of an app, as a plugin. Make one object for each app.
 
-    `settings` is read from the environment unless given, as an object or as a function that is called at start and at
-    each reload. `principal` and `admin` are FastAPI dependencies: who calls, and who may use the admin routes; without
-    them the client keys and the admin token of the settings decide. `recorder` (one or several, or async functions
-    that make one at its first use), `mcp` (each principal's MCP servers) and `providers` replace what the settings
-    say, `registry` the Prometheus registry. `on_budget` is an async function that is told once of each budget of which
-    80 or 100 % are spent.
+    `settings` is an object, or a function called at start and at each reload; by default they are read from the
+    environment. `principal` and `admin` are FastAPI dependencies that tell who calls and who may use the admin routes;
+    by default the client keys and the admin token of the settings decide. `recorder` (one or several recorders, or
+    async functions that make one at its first use), `mcp` (each principal's MCP servers) and `providers` replace those
+    of the settings. `registry` is the Prometheus registry to use; by default the plugin has its own. `on_budget` is an
+    async function that is called once when a budget reaches 80 %, and once at 100 %.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class AIBridge:
         on_budget: OnBudget | None = None,
     ) -> None:
         self.principal: Callable[..., Any] = principal or self._client_key_principal
-        """The dependency that tells who calls: the key for `dependency_overrides`."""
+        """The dependency that returns the caller's principal; tests use it as a key in `dependency_overrides`."""
         self._resolver = PrincipalResolver(self.principal)
         self._takes_client_keys = built_in = principal is None
         parts = Parts(
@@ -100,8 +100,8 @@ class AIBridge:
 
         self._admin_access = AdminAccess(admin, lambda: host.settings, host.wrong_keys)
 
-    # Three routers with routes of their own: each level of inclusion costs every request some microseconds. Most apps
-    # include one of them, and routes take FastAPI long to make.
+    # Each router has its own routes, because every level of inclusion costs each request some microseconds. They are
+    # made on demand: most apps include only one, and FastAPI takes long to make routes.
 
     @cached_property
     def router(self) -> APIRouter:
@@ -113,7 +113,7 @@ class AIBridge:
 
     @cached_property
     def gateway_router(self) -> APIRouter:
-        """The routes of clients and probes."""
+        """The routes for clients and health probes."""
         router = _Router(self)
         self._add_gateway_routes(router)
         return router
@@ -126,7 +126,7 @@ class AIBridge:
         return router
 
     def _add_gateway_routes(self, router: APIRouter) -> None:
-        # The busiest first: FastAPI asks one after the other, twice for each request.
+        # The busiest route first: FastAPI tries them in order, twice for each request.
         add_gateway_route(router, self._host, self.principal, built_in=self._takes_client_keys)
         add_me_routes(router, self._host, self.principal)
         add_health_routes(router, self._host)
@@ -137,10 +137,10 @@ class AIBridge:
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[Mapping[str, Any]]:
-        """Runs the pool. It comes with the routers; only an app that mounts a sub-app has to name it itself.
+        """Run the gateway. The routers bring this lifespan along; only an app that mounts a sub-app has to name it.
 
-        May be entered several times, as by a router that is included twice; the last exit ends it. Raises
-        `SettingsError`, and `ConfigurationError` in a second event loop, or where asyncio does not run.
+        May be entered several times, for instance by a router that is included twice; the last exit ends the run.
+        Raises `SettingsError`, and `ConfigurationError` in a second event loop or outside of asyncio.
         """
         with described(app, None if self._takes_client_keys else self.principal):
             async with self._host.serving():
@@ -148,11 +148,11 @@ class AIBridge:
 
     @asynccontextmanager
     async def bridge(self, principal: Principal) -> AsyncIterator[RequestBridge]:
-        """The principal's bridge outside of a request: for tasks, jobs and scripts. Leased while the block runs.
+        """Lease the principal's bridge outside of a request, in a task, job or script, while the block runs.
 
-        Where no app runs the lifespan, the block does, and ends it unless another such block still needs it. A task
-        that comes while the app starts waits for that. Raises `PoolShutdown` while the app stops; what is under way
-        then gets the shutdown's grace, as requests do. Raises what `lifespan` and `Lease` raise.
+        If no app runs the lifespan, the block runs the gateway itself and ends it unless another such block still needs
+        it. A block that begins while the app starts waits for the start. Raises `PoolShutdown` while the app stops; a
+        block that is running then gets the shutdown's grace, as requests do. Raises what `lifespan` and `Lease` raise.
         """
         checked(principal)
         async with self._host.borrowed() as pool, pool.acquire(principal) as bridge:
@@ -165,24 +165,24 @@ class AIBridge:
         background_tasks: BackgroundTasks,
         _: None = Depends(CallerScheme()),
     ) -> AsyncIterator[RequestBridge]:
-        """As the function `get_bridge`, of this object, for apps that have several: `Depends(aibridge.get_bridge)`."""
+        """The dependency `get_bridge` of this plugin, for apps with several: `Depends(aibridge.get_bridge)`."""
         async with _leased(self, connection, response, background_tasks) as bridge:
             yield bridge
 
     async def reload(self) -> Reload:
         """Read all settings again, validate them as a whole, then swap providers, limits, keys, tokens, MCP servers.
 
-        All workers that share the recorder's database do so; this waits for them for 5 seconds at most. Running
-        requests are not touched. Raises `SettingsError`, what the app's source of providers raises,
-        `RecorderUnavailable` where the other workers cannot be told, and `PoolShutdown` where the app stops meanwhile:
-        then nothing has changed.
+        All workers that share the recorder's database reload too; this waits for them for 5 seconds at most. Running
+        requests are not affected. Raises `SettingsError`, what the app's provider source raises, `RecorderUnavailable`
+        if the other workers cannot be told, and `PoolShutdown` if the app stops meanwhile. After an error nothing has
+        changed.
         """
         return await self._host.reload()
 
     def drain(self) -> None:
-        """Take no more work: new requests get 503, running ones the shutdown's grace, then streams end in an error.
+        """Refuse new requests with 503, and end those that still run after the shutdown's grace with an error.
 
-        SIGTERM does this, beside what the server does. There is no way back but a new start of the lifespan.
+        A SIGTERM or SIGINT to the server does this too. Only a new start of the lifespan takes requests again.
         """
         if self._host.runs:
             self._host.runtime.drain()
@@ -207,17 +207,20 @@ class AIBridge:
         return self._host.registry
 
     def instrument(self, app: FastAPI) -> None:
-        """Trace the app with opentelemetry-instrumentation-fastapi: one server span a request, none for the pieces of
-        a stream. Does nothing for an app that is traced already, also by FastAPI itself.
+        """Trace the app with opentelemetry-instrumentation-fastapi: one server span for each request, none for the
+        chunks of a stream. Does nothing for an app that is traced already, even if by FastAPI itself.
         """
         instrument(app)
 
     async def store(self) -> InterceptionStore | None:
-        """The recorder that can be read back. Raises what an app's recorder raises that is made for this."""
+        """Return the recorder that can be read back, None if there is none.
+
+        Raises the error of an app's recorder function if this is its first use and it fails.
+        """
         return await self._host.store()
 
     async def usage_store(self) -> UsageStore | None:
-        """The recorder that can add up what it holds. Raises what `store` raises."""
+        """Return the recorder that can aggregate its records, None if there is none. Raises what `store` raises."""
         return await self._host.usage_store()
 
     async def resolve_principal(
@@ -226,7 +229,7 @@ class AIBridge:
         response: Response | None = None,
         background_tasks: BackgroundTasks | None = None,
     ) -> Principal:
-        """Who calls, in a request or WebSocket of the app: in dependencies, middleware and plain routes.
+        """Return the caller of a request or WebSocket of the app, for dependencies, middleware and plain routes.
 
         Raises what the principal dependency raises. Outside of FastAPI's routes, dependencies with `yield` end before
         this returns.
@@ -249,7 +252,7 @@ class AIBridge:
 
 
 class _Router(FlatRouter):
-    """A router that knows whose it is, so that an app's own plugin is found where several run."""
+    """A router that refers to its plugin, so that `get_bridge` finds the right one if several run."""
 
     def __init__(self, aibridge: AIBridge) -> None:
         super().__init__(lifespan=aibridge.lifespan)
@@ -262,10 +265,11 @@ async def get_bridge(
     background_tasks: BackgroundTasks,
     _: None = Depends(CallerScheme()),
 ) -> AsyncIterator[RequestBridge]:
-    """The caller's bridge, for `Depends(get_bridge)` in any HTTP or WebSocket route of an app that has the router.
+    """The dependency with the caller's bridge, for any HTTP or WebSocket route of an app that includes the router:
+    `Depends(get_bridge)`.
 
-    Leased until the response, stream included, has ended. Raises `ConfigurationError` where the lifespan has not run,
-    and where the app has several plugins: which one is meant, `aibridge.get_bridge` says.
+    The bridge is leased until the response, stream included, has ended. Raises `ConfigurationError` if the lifespan
+    does not run, and if the app has several plugins: use `Depends(aibridge.get_bridge)` then.
     """
     async with _leased(_of_app(connection), connection, response, background_tasks) as bridge:
         yield bridge
@@ -303,11 +307,11 @@ def _refusal(
 
 
 _found: WeakKeyDictionary[Any, tuple[int, frozenset[AIBridge]]] = WeakKeyDictionary()
-"""The plugins whose routers each app has included, and how many routes the app had when they were looked for."""
+"""The plugins whose routers each app has included, with the number of its routes when they were looked up."""
 
 
 def _of_app(connection: HTTPConnection) -> AIBridge:
-    """The plugin of the app that the request has come to; of one that has none, the only one that runs around it."""
+    """Return the plugin of the request's app, or the only plugin of the app that runs around it."""
     scope = connection.scope
     found = _included(scope.get("app")) or {
         value

@@ -1,4 +1,4 @@
-"""Who calls, and the one place that checks what an app says about its callers."""
+"""The principal, which is the authenticated caller, and all checks of the values that an app gives for it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .budget import Budget
 from .errors import PrincipalError
 
 MAX_ID = 512
-"""Characters of an id. Databases index it, and PostgreSQL's index rows end at 2704 bytes."""
+"""Characters of an id. Databases index it, and an index row of PostgreSQL holds 2704 bytes."""
 MAX_SESSION_KEY = 16 * 1024
-"""Characters: some identity providers' tokens have several thousand."""
+"""Characters of a session key: some identity providers' tokens have several thousand."""
 MAX_METADATA = 16 * 1024
-"""Characters of all keys and values together, a number or a constant counted as eight. Each record has a copy."""
+"""Characters of all keys and values together; a number or constant counts as eight. Each record gets a copy."""
 MAX_BUDGETS = 32
 MAX_DEPTH = 16
 """Levels of lists and objects in metadata."""
 MAX_GROUPS = 64
 MAX_PATTERNS = 128
-"""Patterns of models."""
+"""Model patterns of one principal."""
 MAX_PATTERN = 256
-"""Characters of a pattern; a model's name has no more."""
+"""Characters of a pattern; a model's name may have as many."""
 
 _CONSTANT_SIZE = 8
 _INT64 = 2**63
@@ -38,17 +38,17 @@ _INT64 = 2**63
 class Principal:
     """The authenticated caller that a bridge works for.
 
-    `initiator_id` is the user or service, `api_key_id` the key that they used: together they are the pool's key.
-    `session_key` is secret; it authenticates the principal to MCP servers, and a bridge serves one session key only.
-    `metadata`, a mapping of JSON values, is written into the record of each request that comes with it. `groups` are
-    names that budgets and limits go by. `models` are patterns (`fnmatch`, in which case counts) of the models that may
-    be asked for: None for all of them, an empty sequence for none. `budgets`
-    limit what the initiator may spend or, with the scope `group`, what all who name that group may spend together; each
-    is a `Budget` or a mapping of its members. They come on top of those of the settings.
+    `initiator_id` is the user or service, `api_key_id` the key that they used; together they are the key of the pool.
+    `session_key` is secret: it authenticates the principal to MCP servers, and each bridge serves one session key only.
+    `metadata`, a mapping of JSON values, is copied into the record of each request. `groups` are names to which budgets
+    and limits refer. `models` are patterns (`fnmatch`, case-sensitive) of the models that the principal may request:
+    None allows all, an empty sequence none. `budgets` limit the spending of the initiator or, with the scope `group`,
+    of all principals with that group together; each is a `Budget` or a mapping of its members. They apply in addition
+    to the budgets of the settings.
 
     Raises `PrincipalError` for ids, groups or patterns that are no `str`, and for anything that could not be written
     into a record: lone surrogates, NUL characters, ids over 512 characters, metadata over 16 KiB or deeper than 16
-    levels; also for more than 64 groups or 128 patterns, and for patterns over 256 characters.
+    levels; also for more than 64 groups, 128 patterns or 32 budgets, and for patterns over 256 characters.
     """
 
     initiator_id: str
@@ -61,7 +61,7 @@ class Principal:
 
     def __post_init__(self) -> None:
         initiator, key = self.initiator_id, self.api_key_id
-        # The quick way for what nearly all ids are.
+        # A fast check that nearly all ids pass.
         if not (
             type(initiator) is str
             and type(key) is str
@@ -85,28 +85,28 @@ class Principal:
             object.__setattr__(self, "budgets", _checked_budgets(self.initiator_id, self.budgets))
 
     def allows(self, model: str) -> bool:
-        """Whether the principal may ask for this model."""
+        """Whether the principal may use this model."""
         patterns = self.models
         return patterns is None or model in patterns or any(_matching(pattern)(model) for pattern in patterns)
 
     @property
     def own_budgets(self) -> Sequence[Budget]:
-        """`budgets`, checked."""
+        """`budgets` as `Budget` objects, into which `__post_init__` has turned them."""
         return self.budgets  # type: ignore[return-value]
 
     @property
     def key(self) -> tuple[str, str]:
-        """The pool's key. A tuple: a joined string would let ("a|b", "") meet ("a", "b")."""
+        """The key of the pool. A tuple, because joined strings could collide: ("a|b", "") and ("a", "b")."""
         return (self.initiator_id, self.api_key_id)
 
     @property
     def session(self) -> SecretStr | None:
-        """The session key in the one form that can be compared and shows nothing; None where there is none."""
+        """The session key as a `SecretStr`, which can be compared and is masked in reprs; None if there is none."""
         key = self.session_key
         return SecretStr(key) if isinstance(key, str) else key
 
     def has_session_of(self, other: Principal) -> bool:
-        """Whether both have the same session key, or both none."""
+        """Whether both principals have the same session key, or both have none."""
         return self.session_key is other.session_key or self.session == other.session
 
 
@@ -116,11 +116,11 @@ def _checked_id(name: str, value: object) -> str:
     if len(value) > MAX_ID:
         raise PrincipalError(f"{name} of a Principal has {len(value)} characters, more than {MAX_ID}", by_caller=True)
     _check_text(name, value)
-    return str.__str__(value)  # of a subclass, such as an enum's member, the plain text
+    return str.__str__(value)  # the plain text of a subclass such as an enum's member
 
 
 def _checked_names(name: str, values: object, most: int, longest: int) -> tuple[str, ...]:
-    """Each once, in their order."""
+    """Return the checked names without duplicates, in their order."""
     if isinstance(values, str) or not isinstance(values, Sequence | set | frozenset):
         raise PrincipalError(f"{name} of a Principal must be a sequence of str, not {_kind(values)}")
     if len(values) > most:
@@ -140,7 +140,7 @@ def _checked_names(name: str, values: object, most: int, longest: int) -> tuple[
 
 @lru_cache(maxsize=4096)
 def _matching(pattern: str) -> Callable[[str], object]:
-    """What tells whether a text matches. Principals are made for each request, patterns are few."""
+    """Compile a pattern. Cached here, because principals are made for each request while patterns are few."""
     return re.compile(fnmatch.translate(pattern)).match
 
 
@@ -218,7 +218,7 @@ def _check_metadata(value: object) -> None:
 
 
 def _is_plain(metadata: Mapping[object, object]) -> bool:
-    """Whether these are a few short texts, as nearly all metadata are: found out ten times as fast."""
+    """Whether the metadata are a few short texts, as nearly all are. Ten times as fast as the full check."""
     return len(metadata) <= 16 and all(
         type(text) is str and len(text) <= 256 and text.isascii() and "\0" not in text
         for pair in metadata.items()
@@ -228,7 +228,7 @@ def _is_plain(metadata: Mapping[object, object]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A key of an object, which must be text where a value need not."""
+    """A key of an object, marked because it must be text while a value need not."""
 
     key: object
 

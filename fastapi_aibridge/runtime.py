@@ -1,4 +1,4 @@
-"""What exists between the lifespan's start and its end."""
+"""The runtime: everything that exists only between the start and the end of the lifespan."""
 
 from __future__ import annotations
 
@@ -55,25 +55,25 @@ logger = logging.getLogger(__name__)
 ONLY_AT_START = (
     "recorder", "pool", "gc_freeze", "log_format", "redis_url", "redis_prefix", "secret_keys", "managed",
 )  # fmt: skip
-"""Settings that a reload leaves as they were."""
+"""Settings that a reload does not change; they take effect after a restart."""
 
 Pool: TypeAlias = CachedBridgePool[RequestBridge, Provider]
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a start or a reload has read."""
+    """The settings and providers that a start or a reload has read."""
 
     settings: Settings
-    """With what the database adds."""
+    """The settings, with the providers and MCP servers of the database added."""
     fixed: frozenset[tuple[str, str]]
-    """Kind and name of the providers and MCP servers that the settings themselves have."""
+    """Kind and name of each provider and MCP server that the settings define without the database."""
     broken: Sequence[BrokenEntry]
     providers: Sequence[Provider]
 
 
 class Runtime:
-    """Pool, recorder, limits and connections of one run. Made by `start`."""
+    """The pool, recorder, limits and connections of one run. Made by `start`."""
 
     def __init__(self, parts: Parts, metrics: Metrics, settings: Settings, stack: AsyncExitStack) -> None:
         self.loop = asyncio.get_running_loop()
@@ -83,19 +83,19 @@ class Runtime:
         self._has_ended = False
         self._drained: asyncio.Future[None] | None = None
         self.managed_settings: ManagedSettings | None = None
-        # What a reload changes, all of it in `_apply`.
+        # State that a reload changes, all of it in `_apply`.
         self.settings = settings
         self._broken: Sequence[BrokenEntry] = ()
         self._fixed: frozenset[tuple[str, str]] = frozenset()
         self.managed_keys: ManagedKeys | None = None
-        """Where the settings are managed, and client keys tell who calls."""
+        """The client keys of the database; None unless settings are managed and callers use client keys."""
         self.keys = ClientKeys(settings.client_keys)
         self._builder = self._proxy_builder(settings)
         self._connections: MCPConnections | None = None
         self.shared: SharedState
         self.recorder: Recorder
         self.versions: VersionWatch | None = None
-        """Where the recorder has a database: what tells this worker of changes made by others."""
+        """Notices changes made by other workers; None if the recorder has no database."""
         self.pool: Pool
         self.budgets: Budgets
         self._engine: Engine
@@ -103,9 +103,10 @@ class Runtime:
 
     @classmethod
     async def start(cls, parts: Parts, metrics: Metrics, *, serves: bool) -> Runtime:
-        """Start everything; `serves` says that an app does, rather than a script that borrows a bridge.
+        """Start everything. `serves` is true for an app, false for a script that borrows a bridge.
 
-        Raises `SettingsError`, and what a recorder's or a source's start raises; nothing is left behind then.
+        Raises `SettingsError`, and what the start of a recorder or provider source raises. Everything that was started
+        before the error is closed again.
         """
         begun = time.monotonic()
         settings = read_settings(parts.settings)
@@ -160,7 +161,7 @@ class Runtime:
             shared.when_erased(self._engine.tool_memory.forget)
             warn_of_what_is_missing(settings, self.pool.providers)
             if settings.managed and parts.takes_client_keys:
-                from .cluster.managed_keys import managed_keys  # SQLAlchemy, as below
+                from .cluster.managed_keys import managed_keys  # loads SQLAlchemy
 
                 database = getattr(recorder, "database", None)
                 self.managed_keys = await stack.enter_async_context(
@@ -185,14 +186,14 @@ class Runtime:
         return self
 
     async def _join(self) -> None:
-        """Become one of the workers on the recorder's database, where it has one."""
+        """Join the workers that share the recorder's database, if it has one."""
         own = self._load, self._apply, lambda: self.pool.provider_version
         database: Database | None = getattr(self.recorder, "database", None)
         presence: Presence | None = getattr(self.recorder, "presence", None)
         if database is None or presence is None:
             self.reloads = OwnReloads(*own)
             return
-        from .cluster.reloads import SharedReloads  # SQLAlchemy, which an app without records need not load
+        from .cluster.reloads import SharedReloads  # loads SQLAlchemy, which an app without records does without
         from .cluster.version_watch import VersionWatch
         from .cluster.workers import Workers
 
@@ -202,7 +203,7 @@ class Runtime:
         self.reloads = SharedReloads(database, self.versions, workers, *own)
 
     async def aclose(self) -> None:
-        """End it all. Until that is over, requests still find the pool, and hear from it that it shuts down."""
+        """Close everything. Until that is done, requests find the pool and get its `PoolShutdown`."""
         self._has_ended = True
         await self._stack.aclose()
 
@@ -210,13 +211,13 @@ class Runtime:
         await self.pool.shutdown(self.settings.shutdown_grace)
 
     def drain(self) -> None:
-        """Take no more work, and let what runs have the shutdown's grace."""
+        """Refuse new requests, and give running ones the shutdown's grace."""
         if self._drained is None:
             logger.info("draining: no more work is taken")
             self._drained = asyncio.ensure_future(self._shut_pool_down())
 
     def unready(self) -> str | None:
-        """Why no work can be taken now; None where it can."""
+        """Return why no requests can be served now, None if they can."""
         if self._drained is not None or self._has_ended:
             return "shutting down"
         if not getattr(self.recorder, "available", True):
@@ -224,7 +225,7 @@ class Runtime:
         return None
 
     def components(self) -> dict[str, str]:
-        """The state of what this process depends on, for `/readyz?verbose`."""
+        """Return the state of each component that this process depends on, for `/readyz?verbose`."""
         found = {"recorder": "ok" if getattr(self.recorder, "available", True) else "away"}
         found["settings"] = "refused, those before are in force" if self.keeps_old_settings else "ok"
         if self.versions is not None:
@@ -237,12 +238,12 @@ class Runtime:
         return found
 
     async def readable(self) -> object:
-        """What can be asked for records, if anything."""
+        """Return the recorder to read records from. It need not be readable: callers check for the protocol."""
         recorder = self.recorder
         return await recorder.store() if isinstance(recorder, FanoutRecorder) else recorder
 
     async def database(self) -> Database | None:
-        """The recorder's database; None where records go elsewhere, or nowhere."""
+        """Return the recorder's database, None if records go elsewhere or nowhere."""
         database: Database | None = getattr(await self.readable(), "database", None)
         return database
 
@@ -255,27 +256,27 @@ class Runtime:
 
     async def reload(self) -> Reload:
         """Read all settings again, validate them as a whole, then apply them, here and in all workers that share the
-        recorder's database. Running requests are not touched.
+        recorder's database. Running requests are not affected.
 
-        Raises `SettingsError`, what the app's source raises, `PoolShutdown` where the end came first, and
-        `RecorderUnavailable` where the other workers cannot be told: nothing has changed then.
+        Raises `SettingsError`, what the app's provider source raises, `PoolShutdown` if the app stops meanwhile, and
+        `RecorderUnavailable` if the other workers cannot be told. After an error nothing has changed.
         """
         applied, workers = await self.reloads.reload()
         return replace(applied, workers=workers)
 
     @property
     def config_version(self) -> int:
-        """Of the settings in force; -1 where that is not known yet."""
+        """The version of the settings in force; -1 if it is not known yet."""
         return self.reloads.version
 
     @property
     def keeps_old_settings(self) -> bool:
-        """Whether there are newer ones, which did not validate here."""
+        """Whether newer settings were read but did not validate here."""
         return self.reloads.error is not None
 
     @property
     def changes_unseen_for(self) -> float:
-        """Seconds for which changes made by other workers could not be seen."""
+        """Seconds for which changes made by other workers could not be seen; 0 while they can."""
         return 0.0 if self.versions is None else self.versions.away_for
 
     async def _load(self) -> _Loaded:
@@ -287,7 +288,7 @@ class Runtime:
         except BaseException as error:
             outcome = "refused" if isinstance(error, SettingsError) else "failed"
             self._metrics.reloaded(outcome)
-            # An app's own function may have written the text.
+            # Shortened and made storable, because an app's own function may have written the text.
             reason = cut(storable(str(error)), 4096) if outcome == "refused" else type(error).__name__
             logger.warning("Settings not reloaded: %s", reason)
             raise
@@ -295,12 +296,12 @@ class Runtime:
         return loaded
 
     async def _read(self, settings: Settings, previous: Sequence[Provider]) -> _Loaded:
-        """The settings with what the database adds, and the providers of both."""
+        """Add the database's entries to the settings, and load the providers of both."""
         sections = ((Kind.PROVIDER.value, settings.providers), (Kind.MCP_SERVER.value, settings.mcp_servers))
         fixed = frozenset((kind, name) for kind, section in sections for name in section)
         broken: Sequence[BrokenEntry] = ()
         if (managed := self.managed_settings) is not None:
-            # In a thread: certificates take their time.
+            # In a thread, because loading certificates takes long.
             settings, broken = await asyncio.to_thread(with_managed, settings, await managed.all())
         return _Loaded(settings, fixed, broken, await load_providers(self._parts.source, settings, previous))
 
@@ -310,17 +311,17 @@ class Runtime:
         return loaded.settings
 
     def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether the settings themselves, or what the app gave, say what this provider or MCP server is."""
+        """Whether the settings or the app define this provider or MCP server, so that the API cannot change it."""
         own = self._parts.source if kind == Kind.PROVIDER else self._parts.mcp
         return own is not None or (kind, name) in self._fixed
 
     @property
     def broken_providers(self) -> Sequence[BrokenEntry]:
-        """Those of the database that cannot be used."""
+        """The database's providers that cannot be used."""
         return [entry for entry in self._broken if entry.kind is Kind.PROVIDER]
 
     async def _connect_tools(self, settings: Settings) -> None:
-        """Make what the sessions with MCP servers share, where there were none until now."""
+        """Make the connections that MCP sessions share, if these settings are the first to have MCP servers."""
         if self._connections is not None or self._parts.mcp is not None or not settings.mcp_servers:
             return
         self._check_not_ended()
@@ -330,7 +331,7 @@ class Runtime:
             await connections.__aexit__(None, None, None)
             raise PoolShutdown
         self._stack.push_async_exit(connections)
-        # At the end bridges close first: their sessions need the connections for that.
+        # At the end bridges close first, because their sessions need the connections to close.
         self._stack.push_async_callback(self._shut_pool_down)
         self._connections = connections
 
@@ -377,9 +378,9 @@ class Runtime:
         return RequestHeaders(forwarded=settings.forward_headers, private=self._parts.private_headers | named)
 
     async def forget(self, initiator_id: str) -> None:
-        """Forget what this process and Redis hold of an initiator: results of tools, and what limits have counted.
+        """Delete the tool results and rate-limit counts that this process and Redis hold of an initiator.
 
-        Raises `RedisUnavailable` where Redis cannot be reached; what it holds then ends within a day by itself.
+        Raises `RedisUnavailable` if Redis cannot be reached; its data then expire within a day by themselves.
         """
         self._engine.tool_memory.forget(initiator_id)
         await self._engine.rates.erase(initiator_id)

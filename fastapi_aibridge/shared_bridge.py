@@ -1,4 +1,4 @@
-"""What the pool keeps for a principal, and what answers the principal's requests."""
+"""The bridge that the pool keeps for a principal: it checks each request and runs it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .upstream.keys import BYOK
 
 
 class SharedBridge(BridgeState):
-    """Implements `PooledBridge`."""
+    """One principal's bridge in the pool. Implements `PooledBridge`."""
 
     __slots__ = ("_own",)
 
@@ -45,7 +45,7 @@ class SharedBridge(BridgeState):
         self._own = RequestBridge(principal, self)
 
     def seen_by(self, principal: Principal) -> RequestBridge:
-        """The bridge for one lease: with the principal of that request, whose metadata may be others."""
+        """Return the bridge for one lease, with the principal of its request, whose metadata may differ."""
         own = self._own
         same = own.principal is principal or own.principal == principal
         return own if same and not self.retired else RequestBridge(principal, self)
