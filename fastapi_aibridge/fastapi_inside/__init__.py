@@ -1,8 +1,7 @@
-"""All that this package knows of FastAPI's inside: how a route was included, what dependencies declare, how to solve
-them.
+"""All knowledge of FastAPI's internals: how a route was included, what dependencies declare, how to solve them.
 
-Everything here holds for FastAPI 0.137 and later as far as CI has run it, and nothing is relied on: what a release
-does not tell, or tells in another way, comes out as None, and callers take the slower or the stricter way.
+It holds for FastAPI 0.137 and later, as far as CI has run it. If a release does not have such an internal, or has
+another form of it, functions return None, and callers fall back to a slower or stricter way.
 """
 
 from .plans import Solved

@@ -1,5 +1,5 @@
-"""Plans: what FastAPI would do for dependencies that are functions and ask for nothing but headers, each other, and the
-request. FastAPI finds that out anew for each request, which takes longer than all the rest of its work.
+"""Plans: precomputed steps that solve dependencies as FastAPI would, for functions that take only headers, each other's
+results and the request. FastAPI works this out anew for each request, which takes longer than the rest of its work.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _KNOWN = frozenset(
         "websocket_param_name",
     }
 )
-"""The fields of a `Dependant` that plans understand. Another field that is set makes FastAPI solve it."""
+"""The fields of a `Dependant` that plans understand. If another field is set, FastAPI has to solve it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
     values: dict[str, Any]
-    """The dependencies' results, by the parameter that takes them."""
+    """The dependencies' results, by the name of the parameter that takes each."""
     background_tasks: StarletteBackgroundTasks | None
 
 
@@ -87,7 +87,7 @@ class Plan:
         headers = request.headers
         for name in self.required:
             if name not in headers:
-                return None  # FastAPI knows how to say so
+                return None  # FastAPI makes the error
         response: Response | None = None
         tasks: BackgroundTasks | None = None
         solved: list[Any] = []
@@ -134,7 +134,7 @@ def planned(dependant: Dependant) -> Plan | None:
 def _add_steps(
     dependant: Dependant, steps: list[_Step], known: dict[tuple[object, object], tuple[int, tuple[str, ...]]]
 ) -> tuple[tuple[str, int], ...]:
-    """Add what the dependencies need, in FastAPI's order; returns which step answers which parameter."""
+    """Add the steps of the dependencies, in FastAPI's order. Return each parameter with the index of its step."""
     results: list[tuple[str, int]] = []
     for one in dependant.dependencies:
         _check_fields(one)
@@ -177,7 +177,7 @@ def _step(one: Dependant, below: tuple[tuple[str, int], ...], scopes: tuple[str,
 
 
 def _parameter(field: Any) -> _Parameter:
-    """A header that is any text. Raises `_NoPlan` for one that pydantic has to look at."""
+    """Describe a header that takes any text. Raises `_NoPlan` for one that pydantic has to validate."""
     info = field.field_info
     is_text = info.annotation is str or info.annotation == (str | None)
     aliases = {info.alias, info.validation_alias} - {None}
@@ -196,7 +196,7 @@ def _parameter(field: Any) -> _Parameter:
 
 
 def _is_coroutine(call: Callable[..., Any]) -> bool:
-    """Whether a dependency is to be awaited; False: a plain function for a thread. Raises `_NoPlan` for all else."""
+    """Whether a dependency is awaited, rather than run in a thread. Raises `_NoPlan` for anything but functions."""
     if inspect.unwrap(call) is not call:
         raise _NoPlan
     function = call if inspect.isfunction(call) or inspect.ismethod(call) else type(call).__call__

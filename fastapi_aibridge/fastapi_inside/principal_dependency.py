@@ -1,4 +1,4 @@
-"""The app's principal dependency, resolved where FastAPI could not know of it when the route was declared."""
+"""Resolves the app's principal dependency in routes that were not declared with it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ OF_PROTOCOLS = frozenset(
         b"user-agent",
     }
 )
-"""Headers of HTTP and of the providers' own APIs: an app may look at them too, without making them its secret."""
+"""Headers of HTTP and of the providers' APIs. They go upstream even if the app's dependency reads them."""
 
 
 class PrincipalResolver:
-    """Asks a dependency who calls, its sub-dependencies, security schemes and overrides included."""
+    """Calls the principal dependency, with its sub-dependencies, security schemes and overrides."""
 
     def __init__(self, dependency: Callable[..., Any]) -> None:
         def ask(principal: object = Depends(dependency)) -> None: ...
@@ -62,10 +62,10 @@ class PrincipalResolver:
         response: Response | None = None,
         background_tasks: BackgroundTasks | None = None,
     ) -> Principal:
-        """Who calls. Raises what the dependency raises, and FastAPI's validation errors.
+        """Return the caller's principal. Raises what the dependency raises, and FastAPI's validation errors.
 
-        `response` takes the headers that the dependency sets, `background_tasks` what it wants to be done later.
-        Outside of FastAPI's routes, in a middleware say, dependencies with `yield` end before this returns.
+        `response` receives the headers that the dependency sets, `background_tasks` the tasks that it adds. Outside of
+        FastAPI's routes, for instance in a middleware, dependencies with `yield` end before this returns.
         """
         if has_stacks(connection.scope):
             solved = await self._solver.by_fastapi(connection, response, background_tasks)
@@ -76,7 +76,7 @@ class PrincipalResolver:
 
 
 def checked(principal: object) -> Principal:
-    """The dependency's answer. Raises `ConfigurationError` where it is no `Principal`."""
+    """Return the dependency's result. Raises `ConfigurationError` if it is no `Principal`."""
     if isinstance(principal, Principal):
         return principal
     raise ConfigurationError(f"the principal dependency must return a Principal, not {type(principal).__name__!r}")

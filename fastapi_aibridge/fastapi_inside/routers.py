@@ -1,4 +1,4 @@
-"""A router that costs a request no more for having many routes."""
+"""A router whose number of routes does not slow requests down."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from fastapi import APIRouter
 
 
 class FlatRouter(APIRouter):
-    """Routes, and as a rule no router below it.
+    """A router that usually contains no other router.
 
-    FastAPI looks twice a request whether a router anywhere below has changed, and passes all routes for that.
+    Twice for each request FastAPI goes through all routes to see whether a router below has changed. Without routers
+    below, the version of the router's own routes is enough.
     """
 
     _flat: tuple[int, bool] | None = None
-    """Whether there is none, at which version of the routes."""
+    """The version of the routes, and whether no router was below at that version."""
 
     def _get_routes_version(self, seen: set[int] | None = None) -> int:
         version = self._routes_version

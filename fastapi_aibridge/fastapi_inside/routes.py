@@ -1,4 +1,4 @@
-"""How a route was included, and what its dependencies declare."""
+"""Tells how a route was included, and which headers and parameters its dependencies declare."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from starlette.types import Scope
 
 @dataclass(frozen=True, slots=True)
 class Inclusion:
-    """How FastAPI came to a route: `dependant` holds its own dependencies and those of all routers above it."""
+    """How a route was included: `dependant` has the dependencies of the route and of all routers above it."""
 
     key: object
     dependant: Dependant
     is_bare: bool
-    """Whether no including router adds a dependency."""
+    """Whether none of the including routers adds a dependency."""
     is_limited: bool
-    """Whether an including router or the app limits the body's size."""
+    """Whether an including router or the app limits the size of request bodies."""
 
 
 def route_key(scope: Scope) -> object | None:
-    """What FastAPI tells of the inclusion, as one object for all requests that come the same way."""
+    """Return FastAPI's object for the inclusion, the same one for all requests through it; None if it has none."""
     told = scope.get("fastapi")
     return told.get("effective_route_context") if isinstance(told, dict) else None
 
 
 def inclusion(key: object | None) -> Inclusion | None:
-    """None where FastAPI does not tell, or not all."""
+    """Return the inclusion of a `route_key`, None if FastAPI does not tell everything about it."""
     try:
         dependant, dependencies = key.dependant, key.dependencies  # type: ignore[union-attr]
         limit = getattr(key, "max_body_size", None) is not None
@@ -42,7 +42,7 @@ def inclusion(key: object | None) -> Inclusion | None:
 
 
 def included_routers(app: object) -> Iterator[object] | None:
-    """The routers that an app has included, at any depth. None where FastAPI does not tell."""
+    """Return the routers that an app has included, at any depth; None if FastAPI does not tell."""
     routes = getattr(getattr(app, "router", None), "routes", None)
     return None if routes is None else _routers_below(routes, set())
 
@@ -66,20 +66,20 @@ def overrides(app: object) -> dict[Callable[..., Any], Callable[..., Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What dependencies read that is the app's business, and no provider's."""
+    """The headers and query parameters that dependencies read, which are meant for the app and not for providers."""
 
     headers: frozenset[bytes]
-    """In lower case, `authorization` for schemes that read it."""
+    """Names in lower case; `authorization` for security schemes that read it."""
     query: frozenset[str]
 
 
 def declared(
     dependant: Dependant, secret: Callable[..., Any] | None = None, without: Callable[..., Any] | None = None
 ) -> Declared | None:
-    """The headers that a dependency and all below it declare, and the keys of security schemes in the query.
+    """Return the headers that a dependency and all below it declare, and the query parameters of security schemes.
 
-    Of `secret` and all below it every query parameter counts: it has no other business than to tell who calls.
-    `without` is left out, with all below it. None where FastAPI does not tell.
+    For `secret` and all below it every query parameter is included, because that dependency only authenticates.
+    `without` and all below it are left out. Returns None if FastAPI does not tell.
     """
     headers: set[str] = set()
     query: set[str] = set()
@@ -101,7 +101,7 @@ def declared(
 
 
 def query_names(scope: Scope) -> frozenset[str]:
-    """The query parameters that a request's route declares, those of its dependencies and of the app's included."""
+    """Return the query parameters that a request's route declares, including all its dependencies."""
     known = inclusion(route_key(scope))
     dependant = scope["route"].dependant if known is None else known.dependant
     schemes = declared(dependant)
@@ -113,13 +113,13 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
 
 
 def everything_below(dependant: Dependant, without: Callable[..., Any] | None = None) -> Iterable[Dependant]:
-    """The dependant itself and all of its dependencies, at any depth."""
+    """Return the dependant itself and all of its dependencies, at any depth."""
     dependencies = [one for one in dependant.dependencies if without is None or one.call != without]
     return [dependant, *(inner for one in dependencies for inner in everything_below(one, without))]
 
 
 def calls_below(dependant: Dependant, call: Callable[..., Any]) -> frozenset[Callable[..., Any]]:
-    """All that a call which the dependant asks for asks for in turn, and the call itself."""
+    """Return a dependency's call and the calls of all its own dependencies, wherever it occurs below the dependant."""
     found = (below.call for one in everything_below(dependant) if one.call == call for below in everything_below(one))
     return frozenset(one for one in found if one is not None)
 
@@ -129,7 +129,7 @@ def reads_body(dependant: Dependant) -> bool:
 
 
 def _names_of(field: Any) -> Iterator[str]:
-    """What a parameter is called in the request; one that is a model stands for its fields."""
+    """Yield a parameter's names in the request; for a model, the names of its fields."""
     annotation = field.field_info.annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, inner in annotation.model_fields.items():

@@ -1,4 +1,4 @@
-"""Solving dependencies: by a plan where there is one, else by FastAPI itself."""
+"""Solves dependencies: by a plan if there is one, else by FastAPI itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .plans import Solved, planned
 from .routes import overrides
 
 INNER, FUNCTION = "fastapi_inner_astack", "fastapi_function_astack"
-"""Where a scope holds the exit stacks of a request's dependencies."""
+"""The keys under which a scope holds the exit stacks of a request's dependencies."""
 
 
 @asynccontextmanager
 async def dependency_stacks(scope: Scope) -> AsyncIterator[AsyncExitStack]:
-    """The exit stacks that FastAPI gives each request of its routes; the scope is as before when the block ends.
+    """Put the exit stacks into the scope that FastAPI gives each request of its routes; restore the scope at the end.
 
-    The stack that the block gets is that of the function scope: close it before the response is sent.
+    The block gets the stack of the function scope, which must be closed before the response is sent.
     """
     before = {name: scope[name] for name in (INNER, FUNCTION) if name in scope}
     try:
@@ -44,7 +44,7 @@ def has_stacks(scope: Scope) -> bool:
 
 
 class Solver:
-    """Solves one dependant for many requests. Raises what dependencies raise, and FastAPI's validation errors."""
+    """Solves one dependant, for many requests. Raises what dependencies raise, and FastAPI's validation errors."""
 
     def __init__(self, dependant: Dependant) -> None:
         self._dependant = dependant
@@ -55,7 +55,7 @@ class Solver:
         return self._plan is not None
 
     async def quick(self, request: Request) -> Solved | None:
-        """Solve without overrides and exit stacks. None, before anything has been called, where it takes FastAPI."""
+        """Solve by the plan, without overrides and exit stacks. None, with nothing called yet, if FastAPI has to."""
         return None if self._plan is None else await self._plan.run(request)
 
     async def by_fastapi(
@@ -64,7 +64,7 @@ class Solver:
         response: Response | None = None,
         background_tasks: StarletteBackgroundTasks | None = None,
     ) -> Solved:
-        """Solve as FastAPI does, within `dependency_stacks` or a route of FastAPI's."""
+        """Solve as FastAPI does. Call it within `dependency_stacks` or a route of FastAPI's."""
         app = connection.scope.get("app")
         solved = await solve_dependencies(
             request=cast("Request | WebSocket", connection),

@@ -1,1 +1,1 @@
-"""Calls to a bridge from the app's own code, with no socket in between. Nothing here is imported before it is used."""
+"""Calls to a bridge from the app's own code, without a socket. Modules here are imported when first used."""

@@ -1,4 +1,4 @@
-"""One request to an ASGI app in a task of its own, and the response as it comes. Knows no HTTP client."""
+"""Runs one request to an ASGI app in its own task, and hands out the response as it comes. Knows no HTTP client."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Message, Scope
 from ..exchange.response_writer import BROKEN
 
 HIGH_WATER = 64 * 1024
-"""Bytes of the response that may wait to be read before the app has to; as with uvicorn."""
+"""Bytes of the response that may be unread before the app has to wait; the same as uvicorn's."""
 
 logger = logging.getLogger(__name__)
 
 _running: set[asyncio.Task[None]] = set()
-"""The event loop itself holds its tasks weakly."""
+"""References to the running tasks, because the event loop holds them only weakly."""
 
 
 class ResponseBroken(Exception):
@@ -25,10 +25,11 @@ class ResponseBroken(Exception):
 
 
 class Call:
-    """Begins at once, in a copy of the caller's context. Errors of the app other than `OSError` reach the reader.
+    """One request to an app, which begins at once in a copy of the caller's context. Errors of the app other than
+    `OSError` are raised to the reader.
 
-    `hang_up` is told to the app as a server tells it, by `http.disconnect`, and by an `OSError` if it writes on. It is
-    not cancelled: so it can still write down how it ended.
+    After `hang_up` the app gets `http.disconnect`, as from a server, and an `OSError` if it writes on. It is not
+    cancelled, so that it can still record its end.
     """
 
     __slots__ = ("_body", "_gone", "_head", "_left", "_news", "_pieces", "_room", "_size", "_task", "_whole", "loop")
@@ -58,14 +59,14 @@ class Call:
         return self._left or self._task.done()
 
     async def head(self) -> Message:
-        """The message that starts the response. Raises `ResponseBroken`, and what the app raised."""
+        """Wait for the message that starts the response. Raises `ResponseBroken`, and what the app raised."""
         while self._head is None:
             self._check()
             await self._wait()
         return self._head
 
     async def piece(self) -> bytes:
-        """The next bytes; empty once the app has returned. Raises `ResponseBroken`, and what the app raised."""
+        """Wait for the next bytes; empty once the app has returned. Raises as `head` does."""
         while not self._pieces:
             if self._task.done():
                 self._check()
@@ -77,7 +78,7 @@ class Call:
         return piece
 
     def hang_up(self) -> None:
-        """Nobody reads on. Does nothing once the app has returned."""
+        """Stop reading, and tell the app. Does nothing once the app has returned."""
         if not self._task.done():
             self._left = True
             self._pieces.clear()
@@ -125,7 +126,8 @@ class Call:
             self._size += len(body)
             self._news.set()
         if not message.get("more_body", False):
-            # An error event at the end is for clients behind a socket, and some SDKs yield it like any other event.
+            # The final error event is for clients behind a socket; some SDKs yield it like any other event, so that a
+            # reader in process gets `ResponseBroken` instead.
             self._whole = not message.get(BROKEN, False)
             self._gone.set()
 

@@ -1,4 +1,4 @@
-"""Clients of one bridge: the vendors' own, and the bare one below them. All imports are at the first use."""
+"""Clients of one bridge: the vendors' SDKs, and the HTTP client below them. Each is imported at its first use."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from ..providers.provider import Provider
 
 HOST = "http://aibridge.invalid"
-"""Never resolves (RFC 2606): what goes around our transport, WebSockets for instance, reaches nobody."""
+"""A host that never resolves (RFC 2606), so that traffic past our transport, such as WebSockets, reaches nobody."""
 
 _OPENAI = ("/v1/responses", "/v1/chat/completions")
 _ANTHROPIC = ("/v1/messages",)
 
 
 def http_client(app: ASGIApp, provider: Provider, api_key: str | None) -> httpx2.AsyncClient:
-    """It waits as long as the gateway does: timeouts are the provider's settings. Raises `ConfigurationError`."""
+    """Make an HTTP client without timeouts, because those of the provider's settings apply.
+
+    Raises `ConfigurationError` without httpx2.
+    """
     try:
         import httpx2
 
@@ -36,7 +39,7 @@ def http_client(app: ASGIApp, provider: Provider, api_key: str | None) -> httpx2
 
 
 def openai_client(app: ASGIApp, provider: Provider, api_key: str | None) -> openai.AsyncOpenAI:
-    """Raises `ConfigurationError` where the SDK is missing or the provider speaks none of its formats."""
+    """Make a client of OpenAI's SDK. Raises `ConfigurationError` if the SDK is missing, or for another API."""
     _check(provider, _OPENAI, "OpenAI's")
     try:
         from openai import AsyncOpenAI
@@ -51,13 +54,13 @@ def openai_client(app: ASGIApp, provider: Provider, api_key: str | None) -> open
         max_retries=0,
         http_client=http_client(app, provider, api_key),
     )
-    # Those of the environment are the app's, not the principal's.
+    # The SDK read these from the environment, but they are the app's and not the principal's.
     client.organization = client.project = None
     return client
 
 
 def anthropic_client(app: ASGIApp, provider: Provider, api_key: str | None) -> anthropic.AsyncAnthropic:
-    """Raises `ConfigurationError` where the SDK is missing or the provider does not speak its format."""
+    """Make a client of Anthropic's SDK. Raises `ConfigurationError` if the SDK is missing, or for another API."""
     _check(provider, _ANTHROPIC, "Anthropic's")
     try:
         from anthropic import AsyncAnthropic

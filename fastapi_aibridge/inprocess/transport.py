@@ -1,6 +1,6 @@
-"""httpx2's transport to an ASGI app in the same event loop: each event as it comes, no socket, no credential.
+"""An httpx2 transport to an ASGI app in the same event loop, without a socket or a credential.
 
-httpx2 has one of its own, which collects the whole response before it hands it out.
+It hands out each event as it comes; httpx2's own ASGI transport collects the whole response first.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..credentials import TOKEN
 from .call import Call, ResponseBroken
 
 PLACEHOLDER = "in-process"
-"""The key that SDKs insist on. It gets no further than this transport."""
+"""The key that SDKs require. This transport removes it."""
 
 _KEYS = {b"authorization", b"x-api-key"}
 _CREDENTIALS = {TOKEN, *_KEYS}
 
 
 class InProcessTransport(httpx2.AsyncBaseTransport):
-    """Sends each request to `/{provider}` and its own path below that, whatever the host of its URL.
+    """Sends each request to its path below `/{provider}`, whatever the host of its URL.
 
-    `api_key` is the caller's own key for the provider, if they have one. Keys that the requests carry go along only
-    beside `X-AIBridge-Token`, as over HTTP. Errors of the app are raised as they are, but for those that a socket has,
-    too: `httpx2.ReadTimeout` where the client sets a timeout and nothing comes for so long,
-    `httpx2.RemoteProtocolError` where the response breaks off.
+    `api_key` is the caller's own key for the provider, if they have one. A key in a request is passed on only together
+    with `X-AIBridge-Token`, as over HTTP. Errors of the app are raised as they are, except for those that a socket has
+    too: `httpx2.ReadTimeout` if nothing comes within the client's timeout, and `httpx2.RemoteProtocolError` if the
+    response breaks off.
     """
 
     def __init__(self, app: ASGIApp, provider: str, api_key: str | None = None) -> None:
@@ -71,13 +71,13 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The response's body. The call ends with it: when it is closed, when reading it fails, or when it is forgotten."""
+    """The response's body. The call ends when the body is closed, garbage-collected, or fails to be read."""
 
     def __init__(self, call: Call, request: httpx2.Request) -> None:
         self._call = call
         self._request = request
         self.patience: float | None = request.extensions.get("timeout", {}).get("read")
-        """Seconds."""
+        """Seconds to wait for the next bytes; None for no limit."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         more = True
@@ -99,7 +99,7 @@ class _Body(httpx2.AsyncByteStream):
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """What fails inside ends the call, and is raised as httpx2 would."""
+        """End the call on an error in the block, and raise the error that httpx2 would."""
         try:
             yield
         except TimeoutError as error:

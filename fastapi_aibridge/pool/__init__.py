@@ -1,4 +1,4 @@
-"""Who has which bridge, and for how long: cache, leases, single flight and retirement.
+"""The pool of bridges: cache, leases, single-flight builds and retirement.
 
-What a bridge is, and what a provider is, the pool does not know; it does no I/O of its own.
+The pool does no I/O of its own and does not know what bridges and providers do.
 """

@@ -1,4 +1,4 @@
-"""What the pool starts on its own account: tasks and timers, free of the request that caused them."""
+"""Tasks and timers of the pool, which do not run in the context of the request that caused them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """The time in seconds and what is to happen then. An asyncio event loop is one."""
+    """A source of time, in seconds, and of timers. An asyncio event loop is one."""
 
     def time(self) -> float: ...
 
@@ -22,7 +22,7 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The running loop's timers on the system's monotonic time, which can be read outside of a loop, too."""
+    """The running loop's timers on the system's monotonic time, which can also be read outside of a loop."""
 
     time = staticmethod(time.monotonic)
 
@@ -31,11 +31,11 @@ class LoopClock:
 
 
 class Background:
-    """Runs things in copies of the context that it was made in."""
+    """Runs tasks and timers in copies of the context in which it was made."""
 
     def __init__(self, clock: Clock | None) -> None:
         self.clock: Clock = clock or LoopClock()
-        # What the pool starts outlives the request that caused it, so it must not pin that request's variables.
+        # Tasks and timers outlive the request that caused them, so they must not keep its context variables alive.
         self._context = contextvars.copy_context()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
@@ -48,7 +48,7 @@ class Background:
         done: Callable[[asyncio.Task[None]], None],
         context: contextvars.Context | None = None,
     ) -> asyncio.Task[None]:
-        """Run `work` in a task, and call `done` when it has ended, however it did."""
+        """Run `work` in a task, and call `done` when it has ended, failed or been cancelled."""
         task = asyncio.create_task(_run(work), context=context or self.context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard, context=self._context)
@@ -63,5 +63,5 @@ class Background:
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    # Called here, so that one that raises at once, before there is anything to await, fails like all others.
+    # Called in the task, so that an error before the first await fails the task and not the caller of `spawn`.
     await work()

@@ -1,4 +1,4 @@
-"""Keys for which no bridge is built any more."""
+"""Principals' keys for which no more bridges are built."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from .slot import Key
 
 _MOST = 16_384
-"""The latest keys are remembered. A request needs a few seconds at most from its authentication to its bridge, so no
-key is forgotten while such a request is under way.
+"""Keys that are remembered, the latest ones. A request takes a few seconds at most from its authentication to its
+bridge, so no key is forgotten while such a request is running.
 """
 
 
@@ -24,6 +24,6 @@ class BarredKeys:
             self._errors.popitem(last=False)
 
     def check(self, key: Key) -> None:
-        """Raises what the key was barred with."""
+        """Raise the error with which the key was barred, if it was."""
         if self._errors and (error := self._errors.get(key)) is not None:
             raise error()

@@ -1,4 +1,4 @@
-"""cachetools' cache of bridges, which hands over what it drops."""
+"""The cache of bridges: one of cachetools' that reports what it drops."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ LeasedT = TypeVar("LeasedT")
 
 
 class ExpiringCache(TLRUCache[Key, Slot[LeasedT], float], Generic[LeasedT]):
-    """Drops what has expired (`Slot.expires_at`), and beyond `maxsize` the least recently used.
+    """A cache that drops expired slots (`Slot.expires_at`) and, beyond `maxsize`, the least recently used ones.
 
-    cachetools does that in silence; here `dropped` hears of each slot.
+    `dropped` is called with each slot that is dropped, and the reason.
     """
 
-    __len__, __repr__ = Cache.__len__, object.__repr__  # theirs expire, but metrics and debuggers only want to look
+    __len__, __repr__ = Cache.__len__, object.__repr__  # cachetools' own would expire slots, as a side effect
 
     def __init__(
         self, maxsize: int, timer: Callable[[], float], dropped: Callable[[Slot[LeasedT], Reason], None]
     ) -> None:
         super().__init__(maxsize, lambda _key, slot, _now: slot.expires_at, timer)
         self._dropped = dropped
-        self._due: list[tuple[float, Key]] = []  # a heap: what expires first; may hold what has left the cache
+        self._due: list[tuple[float, Key]] = []  # a heap by expiry; may hold keys that have left the cache
 
     def expire(self, time: float | None = None) -> list[tuple[Key, Slot[LeasedT]]]:
         expired = super().expire(time)
@@ -42,19 +42,19 @@ class ExpiringCache(TLRUCache[Key, Slot[LeasedT], float], Generic[LeasedT]):
         return key, slot
 
     def take_all(self) -> list[Slot[LeasedT]]:
-        """Empty the cache of what has not expired."""
-        with self.timer:  # the time stands still, so that nothing expires between two lines
+        """Empty the cache and return the slots that have not expired."""
+        with self.timer:  # freezes the time, so that nothing expires between two lines
             self.expire()
             slots = list(self.values())
             self.clear()
         return slots
 
     def peek(self, key: Key) -> Slot[LeasedT] | None:
-        """Unlike self[key], this is no use of the key; the slot may have expired."""
+        """Return the key's slot without counting as a use of it, None if there is none. It may have expired."""
         return Cache.__getitem__(self, key) if Cache.__contains__(self, key) else None
 
     def put(self, slot: Slot[LeasedT]) -> None:
-        """Take a slot in, in the place of the one that has been there for its key until now."""
+        """Store a slot, and drop the previous one of its key."""
         with self.timer:
             self.expire()
             old = self.peek(slot.key)

@@ -1,4 +1,4 @@
-"""The right to use a bridge for a time."""
+"""Leases of bridges."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LeasedT = TypeVar("LeasedT")
 
 
 class Lease(Generic[LeasedT]):
-    """The right to use a principal's bridge: `async with` gives the bridge, and leaving gives the lease back.
+    """The right to use a principal's bridge: `async with` acquires the bridge and releases it at the end.
 
-    Entering raises `PoolShutdown`, `BuildTimeout`, `GatewayError` where too many wait for a bridge already,
-    `ConfigurationError` inside the build of the same bridge, or whatever the bridge's factory or its `start()` raised.
+    Entering raises `PoolShutdown`, `BuildTimeout`, `GatewayError` if too many requests wait for a bridge,
+    `ConfigurationError` within the build of the same bridge, and whatever the bridge's factory or `start()` raises.
     """
 
     __slots__ = ("_cached", "_enter", "_leave", "_principal", "_slot")
@@ -44,7 +44,7 @@ class Lease(Generic[LeasedT]):
         self.release()
 
     def release(self) -> None:
-        """Give the lease back; a second time does nothing."""
+        """Release the bridge; further calls do nothing."""
         slot, self._slot = self._slot, None
         if slot is not None:
             self._leave(slot)

@@ -1,4 +1,4 @@
-"""The pool itself."""
+"""The pool, which builds, caches, leases and closes bridges."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .slot import BuildKey, Key, Slot, building
 from .spans import BuildSpan, is_traced, named
 
 BUILD_TIMEOUT = 30.0
-"""Seconds that a bridge may take to start: longer than its MCP servers may take to connect, all at once."""
+"""Seconds that a bridge may take to start: longer than its MCP servers, which connect concurrently, may take."""
 CLOSE_TIMEOUT = 5.0
-"""Seconds that one bridge may take to close; after them its `aclose()` is cancelled."""
+"""Seconds that a bridge may take to close before its `aclose()` is cancelled."""
 
 logger = logging.getLogger("fastapi_aibridge.pool")
 
@@ -37,12 +37,12 @@ ProviderT = TypeVar("ProviderT")
 class CachedBridgePool(Generic[LeasedT, ProviderT]):
     """One bridge for each principal, built on demand, leased out, and closed once it is neither cached nor leased.
 
-    `factory` makes a bridge for a principal from a snapshot of the providers; the pool then awaits its `start()`, at
-    most `build_timeout` seconds. A bridge is cached for `ttl` seconds from then on (`degraded_ttl` if it is degraded),
-    among at most `max_items` others, the least recently acquired of which goes first. One built for another session
-    key takes its place. A bridge that leaves the cache is closed when its last lease has come back, `drain_timeout`
-    seconds later at the latest. `waiting_room` bounds who waits for a bridge; `built` hears how long each build took,
-    in seconds, and how it ended. For use in one event loop.
+    `factory` makes a bridge for a principal from a snapshot of the providers; the pool then awaits its `start()` for
+    `build_timeout` seconds at most. A bridge is cached for `ttl` seconds after its start, or `degraded_ttl` if it is
+    degraded. The cache holds `max_items` bridges and drops the least recently acquired one first. A bridge built for
+    another session key of the same principal replaces the cached one. A bridge that leaves the cache is closed when
+    its last lease is released, but after `drain_timeout` seconds at the latest. `waiting_room` limits how many requests
+    wait for a bridge. `built` is called with the seconds and the outcome of each build. For use in one event loop.
     """
 
     def __init__(
@@ -73,21 +73,21 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         self._background = Background(clock)
         self._clock = self._background.clock
 
-        # All that changes. A slot is in `_builds` until `_built` or `_give_up`, then in `_cache` until `_retire`, then
-        # in `_draining` until `_closed`; `_leases` follows the slots' own counts.
+        # The mutable state. A slot is in `_builds` until `_built` or `_give_up`, then in `_cache` until `_retire`, then
+        # in `_draining` until `_closed`. `_leases` is the sum of the slots' own counts.
         self._builds: dict[BuildKey, Slot[LeasedT]] = {}
-        self._begun = 0  # builds so far: _build
+        self._begun = 0  # the number of builds so far
         self._cache = ExpiringCache[LeasedT](max_items, self._clock.time, self._evict)
         self._draining: set[Slot[LeasedT]] = set()
         self._barred = BarredKeys()
         self._leases = 0
-        self._providers = tuple(providers)  # with `_version`: replace_providers
+        self._providers = tuple(providers)
         self._version = 1
-        self._alarm: Timer | None = None  # with `_alarm_at`, when the next cached bridge expires: _set_alarm, _ring
+        self._alarm: Timer | None = None  # rings at `_alarm_at`, when the next cached bridge expires
         self._alarm_at = math.inf
-        self._ending: asyncio.Task[None] | None = None  # shutdown
-        self._quiet = asyncio.Event()  # set when nothing is built or closed any more: _note_quiet
-        self._traced = False  # whether there is a tracer provider: _enter
+        self._ending: asyncio.Task[None] | None = None  # the shutdown
+        self._quiet = asyncio.Event()  # set when no bridge is being built or closed
+        self._traced = False  # whether there is a tracer provider
         self._hits = self._misses = self._keys_added = 0
         self._evictions: dict[str, int] = dict.fromkeys(get_args(Reason), 0)
 
@@ -103,15 +103,15 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
     def acquire(self, principal: Principal) -> Lease[LeasedT]:
         """Lease the principal's bridge: `async with pool.acquire(principal) as bridge`.
 
-        A bridge that is not cached is built first, once for all who ask. While the lease is held the bridge is not
-        closed, except after `drain_timeout` or by `shutdown`.
+        A bridge that is not cached is built first; concurrent acquires share one build. While the lease is held, the
+        bridge is closed only after `drain_timeout` or by `shutdown`.
         """
         return Lease(principal, self._cached, self._enter, self._release)
 
     def replace_providers(self, providers: Iterable[ProviderT]) -> int:
-        """Swap the providers and retire every cached bridge; return how many. After `shutdown` nothing happens: 0.
+        """Swap the providers and retire all cached bridges; return their number. Does nothing after `shutdown`.
 
-        Who began to acquire before may finish with the old providers; nobody who begins afterwards sees them.
+        An acquire that has begun before may get a bridge with the old providers; a later one never does.
         """
         if self._ending is not None:
             return 0
@@ -125,7 +125,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         return retired
 
     def cut_off(self, key: Key, error: Callable[[], Exception]) -> None:
-        """End all that runs for a key, and retire its bridges. Whoever waits for one or comes later gets the error."""
+        """Stop a key's builds, retire its bridge and end its running requests. Waiters and later acquires get the error."""
         self._barred.add(key, error)
         for build in [slot for slot in self._builds.values() if slot.key == key]:
             self._stop_build(build, error(), "failed")
@@ -136,17 +136,17 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
             slot.bridge.cut(error)
 
     async def shutdown(self, grace: float = 0.0) -> None:
-        """Refuse new leases, wait at most `grace` seconds for those out, then close every bridge that is left.
+        """Refuse new leases, wait at most `grace` seconds for those that are held, then close all remaining bridges.
 
-        Every bridge has been closed when this returns; one whose `start()` or `aclose()` hangs and ignores its
-        cancellation is given up after 3 * `CLOSE_TIMEOUT`. Further calls wait for the end of the first one.
+        All bridges are closed when this returns, except one whose `start()` or `aclose()` hangs and ignores its
+        cancellation: it is given up after 3 * `CLOSE_TIMEOUT`. Further calls wait for the first one.
         """
         if self._ending is None:
             self._ending = asyncio.create_task(self._shut_down(grace))
-        await asyncio.shield(self._ending)  # a caller that is cancelled leaves the others waiting, and the work going
+        await asyncio.shield(self._ending)  # a cancelled caller does not stop the shutdown
 
     def metrics(self) -> PoolMetrics:
-        """Cheap, whatever the pool's size, and free of side effects: fit for any thread and outside of the loop."""
+        """Return the pool's metrics. Cheap and free of side effects; may be called in any thread."""
         return PoolMetrics(
             size=len(self._cache),
             max_items=self._max_items,
@@ -165,12 +165,12 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
     # Leases
 
     def _cached(self, principal: Principal) -> Slot[LeasedT] | None:
-        """The quick way to a lease: None where there is no cached bridge, or where the acquire is traced."""
+        """Lease a cached bridge the fast way. None if there is none, or if acquires are traced."""
         return None if self._traced else self._hit(principal)
 
     async def _enter(self, principal: Principal) -> Slot[LeasedT]:
         if not self._traced:
-            # Asking costs as much as the whole hit, so only a miss asks: every traffic begins with one.
+            # The look-up costs as much as a whole hit, so only a miss does it; all traffic begins with a miss.
             self._traced = is_traced()
             if not self._traced:
                 return await self._miss(principal)
@@ -200,14 +200,14 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
             return await self._join(principal)
         await room.enter(principal.initiator_id)
         try:
-            return self._hit(principal) or await self._join(principal)  # there may have been a wait for room
+            return self._hit(principal) or await self._join(principal)  # `enter` may have waited
         finally:
             room.leave(principal.initiator_id)
 
     async def _join(self, principal: Principal) -> Slot[LeasedT]:
-        """Wait for a build, which others may have begun."""
+        """Join the running build of this principal, or begin one, and wait for it."""
         slot = self._builds.get((principal.key, principal.session, self._version)) or self._build(principal)
-        # Leased before it is ready, so that nothing that happens until this waiter runs again can close the bridge.
+        # Leased before it is ready, so that the bridge cannot be closed before this waiter runs again.
         self._leases += 1
         slot.leases += 1
         try:
@@ -224,7 +224,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
     async def _wait_for(self, slot: Slot[LeasedT]) -> None:
         inside = building.get()
         if inside is None or inside.ready.done():
-            await asyncio.wait((slot.ready,))  # cancelled, it leaves the future alone
+            await asyncio.wait((slot.ready,))  # unlike a plain await, does not cancel the future
             return
         if slot.waits_for(inside):
             raise ConfigurationError(
@@ -262,7 +262,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         return slot
 
     def _give_up(self, slot: Slot[LeasedT]) -> None:
-        """The build has taken too long: its waiters go, the next acquire begins another."""
+        """Give up a build that took too long. Its waiters get `BuildTimeout`; the next acquire begins another."""
         logger.warning("A bridge was not ready within %g s; its build is given up", self._build_timeout)
         self._stop_build(slot, BuildTimeout(self._build_timeout), "timeout")
 
@@ -274,10 +274,10 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         self._draining.add(slot)
         if slot.start is not None:
             slot.start.cancel()
-        slot.set_timer(self._background.after(CLOSE_TIMEOUT, self._close, slot))  # if it ignores that
+        slot.set_timer(self._background.after(CLOSE_TIMEOUT, self._close, slot))  # if it ignores the cancellation
 
     def _built(self, slot: Slot[LeasedT], start: asyncio.Task[None]) -> None:
-        if start.cancelled():  # by itself: to the waiters that is an error, they have not been cancelled
+        if start.cancelled():  # by its own code; the waiters were not cancelled, so they get an error
             error: BaseException | None = RuntimeError("The bridge was cancelled while it started")
         else:
             error = start.exception()
@@ -285,9 +285,9 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         if error is None:
             try:
                 degraded = slot.bridge.degraded
-            except Exception as problem:  # noqa: BLE001 - as if the start had failed, so that the bridge is closed
+            except Exception as problem:  # noqa: BLE001 - treated like a failed start, so that the bridge is closed
                 error = problem
-        if not slot.settle(error):  # given up
+        if not slot.settle(error):  # the build was given up before
             self._close(slot)
             return
         del self._builds[slot.build_key]
@@ -303,7 +303,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         self._note_quiet()
 
     def _keep(self, slot: Slot[LeasedT]) -> None:
-        """Cache a bridge that has started, unless one that was asked for later has overtaken it."""
+        """Cache a bridge that has started; retire it if it has old providers or a later build was cached first."""
         newer = self._cache.peek(slot.key)
         if slot.version != self._version or (newer is not None and newer.number > slot.number):
             self._retire(slot)
@@ -324,7 +324,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         return len(slots)
 
     def _retire(self, slot: Slot[LeasedT]) -> None:
-        """Take no more leases for a slot that is not in the cache (any more), and close it after its last one."""
+        """Retire a slot that is no longer cached: close it after its last lease, or after `drain_timeout`."""
         slot.retired = True
         slot.bridge.retire()
         self._draining.add(slot)
@@ -338,12 +338,12 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         self._close(slot)
 
     def _close(self, slot: Slot[LeasedT]) -> None:
-        """Close the bridge in the background, leased or not. Only a slot's first time counts."""
+        """Close the bridge in the background, leased or not. Further calls do nothing."""
         if slot.closing:
             return
         slot.closing = True
         self._draining.add(slot)
-        self._leases -= slot.leases  # what comes back from here on is no lease any more
+        self._leases -= slot.leases  # a later `_release` of this slot does nothing
         close = self._background.spawn(slot.bridge.aclose, partial(self._closed, slot))
         slot.set_timer(self._background.after(CLOSE_TIMEOUT, close.cancel))
 
@@ -353,14 +353,14 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         if close.cancelled():
             logger.warning("A bridge did not close within %g s and was cut off", CLOSE_TIMEOUT)
         elif (error := close.exception()) is not None:
-            # The type alone: what a library writes into its errors may name URLs and headers.
+            # Only the type, because a library's error text may name URLs and headers.
             logger.warning("A bridge failed to close: %s", type(error).__qualname__)
         self._note_quiet()
 
     # Time
 
     def _set_alarm(self) -> None:
-        """One timer, for the bridge that expires first. Earlier than needed does no harm, later would."""
+        """Set the one timer to the next expiry. It may ring too early, but never too late."""
         at = self._cache.next_expiry()
         if at == self._alarm_at:
             return

@@ -1,4 +1,4 @@
-"""What the pool needs of a bridge, and of whoever counts the requests that wait for one."""
+"""The protocols that the pool needs: a bridge, and a limit on the requests that wait for one."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ LeasedT_co = TypeVar("LeasedT_co", covariant=True)
 
 
 class PooledBridge(Protocol[LeasedT_co]):
-    """What all requests of one principal share. `start()` and `aclose()` run in different tasks."""
+    """A bridge, shared by all requests of one principal. `start()` and `aclose()` run in different tasks."""
 
     @property
     def degraded(self) -> bool:
-        """Whether something is missing that may come back: such a bridge is cached for `degraded_ttl` only."""
+        """Whether a part is missing that may come back; such a bridge is cached for `degraded_ttl` only."""
         ...
 
     def seen_by(self, principal: Principal) -> LeasedT_co:
-        """The bridge for one lease, whose principal has the key and the session key that it was built for."""
+        """Return the object for one lease. The principal has the key and session key that the bridge was built for."""
         ...
 
     async def start(self) -> None:
-        """Connect. An error here reaches everybody who waits for the bridge."""
+        """Connect. An error is raised to all who wait for the bridge."""
         ...
 
     def retire(self) -> None:
-        """No new leases are given out from now on; those that are out may go on. Called once at most."""
+        """Note that no new leases follow; those that are held go on. Called once at most."""
         ...
 
     def cut(self, error: Callable[[], Exception]) -> None:
-        """End what runs, with the error, and let nothing begin any more."""
+        """End the running requests with the error, and refuse new ones with it."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything, also if `start()` failed, was cancelled or never ran; cut what still runs.
-
-        Called exactly once.
+        """End the running requests and release all resources. Called exactly once, even if `start()` failed, was
+        cancelled or never ran.
         """
         ...
 
 
 class WaitingRoom(Protocol):
-    """Bounds how many requests wait for a bridge at once."""
+    """Limits how many requests wait for a bridge at once."""
 
     async def enter(self, initiator: str) -> None:
-        """Raises where there is no room; otherwise `leave` follows."""
+        """Raise if there is no room. Otherwise the pool calls `leave` later."""
         ...
 
     def leave(self, initiator: str) -> None: ...

@@ -1,4 +1,4 @@
-"""One bridge in the pool's books."""
+"""The slot: a bridge with the pool's own state about it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LeasedT = TypeVar("LeasedT")
 
 Key: TypeAlias = tuple[str, str]
 BuildKey: TypeAlias = tuple[Key, SecretStr | None, int]
-"""What one build is for: the principal's key and session key, and the version of the providers."""
+"""Identifies a build: the principal's key and session key, and the version of the providers."""
 
 
 class Slot(Generic[LeasedT]):
-    """One bridge, from the factory to its end: starting, cached, retired, closing. Waiters count as leases."""
+    """One bridge from its factory to its close: starting, cached, retired, closing. Waiters count as leases."""
 
     __slots__ = (
         "awaited",
@@ -45,7 +45,7 @@ class Slot(Generic[LeasedT]):
         self.bridge = bridge
         self.principal = principal
         self.build_key = build_key
-        self.number = number  # of all builds of the pool: a larger one began later
+        self.number = number  # a larger number means that the build began later
         self.began = began
         self.leases = 0
         self.retired = False
@@ -54,7 +54,7 @@ class Slot(Generic[LeasedT]):
         self.start: asyncio.Task[None] | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.awaited: list[Slot[Any]] = []  # builds that this build waits for
-        self.timer: Timer | None = None  # of the one thing that is due next: a timeout of build, drain or close
+        self.timer: Timer | None = None  # the pending timeout: of the build, the drain or the close
 
     @property
     def key(self) -> Key:
@@ -65,28 +65,28 @@ class Slot(Generic[LeasedT]):
         return self.build_key[2]
 
     def serves(self, principal: Principal) -> bool:
-        """Whether a principal of the same key may have this bridge: it holds credentials of one session key."""
+        """Whether a principal of the same key may use this bridge: only if its session key is the same, too."""
         return self.principal is principal or self.principal.has_session_of(principal)
 
     def settle(self, error: BaseException | None) -> bool:
-        """Tell the waiters how the build ended. Only the first time counts; returns whether this was it."""
+        """Tell the waiters how the build ended. Only the first call counts; return whether this is the first."""
         if self.ready.done():
             return False
         if error is None:
             self.ready.set_result(None)
         else:
             self.ready.set_exception(error)
-            self.ready.exception()  # seen, also if nobody waits
+            self.ready.exception()  # marks it as retrieved, in case nobody waits
         return True
 
     def set_timer(self, timer: Timer | None) -> None:
-        """Replace the timer by that of the next thing that is due."""
+        """Replace the pending timeout."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = timer
 
     def waits_for(self, other: Slot[Any]) -> bool:
-        """Whether this build cannot end before the other has."""
+        """Whether this build waits for the other one, directly or through further builds."""
         waiting: list[Slot[Any]] = [self]
         seen: set[Slot[Any]] = set()
         while waiting:
@@ -100,4 +100,4 @@ class Slot(Generic[LeasedT]):
 
 
 building: ContextVar[Slot[Any] | None] = ContextVar("aibridge_building", default=None)
-"""The build that the running code belongs to, of whichever pool."""
+"""The build that the running code belongs to, in any pool."""

@@ -1,4 +1,4 @@
-"""What traces tell about acquires and builds."""
+"""Trace spans of acquires and builds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def is_traced() -> bool:
 
 
 class BuildSpan:
-    """Runs a bridge's start in a span below the acquire that caused it, which may end before the start does."""
+    """Runs a bridge's start in a child span of the acquire that caused it, which may end before the start does."""
 
     def __init__(self, tracer: Tracer, principal: Principal, start: Callable[[], Awaitable[None]]) -> None:
         self._tracer = tracer
         self._principal = principal
         self._start = start
-        # The acquire's place in its trace, without what its span holds.
+        # Only the acquire's place in its trace: the span itself need not be kept alive.
         self._parent: Span = NonRecordingSpan(trace.get_current_span().get_span_context())
 
     async def __call__(self) -> None:

@@ -1,1 +1,1 @@
-"""What the process itself does for the plugin: garbage collection and signals."""
+"""Changes to the process itself: garbage collection and signal handlers."""

@@ -8,27 +8,27 @@ from types import TracebackType
 from typing import Self
 
 THRESHOLDS = (5_000, 3, 30)
-"""New objects after which the collector looks at the youngest, and how often it does so before it looks at older ones.
+"""The collector's thresholds: new objects before a collection of the youngest generation, and the number of its
+collections before an older generation is included.
 
 With CPython's own 700, 10 and 10, two thousand open streams spend a quarter of the processor's time in full collections
-of 0.3 seconds each, which find nothing: what an exchange leaves behind is freed without the collector.
+of 0.3 seconds each. They find nothing, because an exchange's objects are freed without the collector.
 """
 
 
 class RestrainedCollector:
-    """While entered, the cyclic garbage collector passes over all objects that were there before, and collects less
+    """A context manager in which the cyclic garbage collector skips all objects that existed before, and runs less
     often.
 
-    The modules, models and routes of an app are some hundred thousand objects that never become garbage. Going through
-    them takes a full collection a tenth of a second, in which no stream moves.
+    The modules, models and routes of an app are some hundred thousand objects that never become garbage. A full
+    collection spends a tenth of a second on them, during which no stream makes progress.
 
-    The collector belongs to the process: of several that are entered, in threads too, the first restrains it and the
-    last lets go. Leaves alone what the process has decided itself: frozen objects, collections that are switched off
-    or rarer.
+    The collector belongs to the process: if several are entered, also in threads, the first one restrains it and the
+    last one releases it. The process's own choices are kept: frozen objects, and collections that are off or rarer.
     """
 
     _lock = threading.Lock()
-    _holders = 0  # with what the first of them has changed
+    _holders = 0  # the first of them sets the two fields below
     _has_frozen = False
     _before: tuple[int, int, int] | None = None
 
@@ -55,7 +55,7 @@ class RestrainedCollector:
         if cls._has_frozen:
             gc.freeze()
         before = gc.get_threshold()
-        # A last threshold of 0 is that of an incremental collector, which has no full collections.
+        # An incremental collector, which has no full collections, reports 0 as the last threshold.
         if 0 < before[0] < THRESHOLDS[0] and before[2]:
             cls._before = before
             gc.set_threshold(*THRESHOLDS)

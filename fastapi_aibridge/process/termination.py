@@ -1,7 +1,7 @@
-"""Hears that the process is to end, beside the server that runs it.
+"""Handles the signals that end the process, in addition to the server's own handlers.
 
-Servers wait for running responses before they end the lifespan, so that the lifespan's end is too late to tell a long
-stream to come to its own.
+Servers wait for running responses before they end the lifespan, so the end of the lifespan is too late to end a long
+stream.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Termination:
-    """While entered, calls `begin` in the event loop when a signal to end arrives; then the server's handler runs.
+    """A context manager that calls `begin` in the event loop when SIGTERM or SIGINT arrives, then the server's handler.
 
-    Does nothing where nobody handles the signal in Python, because then it is the end at once, nor outside of the
-    main thread.
+    Does nothing outside of the main thread, or if the signal has no handler in Python: then the process ends at once.
     """
 
     def __init__(self, begin: Callable[[], object]) -> None:
@@ -41,7 +40,7 @@ class Termination:
     def __exit__(self, *_: object) -> None:
         self._loop = None
         for number, server in self._servers.items():
-            # Where somebody has put a handler before ours meanwhile, ours stays, and only hands on.
+            # If another handler has wrapped ours meanwhile, ours stays and only calls the server's.
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, server)
 
