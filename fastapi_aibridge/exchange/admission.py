@@ -1,4 +1,4 @@
-"""A request that the gateway takes: read, checked, and known whose account it goes on."""
+"""Admits a request: reads and checks it, and finds the credential that pays for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .steps import in_steps
 
 @dataclass(slots=True, kw_only=True)
 class Admitted:
-    """Made for each request: not frozen, because that costs more than all the rest of it."""
+    """An admitted request. Not frozen, because freezing costs more than everything else here."""
 
     principal: Principal
     provider: Provider
@@ -44,16 +44,16 @@ class Admitted:
     scope: Scope
     headers: dict[bytes, bytes]
     body: BodyText
-    """As the client wrote it, decoded."""
+    """The client's body, without its content encoding."""
     request: ModelRequest
     credential: Credential
     client: Client
     holding: Holding
     ticket: Ticket | None = None
-    """What its limits count, where it has some."""
+    """The request's ticket from the rate limits; None if no limit applies."""
 
     def use_model(self, model: str) -> Steps[None]:
-        """Ask for another model than the client did."""
+        """Replace the model that the client requested."""
         name = orjson.dumps(model)
         same = self.request.body is self.body
         self.body = yield from with_member(self.body, "model", name)
@@ -61,7 +61,7 @@ class Admitted:
         self.request.model = model
 
     def interception(self) -> Interception:
-        """The start of its record."""
+        """Make the start of the request's record."""
         return Interception(
             id=new_id(),
             initiator_id=self.principal.initiator_id,
@@ -97,7 +97,7 @@ async def admit(
     holding: Holding,
     interruption: Interruption,
 ) -> Admitted:
-    """Read, decode and look through a request, in a block of `interruption`. Raises `GatewayError` and `ClientGone`."""
+    """Read, decode and parse a request, in a block of `interruption`. Raises `GatewayError` and `ClientGone`."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     body = await read_body(scope, receive, engine.max_body_size, holding, share, interruption)
     if b"content-encoding" in headers:

@@ -1,7 +1,7 @@
-"""Responses that go on at the provider after their request is over (`"background": true`).
+"""Background responses, which a provider continues after their request is over (`"background": true`).
 
-Their interceptions end when the outcome is known: from what the client asks for, or from what the gateway asks for
-itself after a while. Each ends once, however many ask.
+Their interceptions end when the outcome is known: from a client's request for the response, or from the gateway's own
+after a while. Each interception ends once, however many requests show its outcome.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .interception_log import InterceptionLog
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
-"""Responses whose outcome is waited for. Further ones end with what is known when their request is over."""
+"""Responses whose outcome the gateway waits for. Further ones end with what is known at the end of their request."""
 FIRST_LOOK, LONGEST_PAUSE = 30.0, 600.0
-"""Seconds until the gateway asks for the first time, and between two times at most."""
+"""Seconds until the gateway polls for the first time, and at most between two polls."""
 GIVEN_UP = 24 * 3600.0
-"""Seconds after which the outcome is no longer waited for."""
+"""Seconds after which the gateway stops waiting for the outcome."""
 ANSWER_SIZE = 16 * 1024 * 1024
-"""Bytes of a response that is asked for."""
+"""Bytes that are read of a polled response."""
 _AT_ONCE = 4
-"""Responses that are asked for at the same time."""
+"""Responses that are polled at the same time."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One response whose outcome is not known."""
+    """A background response whose outcome is not known yet."""
 
     log: InterceptionLog
     principal: Principal
@@ -51,12 +51,12 @@ class Waiting:
     task: asyncio.Task[None] | None = None
 
     def observer(self) -> SingleRound:
-        """What reads an answer that tells of it."""
+        """Make a reader of upstream responses that tell the outcome."""
         return responses.single(b"", self.max_text, usage_asked=True)
 
 
 class BackgroundResponses:
-    """All of an app."""
+    """All background responses of an app whose outcome is not known yet."""
 
     def __init__(self, caller: UpstreamCaller) -> None:
         self._caller = caller
@@ -68,9 +68,9 @@ class BackgroundResponses:
         return len(self._waiting)
 
     async def wait_for(self, one: Waiting, facts: Facts) -> bool:
-        """Take over an interception whose request is over; False where it has to end now.
+        """Take over an interception whose request is over; return False if it has to end now.
 
-        What `facts` say of objects is written down at once; the rest comes with the outcome.
+        The objects in `facts` are recorded at once; everything else comes with the outcome.
         """
         key = (one.provider.name, one.response_id)
         if not self.has_room or key in self._waiting:
@@ -83,11 +83,11 @@ class BackgroundResponses:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more can wait."""
+        """Whether one more response can be waited for."""
         return not self._closed and len(self._waiting) < MAX_WAITING
 
     def take_up(self, one: Waiting) -> Waiting:
-        """Wait for the outcome of an interception again; returns the one that waits, which may be there already."""
+        """Wait for the outcome of an interrupted interception again. Return the one that waits already if there is."""
         waiting = self._waiting.setdefault((one.provider.name, one.response_id), one)
         if waiting is one:
             one.log.go_on()
@@ -95,7 +95,7 @@ class BackgroundResponses:
         return waiting
 
     def waiting(self, account: tuple[str, ...], response_id: str) -> Waiting | None:
-        """The one that waits for this response; `account` are the provider's names."""
+        """Find the waiting interception of this response. `account` has the names of the provider's account."""
         if not self._waiting:
             return None
         return next(
@@ -103,7 +103,7 @@ class BackgroundResponses:
         )
 
     async def learn(self, one: Waiting, message: ResponseMessage) -> bool:
-        """Take in what an answer said; whether the outcome is known now."""
+        """End the interception if the message tells its outcome; return whether it does."""
         if message.pending or message.id != one.response_id or not message.status:
             return False
         status = {"failed": Status.FAILED, "cancelled": Status.CANCELLED}.get(message.status, Status.COMPLETED)
@@ -111,7 +111,7 @@ class BackgroundResponses:
         return True
 
     async def end(self, one: Waiting, status: Status, error: str | None, facts: Facts | None = None) -> None:
-        """End its interception, unless that has been done."""
+        """End the interception, unless it has ended already."""
         if self._waiting.pop((one.provider.name, one.response_id), None) is not one:
             return
         if one.task is not None and one.task is not asyncio.current_task():
@@ -127,7 +127,7 @@ class BackgroundResponses:
         )
 
     async def aclose(self) -> None:
-        """End all that still wait: nobody asks for them any more."""
+        """End all interceptions that still wait, as interrupted."""
         self._closed = True
         for one in tuple(self._waiting.values()):
             await self.end(one, Status.INTERRUPTED, "the app stopped before the response's outcome was known")
@@ -168,7 +168,7 @@ class BackgroundResponses:
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between the looks at one response, ever longer."""
+    """Yield the seconds before each poll of a response, ever longer, for a day in all."""
     pause, total = FIRST_LOOK, 0.0
     while total < GIVEN_UP:
         yield pause

@@ -1,4 +1,4 @@
-"""A request's body, read within the limits and decoded."""
+"""Reads and decodes a request's body within the limits."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from .memory import Holding
 from .steps import in_steps
 
 SILENCE = 60.0
-"""Seconds without a byte after which a body is given up."""
+"""Seconds without a byte after which the request is refused."""
 ARRIVAL = 900.0
-"""Seconds after which it is given up although it still trickles."""
+"""Seconds after which the request is refused although bytes still arrive."""
 
 
 async def read_body(
     scope: Scope, receive: Receive, limit: int, holding: Holding, share: Share, interruption: Interruption
 ) -> BodyText:
-    """The body as it was sent, counted in `holding`. To be called in the block of `interruption`, which raises
-    `GatewayError`, 408, where the body does not arrive.
+    """Return the body as it was sent, counted in `holding`.
 
-    Raises `ClientGone`, and `GatewayError`: 413, early where the length was announced, 503 where there is no memory
-    for it.
+    Call it in a block of `interruption`, which raises `GatewayError` 408 if the body does not arrive. Raises
+    `ClientGone`, and `GatewayError` 413 (at once if the length was announced) or 503 if there is no memory for it.
     """
     limit = min(limit, holding.limit)
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            # 19 digits are more than any limit, and more than 4,300 are none that `int` takes.
+            # 19 digits are more than any limit, and `int` refuses more than 4,300.
             if len(value) > 18 or int(value) > limit:
                 raise too_large(limit)
             holding.check(int(value))
@@ -65,7 +64,7 @@ async def read_body(
 
 
 async def plain_body(scope: Scope, body: BodyText, limit: int, holding: Holding, share: Share) -> BodyText:
-    """A request's body without the content encoding that its headers name. Raises as `decode_body` does."""
+    """Return a request's body without the content encoding that its headers name. Raises as `decode_body` does."""
     encodings = [value for name, value in scope["headers"] if name == b"content-encoding"]
     if len(encodings) > 1:
         raise GatewayError(415, "unsupported_encoding", "a body that is encoded more than once is not supported")
@@ -75,9 +74,9 @@ async def plain_body(scope: Scope, body: BodyText, limit: int, holding: Holding,
 
 
 async def decode_body(body: BodyText, encoding: str, limit: int, holding: Holding, share: Share) -> BodyText:
-    """The body without its content encoding, counted in `holding` in place of the encoded one.
+    """Return the body without its content encoding, counted in `holding` instead of the encoded one.
 
-    Decoded step by step, so that others have their turn. Raises `GatewayError` 400, 413, 415 or 503.
+    Decodes in steps, so that other requests have their turn. Raises `GatewayError` 400, 413, 415 or 503.
     """
     limit = min(limit, holding.limit)
     encoded = holding.size
@@ -94,7 +93,7 @@ async def decode_body(body: BodyText, encoding: str, limit: int, holding: Holdin
 
 
 class _Silence:
-    """Interrupts the reading of a body that stays away or trickles."""
+    """Interrupts the reading of a body after `SILENCE` seconds without a byte, or `ARRIVAL` seconds in all."""
 
     __slots__ = ("_begun", "_heard", "_interruption", "_loop", "_timer")
 
@@ -102,11 +101,11 @@ class _Silence:
         self._interruption = interruption
         self._loop = asyncio.get_running_loop()
         self._begun = self._heard = self._loop.time()
-        # Most bodies are there already, and are over before it looks for the first time.
+        # Most bodies are there already and have been read before the first look.
         self._timer: asyncio.Handle = self._loop.call_soon(self._look)
 
     def broken(self) -> None:
-        """Something was heard. One timer looks for all of it: bodies come in many pieces."""
+        """Note that bytes have come. No timer is set here, because bodies come in many pieces."""
         self._heard = self._loop.time()
 
     def over(self) -> None:

@@ -1,6 +1,6 @@
-"""One call of a provider: the breaker asked, the right key, and another try where that helps.
+"""Calls a provider: asks the circuit breaker, chooses the key, and retries where that helps.
 
-All of it happens before a byte of the answer has been relayed; what then breaks off has broken off.
+All retries happen before a byte of the response has been relayed; a response that breaks off later is not retried.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ from .reason import reason_of
 logger = logging.getLogger(__name__)
 
 _UNAVAILABLE = {503, 504, 529}
-"""What a breaker counts. 429 is no failure: it says how long to wait."""
+"""Statuses that a circuit breaker counts as failures. 429 is none: it says how long to wait."""
 _UP = b"x-aibridge-retry-count"
-"""Tells the upstream that the gateway has tried before. `X-Stainless-Retry-Count` stays what the client's SDK says."""
+"""Tells the upstream how often the gateway has retried. `X-Stainless-Retry-Count` stays as the client's SDK set it."""
 _ATTEMPTS = "x-aibridge-attempts"
 _LAST_WORD = "x-should-retry"
-"""What the vendors' SDKs obey: where the gateway has tried again in vain, they shall not multiply that."""
+"""Tells the vendors' SDKs not to retry: after the gateway's own retries, theirs would multiply the load."""
 
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """A request as it goes upstream, but for what the provider adds to it.
+    """A request as it goes upstream, without the headers that the provider adds.
 
-    Made for each request: not frozen, because that costs more than all the rest of a call.
+    Not frozen, because freezing costs more than everything else in a call.
     """
 
     method: str
     target: bytes
-    """Path and query, below the provider's origin."""
+    """Path and query."""
     headers: list[tuple[bytes, bytes]]
     body: RequestBody
     credential: Credential
-    """Who pays: the next key takes the place of one that is limited or rejected."""
+    """The key that pays; replaced by the next key if it is rate-limited or rejected."""
     route: str = ""
-    """With the model, what a breaker watches; empty where none does."""
+    """The route, which selects the circuit breaker together with the model; empty if none watches the call."""
     model: str = ""
     streaming: bool = False
-    """Whether it asks for a stream."""
+    """Whether the request asks for a stream."""
     repeatable: bool = True
-    """Whether it may be sent again when the upstream may have carried it out. Making text again harms nobody."""
+    """Whether a retry is safe even if the upstream has carried out the request: generating text twice does no harm."""
 
 
 class UpstreamCaller:
     """Calls providers, for all bridges of an app.
 
-    A request goes up once more with the next key where one is limited or rejected; and again after a pause where the
-    vendors' SDKs would retry, `max_retries` times at most, within `RETRY_WINDOW` seconds.
+    A request is sent again at once with the next key if its key is rate-limited or rejected. It is sent again after a
+    pause if the vendors' SDKs would retry: `max_retries` times at most, within `RETRY_WINDOW` seconds.
     """
 
     def __init__(
@@ -82,11 +82,10 @@ class UpstreamCaller:
         self._chance = chance
 
     async def call(self, provider: Provider, principal: Principal, request: UpstreamRequest) -> UpstreamResponse:
-        """The response once its headers are there, whatever its status. Raises `GatewayError`.
+        """Return the response once its headers are there, whatever its status. Raises `GatewayError`.
 
-        Where a breaker watches it, the first bytes of a stream are there, too, and all of another answer.
-
-        Where there was more than one attempt, the response or the error says so in its headers.
+        If a circuit breaker watches the call, the first bytes of a stream have arrived too, or all of another body.
+        After more than one attempt, the headers of the response or error give their number.
         """
         started = self._clock()
         admission = self._admit(provider, principal, request)
@@ -135,7 +134,7 @@ class UpstreamCaller:
                 await response.read_ahead(stream_asked=request.streaming)
         except (UpstreamUnreachable, UpstreamTimeout) as error:
             if admission is not None:
-                if error.is_final:  # it has answered
+                if error.is_final:  # the upstream has responded
                     breakers.succeeded(*watched, admission)
                 else:
                     breakers.failed(*watched, admission)
@@ -160,13 +159,13 @@ class UpstreamCaller:
 
     @staticmethod
     def _admit(provider: Provider, principal: Principal, request: UpstreamRequest) -> Admission | None:
-        """None where no breaker watches. Raises `CircuitOpen`."""
+        """Ask the circuit breaker; None if none watches the call. Raises `CircuitOpen`."""
         if not request.route:
             return None
         return provider.breakers.admit(request.route, request.model, principal.initiator_id)
 
     async def _plan(self, state: RetryState) -> float | None:
-        """Seconds until the next attempt, whose key is chosen; None where there shall be none."""
+        """Choose the key of the next attempt. Return the seconds until then, None if there is no next attempt."""
         if await state.change_key():
             self._metrics.retried(state.provider.name, "key")
             return 0.0
@@ -211,7 +210,7 @@ class RetryState:
 
     @property
     def reason(self) -> str:
-        """A word for metrics."""
+        """The reason of the retry, for metrics."""
         if isinstance(self.outcome, UpstreamTimeout):
             return "timeout"
         if isinstance(self.outcome, GatewayError):
@@ -219,7 +218,7 @@ class RetryState:
         return str(self.outcome.status)
 
     async def change_key(self) -> bool:
-        """Whether the next key can be tried at once; the one that was tried is sent to rest where that is its fault."""
+        """Rest a rate-limited or rejected key and choose the next one; return whether there is one to try at once."""
         answer, credential = self.outcome, self.request.credential
         if isinstance(answer, GatewayError) or answer.status not in (401, 429) or credential.kind != CENTRALIZED:
             return False
@@ -236,7 +235,7 @@ class RetryState:
         return True
 
     async def _judge(self, answer: UpstreamResponse, credential: Credential) -> None:
-        """Is a 401 about the key, or about the request?"""
+        """Rest the key if its 401 is about the key and not about the request."""
         body = await reason_of(answer)
         keys, caller = self.provider.keys, self.principal.initiator_id
         rested = keys.is_resting(credential)
@@ -247,7 +246,7 @@ class RetryState:
             logger.warning("provider %r rejects the gateway's key %s", self.provider.name, credential.hint)
 
     def pause(self, chance: Callable[[], float]) -> float | None:
-        """Seconds to wait before a retry; None where none is left or none would help."""
+        """Return the seconds to wait before a retry; None if no retry is left or none would help."""
         if self.retries >= self.provider.settings.max_retries or not self._is_retryable():
             return None
         asked = None if isinstance(self.outcome, GatewayError) else retry_after(self.outcome.headers)
@@ -269,12 +268,12 @@ class RetryState:
         return is_retryable(outcome.status, outcome.headers) and (self.request.repeatable or outcome.status == 429)
 
     def forget(self) -> None:
-        """Let go of an answer that the client will not get; its connection is kept where it has been read."""
+        """Release a response that the client will not get; its connection is kept if it has been read to the end."""
         if isinstance(self.outcome, UpstreamResponse):
             self.outcome.release()
 
     def result(self) -> UpstreamResponse:
-        """The last answer. Raises the last error."""
+        """Return the last response, or raise the last error."""
         notes: dict[str, str] = {}
         if self.attempts > 1:
             notes[_ATTEMPTS] = str(self.attempts)
@@ -286,7 +285,7 @@ class RetryState:
             self.outcome.headers.update(notes)
             raise self.outcome
         if self.outcome.status == 401 and self.request.credential.kind == CENTRALIZED:
-            notes[_LAST_WORD] = "false"  # no caller can do anything about it
+            notes[_LAST_WORD] = "false"  # the key is the gateway's, so no caller can correct it
         raw: RawHeaders = tuple((name.encode(), value.encode()) for name, value in notes.items())
         self.outcome.notes = raw
         return self.outcome

@@ -1,4 +1,4 @@
-"""Whether a `CancelledError` is ours: libraries raise their own where something inside them was cancelled."""
+"""Tells a cancellation of the running task from a `CancelledError` that a library raised by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which client program sent a request, and in which of its sessions, as far as its headers and body tell."""
+"""Identifies the client program that sent a request, and its session, from the request's headers and body."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import orjson
 
 UNKNOWN = "Unknown"
 MAX_ID = 256
-"""Characters of a session's or an agent's id that are recorded."""
+"""Characters that are recorded of a session's or an agent's id."""
 MAX_USER_AGENT = 512
-"""The same, of a User-Agent."""
+"""Characters that are recorded of a User-Agent."""
 _TELLING = 48
-"""Characters of a User-Agent that can tell a client."""
+"""Characters at the start of a User-Agent that are looked at to identify the client."""
 
 Header = Callable[[str], str]
-"""Gives a header's value by its lower-case name, empty where it was not sent."""
+"""A function that returns a header's value by its lower-case name, empty if it was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a client is known, and where it names its session. From the clients' own requests."""
+    """A known client: how to recognize it, and where it names its session. Taken from the clients' own requests."""
 
     name: str
     agents: tuple[str, ...] = ()
-    """How its User-Agent begins, in lower case."""
+    """Prefixes of its User-Agent, in lower case."""
     sessions: tuple[str, ...] = ()
-    """Headers with its session id, the best first."""
+    """Headers that may have its session id, the best one first."""
     is_agent: bool = True
-    """Whether it is an agent that works with tools of its own."""
+    """Whether it is an agent with tools of its own."""
     ignores_error_events: bool = False
-    """Whether it passes over `error` events, and learns only from a response's own end that it has failed."""
+    """Whether it ignores `error` events, so that only a final event of the response itself can report a failure."""
 
 
 _KINDS = (
-    # qwen-code speaks to Anthropic-type APIs under Claude Code's name, with its own version; Claude Code had 0.2 only.
+    # qwen-code uses Claude Code's name with Anthropic-type APIs, but its own version; Claude Code only had 0.2.
     _Kind(
         "Qwen Code",
         ("qwencode/", "qwen-code/", *(f"claude-cli/0.{minor}" for minor in range(10, 100))),
@@ -64,7 +64,7 @@ _BY_NAME = {kind.name: kind for kind in _KINDS}
 _OTHER = _Kind(UNKNOWN, is_agent=False)
 
 _BY_TITLE = {"kilo code": "Kilo Code", "roo code": "Roo Code"}
-"""`x-title`, by which programs name themselves to OpenRouter, in lower case."""
+"""Clients by the header `x-title`, in lower case, with which programs name themselves to OpenRouter."""
 _BY_ORIGINATOR = {"kilo-code": "Kilo Code", "roo-code": "Roo Code", "pi": "pi"}
 
 _SDK = re.compile(
@@ -85,7 +85,7 @@ _DOTNET = re.compile(r"(openai|anthropic)/\d[0-9.a-z+-]{0,32}+ \(\.net")
 
 @dataclass(slots=True)
 class Client:
-    """What a request says of the program that sent it."""
+    """The client program of a request, as far as the request tells."""
 
     name: str
     is_agent: bool
@@ -95,11 +95,11 @@ class Client:
     agent_id: str | None
     parent_agent_id: str | None
     truncated: bool
-    """Something of it was cut."""
+    """Whether one of the texts was cut to its maximum."""
 
 
 def header_of(headers: Mapping[bytes, bytes]) -> Header:
-    """By name of headers as ASGI has them."""
+    """Make a look-up by name of ASGI headers."""
 
     def header(name: str) -> str:
         value = headers.get(name.encode())
@@ -109,7 +109,7 @@ def header_of(headers: Mapping[bytes, bytes]) -> Header:
 
 
 def client_of(header: Header, user_id: str | None) -> Client:
-    """The client of a request. `user_id` is the body's `metadata.user_id`."""
+    """Identify the client of a request. `user_id` is the body's `metadata.user_id`."""
     agent = header("user-agent")
     kind = _kind(agent, header)
     name = kind.name
@@ -129,11 +129,11 @@ def client_of(header: Header, user_id: str | None) -> Client:
 def _kind(agent: str, header: Header) -> _Kind:
     kind = _by_user_agent(agent[:_TELLING])
     if kind.name == "OpenCode":
-        # Kilo Code's command line is built on it.
+        # Kilo Code's command-line program is built on OpenCode.
         return _BY_NAME[_BY_TITLE.get(header("x-title").lower()[:32], kind.name)]
     if kind.is_agent:
         return kind
-    # The rest sends the User-Agent of the SDK that it is built on, or none that is known.
+    # Other clients send the User-Agent of the SDK that they are built on, or an unknown one.
     if header("x-cursor-client-version"):
         return _BY_NAME["Cursor"]
     if header("x-kilocode-taskid"):
@@ -165,7 +165,7 @@ def _by_user_agent(beginning: str) -> _Kind:
 
 
 def _session_in(user_id: str) -> str | None:
-    """Claude Code puts its session into its user id: as JSON since version 2, as `user_…_session_<uuid>` before."""
+    """Find Claude Code's session in its user id: JSON since version 2, `user_…_session_<uuid>` before."""
     try:
         value = orjson.loads(user_id)
     except orjson.JSONDecodeError:

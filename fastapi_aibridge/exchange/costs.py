@@ -1,4 +1,4 @@
-"""What an interception costs: each upstream message as its provider counts it, or as far as it was seen."""
+"""The cost of an interception: of each upstream message by its reported usage, or estimated from its text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..recorder import Facts, TokenUsage
 
 
 class Costs:
-    """Those of one interception, whose price is that of the moment at which it started.
+    """The costs of one interception, at the prices of the moment at which it started.
 
-    Fields that change: with each call `_body`, `answer` and `text`, with each message the others.
+    `_body`, `answer` and `text` change with each call, `total`, `estimated` and `unpriced` with each message.
     """
 
     __slots__ = (
@@ -35,41 +35,41 @@ class Costs:
         self._moment = moment
         self._body: BodyText | None = None
         self.text = RelayedText(format_name)
-        """What has come of a stream."""
+        """The text of the current stream so far."""
         self.answer = b""
-        """What has come that is no stream."""
+        """The current response if it is no stream."""
         self.total: int | None = 0
-        """Micro-dollars of all messages so far; None where one of them has no price."""
+        """Micro-dollars of all messages so far; None if one of them has no price."""
         self.estimated = False
         self.unpriced = False
 
     async def ready(self) -> None:
-        """Wait for the prices, which are there a moment after the app's start."""
+        """Wait for the prices, which are loaded shortly after the app's start."""
         if not self._prices.is_ready:
             await self._prices.ready()
 
     def called(self, body: BodyText) -> None:
-        """A call begins, which costs something even if nothing comes of it."""
+        """Note the start of a call, which costs something even if no response arrives."""
         self._body = body
         self.text = RelayedText(self._format)
         self.answer = b""
 
     def refused(self) -> None:
-        """The call has cost nothing: nobody has carried it out."""
+        """Note that the call has cost nothing, because the provider did not carry it out."""
         self._body = None
 
     def failed(self) -> None:
-        """The provider has reported an error: where it said nothing before, it has only refused."""
+        """Note the provider's error. The call has cost nothing if the error came before any text."""
         if self._body is not None and not self._made():
             self._body = None
 
     def wait(self) -> None:
-        """What the call costs is told later, or never."""
+        """Note that the cost of the call is not known yet: the provider tells it later, or never."""
         self._body = self.total = None
 
     def settle(self, facts: Facts) -> None:
-        """Say in the facts of a message what it cost. Where its provider has told no usage, one is added, estimated
-        from the text that was seen.
+        """Add the cost of a message to its facts. If its provider has reported no usage, add one that is estimated from
+        the text.
         """
         body, self._body = self._body, None
         usages = facts.token_usages
@@ -84,7 +84,7 @@ class Costs:
             self._price(usage, facts, body)
 
     def _seen(self, body: BodyText) -> TokenUsage:
-        """The usage of a message of which none was told."""
+        """Estimate the usage of a message without a reported one."""
         return TokenUsage(
             message_id="",
             input_tokens=tokens_of_request(body),
@@ -104,7 +104,7 @@ class Costs:
         billed = usage
         in_part = usage.partial and not facts.usage_settled
         if not usage.output_tokens and not usage.cost_estimated:
-            # What is told as nothing, or in numbers that cannot be, was said all the same.
+            # The provider reported no output, or impossible numbers, although there may be text.
             in_part = in_part or self._made() > 0
         if in_part and not usage.cost_estimated and body is not None:
             billed = self._told_in_part(usage, body)
@@ -121,7 +121,7 @@ class Costs:
             self.total += cost
 
     def _told_in_part(self, usage: TokenUsage, body: BodyText) -> TokenUsage:
-        """What such a message is billed for: the counts at its beginning, and what was said since."""
+        """Complete a partial usage for billing: its reported counts, and an estimate of the text since then."""
         usage.cost_estimated = True
         told = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         given = usage.input_tokens if told else tokens_of_request(body)
@@ -137,7 +137,7 @@ class Costs:
         )
 
     def _cost_of_parts(self, facts: Facts, price: Price) -> int | None:
-        """The sum of a message's parts, each at the price of the model that made it."""
+        """Sum up the cost of a message's parts, each at the price of its model; None if one has no price."""
         total = 0
         for model, part in facts.parts:
             of_part = price if not model else self._price_of(model, "")
@@ -152,8 +152,8 @@ class Costs:
         self._prices.missing(self._provider, model)
 
     def _price_of(self, model: str, answered: str) -> Price | None:
-        """That of the model as it was asked for; of a deployment or an alias, and where several were asked for, that of
-        the model which has answered.
+        """Return the price of the requested model or else, for a deployment or an alias, of the model that answered. If
+        the request named several models, the one that answered comes first.
         """
         if answered and self._request.alternatives:
             model, answered = answered, model

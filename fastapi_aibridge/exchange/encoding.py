@@ -1,4 +1,4 @@
-"""Content encodings (RFC 9110, section 8.4): bodies decoded, within a limit."""
+"""Decodes content encodings (RFC 9110, section 8.4) of bodies, within a limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..formats.scanner import finish
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _MAX_WINDOW = 2**23
-"""Bytes of memory that a zstd frame may ask for (RFC 9659, section 3)."""
+"""Bytes of memory that a zstd frame may require (RFC 9659, section 3)."""
 _PIECE = 64 * 1024
-"""Bytes that zlib decodes at a time."""
+"""Bytes of output that zlib may produce at a time."""
 _ZLIB_STEP = 16 * 1024
-"""Bytes given to zlib at a time: what it has not taken yet it copies at each call."""
+"""Bytes given to zlib at a time, few because each call copies the input that is left over."""
 _ZSTD_STEP = 64
-"""Bytes given to zstd at a time. They may hold 16 blocks of 128 KiB, so that a piece may come to 2 MiB."""
+"""Bytes given to zstd at a time. They may hold 16 blocks of 128 KiB, so one step may produce 2 MiB."""
 _MAX_MEMBERS = 64
-"""gzip members or zstd frames one behind the other. Both formats allow it; thousands would only be there to cost."""
+"""Consecutive gzip members or zstd frames. Both formats allow any number; thousands would be an attack."""
 
 
 class UnsupportedEncoding(ValueError):
@@ -34,12 +34,12 @@ class DecodedTooLarge(ValueError):
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether a client that sent this header takes gzip."""
+    """Whether a client that sent this header accepts gzip."""
     return accepts(accept_encoding, "gzip")
 
 
 def accepts(accept_encoding: str, encoding: str) -> bool:
-    """Whether a client that sent this header named the encoding, and not to refuse it."""
+    """Whether a client that sent this header named the encoding without refusing it."""
     for one in accept_encoding.split(","):
         name, _, weight = one.partition(";")
         if name.strip().lower() == encoding:
@@ -62,18 +62,18 @@ class Inflater:
 
     @property
     def complete(self) -> bool:
-        """Whether the encoded data has come to its own end."""
+        """Whether the encoded data has reached its end."""
         return self._inflate.eof
 
     def feed(self, data: bytes) -> bytes:
-        """All of it. Raises `DecodedTooLarge`, and `ValueError` where the data is not so encoded."""
+        """Decode all of the data. Raises `DecodedTooLarge`, and `ValueError` for data in another encoding."""
         pieces = list(self.pieces(data, self._left + 1))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def pieces(self, data: bytes, most: int = _PIECE) -> Iterator[bytes]:
-        """The same in pieces of at most so many bytes: compressed zeros grow a thousandfold."""
+        """Decode as `feed` does, in pieces of at most `most` bytes: compressed zeros grow a thousandfold."""
         members = 0
-        full = False  # then zlib may hold more of what it has decoded
+        full = False  # if so, zlib may hold more decoded bytes
         while data or full:
             if self._inflate.eof:
                 members += 1
@@ -94,16 +94,17 @@ class Inflater:
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
-    """`decoding`, all at once."""
+    """Decode a whole body at once. Raises as `decoding` does."""
     return b"".join(finish(decoded_pieces(data, encoding, limit)))
 
 
 def decoding(
     data: BodyText, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
 ) -> Steps[BodyText]:
-    """A whole body, gzip, deflate or zstd, in steps of some hundred KiB; `taken` is told of each before the next.
+    """Decode a whole body in gzip, deflate or zstd, in steps of some hundred KiB.
 
-    Raises `UnsupportedEncoding`, `DecodedTooLarge` or `ValueError`.
+    `taken` is called with the size of each decoded piece. Raises `UnsupportedEncoding`, `DecodedTooLarge` or
+    `ValueError`.
     """
     if encoding.strip().lower() == "identity":
         return data
@@ -113,7 +114,7 @@ def decoding(
 def decoded_pieces(
     data: BodyText, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
 ) -> Steps[deque[bytes]]:
-    """The same in the pieces in which it is decoded."""
+    """Decode as `decoding` does, and return the decoded pieces."""
     name = encoding.strip().lower()
     if name == "identity":
         return deque([data[:]])
@@ -148,7 +149,7 @@ def _zlib_pieces(data: BodyText, bits: int) -> Iterator[bytes]:
                     piece = member.decompress(step, _PIECE)
                     yield piece
                     step = member.unconsumed_tail
-                    if member.eof or (not step and len(piece) < _PIECE):  # a full piece may not be all that there is
+                    if member.eof or (not step and len(piece) < _PIECE):  # after a full piece there may be more
                         break
             except zlib.error as error:
                 raise ValueError(f"the body is not encoded as it says: {error}") from None

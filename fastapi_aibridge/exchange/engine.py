@@ -1,4 +1,4 @@
-"""What outlives an exchange."""
+"""The engine: everything that exchanges share and that outlives them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .tool_memory import SharedMemory, ToolMemory
 
 
 class Engine:
-    """What the exchanges of all bridges of an app share."""
+    """The parts that the exchanges of all bridges of an app share."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Engine:
         self.recorder = recorder
         self.metrics = metrics
         self.prices = prices
-        """What models cost; None where nobody wants to know."""
+        """The prices of models; None if costs are not computed."""
         self.lines = lines or InterceptionLines()
         self.limits = limits or Limits(LimitSettings())
         self.rates = rates or RateLimits(LimitSettings())

@@ -1,4 +1,4 @@
-"""The one engine for all formats, streamed or not: record the start, go the rounds, record the end."""
+"""Runs an admitted request, in any format, streamed or not: records its start, goes the rounds, records its end."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class Exchange:
         )
 
     async def run(self, interruption: Interruption) -> None:
-        """Everything from the record's start to its end; errors become answers, in the provider's shape.
+        """Run everything from the record's start to its end. Errors become responses in the provider's shape.
 
-        Raises nothing but what cancels the task from outside.
+        Raises only `CancelledError`, if the task is cancelled from outside.
         """
         engine, admitted = self._engine, self._admitted
         account = None
@@ -119,7 +119,7 @@ class Exchange:
         except ClientGone:
             pass
         except asyncio.CancelledError:
-            # The server gives the request up, at its own end above all; the client may well be there.
+            # The server ends the request, mostly because it shuts down; the client may still be connected.
             error = "the server ended the request"
             await self._fail(_given_up())
             raise
@@ -146,7 +146,9 @@ class Exchange:
                 )
 
     async def _pass_limits(self, ticket: Ticket) -> None:
-        """Raises `GatewayError`. The limits were asked while the start was being written, so this seldom waits."""
+        """Wait until the rate limits admit the request. They were asked before the start was recorded, so this rarely
+        waits. Raises `GatewayError`.
+        """
         try:
             await ticket.admitted()
         except GatewayError as error:
@@ -156,10 +158,13 @@ class Exchange:
             self._writer.add_headers(ticket.headers)
 
     async def _start_within_budgets(self) -> Account | None:
-        """Record the start with what is reserved for the first call. Raises `GatewayError`."""
+        """Record the start with a reservation for the first call. Return the account, None if no budget applies.
+
+        Raises `GatewayError`.
+        """
         admitted = self._admitted
         account = None
-        if admitted.credential.kind != BYOK:  # who brings a key pays by it
+        if admitted.credential.kind != BYOK:  # callers with their own key pay for themselves
             account = await self._engine.budgets.account(
                 admitted.principal, admitted.provider, admitted.request, self._log.started_at
             )
@@ -172,14 +177,17 @@ class Exchange:
         return account
 
     async def _fall_back(self, model: str) -> None:
-        """Ask for the cheaper model of a budget. Raises `GatewayError`."""
+        """Change to the fallback model of a budget. Raises `GatewayError`."""
         await in_steps(self._admitted.use_model(model), self._share)
         loop = self._new_loop()
         await loop.prepare()
         self._loop = loop
 
     async def _goes_on(self) -> bool:
-        """Whether the provider goes on, with or without a client, and the end of the record waits for that."""
+        """Hand the interception of a background response over, if the provider goes on with it.
+
+        Return whether the record's end now waits for the outcome.
+        """
         message = self._loop.rounds.message
         if not isinstance(message, ResponseMessage) or not message.pending:
             return False

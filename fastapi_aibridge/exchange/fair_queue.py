@@ -1,7 +1,7 @@
-"""Whose work comes next when more is ready than the event loop gets done: fair queuing between initiators.
+"""Fair queuing between initiators, for when more work is ready than the event loop can do at once.
 
-An event loop does all that is ready before it looks at its sockets again. Where one caller has a thousand streams with
-an event each, everybody else would wait for the thousand.
+An event loop does everything that is ready before it looks at its sockets again. If one caller had an event in each of
+a thousand streams, everybody else would wait for all of them.
 """
 
 from __future__ import annotations
@@ -13,50 +13,52 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 QUANTUM = 8
-"""Pieces of a stream that one initiator may relay in one round of the event loop while others have work too: about half
+"""Chunks of streams that one initiator may relay in one round of the event loop while others have work too: about half
 a millisecond. With fewer, the waiting itself would cost noticeably.
 """
 ALONE = 32
-"""The same for an initiator that has been alone for `CALM` seconds. The next initiator waits for that long, once."""
+"""The quantum of an initiator that has been alone for `CALM` seconds. The next initiator waits for so many chunks
+once.
+"""
 CALM = 0.1
-"""Seconds an initiator must be alone before the larger quantum applies."""
+"""Seconds that an initiator must be alone before the larger quantum applies."""
 CROWDED = 4
-"""The same for an initiator with `CROWD` or more waiting, alone or not: uvloop accepts one connection a round, so long
-rounds would keep others from connecting at all.
+"""The quantum of an initiator with `CROWD` or more waiters, alone or not: uvloop accepts one connection in each round,
+so long rounds would keep others from connecting at all.
 """
 CROWD = 64
 PIECE = 1
 START = 4
-"""A request's start takes as long as some four pieces."""
+"""The cost of a request's start, which takes about as long as four chunks."""
 
 
 class FairQueue:
     """Gives each initiator a share of each round of the event loop, however much the others have to do.
 
-    Who stays within it never waits. Nothing is refused, and an initiator who is alone gets all there is.
+    An initiator within its share never waits. Nothing is refused, and an initiator that is alone gets all the time.
     """
 
     def __init__(
         self, *, is_shared: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`is_shared` tells whether several initiators have requests at the moment, busy or not."""
+        """`is_shared` returns whether several initiators have requests at the moment, busy or not."""
         self.quantum = ALONE
         self.is_shared = is_shared
         self._clock = clock
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
-        self._busy: list[Share] = []  # those that have done or wait for something in this round
+        self._busy: list[Share] = []  # those with work, done or waiting, in this round
         self._last: Share | None = None
-        self._last_change = 0.0  # when somebody else was busy
+        self._last_change = 0.0  # when the busy initiator last changed
 
     def share(self, initiator: str) -> Share:
-        """The initiator's share, the same one for all who hold it at a time."""
+        """Return the initiator's share, the same object as long as anything refers to it."""
         share = self._shares.get(initiator)
         if share is None:
             share = self._shares[initiator] = Share(self)
         return share
 
     def join(self, share: Share) -> None:
-        """The share has been touched; the next round renews it."""
+        """Note that the share has been used or has waiters, so that the next round renews it."""
         if not self._busy:
             asyncio.get_running_loop().call_soon(self._begin_round)
         self._busy.append(share)
@@ -75,7 +77,7 @@ class FairQueue:
 
 
 class Share:
-    """What one initiator may still do in this round, and what waits for the next ones, first come, first served."""
+    """One initiator's remaining work in this round, and its work that waits for the next rounds, in order."""
 
     __slots__ = ("__weakref__", "_lane", "_limit", "_queue", "_spent", "_waiting")
 
@@ -88,22 +90,22 @@ class Share:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other initiator has a request, nor has done anything for a while.
+        """Whether no other initiator has a request or has done anything for a while.
 
-        One who waits for the database is not busy, and still needs that long work rests: the thread that writes for it
-        gets the interpreter's lock only while the event loop is idle.
+        Another initiator whose request only waits for the database counts too: the thread that writes for it gets the
+        interpreter's lock only while the event loop is idle, so long work has to pause.
         """
         return self._queue.quantum == ALONE and not self._queue.is_shared()
 
     @property
     def lane(self) -> asyncio.Lock:
-        """For work that is long, one at a time."""
+        """The lock for long work, of which each initiator does one at a time."""
         if self._lane is None:
             self._lane = asyncio.Lock()
         return self._lane
 
     def take(self, cost: int) -> bool:
-        """Whether the work can be done now. If not, await `turn` before it."""
+        """Return whether the work may be done now, and count it. If not, await `turn` first."""
         spent = self._spent
         if not spent:
             self._queue.join(self)
@@ -114,7 +116,7 @@ class Share:
         return True
 
     async def turn(self, cost: int) -> None:
-        """Wait until the work can be done, after `take` has said no."""
+        """Wait until the work may be done, after `take` has returned False."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiting is None:
             self._waiting = deque()
@@ -122,14 +124,14 @@ class Share:
         await future
 
     def renew(self) -> None:
-        """A round begins: those who wait go first."""
+        """Begin a round. Waiters go first."""
         self._spent = 0
         waiting = self._waiting
         if waiting:
             self._limit = self._queue.quantum if len(waiting) < CROWD else CROWDED
         while waiting and self._spent < self._limit:
             future, cost = waiting.popleft()
-            if not future.done():  # else its request was cancelled
+            if not future.done():  # a done one's request was cancelled
                 future.set_result(None)
                 self._spent += cost
         if not waiting:

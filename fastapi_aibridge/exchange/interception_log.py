@@ -1,4 +1,4 @@
-"""What is written down of an interception: its start, what each round shows, its end; and its metrics."""
+"""Records an interception: its start, the facts of each round, its end; and counts it in the metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class InterceptionLog:
-    """One interception in the recorder and in the metrics."""
+    """The record and the metrics of one interception."""
 
     __slots__ = (
         "_account",
@@ -69,9 +69,9 @@ class InterceptionLog:
         return self._interception.started_at
 
     async def start(self, account: Account | None = None, given: int = 0) -> None:
-        """Write the start down, durably, with what `account` reserves for so many tokens of input.
+        """Record the start durably, together with the reservation of `account` for `given` input tokens.
 
-        Raises `GatewayError`: 503 where that cannot be done, and what the account raises.
+        Raises `GatewayError`: 503 if it cannot be recorded, and what the account raises.
         """
         if self._costs is not None:
             await self._costs.ready()
@@ -83,20 +83,20 @@ class InterceptionLog:
                 await account.start(self._interception, given)
         except asyncio.CancelledError as problem:
             if is_cancelled():
-                # It may have been written all the same, and what has begun must end.
+                # The start may have been recorded all the same, and then it needs an end.
                 await self._write_end(Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC)), Facts())
                 raise
             raise self._refused(problem) from None
         except GatewayError:
             raise
         except Exception as problem:  # noqa: BLE001 - whatever a recorder raises
-            # A recorder that says so has said why, once: an outage is no reason for a traceback a request.
+            # The recorder has logged its `RecorderUnavailable`; an outage needs no traceback for each request.
             raise self._refused(None if isinstance(problem, RecorderUnavailable) else problem) from None
         self._metrics.started()
         self._began = time.monotonic()
 
     def go_on(self) -> None:
-        """An interception that has been started before, by an app that has stopped since."""
+        """Continue an interception whose start was recorded by a run of the app that has stopped since."""
         self._metrics.started()
         passed = datetime.now(UTC) - self._interception.started_at
         self._began = time.monotonic() - passed.total_seconds()
@@ -107,18 +107,18 @@ class InterceptionLog:
         return GatewayError(503, "recorder_unavailable", message, headers={"retry-after": "5"})
 
     async def reserve(self, body: BodyText, share: Share) -> None:
-        """Reserve what a further call may cost. Raises `GatewayError`."""
+        """Reserve the possible cost of a further call. Raises `GatewayError`."""
         if self._account is not None:
             spent = 0 if self._costs is None else self._costs.total or 0
             given = await in_steps(input_tokens(body), share)
             await self._account.reserve(self._interception.model, given, spent)
 
     async def made(self, objects: list[ProviderObject]) -> None:
-        """Write down whose these objects are, which later requests may name."""
+        """Record the owner of objects that later requests may name."""
         await self._observe(Facts(objects=objects))
 
     async def round_ended(self, facts: Facts, message_id: str, masker: Masker) -> None:
-        """Write down what a round showed, so that a crash in the next one does not lose it."""
+        """Record the facts of a round, so that a crash in the next one does not lose them."""
         self._complete(facts, message_id, masker)
         await self._observe(facts)
 
@@ -143,7 +143,7 @@ class InterceptionLog:
         credential_hint: str | None,
         masker: Masker,
     ) -> None:
-        """Write the end down, once; a recorder that fails is logged."""
+        """Record the end. Call it once. The errors of a recorder are logged."""
         interception = self._interception
         seconds = time.monotonic() - self._began
         self._metrics.ended(interception, status, seconds)
@@ -180,7 +180,7 @@ class InterceptionLog:
             logger.exception("the end of interception %s could not be recorded", self.id)
 
     def _complete(self, facts: Facts, message_id: str, masker: Masker) -> None:
-        """Add the prompts, once, and count the tokens."""
+        """Complete the facts with prompts (once) and costs, count their tokens, and mask secrets in them."""
         for text, source, truncated in self._prompts:
             facts.prompts.append(Prompt(message_id=message_id, text=text, source=source, truncated=truncated))
         self._prompts = []
@@ -195,5 +195,5 @@ class InterceptionLog:
 
 
 def _counted(usage: TokenUsage) -> int:
-    """The tokens that limits count: what is read from a cache is not computed again."""
+    """Return the tokens that limits count, without those read from a cache, which are not computed again."""
     return usage.input_tokens + usage.cache_write_tokens + usage.output_tokens

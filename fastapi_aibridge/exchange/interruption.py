@@ -1,4 +1,4 @@
-"""Ends a running request from outside, for a reason: the client has gone, or its bridge must close."""
+"""Ends a running request from outside, because its client has gone or its bridge closes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Self
 from starlette.types import Receive
 
 WATCH_AFTER = 0.1
-"""Seconds after which a request begins to look whether its client is still there. Shorter ones need no watcher: what
-is to come has been written by then."""
+"""Seconds after which a request begins to watch for its client's disconnect. Shorter requests need no watcher: their
+response has been written by then."""
 _RESOLUTION = 0.001
-"""Seconds by which timers may be early."""
+"""Seconds by which timers may fire early."""
 
 
 class ClientGone(Exception):
@@ -21,8 +21,8 @@ class ClientGone(Exception):
 
 
 class Watches:
-    """Has those requests watched that last for `WATCH_AFTER`. One timer of the event loop serves all of them: most are
-    over before, and a timer costs as much to set as to let ring.
+    """Begins to watch the clients of requests that last for `WATCH_AFTER` seconds. One timer of the event loop serves
+    all requests: most end before, and setting a timer costs as much as letting it fire.
     """
 
     __slots__ = ("_due", "_timer")
@@ -56,9 +56,9 @@ class Watches:
 class Interruption:
     """A block that `interrupt` ends by raising the reason inside it, as `asyncio.timeout` does with `TimeoutError`.
 
-    It interrupts itself with `ClientGone` when the client disconnects, which `receive` tells; without it, it does not
-    look. `receive` must not be read by anybody else while the block runs. There may be several blocks, one after the
-    other; what interrupts between two of them is raised at the start of the next.
+    If `receive` is given, the block ends with `ClientGone` when the client disconnects, and nobody else may read
+    `receive` while it runs. There may be several blocks, one after the other; an interruption between two of them is
+    raised at the start of the next.
     """
 
     __slots__ = ("_cancelling", "_reason", "_receive", "_settled", "_task", "_watcher", "_watches")
@@ -72,7 +72,7 @@ class Interruption:
         self._watcher: asyncio.Task[None] | None = None
 
     def watch(self, receive: Receive) -> None:
-        """From the next block on, look whether the client is still there."""
+        """Watch for the client's disconnect from the next block on."""
         self._receive = receive
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class Interruption:
         if self._watcher is not None:
             self._watcher.cancel()
         task, reason = self._task, self._reason
-        # What the watcher, the task and the reason's traceback hold shall not hold them: a stream would be left to the
+        # Break the reference cycles through watcher, task and the reason's traceback: they would leave a stream to the
         # garbage collector.
         self._task = self._watcher = self._reason = None
         if reason is None or task is None or task.uncancel() > self._cancelling:
@@ -106,18 +106,18 @@ class Interruption:
                 del reason
 
     def settle(self) -> None:
-        """From here on nothing interrupts: the last bytes are on their way."""
+        """Ignore interruptions from now on, because the last bytes are being sent."""
         self._settled = self._reason is None
 
     def interrupt(self, reason: Exception) -> None:
-        """Raise `reason` in the block, at its start where that is still to come."""
+        """Raise `reason` in the running block, or at the start of the next one. Only the first reason counts."""
         if not self._settled and self._reason is None:
             self._reason = reason
             if self._task is not None:
                 self._task.cancel()
 
     def start_watching(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look for the client's end from now on."""
+        """Start the task that waits for the client's disconnect."""
         if self._receive is not None:
             self._watcher = loop.create_task(self._watch(self._receive))
 

@@ -1,6 +1,6 @@
-"""How much one process takes on: requests at once, for all and for each initiator.
+"""Limits the concurrent requests of one process, in all and for each initiator.
 
-Counts are kept in memory and by initiator: all keys of one initiator share them.
+Counts are kept in memory, by initiator: all keys of one initiator share them.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from ..errors import GatewayError
 from ..settings import LimitSettings
 
 HELD_BACK = 1.0
-"""Seconds, about, before a request is refused whose initiator has half of all places already."""
+"""Seconds, on average, before a request is refused whose initiator has too many requests already."""
 
 
 class Limits:
-    """Lets requests in and out.
+    """Counts requests in and out, and refuses those over a limit.
 
-    Nobody gets more than half of all places, so that one who floods does not lock the others out. A request over its
-    initiator's own limit waits `max_wait` seconds for its turn before it is refused, and about a second where there is
-    no turn for it: a client that comes back at once costs time only while it is being answered.
+    An initiator's running and waiting requests may take half of all places, or its own limit if that is larger, so that
+    a flood from one does not lock out the others. A request over its initiator's limit waits `max_wait` seconds for its
+    turn before it is refused. If the initiator has no place left to wait, the request is refused after about a second,
+    because clients that retry at once cost time only while they are being answered.
     """
 
     def __init__(self, settings: LimitSettings) -> None:
         self.apply(settings)
-        self._initiators: dict[str, _InitiatorSlots] = {}  # who has requests here: enter, leave
-        self._inside = 0  # all requests, those that wait included
-        self._held_back = 0  # those that are about to be refused
+        self._initiators: dict[str, _InitiatorSlots] = {}  # only those that have requests
+        self._inside = 0  # all requests that run or wait
+        self._held_back = 0  # requests that are about to be refused
 
     def apply(self, settings: LimitSettings) -> None:
-        """From now on these hold; requests that run are not touched."""
+        """Replace the limits. Running requests are not affected."""
         self.max_stream_duration = settings.max_stream_duration
         self._max_concurrent = settings.max_concurrent
         self._per_principal = settings.per_principal
@@ -39,7 +40,7 @@ class Limits:
 
     @property
     def inside(self) -> int:
-        """Requests that run or wait."""
+        """The number of requests that run or wait."""
         return self._inside
 
     @property
@@ -48,7 +49,7 @@ class Limits:
         return len(self._initiators) > 1
 
     async def enter(self, initiator: str) -> None:
-        """Call before the work, and `leave` after it unless this raised. Raises `GatewayError`, 429 or 503."""
+        """Take a place for a request, perhaps after a wait; `leave` gives it back. Raises `GatewayError` 429 or 503."""
         if self._inside >= self._max_concurrent:
             raise GatewayError(
                 503, "at_capacity", "the gateway has all the requests that it can take", headers={"retry-after": "1"}
@@ -75,17 +76,17 @@ class Limits:
             raise
 
     async def _hold_back(self) -> None:
-        """Wait before a refusal: many clients come back at once, and each time it costs more than waiting does."""
+        """Wait before a refusal: many clients retry at once, and each retry costs more than waiting does."""
         if self._held_back < self._max_concurrent:
             self._held_back += 1
             try:
-                # Not all of them after the same time, or they come back together.
+                # A random time, so that the refused requests do not all come back together.
                 await asyncio.sleep(min(HELD_BACK * random.uniform(0.5, 1.5), self._max_wait))  # noqa: S311
             finally:
                 self._held_back -= 1
 
     def leave(self, initiator: str) -> None:
-        """The request is over."""
+        """Give back the place of a request."""
         self._inside -= 1
         slots = self._initiators[initiator]
         slots.running -= 1
@@ -96,13 +97,13 @@ class Limits:
 
 
 class _InitiatorSlots:
-    """One initiator's requests at the moment."""
+    """One initiator's running and waiting requests."""
 
     __slots__ = ("running", "waiting")
 
     def __init__(self) -> None:
         self.running = 0
-        self.waiting: list[asyncio.Future[None]] = []  # no deque: most never wait, and a list is cheap to make
+        self.waiting: list[asyncio.Future[None]] = []  # no deque: most never wait, and a list is cheaper to make
 
     async def turn(self, seconds: float) -> None:
         """Wait for a place; it is taken when this returns. Raises `TimeoutError`."""
@@ -113,17 +114,17 @@ class _InitiatorSlots:
                 await future
         except BaseException:
             if future.done() and not future.cancelled():
-                self.running -= 1  # called in the very moment that it gave up: the place is the next one's
+                self.running -= 1  # it got a place in the very moment that it gave up; pass the place on
                 self.call_next()
             elif future in self.waiting:
                 self.waiting.remove(future)
             raise
 
     def call_next(self) -> None:
-        """Give a place to who has waited longest, if anybody waits."""
+        """Give a place to the request that has waited longest, if any."""
         while self.waiting:
             future = self.waiting.pop(0)
-            if not future.done():  # cancelled, and its task has not run yet
+            if not future.done():  # a done one was cancelled, and its task has not run yet
                 future.set_result(None)
                 self.running += 1
                 return

@@ -1,6 +1,7 @@
-"""Round after round: call upstream, relay what comes, run the tools that the model picks, until it has answered.
+"""The rounds of an interception: call upstream, relay the response, run the injected tools that the model calls, until
+it calls none.
 
-Without injected tools the first round is the last.
+Without injected tools there is one round.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from .tool_runs import ToolRuns
 from .upstream_calls import UpstreamCalls
 
 MAX_ROUNDS = 25
-"""Upstream messages of one interception. In the last one the model may call nothing any more."""
+"""Upstream messages of one interception. In the last one the model may call no tools."""
 PING_AFTER = 10.0
-"""Seconds of silence after which a stream gets a sign of life."""
+"""Seconds of silence after which a stream gets a ping."""
 
 T = TypeVar("T")
 
@@ -82,15 +83,15 @@ class Loop:
         self._waits_since = 0.0
         self.rounds: Rounds
         self.problem: str | None = None
-        """Why what the client got is no message, where the upstream took it for one."""
+        """Why a successful upstream response could not be read as a message; None if it could."""
 
     async def prepare(self) -> None:
-        """Make the first request; before `run`. Raises `GatewayError`, 503, where there is no memory for it."""
+        """Make the first request; call it before `run`. Raises `GatewayError` 503 if there is no memory for it."""
         self.rounds = await in_steps(self._opening.rounds(), self._share)
         self._opening.hold(self.rounds.body)
 
     async def run(self, interruption: Interruption) -> None:
-        """All rounds, to the last byte of the client's response. Raises `GatewayError`."""
+        """Run all rounds, to the last byte of the client's response. Raises `GatewayError`."""
         response = await self._open()
         number = 1
         while True:
@@ -127,7 +128,7 @@ class Loop:
         await self._finish(answer, interruption)
 
     def _remember(self, results: Sequence[AnsweredCall]) -> None:
-        """Keep what later requests will need and the client does not know."""
+        """Keep what later requests need but the client does not know: injected calls, and response ids."""
         rounds = self.rounds
         if (under := rounds.held_under()) and (held := rounds.held(results)).size > 1:
             self._memory.hold(under, held)
@@ -135,7 +136,7 @@ class Loop:
             self._memory.name(*rounds.alias)
 
     async def _open(self) -> UpstreamResponse:
-        """The first response. What was refused for the sake of something that the gateway has added goes up again."""
+        """Return the first response. A request refused for the gateway's additions is sent again without them."""
         opening = self._opening
         while True:
             response = await self._call(self.rounds.body)
@@ -164,7 +165,7 @@ class Loop:
         try:
             response = await self._calls.call(body)
         except UpstreamTimeout:
-            raise  # it may be at it
+            raise  # the upstream may be carrying it out
         except GatewayError:
             costs.refused()
             raise
@@ -173,7 +174,7 @@ class Loop:
         return response
 
     async def _call_again(self) -> UpstreamResponse:
-        """The response of a later round."""
+        """Return the response of a later round. Retry once without message ids that the provider does not know."""
         rounds = self.rounds
         response = await self._call(rounds.body)
         if response.status in (400, 404) and await in_steps(rounds.forget_ids(await reason_of(response)), self._share):
@@ -183,7 +184,7 @@ class Loop:
         return response
 
     async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> Answer | None:
-        """One round's message; None where the client has got all that it will get."""
+        """Relay or read one round's message. None if the client's response is complete, so that no round follows."""
         rounds, writer = self.rounds, self._writer
         if response.streams:
             read = self._read if self._runs else None
@@ -192,14 +193,14 @@ class Loop:
             return Answer(response, rest, is_message=True)
         body, whole = await read_answer(response)
         if not whole and not writer.begun:
-            # Too large to be observed.
+            # The body is too large to be observed.
             await relay_rest(response, body, writer, interruption)
             return None
         answer = await Answer.read(response, body, rounds, self._share)
         if self._costs is not None:
             self._costs.answer = answer.decoded or body
         if writer.begun:
-            # No status can be sent any more; the event's type still tells a limit from a failure.
+            # It is too late for a status, but the error event's type still tells a limit from a failure.
             status = response.status if response.status >= 400 else 502
             raise GatewayError(status, "upstream_error", rounds.message.error or f"upstream status {response.status}")
         if answer.is_message and not rounds.untouched:
@@ -210,9 +211,9 @@ class Loop:
         return None
 
     async def _claim(self) -> None:
-        """Say whose the message is before its id is told: from then on others could name it."""
+        """Record the owner of the message before the client learns its id, because then others could name it."""
         message = self.rounds.message
-        # No other message is kept at its provider.
+        # Only messages of the Responses API are stored at their provider.
         if isinstance(message, ResponseMessage) and (made := message.facts().objects):
             await self._log.made(made)
 
@@ -226,7 +227,7 @@ class Loop:
             await send_answer(answer.woven(end), self._writer, interruption, self._accept_encoding)
 
     def facts(self) -> Facts:
-        """What this round has shown and is not recorded yet, injected calls told apart from the client's."""
+        """Return the facts of this round that are not recorded yet, with injected calls marked."""
         if self._recorded:
             return Facts()
         message = self.rounds.message
@@ -237,10 +238,10 @@ class Loop:
             self._runs.mark(facts, self.rounds.names)
         return facts
 
-    # Patience
+    # Pings
 
     async def _read(self, response: UpstreamResponse) -> bytes:
-        # No task and no timer for each piece of a stream: one timer looks how long the wait has been.
+        # One timer checks how long the wait has been, instead of a task or a timer for each chunk.
         loop = asyncio.get_running_loop()
         self._waits_since = loop.time()
         if self._timer is None:
@@ -260,7 +261,7 @@ class Loop:
             self._timer = None
 
     async def _patiently(self, work: Awaitable[T]) -> T:
-        """Await, and give the client's stream a sign of life meanwhile, once it is known to be one."""
+        """Await the work, and meanwhile send pings to the client if its response is a stream that has begun."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():

@@ -1,4 +1,4 @@
-"""What is recorded of tool calls, without the secrets that a provider or a tool may have repeated."""
+"""Masks secrets in recorded tool calls, because a provider or a tool may have repeated them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..recorder import Facts
 
 
 def mask_facts(facts: Facts, masker: Masker) -> None:
-    """Mask, in place, what the provider wrote: arguments of tool calls, and errors."""
+    """Mask the arguments and errors of tool calls in place."""
     for usage in facts.tool_usages:
         usage.arguments = masker.json(usage.arguments)
         if usage.error:

@@ -1,4 +1,4 @@
-"""How many bytes of request bodies one process holds, and who holds them."""
+"""Limits the bytes of request bodies that one process holds, in all and for each initiator."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ..errors import GatewayError
 from ..formats.large_text import BodyText
 
 _FALLBACK = 2 * 1024**3
-"""Bytes of memory, where nothing tells how much there is."""
+"""Bytes of memory that are assumed if the system does not tell."""
 
 
 class BodyBudget:
-    """Bytes of bodies that are held at once, shared between initiators.
+    """The bytes of bodies that may be held at once, shared between initiators.
 
-    An initiator may hold as much as is left free beside it: alone half of all, two of them a third each, and whoever
-    comes next always finds something. `apply` changes the capacity.
+    An initiator may hold as much as remains free: half of all if it is alone, a third each if there are two, so that
+    some bytes are always free for the next one.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
-        self._held: dict[str, int] = {}  # only who holds something
+        self._held: dict[str, int] = {}  # bytes of each initiator that holds some
         self.used = 0
         self.apply(capacity)
 
     def apply(self, capacity: int | None) -> None:
-        """`capacity` in bytes; None for a quarter of the memory that the process may use."""
+        """Set the capacity in bytes; None for a quarter of the memory that the process may use."""
         self.capacity = usable_memory() // 4 if capacity is None else capacity
 
     def holding(self, initiator: str) -> Holding:
-        """What one request of this initiator will hold; `release` it."""
+        """Make the holding of one request of this initiator. The caller must `release` it."""
         return Holding(self, initiator)
 
     def has_room(self, initiator: str, size: int) -> bool:
@@ -55,11 +55,11 @@ class Holding:
 
     @property
     def limit(self) -> int:
-        """The largest body that could be held if there were no other."""
+        """Bytes of the largest body that could be held if there were no other."""
         return self._budget.capacity // 2
 
     def check(self, size: int) -> None:
-        """Whether there is room for so many more bytes. Raises `GatewayError`, 503."""
+        """Raise `GatewayError` 503 if there is no room for so many more bytes."""
         if not self._budget.has_room(self._initiator, size):
             raise GatewayError(
                 503,
@@ -69,7 +69,7 @@ class Holding:
             )
 
     def grow(self, size: int) -> None:
-        """Hold so many more bytes. Raises `GatewayError`, 503, where there is no room for them."""
+        """Hold so many more bytes. Raises `GatewayError` 503 if there is no room for them."""
         self.check(size)
         self._budget.take(self._initiator, size)
         self.size += size
@@ -79,7 +79,7 @@ class Holding:
         self.size -= size
 
     def hold(self, *bodies: BodyText) -> None:
-        """Hold these and no others; one that is named twice is there once. Raises `GatewayError`, 503."""
+        """Hold exactly these bodies; the same object counts once. Raises `GatewayError` 503."""
         size = sum({id(body): len(body) for body in bodies}.values())
         if size > self.size:
             self.grow(size - self.size)
@@ -87,12 +87,12 @@ class Holding:
             self.shrink(self.size - size)
 
     def release(self) -> None:
-        """The bodies are gone."""
+        """Give all bytes back, because the bodies are gone."""
         self.shrink(self.size)
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may use: the machine's, or the least that its control groups allow."""
+    """Return the bytes of memory that this process may use: the machine's, or the least that its cgroups allow."""
     limits = [_machine(root), *_control_groups(root)]
     return min((limit for limit in limits if limit > 0), default=_FALLBACK)
 
@@ -110,7 +110,7 @@ def _machine(root: Path) -> int:
 
 
 def _control_groups(root: Path) -> list[int]:
-    """The limits of the groups that the process is in and of those above them, version 2 and 1."""
+    """Return the memory limits, in bytes, of the process's cgroups (version 1 and 2) and of those above them."""
     found: list[int] = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
@@ -119,7 +119,7 @@ def _control_groups(root: Path) -> list[int]:
         base = root / "sys/fs/cgroup" / ("memory" if controllers else "")
         name = "memory.limit_in_bytes" if controllers else "memory.max"
         group = Path(path.strip("/"))
-        # Within a container the path may be the host's, and the container's own group the root.
+        # Within a container the path may be that of the host, and the container's own group the root.
         for place in (group, *group.parents):
             limit = _read(base / place / name).strip()
             if limit.isdigit() and int(limit) < 2**60:

@@ -1,4 +1,4 @@
-"""Which models a principal may ask for and see: requests for others are refused, lists are filtered."""
+"""Restricts a principal to its models: refuses requests for others, and filters lists of models."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .fair_queue import Share
 from .steps import in_steps
 
 MODELS_SIZE = 4 * 1024 * 1024
-"""Bytes of a list of models that is filtered."""
+"""Bytes of a list of models that can be filtered."""
 _MOST_MODELS = 4096
-"""Models of such a list."""
+"""Models of a list that can be filtered."""
 _AT_ONCE = 32
-"""Models that are looked at in one step: there may be many patterns."""
+"""Models that are checked in one step, few because there may be many patterns."""
 _SHOWN = 8
-"""Patterns that a refusal names."""
+"""Patterns that an error names."""
 
 
 async def check_request(principal: Principal, body: BodyText, share: Share) -> None:
-    """Raises `GatewayError`, 403, where a request, decoded, names a model that the principal may not use."""
+    """Raise `GatewayError` 403 if a decoded request names a model that the principal may not use."""
     _check(principal, await in_steps(models_asked_for(body), share))
 
 
 async def check_passed(
     principal: Principal, route: Route, method: str, path: str, body: BodyText, share: Share
 ) -> None:
-    """The same of a request that is passed through. Raises 404 for a single model that is only looked at."""
+    """Check a request that is passed through. Raises as `check_request`, but 404 for a read of a single model."""
     if route.models == "path":
         model = path.removeprefix(route.path.rstrip("*"))
         if not principal.allows(model):
@@ -46,10 +46,10 @@ async def check_passed(
 
 
 def filtered(answer: bytes, principal: Principal) -> Steps[bytes]:
-    """A provider's list of models with those that the principal may use.
+    """Reduce a provider's list of models to those that the principal may use.
 
-    Raises `GatewayError`, 502, where it is no list that the gateway knows, since it would tell of others, or one that
-    takes too long to read.
+    Raises `GatewayError` 502 if the list has an unknown form, because it may name other models, or takes too long to
+    read.
     """
     if len(answer) > SMALL and takes_long(answer):
         raise _unreadable()
@@ -83,7 +83,7 @@ def _allowed(models: list[Any], principal: Principal) -> Steps[list[Any]]:
 
 
 def _mend_paging(listed: dict[str, Any], shown: list[Any]) -> None:
-    """Pages begin and end with what they show. An empty page that others follow keeps the cursor to them."""
+    """Set a page's cursors to its first and last model. An empty page keeps its own if further pages follow."""
     if not shown and listed.get("has_more"):
         return
     for name, place in (("first_id", 0), ("last_id", -1)):
@@ -92,7 +92,7 @@ def _mend_paging(listed: dict[str, Any], shown: list[Any]) -> None:
 
 
 def _name_of(model: Any) -> str:
-    """`id` in the vendors' lists; Codex's own has a `slug`, others a `name`."""
+    """Return a model's name: `id` in the vendors' lists, `slug` in Codex's own, `name` in others."""
     if not isinstance(model, dict):
         return model if isinstance(model, str) else ""
     return next((one for name in ("id", "slug", "name") if isinstance(one := model.get(name), str)), "")
@@ -109,7 +109,7 @@ def _refused(principal: Principal, model: str) -> GatewayError:
     shown = ", ".join(map(repr, patterns[:_SHOWN])) or "none"
     more = f" and {len(patterns) - _SHOWN} more" if len(patterns) > _SHOWN else ""
     what = f"use the model {model[:256]!r}" if model else "leave the choice of the model to the provider"
-    # Anthropic's shape has no place for the code.
+    # The code is part of the message, because Anthropic's shape has no place for it.
     message = f"model_not_allowed: this caller may not {what}; allowed: {shown}{more}"
     return GatewayError(403, "model_not_allowed", message)
 

@@ -1,7 +1,7 @@
-"""What the gateway adds to a request, and how it goes without where a provider does not take it.
+"""The gateway's additions to a request, and the fallback without them if the provider refuses them.
 
-Injection must never make a request fail that would succeed without it. So what is refused with an addition is sent once
-more without, and what then succeeds is remembered for a while.
+Injection must never make a request fail that would succeed without it. So a request that is refused with an addition is
+sent once more without it, and if that succeeds, the refusal is remembered for a while.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .toolset import Toolset
 logger = logging.getLogger(__name__)
 
 _OTHER_REASONS = frozenset({401, 402, 403, 407, 408, 409, 429})
-"""4xx that speak of the caller, the account or the moment, not of what is in the request."""
+"""4xx statuses about the caller, the account or the moment, not about the content of the request."""
 _FAILURES = frozenset({500, 501})
-"""What some servers answer to tools that their model does not take: llama.cpp, for one."""
+"""Statuses with which some servers, such as llama.cpp, refuse tools that their model does not support."""
 _SPEAKS_OF_TOOLS = re.compile(rb"\btools?\b|\btool_|function.?call|--jinja", re.IGNORECASE)
 _USAGE_NAMES = (b"stream_options", b"include_usage")
 
 
 class Opening:
-    """How the first request of an interception is made: with everything, and with less where that is refused."""
+    """Makes the first request of an interception: with all additions, then with fewer if they are refused."""
 
     __slots__ = (
         "_admitted", "_max_text", "_memory", "_metrics", "_plain", "_refusals", "_refused", "_toolset", "_usage",
@@ -63,18 +63,18 @@ class Opening:
         return (admitted.principal.key, admitted.provider.name, admitted.request.model, toolset.names)
 
     def _wants_tools(self) -> bool:
-        """Coding agents send requests for titles and summaries beside each prompt, without tools of their own: what
-        is injected there would run twice.
+        """Whether to inject tools at all. Coding agents also send requests for titles and summaries, without tools of
+        their own; tools injected there would run twice.
         """
         return not (self._admitted.client.is_agent and self._admitted.request.offers_no_tools)
 
     @property
     def toolset(self) -> Toolset | None:
-        """The tools that are injected."""
+        """The tools that are injected; None if there are none, or after they have been refused."""
         return self._toolset
 
     def rounds(self) -> Steps[Rounds]:
-        """The request as it goes up now."""
+        """Make the request with the current additions, as the rounds that begin with it."""
         admitted, format_, toolset = self._admitted, self._admitted.format, self._toolset
         asked = admitted.request.usage_asked
         body = admitted.request.body if self._usage else admitted.body
@@ -85,24 +85,24 @@ class Opening:
             )
             toolset.offered(rounds.names, format_)
             return rounds
-        # Without tools, now: earlier requests may have had some.
+        # Earlier requests may have had tools, even if this one has none.
         body = yield from (format_.aliased if self._plain else format_.restored)(body, self._memory)
         return format_.single(body, self._max_text, usage_asked=asked or not self._usage)
 
     def hold(self, body: BodyText) -> None:
-        """Count the body that goes up beside the client's own. Raises `GatewayError`, 503."""
+        """Count the upstream body's memory in addition to the client's own body. Raises `GatewayError` 503."""
         admitted = self._admitted
         if body is not admitted.request.body:
             admitted.holding.hold(admitted.body, admitted.request.body, body)
 
     def can_go_without(self, status: int) -> bool:
-        """Whether a request that was refused with this status held something that the client has not written."""
+        """Whether a request refused with this status had additions that can be left out."""
         if not 400 <= status < 500 or status in _OTHER_REASONS:
             return False
         return self._toolset is not None or (self._usage and not self._refusals.usage_taken(self._usage_key))
 
     def fails_for_tools(self, status: int, reason: bytes) -> bool:
-        """Whether a provider fails because of tools, and all of them are the gateway's."""
+        """Whether the provider failed because of tools, all of which were injected."""
         return (
             status in _FAILURES
             and self._toolset is not None
@@ -111,7 +111,7 @@ class Opening:
         )
 
     def go_without(self, refusal: bytes) -> None:
-        """Leave out what the refusal names, else all that was added: the request is the client's own then."""
+        """Leave out the addition that the refusal names, or else all additions, which leaves the client's request."""
         if self._usage and any(name in refusal for name in _USAGE_NAMES):
             self._without.append("usage")
             self._usage = False
@@ -126,7 +126,7 @@ class Opening:
         self._plain = True
 
     def taken(self) -> None:
-        """The provider has taken the request as it is now."""
+        """Note that the provider has accepted the request as it is now, and remember what it refused before."""
         if self._usage and not self._refusals.usage_taken(self._usage_key):
             self._refusals.take_usage(self._usage_key)
         provider, model = self._admitted.provider.name, self._admitted.request.model

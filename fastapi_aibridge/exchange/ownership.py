@@ -1,5 +1,5 @@
-"""Whose the objects are that are stored at a provider under the organisation's key: what one caller made, no other
-may read, go on from, change or delete.
+"""Ownership of objects that are stored at a provider under the organisation's key: only the caller who made an object
+may read, continue, change or delete it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ _SHOWN = 80
 
 
 Account = tuple[str, ...]
-"""Names of providers that call the same API: what one of them stores can be read through the others."""
+"""Names of the providers that call the same API, so that objects stored through one can be read through the others."""
 
 
 class Ownership:
-    """`refuse_foreign`: ids of objects that nobody made through this gateway are refused, too."""
+    """Checks and records owners. With `refuse_foreign`, objects not made through this gateway are refused too."""
 
     def __init__(self, owners: ObjectOwners, *, refuse_foreign: bool = False) -> None:
         self._owners = owners
         self._refuse_foreign = refuse_foreign
 
     async def check(self, initiator_id: str, account: Account, references: Iterable[Reference]) -> None:
-        """Raises `GatewayError`: 404 where an object is another's, as where there is none, and 503 where that cannot
-        be found out now.
+        """Check that the initiator owns these objects.
+
+        Raises `GatewayError`: 404 if an object is another's, as if it did not exist, and 503 if its owner cannot be
+        looked up.
         """
         for kind, id_ in dict.fromkeys(references):
             owner = await self._owner(account, id_) if id_ else None
@@ -53,7 +55,7 @@ class Ownership:
     async def note(
         self, initiator_id: str, provider: str, made: Iterable[Reference], interception_id: str | None = None
     ) -> None:
-        """Remember who made these. A recorder that cannot is logged: the answer is under way already."""
+        """Record who made these objects. The recorder's errors are only logged, because the object exists already."""
         for kind, id_ in made:
             try:
                 await self._owners.note(provider, id_, initiator_id, kind, interception_id)
@@ -62,5 +64,5 @@ class Ownership:
 
 
 def _missing(kind: str, id_: str) -> GatewayError:
-    """In the words of OpenAI's own."""
+    """Make the error in the words of OpenAI's own."""
     return GatewayError(404, "not_found", f"{kind.capitalize()} with id '{id_[:_SHOWN]}' not found.")

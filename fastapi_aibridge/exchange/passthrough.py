@@ -1,7 +1,7 @@
-"""Requests that are relayed without being understood: model lists, token counts, stored responses.
+"""Relays requests that the gateway does not interpret: model lists, token counts, stored responses.
 
-What changes something at the provider is recorded; what is stored there under the organisation's key is reached by its
-owner only.
+Requests that change something at the provider are recorded. Objects stored there under the organisation's key can be
+reached by their owner only.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from .response_writer import INTERCEPTION_ID
 from .steps import in_steps
 
 READ_SIZE = 1024 * 1024
-"""Bytes of an answer that are read for what it says; it is relayed all the same where it is larger."""
+"""Bytes of a response that are read for the ids of new objects; larger responses are relayed all the same."""
 
 
 class PassThrough:
-    """One request and its answer, byte for byte in both directions. `account` is that of the provider."""
+    """One request and its response, byte for byte in both directions. `account` is the provider's."""
 
     __slots__ = (
         "_account",
@@ -95,7 +95,7 @@ class PassThrough:
         self._id = ""
         self._status = 0
         self.added: dict[str, str] = {}
-        """Headers of the gateway's own for the answer, in lower case."""
+        """The gateway's own headers for the response, in lower case."""
 
     async def admit(self, receive: Receive, holding: Holding, interruption: Interruption) -> UpstreamRequest:
         """Read and check the request, in a block of `interruption`; its body is held until the request is over.
@@ -116,7 +116,7 @@ class PassThrough:
         kept = engine.request_headers.going_up(self._scope["headers"], own_account=self._own_account)
         accepted = headers.get(b"accept-encoding", b"identity")
         if self._filters:
-            # The list is written anew: neither an encoding nor a validator of the provider's holds for it.
+            # The list is rewritten, so the provider's encoding and validators do not apply to it.
             accepted = b"identity"
             kept = [pair for pair in kept if not pair[0].startswith(b"if-")]
         kept.append((b"accept-encoding", accepted))
@@ -128,23 +128,23 @@ class PassThrough:
                 await memory.recall(partial(_aliased, body), self._share)
             body = await in_steps(_aliased(body, memory), self._share)
         target = provider.target(memory.path(self._target.raw_path), self._scope["query_string"])
-        # Others may have changed something upstream when they break off, and are not sent again.
+        # A request that broke off is retried only if its method cannot have changed anything upstream.
         return UpstreamRequest(method, target, kept, body, credential, repeatable=method in SAFE_METHODS)
 
     @property
     def _filters(self) -> bool:
-        """Whether the answer is a list of models that is reduced to those that the principal may use."""
+        """Whether the response is a list of models that has to be reduced to those of the principal."""
         return self._route.models == "list" and self._principal.models is not None
 
     async def _check_models(self, body: BodyText, holding: Holding) -> None:
-        """Whether all models that the request names are the principal's."""
+        """Check that the principal may use all models that the request names."""
         if self._route.models in ("body", "anywhere"):
             body = await plain_body(self._scope, body, self._engine.max_body_size, holding, self._share)
         method = self._scope["method"]
         await check_passed(self._principal, self._route, method, self._target.path, body, self._share)
 
     async def _check_path(self, method: str) -> None:
-        """Whether the caller may do that with the organisation's key."""
+        """Check that the caller may use this method and path with the organisation's key."""
         provider, route = self._provider, self._route
         if method in route.organisation and not provider.settings.allow_organisation_changes:
             raise _concerns_everybody(provider, method)
@@ -152,7 +152,7 @@ class PassThrough:
             await self._check([Reference(route.kind, id_)])
 
     async def _check_body(self, body: BodyText, holding: Holding) -> None:
-        """Whether all that the body names is the caller's."""
+        """Check that the caller owns all objects that the body names."""
         body = await plain_body(self._scope, body, self._engine.max_body_size, holding, self._share)
         await self._check(await in_steps(references_in(body), self._share))
 
@@ -160,8 +160,10 @@ class PassThrough:
         await self._engine.ownership.check(self._principal.initiator_id, self._account, references)
 
     async def run(self, request: UpstreamRequest, interruption: Interruption) -> None:
-        """Raises `GatewayError` while nothing has been sent, `ClientGone`, and `OSError` where the answer breaks off:
-        then the server must close the connection, so that the client does not take the piece for the whole.
+        """Call the provider and relay the response.
+
+        Raises `GatewayError` while nothing has been sent, `ClientGone`, and `OSError` if the response breaks off: the
+        server must then close the connection, so that the client does not take the response for complete.
         """
         try:
             if self._route.changes(request.method):
@@ -174,7 +176,7 @@ class PassThrough:
             raise
 
     async def _run_recorded(self, request: UpstreamRequest, interruption: Interruption) -> None:
-        """The record says who changed what and when, and how it ended; it is durable before the provider is called."""
+        """Run with a record of who changed what, when, and how it ended, durable before the provider is called."""
         engine = self._engine
         empty = ModelRequest(model="", streaming=False, body=b"")
         log = InterceptionLog(engine.recorder, engine.metrics, engine.lines, self._interception(request), empty)
@@ -253,7 +255,7 @@ class PassThrough:
         see: Callable[[bytes], None] | None = None,
     ) -> None:
         chunk = begun or await response.read_some()
-        # Such an answer may tell how long the body would be; servers take that for the length of this one.
+        # A 204 or 304 may have the length that the body would have; servers take it for the actual one.
         dropped = (b"content-length",) if response.status in (204, 304) else ()
         head = answer_headers(response, *dropped, *(name.encode() for name in self.added))
         head += [(name.encode(), value.encode()) for name, value in self.added.items()]
@@ -281,7 +283,7 @@ class PassThrough:
         await self._tell({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _waiting(self, credential: Credential, status: int) -> Waiting | None:
-        """The interception whose outcome this answer may tell. Another account tells nothing of it."""
+        """Find the interception whose outcome this response may tell. It must have used the same account."""
         segments = self._target.path.split("/")
         if len(segments) != 4 and segments[4:] != ["cancel"]:
             return None
@@ -297,7 +299,7 @@ class PassThrough:
     async def _relay_outcome(
         self, waiting: Waiting, method: str, response: UpstreamResponse, interruption: Interruption
     ) -> None:
-        """Relay what is said of a response in the background, and read it."""
+        """Relay an upstream response about a background response, and read the outcome from it."""
         background = self._engine.background
         good = 200 <= response.status < 300
         if not good or method == "HEAD":
@@ -315,7 +317,7 @@ class PassThrough:
             await self._relay(response, interruption, body)
 
     async def _relay_watched(self, waiting: Waiting, response: UpstreamResponse, interruption: Interruption) -> None:
-        """Relay the stream of a response in the background."""
+        """Relay the stream of a background response, and read the outcome from it."""
         observer, framer = waiting.observer(), Framer()
         readable = encoding_of(response) == "identity"
 
@@ -336,7 +338,7 @@ class PassThrough:
             await self._engine.background.learn(waiting, message)
 
     async def _relay_made(self, response: UpstreamResponse, interruption: Interruption) -> None:
-        """Relay an answer that names what was made; whose it is is known before the client knows what it is called."""
+        """Relay a response that names a new object, after its owner has been recorded."""
         body = await _read_up_to(READ_SIZE, response)
         if not self._own_account:
             made = made_in(_decoded(response, body, READ_SIZE), self._route.makes)
@@ -349,7 +351,7 @@ class PassThrough:
 
 
 async def _read_up_to(size: int, response: UpstreamResponse) -> bytes:
-    """The beginning of an answer, all of it where it is no longer."""
+    """Read whole chunks of the body until they have `size` bytes, or to its end."""
     pieces: list[bytes] = []
     while size > 0 and (piece := await response.read_some()):
         pieces.append(piece)
@@ -358,7 +360,7 @@ async def _read_up_to(size: int, response: UpstreamResponse) -> bytes:
 
 
 def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:
-    """The body without its content encoding; empty where it cannot be decoded."""
+    """Return the body without its content encoding; empty if it cannot be decoded."""
     try:
         return body if encoding_of(response) == "identity" else decode(body, encoding_of(response), limit)
     except (UnsupportedEncoding, DecodedTooLarge, ValueError):
@@ -366,7 +368,7 @@ def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:
 
 
 def _aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:
-    """The body with the response's id that holds the whole. What is no JSON is for the provider to refuse."""
+    """Replace the previous response's id by the id that the provider knows. Invalid JSON is left to the provider."""
     if memory.empty or not (yield from contains(body, (b'"previous_response_id"',), 0, len(body))):
         return body
     try:

@@ -1,4 +1,4 @@
-"""Why a provider refuses: the beginning of its answer, which can be relayed all the same."""
+"""Reads the reason of a provider's refusal: the beginning of its body, which can still be relayed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..upstream.response import UpstreamResponse
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
 
 _WITHIN = 2.0
-"""Seconds that it is waited for."""
+"""Seconds to wait for the beginning of the body."""
 
 
 async def reason_of(answer: UpstreamResponse) -> bytes:
-    """Decoded; empty where nothing comes in time."""
+    """Return the beginning of the body without its content encoding; empty if nothing comes in time."""
     body = b""
     with suppress(TimeoutError):
         async with asyncio.timeout(_WITHIN):

@@ -1,4 +1,4 @@
-"""Error responses of the gateway itself."""
+"""Sends error responses of the gateway itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from ..providers.provider import Provider
 
 _FINAL = (401, 403)
-"""Statuses that another try does not change. Claude Code repeats a 401 for minutes if it is not told."""
+"""Statuses that a retry does not change. Claude Code retries a 401 for minutes unless it is told not to."""
 
 
 async def send_error(
     send: Send, provider: Provider | None, error: GatewayError, headers: Mapping[str, str] | None = None, path: str = ""
 ) -> None:
-    """An error in the provider's shape. Where there is no provider, the path tells which shape its caller reads."""
+    """Send an error in the provider's shape. Without a provider, the path tells which shape the client expects."""
     if provider is not None:
         body = provider.error_body(error)
     elif path.endswith("/v1/messages") or "/v1/messages/" in path:

@@ -1,4 +1,4 @@
-"""What providers have been seen to refuse of what the gateway adds to requests, remembered for a while."""
+"""Remembers for a while which of the gateway's additions to requests providers have refused."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cachetools import TTLCache
 from ..formats.large_text import LARGE, BodyText
 
 REMEMBERED = 600.0
-"""Seconds."""
+"""Seconds for which a refusal is remembered."""
 MOST = 4096
 """Refusals that are remembered, of each kind."""
 _SHAPES = 16
-"""Shapes of requests that are told apart for each model."""
+"""Shapes of requests that are remembered for each `ToolsKey`."""
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 ToolsKey: TypeAlias = tuple[tuple[str, str], str, str, frozenset[str]]
@@ -22,7 +22,7 @@ UsageKey: TypeAlias = tuple[str, str]
 
 
 def shape_of(body: BodyText) -> frozenset[str]:
-    """Which options a request uses: some exclude tools, such as JSON output of some models."""
+    """Return the options that a request uses. Some exclude tools, such as JSON output with some models."""
     if len(body) > LARGE:
         return frozenset({"large"})
     try:
@@ -32,7 +32,7 @@ def shape_of(body: BodyText) -> frozenset[str]:
 
 
 class Refusals:
-    """What providers have been seen to refuse, and to take; bounded."""
+    """The additions that providers have refused or accepted; bounded in number and time."""
 
     __slots__ = ("_taken", "_tools", "_usage")
 

@@ -1,4 +1,4 @@
-"""From the upstream's response to the client's: streams event by event, other answers whole."""
+"""Relays the upstream's response to the client: streams event by event, other responses whole."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .response_writer import ResponseWriter
 from .steps import in_steps
 
 OBSERVED_SIZE = 64 * 1024 * 1024
-"""Bytes of an answer that is no stream: it is read up to here before any is relayed; a larger one is not observed."""
+"""Bytes of a response that is no stream. It is read whole before it is relayed; a larger one is not observed."""
 STEP = 8 * 1024
-"""Bytes of events that are read at once, so that a burst of the smallest takes some milliseconds."""
+"""Bytes of events that are processed at once, so that a burst of tiny events takes only some milliseconds."""
 
 Read = Callable[[UpstreamResponse], Awaitable[bytes]]
 Begin = Callable[[], Awaitable[None]]
-"""What is to be done before the client gets the first bytes of a message."""
+"""A function to await before the client gets the first bytes of a message."""
 
 
 def encoding_of(response: UpstreamResponse) -> str:
@@ -33,7 +33,7 @@ def encoding_of(response: UpstreamResponse) -> str:
 
 
 def answer_headers(response: UpstreamResponse, *dropped: bytes) -> list[tuple[bytes, bytes]]:
-    """What the client gets of the upstream's headers, less those `dropped`, and the gateway's own word on them."""
+    """Return the client's headers: the upstream's without those `dropped`, and the gateway's notes in their place."""
     notes = response.notes
     return [*client_headers(response.raw_headers, *dropped, *(name for name, _ in notes)), *notes]
 
@@ -47,13 +47,13 @@ async def relay_stream(
     begin: Begin,
     seen: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """Relay whole events as they come, as far as the rounds pass them on; the client's stream stays open. `seen` is
-    told of all that come.
+    """Relay whole events as they come, as far as the rounds pass them on. The client's stream stays open.
 
-    Returns what is left to be sent, where the last events came with the end of a stream that no round follows.
+    `begin` is awaited before the first bytes, `seen` is called with all events. Returns the last events unsent if they
+    came together with the end of a stream that no round follows, so that they can be sent with the end.
 
-    Raises `GatewayError` where the stream breaks off, after what came whole has been relayed; not where nothing is
-    missing but the end of the connection, or the upstream's own error has said what is wrong.
+    Raises `GatewayError` if the stream breaks off, after all complete events have been relayed; but not if only the end
+    of the connection is missing, or if the upstream has sent an error event of its own.
     """
     inflater = _inflater(response)
     framer = Framer()
@@ -71,7 +71,7 @@ async def relay_stream(
         if not share.take(PIECE):
             await response.hold(share.turn(PIECE))
         if inflater is None and len(chunk) <= STEP:
-            # The common case: some events, or one.
+            # The common case: one or a few events, not compressed.
             block = _framed(framer, chunk)
             if seen is not None and block:
                 seen(block)
@@ -79,7 +79,7 @@ async def relay_stream(
                 if not writer.begun:
                     await begin()
                 if read is None and response.exhausted and message.complete and not message.error and not framer.rest:
-                    return kept  # it goes out together with the end
+                    return kept  # to be sent together with the end
                 await writer.piece(kept)
         else:
             await _relay_slowly(response, chunk, inflater, framer, rounds, writer, share, begin, seen)
@@ -87,7 +87,7 @@ async def relay_stream(
     if broken is not None and (rest or not (message.stream_complete or message.error)):
         raise broken
     if rest:
-        # Some providers leave the last empty line out.
+        # Some providers omit the last empty line.
         kept = rounds.stream(rest + b"\n\n")
         if kept and (message.complete or message.error):
             await writer.piece(rest if kept == rest + b"\n\n" else kept)
@@ -118,7 +118,7 @@ async def _relay_slowly(
     begin: Begin,
     seen: Callable[[bytes], None] | None,
 ) -> None:
-    """Relay a large chunk, or what a compressed one unfolds to, in steps: others have their turn between them."""
+    """Relay a large or compressed chunk in steps, between which other requests have their turn."""
     first = True
     pieces: Iterable[bytes] = (chunk,) if inflater is None else inflater.pieces(chunk)
     try:
@@ -140,7 +140,10 @@ async def _relay_slowly(
 
 
 def _inflater(response: UpstreamResponse) -> Inflater | None:
-    """For a stream that comes compressed although it was asked for as it is: cut and ended it can be only decoded."""
+    """Make the decoder of a stream that is compressed although it was requested without; None for a plain stream.
+
+    The stream has to be decoded, because events can be cut and added only in plain text.
+    """
     encoding = encoding_of(response)
     if encoding == "identity":
         return None
@@ -151,8 +154,8 @@ def _inflater(response: UpstreamResponse) -> Inflater | None:
 
 
 async def read_answer(response: UpstreamResponse) -> tuple[bytes, bool]:
-    """The body of an answer that is no stream, as it was sent, and whether that is all of it: it ends where it is
-    larger than `OBSERVED_SIZE`. Raises `GatewayError` where the answer breaks off.
+    """Read the body of a response that is no stream, as it was sent. Return it, and whether it is complete: reading
+    stops at `OBSERVED_SIZE`. Raises `GatewayError` if the response breaks off.
     """
     pieces: list[bytes] = []
     size = 0
@@ -166,20 +169,20 @@ async def read_answer(response: UpstreamResponse) -> tuple[bytes, bool]:
 
 @dataclass(slots=True)
 class Answer:
-    """An answer that is no stream, whole; or, for a stream, only its head."""
+    """A whole upstream response that is no stream; for a stream, its head and the events that are not sent yet."""
 
     response: UpstreamResponse
     body: bytes
     decoded: bytes | None = None
-    """The body without its content encoding, where that is another."""
+    """The body without its content encoding; None if it has none or cannot be decoded."""
     is_message: bool = False
     problem: str | None = None
-    """Why what should be a message is none."""
+    """Why a successful response could not be read as a message; None if it could."""
 
     @classmethod
     async def read(cls, response: UpstreamResponse, body: bytes, rounds: Rounds, share: Share) -> Answer:
-        """Let the rounds see the body. What cannot be read goes to the client as it came: it is no broken connection,
-        and asking for it again would be billed again.
+        """Decode the body and pass it to the rounds. A body that cannot be read goes to the client as it is, because a
+        retry would be billed again.
         """
         succeeded = 200 <= response.status < 300
         encoding = encoding_of(response)
@@ -204,14 +207,14 @@ class Answer:
         )
 
     def woven(self, body: bytes) -> Answer:
-        """The same head with another body."""
+        """Return the same head with another body."""
         return Answer(self.response, body, decoded=body, is_message=True)
 
 
 async def send_answer(
     answer: Answer, writer: ResponseWriter, interruption: Interruption, accept_encoding: bytes
 ) -> None:
-    """The upstream's status and headers with this body: as it was sent, unless the client cannot decode that."""
+    """Send the upstream's status and headers with the body, decoded if the client does not accept its encoding."""
     response, body = answer.response, answer.body
     dropped = [b"content-length"]
     encoding = encoding_of(response)
@@ -231,7 +234,7 @@ async def send_answer(
 async def relay_rest(
     response: UpstreamResponse, start: bytes, writer: ResponseWriter, interruption: Interruption
 ) -> None:
-    """Relay what is too large to be observed, as it comes."""
+    """Relay a body that is too large to be observed, as it comes, after the part that has been read."""
     writer.prepare(response.status, answer_headers(response))
     chunk = start
     while chunk:

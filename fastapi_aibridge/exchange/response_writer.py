@@ -1,4 +1,4 @@
-"""The client's side of an exchange: what has been sent of the response, and what still can be."""
+"""Writes the client's response: its head, its body, or an error in the form that is still possible."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ INTERCEPTION_ID = "x-aibridge-interception-id"
 _INTERCEPTION_ID = INTERCEPTION_ID.encode()
 
 BROKEN = "aibridge.broken"
-"""Set in the last message of a stream that the gateway ends with an error event of its own. Servers pass over it; a
-caller in process takes it for what it is, a response that broke off."""
+"""Set in the last message of a stream that the gateway ends with its own error event. Servers ignore it; for a caller
+in process it means that the response broke off."""
 
 
 class ResponseWriter:
-    """One response. The head goes out with the first bytes of the body, so that until then an error has a status."""
+    """One response. The head is sent with the first bytes of the body, so that an error before them has a status."""
 
     __slots__ = ("_added", "_head", "_interception_id", "_send", "begun", "streaming")
 
@@ -37,14 +37,14 @@ class ResponseWriter:
         self._added: dict[str, str] = {}
         self.begun = False
         self.streaming = False
-        """Whether the body is a stream of events, which an error event can end."""
+        """Whether the body is an event stream, which an error event can end."""
 
     def add_headers(self, headers: dict[str, str]) -> None:
-        """Headers, in lower case, that take the place of the upstream's of the same names."""
+        """Add headers, in lower case, which replace the upstream's headers of the same names."""
         self._added |= headers
 
     def prepare(self, status: int, headers: list[tuple[bytes, bytes]], *, streaming: bool = False) -> None:
-        """What the response begins with. Has no effect once it has begun."""
+        """Set status and headers. Has no effect once the response has begun."""
         if not self.begun:
             if self._added:
                 added = {name.encode(): value.encode() for name, value in self._added.items()}
@@ -55,7 +55,7 @@ class ResponseWriter:
             self.streaming = streaming
 
     def piece(self, body: bytes) -> Awaitable[None]:
-        """Send some bytes of the body, not none."""
+        """Send some bytes of the body, which must not be empty."""
         message: Message = {"type": "http.response.body", "body": body, "more_body": True}
         return self._send(message) if self.begun else self._begin(message)
 
@@ -65,7 +65,7 @@ class ResponseWriter:
         return self._send(message) if self.begun else self._begin(message)
 
     async def _begin(self, message: Message) -> None:
-        assert self._head is not None  # noqa: S101 - for the type checker: whoever sends has prepared
+        assert self._head is not None  # noqa: S101 - for the type checker: `prepare` comes first
         self.begun = True
         await self._send(self._head)
         await self._send(message)
@@ -73,7 +73,7 @@ class ResponseWriter:
     async def fail(
         self, provider: Provider, error: GatewayError, rounds: Rounds | None, *, failed: bool = False
     ) -> None:
-        """Tell the client, as far as it can still be told. `failed` is that of `Rounds.error_events`."""
+        """Send the error to the client, as a response or in its stream. `failed` is for `Rounds.error_events`."""
         try:
             async with asyncio.timeout(FAREWELL):
                 if not self.begun:

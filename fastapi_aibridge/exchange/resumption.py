@@ -1,5 +1,5 @@
-"""Interceptions whose end was written before their outcome was known, because the app had stopped: whoever asks for
-their response afterwards tells it.
+"""Resumes interceptions of background responses that the end of the app interrupted: a later request for the response
+shows the outcome.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .interception_log import InterceptionLog
 logger = logging.getLogger(__name__)
 
 _REMEMBERED, _SECONDS = 4096, 60.0
-"""Responses of which it is known that nothing waits for them, and for how long that holds."""
+"""Number of responses remembered as having no interrupted interception, and the seconds for which they are."""
 
 
 class Resumption:
-    """What an app that has started anew finds in its records."""
+    """Finds interrupted interceptions in the records, and lets them wait for their outcome again."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Resumption:
     async def waiting(
         self, principal: Principal, provider: Provider, account: Iterable[str], credential: Credential, response_id: str
     ) -> Waiting | None:
-        """The interception that made this response, waiting again for its outcome; None where there is none."""
+        """Resume the caller's interrupted interception that made this response; None if there is none to resume."""
         recorder, key = self._recorder, (provider.name, response_id)
         if not isinstance(recorder, ResumableRecorder) or key in self._in_vain or not self._background.has_room:
             return None

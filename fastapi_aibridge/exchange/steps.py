@@ -1,4 +1,4 @@
-"""Long work in short steps, with everybody else's turn in between."""
+"""Runs long work in short steps, between which other requests have their turn."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from .fair_queue import QUANTUM, Share
 T = TypeVar("T")
 
 REST = 0.001
-"""Seconds without long work after each slice. With less, uvloop's timers, which count milliseconds, do not rest."""
+"""Seconds of pause before each slice. uvloop's timers count milliseconds, so a shorter one would be no pause."""
 
 SLICE = 0.00025
-"""Seconds of work between two looks at what else there is to do: a request of somebody else waits that long some few
-times."""
+"""Seconds of long work in one go, for which other requests have to wait a few times."""
 
 
 async def in_steps(steps: Generator[None, None, T], share: Share) -> T:
-    """Do the work; what the steps return.
+    """Do the work and return its result.
 
-    An initiator has one lane for long work, however many of its requests want some. Where others are busy, the lane
-    rests before each slice, so that they find the event loop idle more often than not.
+    Each initiator has one lane for long work, however many of its requests have some. If others are busy, the lane
+    pauses before each slice, so that they mostly find the event loop idle.
     """
     try:
-        next(steps)  # most work is over then, and needs no clock
+        next(steps)  # most work is done after one step, and needs no clock
         _work(steps)
         while True:
             async with share.lane:
@@ -43,7 +42,7 @@ async def in_steps(steps: Generator[None, None, T], share: Share) -> T:
 
 
 def later(steps: Generator[None, None, None]) -> None:
-    """Do the work piece by piece while the event loop has nothing else to do; at once where none runs."""
+    """Do the work one step at a time in the event loop, between other callbacks; at once if no loop runs."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -64,7 +63,7 @@ LargeText.give_back = later
 
 
 def _work(steps: Generator[None, None, object]) -> None:
-    """One slice. Raises `StopIteration` with the result where the work is done."""
+    """Do one slice. Raises `StopIteration` with the result when the work is done."""
     end = time.perf_counter() + SLICE
     while True:
         next(steps)

@@ -1,4 +1,4 @@
-"""What has to be remembered between two requests because the client never sees injected calls."""
+"""Remembers injected tool calls and their results between requests, because the client never sees them."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ HELD_SIZE = 32 * 1024 * 1024
 """Bytes of tool results that are held, for all principals together."""
 ALIASES = 50_000
 UNKNOWN = 50_000
-"""Ids that no worker remembers anything of, which are not asked for again."""
+"""Ids, unknown to all workers, that Redis is not asked for again."""
 MAX_ID = 512
 """Characters of an id; a longer one is not remembered, because providers choose them."""
 _STORED = "/v1/responses/"
 _COUNTED = re.compile(r"(.*[^A-Za-z0-9])?[0-9]{0,5}")
 """Ids such as `call_0` or `functions.read:1`, which some providers give out again in each conversation."""
 _ALIAS = "response:"
-"""How the names of aliases begin in what workers share."""
+"""The prefix of aliases among the shared ids."""
 SHARED_SIZE = 512 * 1024
-"""Bytes of what workers share at once; what is larger stays in the process."""
+"""Bytes of one shared entry; larger ones stay in the process."""
 
 Owner = tuple[str, str, str]
-"""Whose memory: the principal's key and the provider's name. Nobody reaches another's."""
+"""The owner of memories: the principal's key and the provider's name. Nobody can read another owner's."""
 
 
 class SharedMemory(Protocol):
-    """What all workers remember together. Both raise `RedisUnavailable`."""
+    """The memory that all workers share. Its methods raise `RedisUnavailable`."""
 
     async def put(self, owner: Owner, ids: Collection[str], data: bytes) -> None:
-        """Remember this under each of the ids."""
+        """Store the data under each of the ids."""
 
     async def get(self, owner: Owner, ids: Sequence[str]) -> list[tuple[bytes, list[str]]]:
-        """What is remembered, and under which of the ids."""
+        """Return the stored data, each with those of the ids under which it was found."""
 
 
 class ToolMemory:
-    """Bounded: the least recently used goes first. What is lost costs the model a second look, nothing else.
+    """The memory of one process, bounded; the least recently used entries are dropped first. The model only has to call
+    the tools of a lost entry again.
 
-    With `shared`, what one worker holds the others find; this is then what the process has asked for already.
+    With `shared`, workers find each other's entries, and this memory is a cache of them.
     """
 
     def __init__(self, shared: SharedMemory | None = None) -> None:
@@ -59,14 +60,14 @@ class ToolMemory:
         return OwnMemory(self._held, self._aliases, self._unknown, owner, self.shared)
 
     def forget(self, initiator_id: str) -> None:
-        """Forget all that is held of an initiator in this process."""
+        """Forget everything of an initiator in this process."""
         for cache in (self._held, self._aliases, self._unknown):
             for key in [key for key in cache if key[0][0] == initiator_id]:
                 del cache[key]
 
 
 class OwnMemory:
-    """What one principal can remember of one provider."""
+    """The memory of one owner: of a principal at a provider."""
 
     __slots__ = ("_aliases", "_held", "_new", "_owner", "_shared", "_unknown")
 
@@ -87,11 +88,11 @@ class OwnMemory:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is remembered of anybody: most apps never get to remember anything."""
+        """Whether nothing is remembered of any owner, which is always so in most apps."""
         return not self._held and not self._aliases
 
     def hold(self, call_ids: Iterable[str], held: Held) -> None:
-        """Keep it until the client comes with the results of its own calls of the same turn."""
+        """Keep `held` until the client sends the results of its own calls of the same turn, which have these ids."""
         if held.size > HELD_SIZE:
             return
         ids = [call_id for call_id in call_ids if len(call_id) <= MAX_ID and not _COUNTED.fullmatch(call_id)]
@@ -102,11 +103,11 @@ class OwnMemory:
             self._new.append((ids, msgspec.msgpack.encode(held)))
 
     def held(self, call_id: str) -> Held | None:
-        """What is held of the response in which the client's tool was called under this id."""
+        """Return what is held of the response that called the client's tool with this id; None if nothing is."""
         return self._held.get((self._owner, call_id)) if self._held else None
 
     def name(self, seen: str, stands_for: str) -> None:
-        """Remember which response a response id that the client has seen stands for."""
+        """Remember which upstream response a response id stands for that the client has seen."""
         if len(seen) <= MAX_ID and len(stands_for) <= MAX_ID:
             self._aliases[self._owner, seen] = stands_for
             self._unknown.pop((self._owner, _ALIAS + seen), None)
@@ -114,26 +115,29 @@ class OwnMemory:
                 self._new.append(([_ALIAS + seen], stands_for.encode()))
 
     def named(self, seen: str) -> str:
-        """The response that an id which the client has seen stands for; mostly itself."""
+        """Return the id of the upstream response for a response id that the client has seen; mostly the same."""
         return self._aliases.get((self._owner, seen), seen)
 
     def path(self, raw_path: str) -> str:
-        """The path upstream of a stored response that a client asks for, changes or deletes: that of the response
-        which holds the whole. What it answers is the provider's own, under the provider's own id.
+        """Return the upstream path for a request about a stored response, with the id that the provider knows.
+
+        The provider's response to it is relayed as it is, with the provider's own id.
         """
         if not self._aliases or not raw_path.startswith(_STORED):
             return raw_path
         seen, slash, rest = raw_path.removeprefix(_STORED).partition("/")
         return f"{_STORED}{self.named(seen)}{slash}{rest}"
 
-    # What workers share
+    # Sharing between workers
 
     @property
     def is_shared(self) -> bool:
         return self._shared is not None
 
     async def tell(self) -> None:
-        """Give to the others what is new here; call it before the client can come back. Without Redis it stays here."""
+        """Store new entries for the other workers, before the client can send its next request. Without Redis they
+        remain in this process only.
+        """
         new, self._new = self._new, []
         if self._shared is None:
             return
@@ -144,13 +148,13 @@ class OwnMemory:
             return
 
     async def recall(self, restore: Callable[[Memory], Generator[None, None, object]], share: Share) -> None:
-        """Learn from the others what `restore`, which puts things back into a request, will ask for."""
+        """Fetch the entries that `restore`, which puts them back into a request, will look up."""
         asked = _Asked()
         await in_steps(restore(asked), share)
         await self._learn(asked.calls, asked.responses)
 
     async def recall_path(self, raw_path: str) -> None:
-        """The same for a stored response that a path names."""
+        """Fetch the alias of the stored response that a path names."""
         if raw_path.startswith(_STORED):
             await self._learn([], [raw_path.removeprefix(_STORED).partition("/")[0]])
 
@@ -173,7 +177,7 @@ class OwnMemory:
                 continue
             try:
                 held = _HELD.decode(data)
-            except msgspec.DecodeError:  # of another version
+            except msgspec.DecodeError:  # written by another version
                 continue
             if held.size <= HELD_SIZE:
                 for one in ids:
@@ -186,7 +190,7 @@ _HELD: msgspec.msgpack.Decoder[Held] = msgspec.msgpack.Decoder(Held)
 
 
 class _Asked:
-    """A memory that only learns what it is asked for."""
+    """A memory that is empty and notes the ids that are looked up."""
 
     empty = False
 

@@ -1,4 +1,4 @@
-"""Runs the injected tools that a message calls, and tells them from the client's own in the record."""
+"""Runs the injected tools that a message calls, and marks their calls in the record."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .cancellation import is_cancelled
 from .toolset import Toolset
 
 IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
-"""What the vendors' models can see. With another kind of image they refuse the whole request."""
+"""Image types that the vendors' models can see. They refuse a whole request for an image of another type."""
 
 
 class ToolRuns:
-    """The tools of one interception; `results` are those of the running round, as they come."""
+    """The tool runs of one interception. `results` are those of the running round so far."""
 
     __slots__ = ("_max_text", "_metrics", "_toolset", "results")
 
@@ -28,7 +28,7 @@ class ToolRuns:
         self.results: list[AnsweredCall] = []
 
     async def run(self, calls: list[ToolCall]) -> list[AnsweredCall]:
-        """All at once; each gets its result or its error."""
+        """Run all calls concurrently. Return each with its result or its error."""
         self.results = []
         return list(await asyncio.gather(*(self._run(call) for call in calls)))
 
@@ -52,7 +52,7 @@ class ToolRuns:
         return AnsweredCall(call=call, result=replace(result, content=tuple(map(_shown, result.content))))
 
     def mark(self, facts: Facts, names: frozenset[str]) -> None:
-        """Tell injected calls from the client's, in place. `names` are the tools that were injected."""
+        """Mark the injected calls among the facts, in place. `names` are the tools that were injected."""
         left: dict[tuple[str, str], list[AnsweredCall]] = {}
         for answered in self.results:
             left.setdefault((answered.call.id, answered.call.name), []).append(answered)
@@ -83,7 +83,7 @@ def _failed(call: ToolCall, why: str) -> AnsweredCall:
 
 
 def _shown(part: Content) -> Content:
-    """The part, or what is said of it to a model that cannot see or hear it."""
+    """Return the part, or a short text in its place if the model cannot see or hear it."""
     if isinstance(part, Audio) or (isinstance(part, Image) and part.mime_type not in IMAGES):
         return Text(f"[{type(part).__name__.lower()}, {part.mime_type}]")
     return part

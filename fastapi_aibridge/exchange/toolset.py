@@ -1,4 +1,4 @@
-"""A bridge's injected tools, as the formats want them."""
+"""A bridge's injected tools and their definitions in each format."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..tools import Tool, Tools
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 10
-"""Tools that one line of the log names."""
+"""Tools that a log line names."""
 
 
 class Toolset:
-    """The tools at one moment. Their definitions are written once for each format, always in the same order: a
-    provider's prompt cache lives on that.
+    """The tools at one moment. Their definitions are written once for each format and always in the same order, on
+    which a provider's prompt cache depends.
     """
 
     __slots__ = ("_crowded", "_definitions", "by_name", "listed", "names", "tools")
@@ -35,7 +35,7 @@ class Toolset:
         return known
 
     def offered(self, names: frozenset[str], format_: Format) -> None:
-        """Say once in the log which tools a request goes without, where a provider does not take that many."""
+        """Log once which tools had to be left out. `names` are those that a request has."""
         if self._crowded or format_.max_tools is None or len(names) == len(self.names):
             return
         left_out = [tool.name for tool in self.listed if tool.name not in names]

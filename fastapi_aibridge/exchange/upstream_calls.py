@@ -1,4 +1,4 @@
-"""The upstream calls of one interception: the same request but for its body, round after round."""
+"""The upstream calls of one interception, one for each round, which differ only in their bodies."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class UpstreamCalls:
         self._admitted = admitted
         self._tracer = tracer
         self.credential = admitted.credential
-        """That of the last call: another key may have taken its place."""
+        """The credential of the last call, which may be another key than the first."""
         self.status: int | None = None
-        """What the upstream has answered last."""
+        """The status of the upstream's last response."""
         self.problem = ""
-        """What was wrong with that beside what it says."""
+        """A problem of the last response that the response itself does not tell."""
         own_account = self.credential.kind == "byok"
         headers = engine.request_headers.going_up(admitted.scope["headers"], own_account=own_account)
-        # A stream comes as it is: whole events can be cut, and an error event added, only where nothing is compressed.
+        # A stream is requested uncompressed, because events can be cut and added only in plain text.
         accepted = b"" if admitted.request.streaming else admitted.headers.get(b"accept-encoding", b"")
         compressed = bool(accepted) and accepts_gzip(accepted.decode("latin-1"))
         headers.append((b"accept-encoding", b"gzip" if compressed else b"identity"))
@@ -40,11 +40,11 @@ class UpstreamCalls:
         self._target = admitted.provider.target(admitted.raw_path, admitted.scope["query_string"])
 
     def masker(self) -> Masker:
-        """Hides what a provider may repeat: some name the key that they refuse."""
+        """Make a masker of the secrets that a provider may repeat: some quote the key that they refuse."""
         return self._admitted.provider.masker(self.credential)
 
     async def call(self, body: BodyText) -> UpstreamResponse:
-        """Send this body. Raises `GatewayError`."""
+        """Send this body and return the response. Raises `GatewayError`."""
         request, provider = self._admitted.request, self._admitted.provider
         outgoing = UpstreamRequest(
             "POST",

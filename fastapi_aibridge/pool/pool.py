@@ -125,7 +125,7 @@ class CachedBridgePool(Generic[LeasedT, ProviderT]):
         return retired
 
     def cut_off(self, key: Key, error: Callable[[], Exception]) -> None:
-        """Stop a key's builds, retire its bridge and end its running requests. Waiters and later acquires get the error."""
+        """Stop a key's builds, retire its bridge and end its requests. Waiters and later acquires get the error."""
         self._barred.add(key, error)
         for build in [slot for slot in self._builds.values() if slot.key == key]:
             self._stop_build(build, error(), "failed")
