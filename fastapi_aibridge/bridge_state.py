@@ -76,7 +76,7 @@ class BridgeState(ABC):
 
     @property
     def has_tool_servers(self) -> bool:
-        """Whether MCP servers are configured, even if none of their tools is available now."""
+        """Whether the bridge can have tools, even if none is available now."""
         return not isinstance(self._tools, NoTools)
 
     @property

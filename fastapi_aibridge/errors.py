@@ -31,7 +31,7 @@ class SettingsError(ConfigurationError):
 
 
 class PrincipalError(ConfigurationError, ValueError):
-    """An invalid principal. `by_caller` says that the caller may have chosen the value; otherwise the app is wrong."""
+    """An invalid principal. `by_caller` says that the caller may have chosen the value, rather than the app's code."""
 
     def __init__(self, message: str, *, by_caller: bool = False) -> None:
         super().__init__(message)

@@ -70,12 +70,12 @@ class Host:
         self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.shared.redis))
         self._metrics.add(WorkerCollector(lambda: self._runtime))
         self.wrong_keys = WrongKeys(self._metrics)
-        # The mutable state.
+        # The mutable state
         self._runtime: Runtime | None = None
         self._mirroring = AsyncExitStack()
         self._apps = 0
         self._blocks = 0
-        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # see _entering
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # with its loop
 
     # Start and end
 

@@ -46,7 +46,7 @@ class ReloadedProvider:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The outcome of a reload: in this process, and of the other workers in `workers`."""
+    """The outcome of a reload in this process; `workers` has that of the other workers."""
 
     provider_version: int
     providers: list[ReloadedProvider]

@@ -213,9 +213,8 @@ class AIBridge:
         instrument(app)
 
     async def store(self) -> InterceptionStore | None:
-        """Return the recorder that can be read back, None if there is none.
-
-        Raises the error of an app's recorder function if this is its first use and it fails.
+        """Return the recorder that can be read back, None if there is none. Raises what the app's recorder function
+        raises.
         """
         return await self._host.store()
 

@@ -87,7 +87,7 @@ class BackgroundResponses:
         return not self._closed and len(self._waiting) < MAX_WAITING
 
     def take_up(self, one: Waiting) -> Waiting:
-        """Wait for the outcome of an interrupted interception again. Return the one that waits already if there is."""
+        """Wait again for the outcome of an interrupted interception. Return it, or the one that waits already."""
         waiting = self._waiting.setdefault((one.provider.name, one.response_id), one)
         if waiting is one:
             one.log.go_on()

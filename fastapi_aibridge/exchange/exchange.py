@@ -1,4 +1,4 @@
-"""Runs an admitted request, in any format, streamed or not: records its start, goes the rounds, records its end."""
+"""Runs an admitted request, in any format, streamed or not: records its start, runs its rounds, records its end."""
 
 from __future__ import annotations
 

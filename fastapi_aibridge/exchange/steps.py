@@ -17,7 +17,7 @@ REST = 0.001
 """Seconds of pause before each slice. uvloop's timers count milliseconds, so a shorter one would be no pause."""
 
 SLICE = 0.00025
-"""Seconds of long work in one go, for which other requests have to wait a few times."""
+"""Seconds of long work between two pauses. A request of another initiator waits that long a few times."""
 
 
 async def in_steps(steps: Generator[None, None, T], share: Share) -> T:

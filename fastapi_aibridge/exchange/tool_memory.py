@@ -44,8 +44,8 @@ class SharedMemory(Protocol):
 
 
 class ToolMemory:
-    """The memory of one process, bounded; the least recently used entries are dropped first. The model only has to call
-    the tools of a lost entry again.
+    """The memory of one process, bounded; the least recently used entries are dropped first. After a loss the model at
+    worst calls its tools again.
 
     With `shared`, workers find each other's entries, and this memory is a cache of them.
     """

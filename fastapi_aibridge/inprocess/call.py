@@ -126,8 +126,7 @@ class Call:
             self._size += len(body)
             self._news.set()
         if not message.get("more_body", False):
-            # The final error event is for clients behind a socket; some SDKs yield it like any other event, so that a
-            # reader in process gets `ResponseBroken` instead.
+            # Some SDKs yield the final error event like any other event, so a reader in process gets `ResponseBroken`.
             self._whole = not message.get(BROKEN, False)
             self._gone.set()
 
