@@ -1,1 +1,1 @@
-"""What workers and replicas share. The modules need SQLAlchemy or redis, so they are imported where they are used."""
+"""State shared by workers and replicas. The modules need SQLAlchemy or redis and are imported where they are used."""

@@ -1,4 +1,4 @@
-"""Who changes something, for the audit."""
+"""The actor that the audit names for changes from the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from getpass import getuser
 
 
 def command_line_actor() -> str:
-    """Whoever runs a command here."""
+    """Return the actor of a command run here, with the name of the operating system's user where there is one."""
     try:
         return f"command line: {getuser()}"
     except (OSError, KeyError, ImportError):  # a container's user may have no name

@@ -1,4 +1,4 @@
-"""Reloads of a process that shares no database with others."""
+"""Reloads of a process that shares no database with other workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Applied = TypeVar("Applied")
 
 
 class OwnReloads(Generic[Loaded, Applied]):
-    """As `SharedReloads`, for a single worker."""
+    """The interface of `SharedReloads` for a process that is its only worker."""
 
     def __init__(
         self,
@@ -35,17 +35,17 @@ class OwnReloads(Generic[Loaded, Applied]):
         self.error: str | None = None
 
     async def start(self, seconds: float) -> None:
-        """There is nobody to follow."""
+        """Do nothing: there are no other workers to follow."""
 
     async def reload(self) -> tuple[Applied, WorkersOutcome]:
-        """Load, then apply. Raises what `load` raises."""
+        """Load the settings, then apply them. Raises what `load` raises."""
         async with self._lock:
             applied = self._apply(await self._load())
             self.version += 1
         return applied, WorkersOutcome()
 
     async def follow(self) -> WorkersOutcome:
-        """Put in force what has been changed elsewhere. Raises what `load` raises."""
+        """Put settings in force that were changed elsewhere. Raises what `load` raises."""
         return (await self.reload())[1]
 
     async def workers(self) -> Sequence[Worker]:

@@ -20,18 +20,18 @@ from ..recorder.schema import metadata
 from ..recorder.text import cut_key, dump, dump_bytes, load
 
 _TEXT_LIMIT = 512
-"""Bytes of actor, action and object."""
+"""Bytes of an actor, an action or an object."""
 _VALUE_LIMIT = 16 * 1024
-"""Bytes of JSON of what was before, and of what is after."""
+"""Bytes of JSON of the value before a change, and of the value after it."""
 _DEPTH = 16
 LARGEST_PAGE = 500
 
 _SECRET = re.compile(r"(^|_)(keys?|tokens?|secrets?|passwords?|credentials?|authorization|cookie|headers|cert|proxy)$")
-"""Members whose values are secret, with all that is below them. Not `api_key_id` or `key_hint`."""
+"""Names of members whose values are secret, with everything below them. Not `api_key_id` or `key_hint`."""
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-"""User name and password in a URL."""
+"""The user name and password in a URL."""
 _QUERY = re.compile(r"(://[^\s?#]{1,2048})\?[^\s#]+")
-"""A URL's query, where some put their keys."""
+"""The query of a URL, which may hold a key."""
 
 audit = Table(
     "aibridge_audit",
@@ -49,7 +49,7 @@ audit = Table(
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One change. `before` is None for what was made, `after` for what was removed; secrets in them are hints."""
+    """One change. `before` is None for a new object, `after` for a removed one; their secrets are replaced by hints."""
 
     at: datetime
     actor: str
@@ -84,11 +84,11 @@ async def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one change down, in the transaction that makes it: both are durable, or neither is.
+    """Record one change in the transaction that makes it, so that both are committed or neither is.
 
-    `action` is a verb with its noun (`client_key.create`), `object` names what was changed (`client_key/<id>`). Secrets
-    in `before` and `after` are replaced by hints: every `SecretStr`, and every member whose name says so (`api_key`,
-    `headers`, ...). Of long values members are left out. The moment is the database's.
+    `action` names the kind of object and a verb (`client_key.create`), `object` the changed object (`client_key/<id>`).
+    Secrets in `before` and `after` are replaced by hints: every `SecretStr`, and every member whose name marks it as
+    secret (`api_key`, `headers`, ...). Members of a value that is too long are left out. The time is the database's.
     """
     await connection.execute(
         insert(audit).values(
@@ -109,7 +109,7 @@ async def read_page(
     cursor: str | None = None,
     object: str | None = None,  # noqa: A002
 ) -> AuditPage:
-    """Changes, newest first, of one object or of all. Raises `InvalidCursor`."""
+    """Return one page of changes, newest first, of one object or of all. Raises `InvalidCursor`."""
     limit = min(max(limit, 1), LARGEST_PAGE)
     wanted = select(audit).order_by(audit.c.seq.desc()).limit(limit + 1)
     if cursor is not None:
@@ -128,7 +128,7 @@ async def read_page(
 
 
 def masked(value: Any, *, secret: bool = False, depth: int = 0) -> Any:
-    """A JSON value with hints in the place of secrets; `secret` says that all texts in it are."""
+    """Return a JSON value with hints in place of secrets; `secret` says that every string in it is one."""
     if isinstance(value, SecretStr):
         return hint(value.get_secret_value())
     if isinstance(value, str):

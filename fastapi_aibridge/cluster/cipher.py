@@ -1,4 +1,4 @@
-"""Encrypts what leaves the process and is secret."""
+"""Encryption of secrets that leave the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..installing import install_command
 
 
 class Cipher:
-    """With `SECRET_KEYS`: the first encrypts, all decrypt, so that keys can be replaced without a pause.
+    """Encrypts with the first of `SECRET_KEYS` and decrypts with any, so that keys can be replaced without downtime.
 
     Raises `SettingsError` without the extra `managed`.
     """
@@ -29,7 +29,7 @@ class Cipher:
         return self._fernet.encrypt(data)
 
     def decrypted(self, token: bytes) -> bytes | None:
-        """None where no key fits, or somebody has changed it."""
+        """Return the plain text; None if no key fits or the token was altered."""
         try:
             return self._fernet.decrypt(token)
         except self._invalid:

@@ -1,4 +1,4 @@
-"""A client key, as it is asked for and as it is kept: the key itself is nowhere."""
+"""A client key as requested and as stored; neither holds the key's text."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SETTINGS = "settings"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
-    """What a new key is to be. Raises `PrincipalError` for what no principal could be, and `ValueError` for a label or
-    a moment that cannot be.
+    """The properties of a new key.
+
+    Raises `PrincipalError` for values that no principal can have, and `ValueError` for an invalid label or expiry.
     """
 
     initiator_id: str
@@ -47,7 +48,7 @@ class KeyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKey:
-    """One key. `hint` shows enough of it to tell keys apart, and too little to use one."""
+    """One client key. `hint` is enough of its text to tell keys apart, and too little to use it."""
 
     id: str
     hint: str
@@ -60,7 +61,7 @@ class ClientKey:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     origin: str = DATABASE
-    """`database`, or `settings` for those that cannot be changed here."""
+    """`database`, or `settings` for a key that can only be changed there."""
 
     def json(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Client keys in the database: made, listed, revoked, looked up by their digest."""
+"""Client keys in the database: create, list, revoke, and look up by digest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ client_keys = Table(
     "aibridge_client_keys",
     metadata,
     Column("id", Text, primary_key=True),
-    # SHA-256: the keys have 256 random bits, so that no slower one is needed.
+    # SHA-256: the keys have 256 random bits, so no slower hash is needed.
     Column("digest", LargeBinary, nullable=False),
     Column("hint", Text, nullable=False),
     Column("initiator_id", Text, nullable=False),
@@ -41,7 +41,7 @@ client_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
-    # Of all client keys, when this one was changed last: workers ask for what is newer than what they know.
+    # The version of all client keys at which this one last changed: workers ask for rows newer than their version.
     Column("version", BigInteger, nullable=False),
     Index("aibridge_client_keys_digest", "digest", unique=True),
     Index("aibridge_client_keys_initiator", "initiator_id", "id"),
@@ -58,7 +58,7 @@ class KeyPage:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key that was made or revoked."""
+    """A key that was created or revoked."""
 
     version: int
     id: str
@@ -68,12 +68,12 @@ class KeyChange:
 
 
 def digest_of(key: bytes) -> bytes:
-    """What is kept of a key."""
+    """The stored form of a client key: its SHA-256 digest."""
     return hashlib.sha256(key).digest()
 
 
 async def create(database: Database, asked: KeyRequest, actor: str) -> tuple[ClientKey, str]:
-    """Make a key. The text, which nobody can be told again, stands beside what is kept."""
+    """Create a key. Returns it with its text, which is not stored and cannot be shown again."""
     text = new_key()
     async with database.writing() as connection:
         version = await bump(connection, CLIENT_KEYS)
@@ -106,7 +106,7 @@ async def create(database: Database, asked: KeyRequest, actor: str) -> tuple[Cli
 
 
 async def revoke(database: Database, key_id: str, actor: str) -> ClientKey | None:
-    """End a key for good; None where there is none. One that was revoked before stays as it is."""
+    """Revoke a key for good and return it; None if there is no such key. A key revoked before is left unchanged."""
     key_id = cut_key(key_id, _ID_LIMIT)
     async with database.writing() as connection:
         before = await _one(connection, key_id)
@@ -120,7 +120,7 @@ async def revoke(database: Database, key_id: str, actor: str) -> ClientKey | Non
             .values(revoked_at=now, version=version)
         )
         after = await _one(connection, key_id)
-        if after is not None and changed.rowcount:  # not where another one was faster
+        if after is not None and changed.rowcount:  # not if another call revoked it first
             await audit.record(
                 connection,
                 actor=actor,
@@ -135,7 +135,7 @@ async def revoke(database: Database, key_id: str, actor: str) -> ClientKey | Non
 async def read_page(
     connection: AsyncConnection, *, limit: int = 50, cursor: str | None = None, initiator_id: str | None = None
 ) -> KeyPage:
-    """Keys, newest first, revoked and expired ones too. Raises `InvalidCursor`."""
+    """Return one page of keys, newest first, including revoked and expired ones. Raises `InvalidCursor`."""
     limit = min(max(limit, 1), LARGEST_PAGE)
     wanted = select(client_keys).order_by(_table.id.desc()).limit(limit + 1)
     if cursor is not None:
@@ -148,13 +148,13 @@ async def read_page(
 
 
 async def find(connection: AsyncConnection, digest: bytes) -> ClientKey | None:
-    """The key that has this digest."""
+    """Return the key with this digest; None if there is none."""
     row = (await connection.execute(select(client_keys).where(_table.digest == digest))).mappings().first()
     return None if row is None else _key(row)
 
 
 async def changes_since(connection: AsyncConnection, version: int, limit: int) -> list[KeyChange]:
-    """The keys that were changed after this version, in that order."""
+    """Return the keys that changed after this version, in the order of their versions."""
     rows = await connection.execute(
         select(_table.version, _table.id, _table.digest, _table.initiator_id, _table.revoked_at)
         .where(_table.version > version)
@@ -168,9 +168,9 @@ async def changes_since(connection: AsyncConnection, version: int, limit: int) -
 
 
 async def note_uses(connection: AsyncConnection, uses: Mapping[str, int]) -> None:
-    """When each of these keys, by its id, was used last, in microseconds. A later moment that is known stays."""
+    """Store the time of each key's last use, in microseconds by key id. A later time already stored stays."""
     moment: Any = bindparam("used")
-    # In one order, or two workers could each wait for a row that the other one has.
+    # In a fixed order, or two workers could deadlock on each other's rows.
     rows = [{"key_id": key_id, "used": used} for key_id, used in sorted(uses.items())]
     is_newer = func.coalesce(_table.last_used_at, 0) < moment
     await connection.execute(
@@ -204,7 +204,7 @@ def _moment(value: int | None) -> datetime | None:
 
 
 def _told(key: ClientKey) -> dict[str, Any]:
-    """What the audit says of a key."""
+    """The members of a key that the audit records."""
     names: Iterable[str] = ("initiator_id", "label", "hint", "groups", "models", "expires_at", "revoked_at")
     members = key.json()
     return {name: members[name] for name in names}

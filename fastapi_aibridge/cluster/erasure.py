@@ -1,4 +1,4 @@
-"""Erasing one initiator from all that workers share, on demand."""
+"""On-demand erasure of one initiator from the tables that all workers share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from . import audit
 
 
 async def erase(database: Database, initiator_id: str, *, everything: bool, actor: str) -> int:
-    """Erase what an initiator said until now, or `everything` that is recorded of them; returns of how many
-    interceptions. Those that run are erased once they have ended. The audit keeps who was erased, when and by whom.
+    """Erase the content recorded of an initiator until now, or with `everything` all of their records.
 
-    May be called again, and goes on where it was interrupted. Raises what the database's driver raises.
+    Returns the number of interceptions erased. Those that still run are erased once they have ended. The audit keeps
+    who was erased, when and by whom.
+
+    May be called again, and continues where it was interrupted. Raises what the database's driver raises.
     """
     async with database.writing() as connection:
         await ask(connection, initiator_id, everything=everything)

@@ -1,4 +1,4 @@
-"""The client keys of the database that this worker knows: looked up once, and followed from then on."""
+"""A worker's cache of the client keys in the database, kept up to date with the changes of all workers."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from .versions import CLIENT_KEYS
 logger = logging.getLogger(__name__)
 
 MOST_KEYS = 65_536
-"""Keys that are held, some 60 MB of them; others are looked up again."""
+"""Keys in the cache, about 60 MB; the oldest are dropped, and looked up again when needed."""
 MOST_UNKNOWN = 65_536
-"""Digests that are known to be no key's."""
+"""Digests remembered as belonging to no usable key."""
 LOOK_UPS = 4
-"""At once: what strangers send must not keep the records' database busy."""
+"""Concurrent look-ups, so that invalid keys sent by strangers cannot keep the recorder's database busy."""
 USE_INTERVAL = 60.0
-"""Seconds between two notes of a key's last use."""
+"""Seconds between two records of a key's last use."""
 _NOTE_AFTER = 1.0
-"""Seconds for which uses are gathered."""
+"""Seconds over which uses are collected before they are written."""
 _PAGE = 1000
 _TIMEOUT = 5.0
 _EARLIEST_ALARM = 0.25
 
 CutOff = Callable[[Key, Callable[[], Exception]], None]
-"""Ends all that runs for a principal's key."""
+"""Ends all requests that run under a principal's key, with an error from the given factory."""
 
 
 class Versions(Protocol):
@@ -52,16 +52,16 @@ class _Known:
 
     principal: Principal
     expires_at: float
-    """Seconds since 1970."""
+    """Seconds since 1970; infinite for a key that does not expire."""
     noted_at: float = 0.0
-    """When its use was noted last."""
+    """Seconds since 1970 at which its use was last noted."""
 
 
 class KeyCache:
-    """Digest to principal, for keys that were seen here.
+    """Maps the digests of keys seen by this worker to principals.
 
-    A key that is revoked, here or elsewhere, or expires, leaves it, and `cut_off` ends what runs for it. `clock` is the
-    time of day in seconds since 1970. Use `aclose` at the end.
+    A key that any worker revokes, or that expires, is dropped, and `cut_off` ends the requests that run under it.
+    `clock` is the time of day in seconds since 1970. Call `aclose` at the end.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class KeyCache:
         self._cut_off = cut_off
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        # All that changes.
+        # Mutable state.
         self._known: dict[bytes, _Known] = {}
         self._unknown: dict[bytes, None] = {}
-        self._expiring: dict[bytes, _Known] = {}  # also keys that left `_known`: their requests may run
+        self._expiring: dict[bytes, _Known] = {}  # also keys dropped from `_known`: requests may still run
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = inf
         self._uses: dict[str, int] = {}
@@ -86,7 +86,7 @@ class KeyCache:
         versions.follow(CLIENT_KEYS, self.catch_up, known=self._version)
 
     def known(self, digest: bytes) -> Principal | None:
-        """Whose key this is, as far as it is known here."""
+        """Return the cached principal of a key; None if the key is not cached or has expired."""
         key = self._known.get(digest)
         if key is None:
             return None
@@ -100,20 +100,20 @@ class KeyCache:
         return key.principal
 
     async def find(self, token: bytes) -> Principal | None:
-        """Whose key this is. Raises `RecorderUnavailable` where that cannot be found out."""
+        """Return a key's principal; None for an invalid key. Raises `RecorderUnavailable` if it cannot be looked up."""
         if not is_key(token) or (digest := digest_of(token)) in self._unknown:
             return None
         async with self._looking:
             while digest not in self._known and digest not in self._unknown:
                 version = self._version
                 key = await self._look_up(digest)
-                # Else it may have been changed since, or another one was faster.
+                # Otherwise the key may have changed during the look-up, or another task was faster.
                 if version == self._version and digest not in self._known:
                     self._keep(digest, key)
         return self.known(digest)
 
     async def catch_up(self, _: int = 0) -> None:
-        """Learn of all changes that are in the database. Raises what the database raises."""
+        """Apply all changes in the database since the known version. Raises what the database raises."""
         async with self._catching_up:
             while True:
                 async with asyncio.timeout(_TIMEOUT), self._database.reading() as connection:
@@ -129,7 +129,7 @@ class KeyCache:
                     return
 
     async def note_uses(self) -> None:
-        """Write down which keys were used since the last time. Raises what the database raises."""
+        """Write the uses of keys since the last call to the database. Raises what the database raises."""
         uses, self._uses = self._uses, {}
         if uses:
             try:
@@ -140,7 +140,7 @@ class KeyCache:
                 raise
 
     async def aclose(self) -> None:
-        """Write down what is not yet, and end."""
+        """Write the remaining uses, and stop."""
         if self._alarm is not None:
             self._alarm.cancel()
         if self._noting is not None:
@@ -182,7 +182,7 @@ class KeyCache:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm_at = at
-            # A timer of the event loop may be some years away, but not any number of them.
+            # A timer of the event loop cannot be arbitrarily far away, so it is set for a day at most.
             wait = min(max(at - self._clock(), _EARLIEST_ALARM), 86400.0)
             self._alarm = self._loop.call_later(wait, self._expire)
 
@@ -214,7 +214,7 @@ class KeyCache:
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own
             logger.warning("the uses of client keys could not be written: %s", type(error).__name__)
         finally:
-            # What could not be written goes with the next.
+            # Uses that could not be written are written with the next ones.
             self._noting = None
 
 

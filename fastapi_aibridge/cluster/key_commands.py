@@ -20,7 +20,7 @@ _COLUMNS = ("id", "hint", "initiator_id", "label", "groups", "models", "expires_
 
 
 def add_key_commands(commands: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add `keys` to the commands, and give each of its own."""
+    """Add the `keys` command, and yield the parser of each of its subcommands."""
     parser = commands.add_parser("keys", help="make, list and revoke client keys (the app needs AIBRIDGE_MANAGED=true)")
     keys = parser.add_subparsers(required=True, metavar="command")
 
@@ -102,7 +102,7 @@ def _row(key: ClientKey) -> str:
 
 
 def _printable(text: str) -> str:
-    """What an initiator is called must not steer the terminal, nor look like another column."""
+    """Replace unprintable characters: a name must neither steer the terminal nor look like another column."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 

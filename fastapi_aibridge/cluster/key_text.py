@@ -1,7 +1,7 @@
-"""What a client key looks like: `aib_`, 43 characters of chance and 6 of a checksum, letters and digits only.
+"""The format of client keys: `aib_`, 43 random characters and a checksum of 6, all letters and digits.
 
-Secret scanners can know it: `aib_[0-9A-Za-z]{49}`, of which the last six are the CRC-32 of what stands before them,
-prefix included, in base 62. So a text that only looks like a key is told apart without asking anybody.
+Secret scanners can detect it: `aib_[0-9A-Za-z]{49}`, where the last six characters are the CRC-32 of all before them,
+prefix included, in base 62. So texts that only look like a key are rejected without a look-up.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _LENGTH = len(PREFIX) + _CHANCE + _CHECKSUM
 
 
 def new_key() -> str:
-    """A key of 256 random bits."""
+    """Return a new key with 256 random bits."""
     begin = PREFIX.decode() + _base62(secrets.randbits(256), _CHANCE)
     return begin + _checksum(begin.encode())
 
 
 def is_key(token: bytes) -> bool:
-    """Whether the text could be a key that was made here."""
+    """Whether the text has the format of a key and a valid checksum."""
     if len(token) != _LENGTH or not token.startswith(PREFIX):
         return False
     return token[-_CHECKSUM:] == _checksum(token[:-_CHECKSUM]).encode()

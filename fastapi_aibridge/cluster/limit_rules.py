@@ -1,4 +1,4 @@
-"""The counters that a request must pass, as the settings say."""
+"""The rate limit rules of the settings, and the counters that each request must pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings import LimitRule, LimitSettings
 from .pattern_index import PatternIndex
 
 KNOWN = 10_000
-"""Kinds of requests whose counters are remembered."""
+"""Kinds of requests (initiator, groups, provider, model) whose counters are cached."""
 
 
 class Kind(IntEnum):
@@ -28,24 +28,24 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Passed while less than `limit` has been counted in `window` seconds, or while fewer requests run."""
+    """A limit that a request passes while less than `limit` was counted in `window` seconds, or fewer requests run."""
 
     kind: Kind
     key: str
     limit: int
     window: float
     whose: str
-    """For the refusal: `your`, or the group's, provider's or model's."""
+    """The owner of the limit, for the error message: `your limit`, or that of the group, provider or model."""
 
     def reserved(self, size: int) -> int:
-        """What a request counts when it comes. Its tokens are not known yet, so it counts by the size of its body in
-        bytes, but no more than an eighth of the limit: an image is large and has few tokens.
+        """The amount that a request counts at admission. Its tokens are unknown then, so they are estimated from the
+        size of its body in bytes, with an eighth of the limit at most: an image is large and has few tokens.
         """
         return min(size // 4, self.limit // 8) if self.kind is Kind.TOKENS else 1
 
 
 class Counters(tuple[Counter, ...]):
-    """Those that one kind of request passes, and what is worked out of them once for all these requests."""
+    """The counters that one kind of request must pass, with values derived from them once for all such requests."""
 
     @cached_property
     def tokens(self) -> Counters:
@@ -57,7 +57,7 @@ class Counters(tuple[Counter, ...]):
 
     @cached_property
     def windows(self) -> Sequence[tuple[Kind, Sequence[tuple[int, int]]]]:
-        """Place and limit of each counter of requests, then of tokens; none of a kind that there is not."""
+        """The index and limit of each counter of requests, then of tokens. A kind without counters is left out."""
         found = {
             kind: [(place, one.limit) for place, one in enumerate(self) if one.kind is kind]
             for kind in (Kind.REQUESTS, Kind.TOKENS)
@@ -66,24 +66,26 @@ class Counters(tuple[Counter, ...]):
 
     @cached_property
     def packed(self) -> msgspec.Raw:
-        """Kind, key, limit and milliseconds of the window of each, as MessagePack."""
+        """The kind, key, limit and window in milliseconds of each counter, as MessagePack."""
         told = [(int(one.kind), one.key, one.limit, round(one.window * 1000)) for one in self]
         return msgspec.Raw(msgspec.msgpack.encode(told))
 
 
 def digest(text: str) -> str:
-    """Of fixed length, and nobody's name."""
+    """A digest of fixed length that does not reveal the text."""
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def counters_of(initiator_id: str) -> str:
-    """How the keys of an initiator's counters begin."""
+    """The prefix of the keys of an initiator's counters."""
     return f"limits:{digest(f'initiator:{initiator_id}')}:"
 
 
 class LimitRules:
-    """The rules in force. `shared` says that concurrent requests of one initiator are counted here, for all processes:
-    those of one process alone are known without that.
+    """The rules in force.
+
+    `shared` adds a rule for `max_concurrent_per_principal`, which counts for all processes; a single process enforces
+    that limit elsewhere.
     """
 
     def __init__(self, settings: LimitSettings, *, shared: bool) -> None:
@@ -115,7 +117,7 @@ class LimitRules:
         return bool(self._rules)
 
     def counters(self, principal: Principal, provider: str, model: str | None) -> Counters:
-        """Those that a request passes. `model` is None where none is known: then no rule for models applies."""
+        """Return the counters that a request must pass. Rules for models apply only if `model` is known, not None."""
         key = (
             principal.initiator_id,
             principal.groups,
@@ -147,7 +149,7 @@ class LimitRules:
                     yield Counter(kind, _key(rule, kind, subject), limit, window, whose)
 
     def _subjects(self, principal: Principal, provider: str, model: str | None) -> Iterator[tuple[int, str, str]]:
-        """The places of the rules for this request, whose counters they mean, and how these are called."""
+        """Yield the index of each rule for this request, the subject that it counts, and its name in error messages."""
         initiator, of = principal.initiator_id, self._patterns
         for place in (*self._defaults, *self._initiators.get(initiator, ())):
             yield place, initiator, "your limit"
@@ -167,7 +169,7 @@ def _amounts(rule: LimitRule) -> Iterator[tuple[Kind, int]]:
 
 
 def _key(rule: LimitRule, kind: Kind, subject: str) -> str:
-    """The same in all processes, and for another number in the same rule: what has been counted still counts."""
+    """The key of a counter, the same in all processes and for any amount, so a changed limit keeps its count."""
     window = "" if kind is Kind.CONCURRENT else f"{rule.window:g}"
     said = "\0".join((rule.scope, rule.provider or "", rule.model or "", window))
     of = "initiator" if rule.scope == "default" else rule.scope

@@ -23,7 +23,7 @@ _OMITTED = {"config_file", "secrets_dir"}
 
 
 def add_managed_commands(commands: Any) -> Iterator[argparse.ArgumentParser]:
-    """Add them, and give each."""
+    """Add the commands, and yield the parser of each."""
     importing = commands.add_parser("import", help="write the settings' providers and MCP servers into the database")
     importing.set_defaults(run=_import)
     yield importing

@@ -1,4 +1,4 @@
-"""What a body of the admin API makes of an entry that is there."""
+"""Merging of a body sent to the admin API into an existing entry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HINT = re.compile(r"(.{3})?\.\.\.(.{4})?|\w+://[^/]*/\.\.\.")
 
 
 def merged(body: Body, changes: Body) -> dict[str, Any]:
-    """The body with the changes, as RFC 7396 has it: objects are merged at all depths, and null takes away."""
+    """Apply changes to a body by RFC 7396: objects are merged at all depths, and null removes a member."""
     members = dict(body)
     for name, value in changes.items():
         if value is None:
@@ -26,8 +26,8 @@ def merged(body: Body, changes: Body) -> dict[str, Any]:
 
 
 def with_secrets(kind: Kind, given: Body, before: Body) -> dict[str, Any]:
-    """What was given, with the secrets of before where it has their hints: a client that writes back what it has read
-    means no change. Raises `InvalidSettings` for a hint of anything else.
+    """Return the given body, with the secrets of `before` in place of their hints: a client that writes back what it
+    has read changes nothing. Raises `InvalidSettings` for any other hint.
     """
     told = shown(kind, before)
     found = dict(given)
@@ -57,7 +57,7 @@ def _secret(given: Any, told: Any, before: Any) -> Any:
 
 
 def _first(given: Any, left: list[tuple[Any, Any]]) -> Any:
-    """The first secret of this hint that has not been taken yet: short ones have all the same hint."""
+    """Return the first unused secret with this hint, else the text itself: all short secrets have the same hint."""
     for number, (told, secret) in enumerate(left):
         if given == told:
             del left[number]

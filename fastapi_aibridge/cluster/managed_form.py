@@ -1,4 +1,4 @@
-"""Providers and MCP servers as the admin API has them: checked, split from their secrets, and shown without those."""
+"""Providers and MCP servers in the admin API's form: validated, split from their secrets, and shown without them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..upstream.proxy import FROM_ENVIRONMENT
 logger = logging.getLogger(__name__)
 
 Body = Mapping[str, Any]
-"""The members of the settings, lower case, with JSON values."""
+"""The members of the settings in lower case, with JSON values."""
 
 
 class Kind(StrEnum):
@@ -32,7 +32,7 @@ SECRETS: dict[Kind, tuple[str, ...]] = {
     Kind.PROVIDER: ("api_key", "api_keys", "extra_headers", "proxy"),
     Kind.MCP_SERVER: ("url", "headers"),
 }
-"""Members that are stored encrypted and never shown. An MCP server's URL may hold its key."""
+"""Members that are stored encrypted and never shown. An MCP server's URL may contain a key."""
 _URLS = ("url", "proxy")
 MODELS: dict[Kind, type[BaseModel]] = {Kind.PROVIDER: ProviderSettings, Kind.MCP_SERVER: MCPServerSettings}
 
@@ -42,7 +42,7 @@ _NAMES = "a name has 1 to 128 lower-case letters, digits, '_', '.' and '-', and 
 
 @dataclass(frozen=True, slots=True)
 class InvalidMember:
-    """What is wrong with one member. The texts never quote its value."""
+    """The error of one member of a body. Its texts never quote the value."""
 
     place: tuple[str | int, ...]
     kind: str
@@ -50,7 +50,7 @@ class InvalidMember:
 
 
 class InvalidSettings(SettingsError):
-    """A body that is no provider or MCP server; `members` says which of its members are wrong."""
+    """Raised for a body that is no valid provider or MCP server; `members` lists the errors."""
 
     def __init__(self, members: list[InvalidMember]) -> None:
         super().__init__("; ".join(f"{'.'.join(map(str, one.place))}: {one.text}" for one in members))
@@ -59,7 +59,7 @@ class InvalidSettings(SettingsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagedEntry:
-    """A provider or an MCP server. `problem` says why its secrets cannot be read; they are missing from `body` then."""
+    """A stored provider or MCP server. `problem` says why its secrets cannot be read; `body` lacks them then."""
 
     kind: Kind
     name: str
@@ -74,7 +74,7 @@ class ManagedEntry:
 
 @dataclass(frozen=True, slots=True)
 class BrokenEntry:
-    """One that cannot be used, and why: the others can."""
+    """An entry that cannot be used, with the reason. The other entries are not affected."""
 
     kind: Kind
     name: str
@@ -83,16 +83,16 @@ class BrokenEntry:
 
 
 def checked(kind: Kind, name: str, body: Body) -> ProviderSettings | MCPServerSettings:
-    """The settings that the body stands for, which can be used here. Raises `InvalidSettings`."""
+    """Validate a body, and return its settings if they can be used here. Raises `InvalidSettings`."""
     if not NAME.fullmatch(name):
         raise InvalidSettings([InvalidMember(("name",), "value_error", _NAMES)])
-    from ..providers.building import build_providers  # the engine, which is loaded at start
+    from ..providers.building import build_providers  # imported late: the engine is loaded at start
 
     try:
         if kind is Kind.MCP_SERVER:
             return MCPServerSettings.model_validate(body)
         provider = named_provider(name, ProviderSettings.model_validate(body))
-        build_providers({name: provider})  # which also needs what this machine's environment says
+        build_providers({name: provider})  # may read this machine's environment
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
         raise InvalidSettings(
@@ -106,7 +106,7 @@ def checked(kind: Kind, name: str, body: Body) -> ProviderSettings | MCPServerSe
 
 
 def usable(entry: ManagedEntry) -> ProviderSettings | MCPServerSettings:
-    """The settings that an entry stands for. Raises `SettingsError`, which says why there are none."""
+    """Return the settings of an entry. Raises `SettingsError` with the reason if it cannot be used."""
     if entry.problem is not None:
         raise SettingsError(entry.problem)
     return checked(entry.kind, entry.name, entry.body)
@@ -121,18 +121,18 @@ def why_unusable(entry: ManagedEntry) -> str | None:
 
 
 def split(kind: Kind, body: Body) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is stored as it is, and what is stored encrypted."""
+    """Split a body into the members stored as they are and those stored encrypted."""
     secret = {name: value for name, value in body.items() if name in SECRETS[kind]}
     return {name: value for name, value in body.items() if name not in secret}, secret
 
 
 def shown(kind: Kind, body: Body) -> dict[str, Any]:
-    """The body with hints in the place of secrets."""
+    """The body with hints in place of secrets."""
     return {name: _hinted(name, value) if name in SECRETS[kind] else value for name, value in body.items()}
 
 
 def audited(kind: Kind, body: Body) -> dict[str, Any]:
-    """The body for the audit, which makes hints of the secrets itself."""
+    """The body with its secrets as `SecretStr`, which the audit replaces by hints."""
     return {name: _secret(name, value) if name in SECRETS[kind] else value for name, value in body.items()}
 
 
@@ -157,7 +157,7 @@ def _hinted(name: str, value: Any) -> Any:
 
 
 def _place(url: str) -> str:
-    """Where a URL leads, without what may be secret in it."""
+    """The scheme, host and port of a URL, without the parts that may be secret."""
     try:
         parts = urlsplit(url)
         port = "" if parts.port is None else f":{parts.port}"
@@ -168,7 +168,7 @@ def _place(url: str) -> str:
 
 
 def with_managed(settings: Settings, entries: Iterable[ManagedEntry]) -> tuple[Settings, list[BrokenEntry]]:
-    """The settings with what the database adds. What they say themselves comes first."""
+    """Return the settings with the database's usable entries, and its broken ones. The settings' own come first."""
     own: dict[Kind, dict[str, Any]] = {Kind.PROVIDER: settings.providers, Kind.MCP_SERVER: settings.mcp_servers}
     added: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
     broken = []

@@ -1,4 +1,4 @@
-"""Client keys as the admin routes manage them, and as this worker lets callers in."""
+"""Client keys for the admin routes, with the cache by which this worker authenticates clients."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from .version_watch import VersionWatch
 logger = logging.getLogger(__name__)
 
 _FROM_SETTINGS = "settings:"
-"""How the ids of keys begin that the settings have."""
+"""The prefix of the ids of keys from the settings."""
 
 
 class ManagedKeys:
-    """The keys in the database beside those of the settings, which are listed only."""
+    """The client keys in the database, listed together with those of the settings, which are read-only."""
 
     def __init__(self, database: Database, cache: KeyCache) -> None:
         self._database = database
         self.cache = cache
 
     async def create(self, asked: KeyRequest, actor: str) -> tuple[ClientKey, str]:
-        """The new key, and its text."""
+        """Create a key. Returns it with its text, which cannot be shown again."""
         made = await client_keys.create(self._database, asked, actor)
         await self._follow()
         return made
 
     async def revoke(self, key_id: str, actor: str) -> ClientKey | None:
-        """The key, which nobody can use here any more when this returns; None where there is none.
+        """Revoke a key and return it; None if there is no such key. This worker's cache drops it before this returns,
+        if the database can be read.
 
-        Raises `ConfigurationError` for one of the settings.
+        Raises `ConfigurationError` for a key of the settings.
         """
         if key_id.startswith(_FROM_SETTINGS):
             raise ConfigurationError(f"{key_id!r} comes from the settings (CLIENT_KEYS) and can only be removed there")
@@ -49,8 +50,8 @@ class ManagedKeys:
         return key
 
     async def _follow(self) -> None:
-        """Learn of the own change at once. Where that fails, it is heard of as others' changes are: what has been
-        committed is told, above all a key that cannot be shown again.
+        """Apply this worker's own change at once. A failure is only logged, and the change is seen later like those of
+        other workers: the caller must get the committed result, above all a new key, which cannot be shown again.
         """
         try:
             await self.cache.catch_up()
@@ -60,8 +61,9 @@ class ManagedKeys:
     async def page(
         self, settings: Mapping[str, Iterable[SecretStr]], *, limit: int, cursor: str | None, initiator_id: str | None
     ) -> KeyPage:
-        """Keys of the database, newest first; on the first page those of the settings come before them. Raises
-        `InvalidCursor`.
+        """Return one page of the database's keys, newest first; the first page begins with the keys of the settings.
+
+        Raises `InvalidCursor`.
         """
         await self.cache.note_uses()
         async with self._database.reading() as connection:
@@ -94,7 +96,7 @@ def keys_of_settings(settings: Mapping[str, Iterable[SecretStr]]) -> list[Client
 async def managed_keys(
     database: Database | None, versions: VersionWatch | None, cut_off: CutOff
 ) -> AsyncIterator[ManagedKeys]:
-    """Raises `ConfigurationError` without the database of the recorder."""
+    """Provide the client keys. Raises `ConfigurationError` without the recorder's database."""
     if database is None or versions is None:
         raise ConfigurationError(
             "AIBRIDGE_MANAGED needs the recorder's database: leave AIBRIDGE_RECORDER__ENABLED on, and give "

@@ -1,4 +1,4 @@
-"""Providers and MCP servers in the recorder's database, for all workers."""
+"""Providers and MCP servers stored in the recorder's database, for all workers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .managed_form import NAME, Body, Kind, ManagedEntry, audited, checked, spli
 from .versions import SETTINGS, bump
 
 MAX_ENTRIES = 1000
-"""Of each kind: all workers hold all of them."""
+"""Entries of each kind: every worker holds all of them."""
 
 managed_settings = Table(
     "aibridge_managed_settings",
     metadata,
     Column("kind", Text, primary_key=True),
     Column("name", Text, primary_key=True),
-    # JSON; the members that are secret stand apart, encrypted.
+    # JSON without the secret members, which are stored encrypted in `secrets`.
     Column("settings", Text, nullable=False),
     Column("secrets", Text),
-    # Of all settings, when this entry was changed last: it tells whether somebody else has changed it.
+    # The version of all settings at which this entry last changed, to detect concurrent edits.
     Column("version", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
 )
@@ -41,14 +41,14 @@ class TooManyEntries(ConfigurationError):
 
 
 class ManagedSettings:
-    """Reads and changes the entries. Without a `cipher`, none with secrets can be written or read."""
+    """Reads and changes the stored entries. Without a `cipher`, those with secrets cannot be written or read."""
 
     def __init__(self, database: Database, cipher: Cipher | None) -> None:
         self._database = database
         self._cipher = cipher
 
     async def all(self) -> Sequence[ManagedEntry]:
-        """In the order of their names. Raises what the driver raises."""
+        """Return all entries, ordered by kind and name. Raises what the driver raises."""
         async with self._database.reading() as connection:
             rows = await connection.execute(select(managed_settings).order_by(_table.kind, _table.name))
             return [self._entry(row) for row in rows]
@@ -60,14 +60,14 @@ class ManagedSettings:
     async def change(
         self, kind: Kind, name: str, edit: Callable[[ManagedEntry | None], Body | None], *, actor: str, action: str
     ) -> ManagedEntry | None:
-        """Put what `edit` makes of the entry in its place, None to remove it; returns the entry as it is then.
+        """Replace an entry by what `edit` returns for it; None removes it. Returns the new entry, or None.
 
-        The change, its version for all workers and its line in the audit are one transaction, and one change comes
-        after the other. `edit` may raise. Raises `InvalidSettings` for what does not validate, `SettingsError` where
-        secrets cannot be encrypted, and `TooManyEntries`; nothing has changed then.
+        The change, its version for all workers and its audit entry are one transaction, and changes are serialized.
+        `edit` may raise. Raises `InvalidSettings` for an invalid body, `SettingsError` if secrets cannot be encrypted,
+        and `TooManyEntries`; nothing has changed then.
         """
         async with self._database.writing() as connection:
-            # Never the same twice, even where an entry is removed and made again. Who else changes settings waits here.
+            # A version is never reused, even if an entry is removed and created again. Concurrent changes wait here.
             version = await bump(connection, SETTINGS)
             before = await self._find(connection, kind, name)
             body = edit(before)
@@ -87,14 +87,14 @@ class ManagedSettings:
         return after
 
     async def rotate(self, *, actor: str) -> int:
-        """Encrypt all secrets anew, with the first key; returns how many entries have some. One line in the audit.
+        """Encrypt all secrets anew with the first key, as one audit entry. Returns the number of entries changed.
 
-        Raises `SettingsError` where some cannot be decrypted: nothing has changed then.
+        Raises `SettingsError` if some cannot be decrypted; nothing has changed then.
         """
         if self._cipher is None:
             raise _no_cipher()
         async with self._database.writing() as connection:
-            # Locked: a secret that is changed meanwhile must not be put back.
+            # Locked, so that a secret changed meanwhile is not overwritten with its old value.
             wanted = select(managed_settings).where(_table.secrets.is_not(None)).order_by(_table.kind, _table.name)
             rows = (await connection.execute(wanted.with_for_update())).all()
             for row in rows:
@@ -145,7 +145,7 @@ class ManagedSettings:
 
     async def _find(self, connection: AsyncConnection, kind: Kind, name: str) -> ManagedEntry | None:
         if not NAME.fullmatch(name):
-            return None  # PostgreSQL refuses some texts
+            return None  # PostgreSQL rejects some texts
         wanted = select(managed_settings).where(_table.kind == kind, _table.name == name)
         row = (await connection.execute(wanted)).one_or_none()
         return None if row is None else self._entry(row)

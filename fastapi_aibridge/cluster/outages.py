@@ -1,7 +1,7 @@
-"""What one worker finds out of a provider, told to the others: breakers that open, keys that rest.
+"""Outages of providers, shared between workers: circuit breakers that open, and keys that rest.
 
-Each still decides for itself when it is over: what is told is how long the provider is left alone at first. Redis keeps
-it for as long, for workers that start meanwhile or did not hear it.
+A message says how long the provider or key is left alone at first; each worker decides for itself when the outage is
+over. Redis keeps the message for that time, for workers that start meanwhile or missed it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 _CHANNEL = "outages"
 MOST_AT_ONCE = 64
-"""Messages that are on their way; further ones are dropped."""
+"""Messages that are sent at the same time; further ones are dropped."""
 MOST_KEPT = 1000
-"""Those that end last stay."""
+"""Outages that Redis keeps; those that end last stay."""
 
-# Milliseconds for which it holds, how many are kept, what it is about, and the message for those that listen.
+# Arguments: milliseconds of the outage, the most outages kept, the outage, and the message for subscribers.
 _TELL = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -42,7 +42,7 @@ local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if last[2] then redis.call('PEXPIREAT', KEYS[1], last[2]) end
 redis.call('PUBLISH', KEYS[2], ARGV[4])
 """
-# What still holds, each with its milliseconds.
+# Returns the outages still in force, each with the milliseconds left.
 _LEFT = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -69,7 +69,7 @@ _Outage = _Opened | _Rested
 
 
 class Outages:
-    """`providers` gives those that are in force when a message comes."""
+    """Announces this worker's outages to the others, and applies theirs. `providers` returns the providers in force."""
 
     def __init__(self, redis: SharedRedis, providers: Callable[[], Iterable[Provider]]) -> None:
         self._redis = redis
@@ -80,7 +80,7 @@ class Outages:
         redis.subscribe(_CHANNEL, self._hear, lambda: self._begin(self._catch_up()))
 
     def watch(self, providers: Iterable[Provider]) -> None:
-        """Tell the others what these find out from now on."""
+        """Announce the outages of these providers from now on."""
         for provider in providers:
             provider.breakers.opened = partial(self._opened, _mark(provider))
             provider.keys.rested = partial(self._rested, _mark(provider))
@@ -104,13 +104,13 @@ class Outages:
         await self._run(self._tell_all, round(seconds * 1000), MOST_KEPT, about, message)
 
     async def _catch_up(self) -> None:
-        """What the others have found out, and may have been missed."""
+        """Apply the outages of other workers whose messages may have been missed."""
         found = await self._run(self._left) or []
         for about, left in zip(found[::2], found[1::2], strict=True):
             self._take(_decoded(_OUTAGE, about), float(left) / 1000)
 
     async def _run(self, script: Script, *arguments: bytes | int) -> Any:
-        """None where Redis is away: what was to be told may be lost."""
+        """Run a script. Returns None if Redis is unavailable; the message may be lost then."""
         keys = (self._redis.key(_CHANNEL), self._redis.channel(_CHANNEL))
         with suppress(RedisUnavailable):
             return await self._redis.call(lambda client: script(client, *arguments, keys=keys))
@@ -141,16 +141,16 @@ _MESSAGE: msgspec.msgpack.Decoder[tuple[_Outage, float]] = msgspec.msgpack.Decod
 def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T | None:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError:  # of another version
+    except msgspec.DecodeError:  # sent by another version
         logger.debug("what another worker says of an outage cannot be read")
         return None
 
 
 def _mark(provider: Provider) -> str:
-    """The same in all workers for a provider of this name and address."""
+    """An identifier of a provider by its name and address, the same in all workers."""
     return f"{provider.name} {provider.base_url}"
 
 
 def _digest(key: str) -> str:
-    """By which a worker that has the key knows it; it does not tell others the key."""
+    """A digest by which workers that have the key recognize it, and which does not reveal the key."""
     return blake2b(key.encode(), digest_size=16).hexdigest()

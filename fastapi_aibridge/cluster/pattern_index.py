@@ -1,4 +1,4 @@
-"""Patterns as `fnmatch` has them, in which case counts: those that match a name are found without trying all."""
+"""An index of case-sensitive `fnmatch` patterns, which finds those that match a name without trying all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class PatternIndex:
-    """By the text before the first wildcard: only patterns whose text begins the name are tried."""
+    """Patterns by the text before their first wildcard: only those whose prefix begins the name are tried."""
 
     def __init__(self) -> None:
         self._exact: dict[str, list[int]] = {}
@@ -18,7 +18,7 @@ class PatternIndex:
         self._lengths: set[int] = set()
 
     def add(self, pattern: str, place: int) -> None:
-        """`place` is what `find` gives for it."""
+        """Add a pattern, for which `find` yields `place`."""
         wild = _WILD.search(pattern)
         if wild is None:
             self._exact.setdefault(pattern, []).append(place)
@@ -28,7 +28,7 @@ class PatternIndex:
         self._lengths.add(len(prefix))
 
     def find(self, name: str) -> Iterator[int]:
-        """The places of the patterns that match, in no order."""
+        """Yield the places of the patterns that match, in no particular order."""
         yield from self._exact.get(name, ())
         for length in self._lengths:
             if length <= len(name):

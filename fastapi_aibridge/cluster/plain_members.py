@@ -1,4 +1,4 @@
-"""What has been set in settings, as values that JSON and TOML have."""
+"""The members that were set in settings, as values that JSON and TOML can represent."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..budget import Budget
 
 
 def plain_members(model: BaseModel, *, with_secrets: bool) -> dict[str, Any]:
-    """The members that have been set, and are not empty; secrets only `with_secrets`."""
-    # In the model's order: that of the set is another one in each process.
+    """Return the members that were set and are not empty; secrets only `with_secrets`."""
+    # In the model's order: the order of a set differs between processes.
     given = {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
     return _members(given, with_secrets=with_secrets)
 
@@ -26,7 +26,7 @@ def _members(given: Mapping[Any, Any], *, with_secrets: bool) -> dict[str, Any]:
 
 
 def _value(value: Any, *, with_secrets: bool) -> Any:
-    """None for what is not told."""
+    """Return the plain value; None if it is left out."""
     match value:
         case BaseModel():
             return plain_members(value, with_secrets=with_secrets)

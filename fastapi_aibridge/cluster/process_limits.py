@@ -1,4 +1,4 @@
-"""What one process counts: all there is without Redis, and what holds while Redis is away."""
+"""Rate limit counters in the memory of one process, for use without Redis and while it is unavailable."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from dataclasses import dataclass
 from .limit_rules import Counter, Kind
 
 MAX_WINDOWS = 100_000
-"""Windows that are kept; beyond that the oldest go."""
+"""Windows that are kept; the oldest are dropped."""
 SWEEP_EVERY = 60.0
-"""Seconds between two looks for windows that are over."""
+"""Seconds between two removals of expired windows."""
 AGAIN = 1.0
-"""Seconds after which a request over a limit of concurrent ones may come again: nobody knows when others end."""
+"""Seconds after which a request over a limit of concurrent ones may be retried: the end of others is not known."""
 _HAIR = 1e-6
-"""Of a request: what sums of fractions may be off."""
+"""The tolerance for rounding errors in sums of fractions, in requests or tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a request passes, and what is left in the windows of its counters, in their order."""
+    """Whether a request is admitted, and the state of its counters."""
 
     refused_by: int | None
-    """The number of the counter that refuses."""
+    """The index of the counter that refuses the request; None if it is admitted."""
     wait: float
-    """Seconds after which that counter will have room again, if nobody else comes."""
+    """Seconds until that counter has room again, if nothing else is counted."""
     left: Sequence[tuple[int, float]]
-    """Of each counter of requests or tokens: what is left, and the seconds until it is as if nobody had come."""
+    """For each counter: the amount left and the seconds until its window is empty; meaningless for concurrent ones."""
 
 
 class ProcessLimits:
-    """Windows, and who runs. `admit` and `count` are called for requests that this process decides about alone; `enter`
-    and `leave` for all.
+    """Sliding windows, and the running requests.
+
+    `admit` and `count` are called only for requests that this process decides alone, `enter` and `leave` for all.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,7 +44,7 @@ class ProcessLimits:
         self._swept = clock()
 
     def admit(self, counters: Sequence[Counter], size: int) -> Verdict:
-        """Count a request in all its windows, or in none where one counter refuses it. `size` is its body's."""
+        """Count a request in all its windows, or in none if a counter refuses it. `size` is its body's, in bytes."""
         now = self._clock()
         if now - self._swept >= SWEEP_EVERY:
             self._sweep(now)
@@ -70,7 +71,7 @@ class ProcessLimits:
         return left
 
     def count(self, counters: Iterable[Counter], size: int, tokens: int, *, is_first: bool) -> None:
-        """Count tokens of a request whose body has this size; `is_first`, in the place of those that were reserved."""
+        """Count tokens of a request with a body of `size` bytes; `is_first` replaces those reserved at admission."""
         now = self._clock()
         for counter in counters:
             self._add(counter, tokens - counter.reserved(size) if is_first else tokens, now)
@@ -88,7 +89,7 @@ class ProcessLimits:
         self._windows = {key: window for key, window in self._windows.items() if window.empty_in(now)}
 
     def enter(self, counters: Iterable[Counter], request: str) -> None:
-        """The request runs from now on, by these counters of concurrent ones."""
+        """Count the request as running in these counters of concurrent requests."""
         for counter in counters:
             self._running.setdefault(counter.key, set()).add(request)
 
@@ -101,17 +102,17 @@ class ProcessLimits:
                     del self._running[counter.key]
 
     def running(self) -> Iterator[tuple[str, set[str]]]:
-        """The keys of the counters of concurrent requests, and the requests that run."""
+        """Yield the key of each counter of concurrent requests, with the requests that run."""
         return iter(self._running.items())
 
     def forget(self, begins: str) -> None:
-        """Forget the windows whose keys begin with this."""
+        """Drop the windows whose keys begin with this prefix."""
         for key in [key for key in self._windows if key.startswith(begins)]:
             del self._windows[key]
 
 
 class _Window:
-    """A window that slides: the last one counts by the part of it that is still in sight."""
+    """A sliding window: the previous interval counts in proportion to the part that the window still covers."""
 
     __slots__ = ("_before", "_now", "_seconds", "_start")
 
@@ -122,7 +123,7 @@ class _Window:
         self._now = 0
 
     def _slide(self, now: float) -> float:
-        """Seconds since the current window began."""
+        """Advance to the current interval, and return the seconds since it began."""
         passed = (now - self._start) // self._seconds
         if passed >= 1:
             self._before = self._now if passed == 1 else 0
@@ -135,18 +136,18 @@ class _Window:
         self._now = max(0, self._now + amount)
 
     def used(self, now: float, limit: int) -> tuple[float, float]:
-        """What has been counted, and the seconds until that is less than `limit`."""
+        """Return the current count, and the seconds until it is less than `limit`."""
         gone, seconds = self._slide(now), self._seconds
         count = self._before * (1 - gone / seconds) + self._now
         if count < limit - _HAIR:
             return count, 0.0
         if self._now < limit:
             return count, seconds * (1 - (limit - 2 * _HAIR - self._now) / self._before) - gone
-        # Not in this window; in the next, when enough of this one is out of sight.
+        # Not within this interval, but in the next, once enough of this one has slid out of the window.
         return count, seconds - gone + seconds * (1 - (limit - 2 * _HAIR) / self._now)
 
     def left(self, now: float, limit: int) -> tuple[int, float]:
-        """What is left of `limit`, and the seconds until it is as if nobody had come."""
+        """Return the amount left of `limit`, and the seconds until the window is empty."""
         gone, seconds = self._slide(now), self._seconds
         if self._before:
             used = self._before * (1 - gone / seconds) + self._now

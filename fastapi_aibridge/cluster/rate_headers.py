@@ -1,4 +1,4 @@
-"""How responses tell a client what its limits have left, each in the form of the vendor whose API it is."""
+"""Response headers that tell a client what its limits have left, in the format of the vendor whose API it uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PARTS = ("limit", "remaining", "reset")
 
 
 def rate_headers(provider_type: str, counters: Counters, verdict: Verdict) -> dict[str, str]:
-    """What the strictest counters of requests and of tokens have left; names in lower case. Empty without such."""
+    """Return the strictest limits of requests and of tokens as headers, names in lower case; empty without limits."""
     headers: dict[str, str] = {}
     names = _NAMES["anthropic" if provider_type == "anthropic" else "openai"]
     for kind, places in counters.windows:
@@ -35,7 +35,7 @@ def _moment(seconds: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it: `20ms`, `1s`, `6m0s`, `1h0m30s`."""
+    """A duration in OpenAI's format: `20ms`, `1s`, `6m0s`, `1h0m30s`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     minutes, rest = divmod(math.ceil(seconds), 60)

@@ -1,6 +1,6 @@
-"""Limits of what initiators, groups, providers and models may do: counted in Redis for all processes, else in this one.
+"""Rate limits of initiators, groups, providers and models: counted in Redis for all processes, else in this one.
 
-One round trip for a request at most, which runs while its record's start is written.
+Admission takes one round trip to Redis, which runs while the start of the request's record is written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REFUSED_FOR = 1.0
 MAX_REFUSALS = 10_000
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
-"""Seconds between two questions whether one of too many concurrent requests may run now."""
+"""Longest pause, in seconds, between two attempts to admit a request that waits for other concurrent ones to end."""
 
 
 class Provider(Protocol):
@@ -41,10 +41,9 @@ class Provider(Protocol):
 
 
 class RateLimits:
-    """All rules in force; while there are none, `is_on` is false.
+    """The rate limits in force; `is_on` is false while there are no rules.
 
-    `refused` is called with the code of each refusal, `alone` for each request about which this process decided by
-    itself because Redis was away.
+    `alone` is called for each request that this process decides by itself because Redis is unavailable.
     """
 
     def __init__(
@@ -68,11 +67,11 @@ class RateLimits:
         self._renewing: asyncio.Task[None] | None = None
         self._worker = os.urandom(6).hex()
         self._numbers = itertools.count()
-        self._refusals: dict[str, tuple[float, float]] = {}  # until when they are remembered, and until when they hold
+        self._refusals: dict[str, tuple[float, float]] = {}  # by counter: remembered until, in force until
         self.apply(settings)
 
     def apply(self, settings: LimitSettings) -> None:
-        """From now on these hold. What has been counted still counts."""
+        """Put these settings in force. The counts so far are kept."""
         self._rules = LimitRules(settings, shared=self._redis is not None)
         self.is_on = bool(self._rules)
         self.max_wait = settings.max_wait
@@ -80,14 +79,15 @@ class RateLimits:
         self._refusals.clear()
 
     def check(self, principal: Principal, provider: Provider) -> None:
-        """Refuse at once what has just been refused, before its body is read. Raises `GatewayError`, 429."""
+        """Refuse a request over a limit that was just exceeded, before its body is read. Raises `GatewayError`, 429."""
         if self._refusals:
             self._check_refusals(self._rules.counters(principal, provider.name, None), provider.type)
 
     def begin(self, principal: Principal, provider: Provider, model: str | None, size: int) -> Ticket | None:
-        """Ask for a request whose body has `size` bytes; None where no rule concerns it. `release` the ticket.
+        """Begin the admission of a request with a body of `size` bytes. Returns None if no rule applies to it, else a
+        ticket, which must be released.
 
-        Raises `GatewayError`, 429 or 503, where the answer is known here.
+        Raises `GatewayError` (429 or 503) if the request is known to be refused.
         """
         counters = self._rules.counters(principal, provider.name, model)
         if not counters:
@@ -98,7 +98,7 @@ class RateLimits:
         ticket.ask()
         return ticket
 
-    # What tickets need
+    # Called by tickets
 
     def ask(self, ticket: Ticket) -> Verdict | asyncio.Future[Verdict]:
         shared = self._shared
@@ -107,7 +107,7 @@ class RateLimits:
         return self.decide_alone(ticket)
 
     def decide_alone(self, ticket: Ticket) -> Verdict:
-        """Raises `GatewayError`."""
+        """Decide without Redis. Raises `GatewayError` (503) if the settings refuse requests then."""
         if self._shared is not None:
             if self._refuse_alone:
                 raise GatewayError(
@@ -177,16 +177,16 @@ class RateLimits:
             self._renewing = None
 
     def _renew(self) -> None:
-        """Report all that runs, also to a Redis that has come back and forgotten."""
+        """Renew the leases of all running requests, also in a Redis that has lost them."""
         if self._shared is not None:
             for key, requests in self._process.running():
                 for request in requests:
                     self._shared.renew(key, request)
 
-    # Its end
+    # Erasure and end
 
     async def erase(self, initiator_id: str) -> None:
-        """Forget what an initiator's limits have counted. Raises `RedisUnavailable`."""
+        """Delete the counts of an initiator's limits. Raises `RedisUnavailable`."""
         begins = counters_of(initiator_id)
         self._process.forget(begins)
         if self._redis is not None:
@@ -201,7 +201,7 @@ class RateLimits:
 
 
 class Ticket:
-    """What one request counts. Its methods may be called in any order and more than once."""
+    """The admission of one request, and what it counts. Methods may be called in any order and more than once."""
 
     __slots__ = (
         "_answer", "_has_left", "_is_counted", "_is_in", "_limits", "_verdict", "counters", "goes_on", "id",
@@ -223,15 +223,16 @@ class Ticket:
         """Whether its tokens will be counted after it has been released."""
 
     def ask(self) -> None:
-        """Ask; `admitted` waits for the answer. Raises `GatewayError` where it is no, and known here."""
+        """Ask for admission; `admitted` waits for the verdict. Raises `GatewayError` if a refusal is known at once."""
         answer = self._answer = self._limits.ask(self)
         if isinstance(answer, Verdict) and self._may_not_wait(answer):
             raise self._refusal(answer)
 
     async def admitted(self) -> None:
-        """Wait until the request may run. Raises `GatewayError`, 429 or 503.
+        """Wait until the request may run. Raises `GatewayError` (429 or 503).
 
-        Over a limit of concurrent requests it waits for its turn for a while, as others do over the process's own.
+        Over a limit of concurrent requests, admission is retried for up to `max_wait` seconds, as under the limit of a
+        single process.
         """
         loop = asyncio.get_running_loop()
         give_up, pause = loop.time() + self._limits.max_wait, FIRST_PAUSE
@@ -250,7 +251,7 @@ class Ticket:
         answer = self._answer
         if isinstance(answer, asyncio.Future):
             try:
-                # Who stops waiting does not stop the question, whose answer `release` wants to know.
+                # Cancelling the wait must not cancel the question: `release` needs its answer.
                 answer = await asyncio.shield(answer) if not answer.done() else answer.result()
             except RedisUnavailable:
                 answer = self._answer = self._limits.decide_alone(self)
@@ -273,13 +274,13 @@ class Ticket:
         self._limits.enter(self)
 
     def count(self, tokens: int) -> None:
-        """Count tokens that are known now; the first take the place of those that were reserved."""
+        """Count tokens that are known now; the first call replaces those reserved at admission."""
         if self._is_in:
             self._limits.count(self, tokens, is_first=not self._is_counted)
             self._is_counted = True
 
     def release(self) -> None:
-        """The request is over."""
+        """End the request."""
         if self._has_left:
             return
         self._has_left = True
@@ -300,7 +301,7 @@ class Ticket:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the limits have left, for the response; empty before the answer has come."""
+        """The headers with what the limits have left, for the response; empty before the verdict has arrived."""
         if self._verdict is None:
             return {}
         return rate_headers(self.provider_type, self.counters, self._verdict)

@@ -1,7 +1,7 @@
 """The one connection to Redis (or Valkey) that all features share: its keys, its health, its messages.
 
-Redis holds only what may be lost. So nothing here waits for it to come back: a call that cannot be answered now raises
-`RedisUnavailable` at once, and its caller goes on without.
+Redis holds only data that may be lost. So nothing here waits for its return: a call that cannot be answered now raises
+`RedisUnavailable` at once, and its caller continues without Redis.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIMEOUT = 0.5
-"""Seconds that a connection or an answer may take before Redis counts as away."""
+"""Seconds that a connection or a response may take before Redis counts as unavailable."""
 CONNECTIONS = 16
 """Commands that run at the same time; others wait."""
 PROBE_EVERY = 1.0
-"""Seconds between two attempts to reach a Redis that is away."""
+"""Seconds between two attempts to reach an unavailable Redis."""
 QUIET = 5.0
 """Seconds of silence after which the connection for messages is tested."""
 
 _CANNOT_SERVE = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
-"""How answers begin that speak of Redis, not of the command."""
+"""Prefixes of errors that concern Redis itself, not the command."""
 
 Handler = Callable[[bytes], None]
 
 
 class SharedRedis:
-    """One Redis for all features of a process. An async context manager: entering connects, and does not fail where
-    Redis is away. Whatever happens then, it comes back by itself.
+    """One Redis for all features of a process, as an async context manager.
 
-    `prefix` begins all keys and channels. Raises `SettingsError` without the extra `redis`, and for a URL that it
-    cannot read.
+    Entering connects, and does not fail if Redis is unavailable; a lost connection is restored in the background.
+    `prefix` begins all keys and channels. Raises `SettingsError` without the extra `redis`, and for an invalid URL.
     """
 
     def __init__(self, url: str, *, prefix: str = "aibridge:") -> None:
@@ -70,19 +69,19 @@ class SharedRedis:
             return Redis.from_pool(pool)
 
         try:
-            # A connection that broke while it was idle says nothing of Redis, so commands are tried once more.
+            # A connection that broke while idle says nothing about Redis, so commands are retried once.
             self._client = client(retries=1)
-            # Of a connection for messages it says that some may have been lost.
+            # A broken connection for messages may have lost some of them, so its failure must be seen.
             self._client_for_messages = client(retries=0)
         except (ValueError, TypeError) as error:
-            # Its text may hold the password.
+            # Its text may contain the password.
             raise SettingsError(
                 "AIBRIDGE_REDIS_URL is no URL of a Redis: redis://host:6379/0, rediss://... for TLS, or "
                 "unix:///path/to/socket, with user:password@ before the host where it needs them "
                 f"({type(error).__name__})"
             ) from None
         self.failures = 0
-        """How often it was lost."""
+        """The number of times that Redis was lost."""
         self._prefix = prefix
         self._away: tuple[type[BaseException], ...] = (RedisError, OSError, TimeoutError)
         self._refusal = ResponseError
@@ -113,18 +112,18 @@ class SharedRedis:
 
     @property
     def available(self) -> bool:
-        """Whether it answered when it was last asked."""
+        """Whether Redis answered the last command."""
         return self._is_available
 
     def key(self, *parts: str) -> str:
-        """A key of ours. The parts must not be longer than what is kept may be; initiators are digested before."""
+        """Return a key with the prefix. The parts must be short: callers digest the ids of initiators."""
         return self._prefix + ":".join(parts)
 
     def channel(self, name: str) -> str:
         return self.key("told", name)
 
     async def call(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """The result of some commands. Raises `RedisUnavailable`, at once while Redis is known to be away."""
+        """Run commands and return their result. Raises `RedisUnavailable`, at once while Redis is known to be lost."""
         if not self._is_available:
             raise RedisUnavailable
         return await self._call(work)
@@ -143,7 +142,7 @@ class SharedRedis:
         return result
 
     async def delete(self, begins: str) -> None:
-        """Delete all keys of ours that begin with this, whatever that costs. Raises `RedisUnavailable`."""
+        """Delete all keys that begin with this, by a scan of the whole database. Raises `RedisUnavailable`."""
 
         async def delete_all(client: Redis) -> None:
             keys = [key async for key in client.scan_iter(match=self.key(begins) + "*", count=1000)]
@@ -153,11 +152,11 @@ class SharedRedis:
         await self.call(delete_all)
 
     def script(self, text: str) -> Script:
-        """A Lua script, to be awaited within `call` with the client and its arguments; sent whole only once."""
+        """A Lua script, to be awaited within `call` with the client and its arguments. Its text is sent only once."""
         return Script(text, self._no_script)
 
     def when_back(self, action: Callable[[], None]) -> None:
-        """Call this each time that Redis has come back, and for the first time once it is there."""
+        """Call `action` each time that Redis has become available, and now if it is."""
         self._came_back.append(action)
         if self._is_available:
             action()
@@ -182,13 +181,13 @@ class SharedRedis:
         if not self._has_been_told:
             self._has_been_told = True
             self.failures += 1
-            # The error's text may name hosts, which is what whoever reads the log needs; no URL and no password.
+            # The error's text may name hosts, which the log's reader needs, but no URL and no password.
             logger.error("Redis is away, each worker goes on by itself: %s: %s", type(error).__name__, error)
         if self._probe is None:
             self._probe = asyncio.get_running_loop().create_task(self._look_for_it())
 
     def _refused(self, text: str) -> None:
-        """It is there, and does not do as it is told: its user may lack a right, or it does not know a command."""
+        """Log a command that a reachable Redis refuses: its user may lack a right, or the command is unknown."""
         kind = text.partition(" ")[0]
         if kind not in self._told_refusals:
             self._told_refusals.add(kind)
@@ -206,7 +205,7 @@ class SharedRedis:
     # Messages
 
     async def publish(self, channel: str, message: bytes = b"") -> bool:
-        """Tell all workers that listen, this one included; whether Redis took it. It may be lost all the same."""
+        """Send a message to all listening workers and this one. Returns whether Redis took it; it may still be lost."""
 
         async def send(client: Redis) -> None:
             await client.publish(self.channel(channel), message)
@@ -218,10 +217,10 @@ class SharedRedis:
         return True
 
     def subscribe(self, channel: str, handler: Handler, subscribed: Callable[[], None] | None = None) -> None:
-        """Call `handler` with each message of the channel, on the event loop; it must not raise and not wait.
+        """Call `handler` with each message of the channel, on the event loop; it must neither raise nor block.
 
-        `subscribed` is called whenever messages arrive from now on: at first, and after each outage, in which some may
-        have been lost. Look there at what the messages are about.
+        `subscribed` is called whenever messages begin to arrive: at first, and after each outage, in which some may
+        have been lost. It should read the state that the messages are about.
         """
         self._handlers.setdefault(self.channel(channel).encode(), []).append((handler, subscribed))
         if self._listener is None:
@@ -234,12 +233,12 @@ class SharedRedis:
             messages = self._client_for_messages.pubsub(ignore_subscribe_messages=True)
             try:
                 await messages.psubscribe(self.key("told", "*"))
-                await messages.get_message(timeout=TIMEOUT)  # the answer to that
+                await messages.get_message(timeout=TIMEOUT)  # the reply to psubscribe
                 self._is_listening = True
                 self._tell_subscribed()
                 await self._hear(messages)
             except self._away as error:
-                # Commands tell of an outage; this connection may also have been cut alone.
+                # Commands report an outage; this connection may also have been cut alone.
                 logger.debug("the connection for messages of Redis broke: %s", type(error).__name__)
             finally:
                 self._is_listening = False
@@ -270,7 +269,7 @@ class SharedRedis:
 
 
 class Script:
-    """What Redis runs as one command."""
+    """A Lua script that Redis runs as one command."""
 
     def __init__(self, text: str, unknown: type[Exception]) -> None:
         self._text = text
@@ -285,7 +284,7 @@ class Script:
 
 
 def _guarded(action: Callable[..., None], *arguments: object) -> None:
-    """Call it; one that fails does not take the others with it."""
+    """Call an action, and log its error, so that the others are called too."""
     try:
         action(*arguments)
     except Exception:

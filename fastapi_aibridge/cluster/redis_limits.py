@@ -1,4 +1,4 @@
-"""The same counts for all processes, in Redis. Counts that arrive during a round trip share the next one."""
+"""Rate limit counters in Redis, for all processes. Operations that arrive during a round trip share the next one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 LEASE = 15.0
-"""Seconds after which a request that its worker does not report counts as over."""
+"""Seconds after which a request that its worker has not renewed counts as ended."""
 MOST_AT_ONCE = 200
-"""Operations in one round trip: while Redis runs a script, it does nothing else."""
+"""Operations in one round trip: Redis does nothing else while it runs a script."""
 MOST_WAITING = 20_000
-"""Counts that may wait to be sent. Those of requests are bounded by the requests that run."""
+"""Operations that may wait to be sent. Admissions are limited only by the number of running requests."""
 
 TOGETHER = 0.005
-"""Seconds for which what nobody waits for is gathered."""
+"""Seconds over which operations that nobody waits for are collected."""
 
 _ADMIT, _COUNT, _RELEASE, _RENEW = 1, 2, 3, 4
 
@@ -178,10 +178,10 @@ return answers
 
 
 class RedisLimits:
-    """Sends operations in the order in which they come. Those that Redis did not take are lost: what they counted is
-    too little then, and leases end by themselves.
+    """Sends operations in the order of their arrival. Those that Redis did not take are lost: counts are too low then,
+    and leases expire by themselves.
 
-    Nobody waits for what is counted and released, so that it goes with the next question, or `TOGETHER` seconds later.
+    Nobody waits for counts and releases, so they are sent with the next admission, or `TOGETHER` seconds later.
     """
 
     def __init__(self, redis: SharedRedis) -> None:
@@ -198,7 +198,7 @@ class RedisLimits:
         return self._redis.available
 
     def admit(self, counters: Counters, request: str, size: int) -> asyncio.Future[Verdict]:
-        """The verdict; `RedisUnavailable` where there is none. A request that comes again keeps its place."""
+        """Return a future of the verdict, or of `RedisUnavailable`. A request that is sent again keeps its place."""
         future: asyncio.Future[Verdict] = self._loop.create_future()
         self._waiting.append(((_ADMIT, request, round(LEASE * 1000), size, counters.packed), future))
         if self._sender is None:
@@ -206,15 +206,15 @@ class RedisLimits:
         return future
 
     def count(self, counters: Counters, size: int, tokens: int, *, is_first: bool) -> None:
-        """Count tokens of a request whose body has this size; `is_first`, in the place of those that were reserved."""
+        """Count tokens of a request with a body of `size` bytes; `is_first` replaces those reserved at admission."""
         self._later((_COUNT, size, tokens, is_first, counters.packed))
 
     def release(self, counters: Counters, request: str) -> None:
-        """The request is over."""
+        """Release the request's leases."""
         self._later((_RELEASE, request, counters.packed))
 
     def renew(self, key: str, request: str) -> None:
-        """The request runs for another `LEASE`."""
+        """Extend the request's lease to `LEASE` seconds from now."""
         self._later((_RENEW, key, request, round(LEASE * 1000)))
 
     def _later(self, operation: Operation) -> None:
@@ -247,7 +247,7 @@ class RedisLimits:
             for future in futures:
                 if not future.done():
                     future.set_exception(RedisUnavailable())
-                    future.exception()  # whoever has gone does not ask for it
+                    future.exception()  # no warning if nobody awaits it
             if not isinstance(error, RedisUnavailable):
                 raise
             return
@@ -260,7 +260,7 @@ class RedisLimits:
         return answers  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
-        """Wait until all has been sent."""
+        """Send all waiting operations, for one second at most."""
         self._send()
         if self._sender is not None:
             await asyncio.wait((self._sender,), timeout=1.0)

@@ -1,4 +1,4 @@
-"""What later requests of a principal will need, kept in Redis for any worker: encrypted, bounded in size and time."""
+"""Data that later requests of a principal need, kept in Redis for any worker: encrypted, bounded in size and time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 KEPT = 24 * 3600
-"""Seconds since an owner's memory was last used, after which it is forgotten."""
+"""Seconds after its last use until an owner's memory is dropped."""
 OWNER_SIZE = 8 * 2**20
-"""Bytes that are kept for one owner: the oldest go first."""
+"""Bytes kept for one owner; the oldest items are dropped."""
 MAX_SIZE = 2**20
-"""Bytes of what is remembered at once; what is larger stays in the process."""
+"""Bytes of one encrypted item; a larger one stays in the process."""
 MAX_IDS = 4096
-"""Ids that are looked up at once: the last of a long history."""
+"""Ids that are looked up at once: the last ones of a long history."""
 
 Owner = tuple[str, str, str]
-"""An initiator, their key, and the provider's name. Nobody reaches another's."""
+"""An initiator, their key, and the provider's name. No owner can read another's items."""
 
-# A hash maps each id to the name of an item, and each name to the item's data. A list has the names, the oldest first,
+# A hash maps each id to the name of an item, and each name to the item's data. A list holds the names, oldest first,
 # each with its ids and its size.
 _PUT = """
 local kept, order = KEYS[1], KEYS[2]
@@ -75,7 +75,7 @@ return found
 
 
 class RedisMemory:
-    """Raises `RedisUnavailable` where Redis cannot be asked."""
+    """Items by owner and id. Its methods raise `RedisUnavailable`."""
 
     def __init__(self, redis: SharedRedis, cipher: Cipher) -> None:
         self._redis = redis
@@ -88,7 +88,7 @@ class RedisMemory:
         return self._redis.available
 
     async def put(self, owner: Owner, ids: Collection[str], data: bytes) -> None:
-        """Remember this under each of the ids. Does nothing where it is too large."""
+        """Store an item under each of the ids. Does nothing if it is too large."""
         token = self._cipher.encrypted(msgspec.msgpack.encode((owner, data)))
         if len(token) > MAX_SIZE:
             return
@@ -97,7 +97,7 @@ class RedisMemory:
         await self._redis.call(lambda client: self._run(client, self._put, owner, arguments))
 
     async def get(self, owner: Owner, ids: Sequence[str]) -> list[tuple[bytes, list[str]]]:
-        """What is remembered, and under which of the ids."""
+        """Return the items stored under these ids, each with the ids that lead to it."""
         asked = ids[-MAX_IDS:]
         arguments = [KEPT, *(_id(one) for one in asked)]
         answer = await self._redis.call(lambda client: self._run(client, self._get, owner, arguments))
@@ -106,7 +106,7 @@ class RedisMemory:
             if (plain := self._cipher.decrypted(token)) is None:
                 continue
             whose, data = _PAIR.decode(plain)
-            # Whoever can write to Redis must not give one owner what is another's.
+            # Whoever can write to Redis must not be able to give one owner's item to another.
             if whose == owner:
                 found.append((data, [asked[place - 1] for place in places]))
         return found
@@ -121,7 +121,7 @@ _PAIR: msgspec.msgpack.Decoder[tuple[Owner, bytes]] = msgspec.msgpack.Decoder(tu
 
 
 def memory_of(initiator_id: str) -> str:
-    """How the keys begin under which something is remembered of an initiator."""
+    """The prefix of the keys that hold an initiator's items."""
     return f"memory:{digest(f'initiator:{initiator_id}')}:"
 
 

@@ -1,4 +1,4 @@
-"""Reloads that reach every worker on a database: a version is raised, and each worker loads its own settings again."""
+"""Reloads that reach every worker on a database: a version is bumped, and each worker loads its settings again."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ANSWER_WITHIN = 5.0
 
 
 class SharedReloads(Generic[Loaded, Applied]):
-    """Follows the version of the settings in one worker, and raises it.
+    """Follows the version of the settings in one worker, and bumps it for a reload.
 
-    `load` reads the settings and validates them, and may raise; `apply` puts them in force, and does not wait.
-    `provider_version` counts the replacements of this worker.
+    `load` reads and validates the settings, and may raise; `apply` puts them in force without waiting.
+    `provider_version` returns how often this worker has replaced its providers.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class SharedReloads(Generic[Loaded, Applied]):
         self._provider_version = provider_version
         self._lock = asyncio.Lock()
         self.version = -1
-        """In force here; -1 where that is not known yet."""
+        """The version in force here; -1 while it is unknown."""
         self.error: str | None = None
-        """Why a newer version is not in force here."""
+        """The reason why a newer version is not in force here; None if the newest is."""
 
     async def start(self, seconds: float) -> None:
-        """Begin to follow. The settings in force were read at most `seconds` ago: they have all changes that are older;
-        newer ones are loaded before this returns, as whoever made them did not know of this worker.
+        """Begin to follow the version. The settings in force were read at most `seconds` ago, and contain all older
+        changes; newer changes are loaded before this returns, because whoever made them did not know of this worker.
         """
         if await self._may_have_changed(seconds):
             try:
@@ -67,9 +67,9 @@ class SharedReloads(Generic[Loaded, Applied]):
         self._versions.follow(SETTINGS, self._hear, known=self.version)
 
     async def reload(self) -> tuple[Applied, WorkersOutcome]:
-        """Load, tell all workers to do so too, apply; then wait until they have, `ANSWER_WITHIN` seconds at most.
+        """Load the settings, tell all workers to reload, apply; then wait up to `ANSWER_WITHIN` seconds for them.
 
-        Raises what `load` raises, and `RecorderUnavailable` where the others cannot be told: nothing has changed then,
+        Raises what `load` raises, and `RecorderUnavailable` if the others cannot be notified; nothing has changed then,
         here or elsewhere.
         """
         async with self._lock:
@@ -77,17 +77,17 @@ class SharedReloads(Generic[Loaded, Applied]):
             loaded = await self._load()
             version, rows = await self._told(self._raise())
             if version != before + 1:
-                # Somebody else has raised it since: what was loaded may be older than what that was about.
+                # Another worker has bumped it meanwhile: the loaded settings may be older than its change.
                 loaded = await self._tried(version)
             applied = await self._put_in_force(version, loaded)
         await self._versions.announce()
         return applied, await self._workers.outcome(version, rows, within=ANSWER_WITHIN)
 
     async def follow(self) -> WorkersOutcome:
-        """Put a change in force that has just been written into the database, with its version: all workers hear of it.
+        """Put a change in force that was just written to the database with its version, and announce it to all workers.
         Then wait as `reload` does.
 
-        Raises what `load` raises, and `RecorderUnavailable` where the version cannot be read.
+        Raises what `load` raises, and `RecorderUnavailable` if the version cannot be read.
         """
         await self._versions.announce()
         async with self._lock:
@@ -97,7 +97,7 @@ class SharedReloads(Generic[Loaded, Applied]):
                     rows = await self._workers.rows(connection)
             except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 raise RecorderUnavailable(self._database.unusable(error)) from None
-            if version != self.version:  # else this worker has heard of it as the others do
+            if version != self.version:  # otherwise the version watch was faster
                 await self._put_in_force(version, await self._tried(version))
         return await self._workers.outcome(version, rows, within=ANSWER_WITHIN)
 
@@ -106,14 +106,14 @@ class SharedReloads(Generic[Loaded, Applied]):
 
     async def _hear(self, _: int) -> None:
         async with self._lock:
-            # Read again: while this waited, a reload from here may have raised it.
+            # Read again: a reload of this worker may have bumped it while this waited for the lock.
             version = await self._read()
             if version == self.version:
                 return
             try:
                 await self._put_in_force(version, await self._tried(version))
             except SettingsError:
-                pass  # has been told; the next version is tried again
+                pass  # has been reported; the next version is tried again
             except PoolShutdown:
                 await self._workers.leave()
 
@@ -124,13 +124,13 @@ class SharedReloads(Generic[Loaded, Applied]):
             return True
 
     async def _tried(self, version: int) -> Loaded:
-        """What is loaded now. If that fails, the others hear of it."""
+        """Load the settings, and report a failure to the other workers."""
         try:
             return await self._load()
         except PoolShutdown:
             raise
         except Exception as error:
-            # The texts of other errors than our own may quote secrets.
+            # The texts of errors other than our own may quote secrets.
             text = str(error) if isinstance(error, SettingsError) else ""
             self.error = text or type(error).__name__
             await self._workers.report(version, self._provider_version(), error=self.error)

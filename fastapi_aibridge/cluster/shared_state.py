@@ -1,4 +1,4 @@
-"""What the process shares with others through Redis, put together from the settings."""
+"""The state that this process shares with others through Redis, put together from the settings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ERASED = "erased"
-"""The channel of Redis that tells whom to forget."""
+"""The Redis channel that announces erased initiators."""
 
 
 async def forget_initiator(redis: SharedRedis, initiator_id: str) -> None:
-    """Forget what Redis remembers of an initiator, and have all workers do so. Raises `RedisUnavailable`."""
+    """Delete what Redis remembers of an initiator, and have all workers do the same. Raises `RedisUnavailable`."""
     from .redis_memory import memory_of
 
     await redis.delete(memory_of(initiator_id))
@@ -29,15 +29,16 @@ async def forget_initiator(redis: SharedRedis, initiator_id: str) -> None:
 
 
 class SharedState:
-    """An async context manager. Without `REDIS_URL` it is empty, and nothing of Redis is imported.
+    """Redis and the features that use it, as an async context manager. Without `REDIS_URL` it is empty, and no Redis
+    module is imported.
 
-    Raises `SettingsError` where an extra is missing.
+    Raises `SettingsError` if an extra is missing.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.redis: SharedRedis | None = None
         self.memory: RedisMemory | None = None
-        """What rounds must remember: encrypted, or not at all."""
+        """The memory of tool rounds; None without `SECRET_KEYS`, because it is stored only encrypted."""
         self.outages: Outages | None = None
         if settings.redis_url is None:
             return
@@ -62,7 +63,7 @@ class SharedState:
             await self.redis.__aexit__()
 
     def follow_outages(self, providers: Callable[[], Iterable[Provider]]) -> None:
-        """Tell other workers what this one finds out of the providers in force, and hear what they find out."""
+        """Share the outages of the providers in force with other workers, in both directions."""
         if self.redis is not None:
             from .outages import Outages
 
@@ -70,12 +71,12 @@ class SharedState:
             self.outages.watch(providers())
 
     def watch(self, providers: Iterable[Provider]) -> None:
-        """These are about to be in force."""
+        """Share the outages of these providers, which are about to be in force."""
         if self.outages is not None:
             self.outages.watch(providers)
 
     def components(self, *, has_tools: bool) -> dict[str, str]:
-        """The state of its parts, for `/readyz?verbose`."""
+        """The state of Redis and of the tool memory, for `/readyz?verbose`."""
         if self.redis is None:
             return {}
         found = {"redis": "ok" if self.redis.available else "away"}
@@ -91,11 +92,11 @@ class SharedState:
             )
 
     def when_erased(self, forget: Callable[[str], None]) -> None:
-        """Call this with each initiator that any worker erases."""
+        """Call `forget` with each initiator that any worker erases."""
         if self.redis is not None:
             self.redis.subscribe(_ERASED, lambda data: forget(data.decode()))
 
     async def erase(self, initiator_id: str) -> None:
-        """Forget what is remembered of an initiator, in Redis and in all workers. Raises `RedisUnavailable`."""
+        """Delete what Redis and all workers remember of an initiator. Raises `RedisUnavailable`."""
         if self.redis is not None:
             await forget_initiator(self.redis, initiator_id)

@@ -1,4 +1,4 @@
-"""Tells the parts of one worker when something that all workers hold has been changed by another one."""
+"""Notifies the parts of one worker of changes that other workers made to data that all of them hold."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from .versions import VersionReader, data_versions
 log = logging.getLogger(__name__)
 
 Changed = Callable[[int], Awaitable[None]]
-"""Called with the new version. Where it raises, it is called again a moment later."""
+"""Called with the new version. If it raises, it is called again later."""
 
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two reads of the versions."""
 _CHANNEL = "versions"
-"""Of Redis."""
+"""The Redis channel that announces changes."""
 _GRACE = 1.0
-"""Seconds by which the database's clock may run differently from the process's while an app starts."""
+"""Seconds by which the clocks of the database and of the process may differ while an app starts."""
 
 _LONGEST_DELAY = 30.0
-"""Seconds until a follower that fails again and again is called once more."""
+"""The longest delay, in seconds, before a follower that keeps failing is called again."""
 
 
 class _Follower:
-    """Who wants to hear of one version. Its calls are a task of their own: one that takes long delays no other."""
+    """A callback for one version. Its calls run in a task of their own, so a slow one delays no other."""
 
     def __init__(self, name: str, changed: Changed, known: int, delay: float) -> None:
         self.name = name
         self.known = known
-        """The version that `changed` has been called with, and took."""
+        """The last version with which `changed` was called without an error."""
         self._changed = changed
         self._delay = delay
         self._wanted = known
@@ -75,11 +75,12 @@ class _Follower:
 
 
 class VersionWatch:
-    """Looks at the versions each second (`interval`), at once where PostgreSQL or `redis` tells of a change, and tells
-    followers.
+    """Reads the versions each second (`interval`), and at once when PostgreSQL or `redis` announces a change, and
+    notifies followers.
 
-    Entered while it looks: `async with VersionWatch(database) as versions`, which raises `RecorderUnavailable` where it
-    cannot. The database may go away meanwhile: what is held is kept, and what has changed is heard of when it is back.
+    Use it as `async with VersionWatch(database) as versions`, which raises `RecorderUnavailable` if the versions cannot
+    be read. If the database becomes unavailable later, followers keep their data, and are notified of changes when it
+    is back.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class VersionWatch:
 
     async def __aenter__(self) -> Self:
         try:
-            # Listen first, then read: what changes in between is heard of.
+            # Listen first, then read, so that a change in between is not missed.
             await self._look()
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own
             raise RecorderUnavailable(self.database.unusable(error)) from None
@@ -124,36 +125,36 @@ class VersionWatch:
         self._followers.clear()
 
     def follow(self, name: str, changed: Changed, *, known: int | None = None) -> None:
-        """Call `changed` with each new version of `name`; several that come close together may be one call.
+        """Call `changed` with each new version of `name`; several in quick succession may become one call.
 
-        `known` is the version that is in force already: by default the one of the last look. So read `version(name)`
-        first, then what it stands for, then follow.
+        `known` is the version already in force, by default that of the last read. So call `version(name)` first, then
+        read the data, then follow.
         """
         follower = _Follower(name, changed, self.version(name) if known is None else known, self._interval)
         self._followers.append(follower)
         follower.tell(self.version(name))
 
     def version(self, name: str) -> int:
-        """As it was at the last look; 0 for what has never changed."""
+        """The version at the last read; 0 if it has never changed."""
         return self._seen.get(name, 0)
 
     def wake(self) -> None:
-        """Look now."""
+        """Read the versions now."""
         self._woken.set()
 
     async def announce(self) -> None:
-        """Have all workers look now, where Redis is there to tell them; those that do not hear it look soon anyway."""
+        """Have all workers read the versions now, if Redis can tell them; others read them within their interval."""
         self.wake()
         if self._redis is not None:
             await self._redis.publish(_CHANNEL)
 
     @property
     def away_for(self) -> float:
-        """Seconds for which the versions could not be read; 0 while they can."""
+        """Seconds for which the versions have been unreadable; 0 while they can be read."""
         return 0.0 if self._away_since is None else self._loop.time() - self._away_since
 
     async def changed_within(self, name: str, seconds: float) -> bool:
-        """Whether it has changed in the last seconds, or whether that cannot be told for certain."""
+        """Whether `name` has changed within the last seconds, or may have, as clocks differ."""
         now = now_of(is_sqlite=self.database.is_sqlite)
         since = now - int((seconds + _GRACE) * 1_000_000)
         changed = select(data_versions.c.changed_at > since).where(data_versions.c.name == name)
@@ -172,7 +173,8 @@ class VersionWatch:
                 except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                     self._note_failure(error)
         finally:
-            # Here, so that it is done where a loop ends without a word, too: a thread would keep the process.
+            # Here, so that it also happens if the loop ends without leaving the context: a driver's thread would keep
+            # the process alive.
             await self._reader.aclose()
 
     def _note_failure(self, error: Exception) -> None:
@@ -188,7 +190,7 @@ class VersionWatch:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # The driver's own, from a connection that closes: nobody has cancelled this task.
+            # The driver's own cancellation, from a closing connection: nobody has cancelled this task.
             raise ConnectionError("the database's driver gave the read up") from None
         if self._away_since is not None:
             log.warning("changes made elsewhere are seen again")

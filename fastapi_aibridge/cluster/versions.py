@@ -1,4 +1,4 @@
-"""Numbers in the recorder's database that say how often something was changed which all workers hold."""
+"""Version numbers in the recorder's database, which count the changes of data that all workers hold."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..recorder.database import Database
 from ..recorder.schema import metadata
 
 SETTINGS = "settings"
-"""Whatever a reload reads: files, the environment, managed settings."""
+"""The version of everything that a reload reads: files, the environment, managed settings."""
 CLIENT_KEYS = "client_keys"
 
 data_versions = Table(
     "aibridge_data_versions",
     metadata,
-    # How often each of the things that all workers hold has been changed.
+    # The kind of data, such as `settings`, whose changes are counted.
     Column("name", Text, primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
 )
 
 _CHANNEL = "aibridge_data_versions"
-"""Of PostgreSQL's LISTEN and NOTIFY."""
+"""The channel of PostgreSQL's LISTEN and NOTIFY."""
 
 
 async def bump(connection: AsyncConnection, name: str) -> int:
-    """Tell all workers that what `name` stands for has changed; returns its new version.
+    """Raise the version of `name`, of which all workers are notified, and return it.
 
-    Belongs into the transaction that makes the change: they hear of it when, and only if, that is committed. Until
-    then, others who change the same wait.
+    Call it in the transaction that makes the change: workers are notified when, and only if, it is committed. Until
+    then, concurrent bumps of the same name wait.
     """
     is_sqlite = connection.dialect.name == "sqlite"
     now = now_of(is_sqlite=is_sqlite)
@@ -53,13 +53,13 @@ async def bump(connection: AsyncConnection, name: str) -> int:
 
 
 async def read_version(connection: AsyncConnection, name: str) -> int:
-    """0 for what has never changed."""
+    """Return the version of `name`; 0 if it has never changed."""
     found = await connection.scalar(select(data_versions.c.version).where(data_versions.c.name == name))
     return found or 0
 
 
 class VersionReader:
-    """One connection, which is replaced at the next read after it broke. Reads come one after the other."""
+    """Reads the versions over one connection, replaced at the next read after it broke. Reads must not overlap."""
 
     def __init__(self, database: Database, notified: Callable[[], None]) -> None:
         self._database = database
@@ -83,7 +83,7 @@ class VersionReader:
     async def _opened(self) -> AsyncConnection:
         connection = await self._database.engine.connect()
         try:
-            # No transaction stays open between two reads.
+            # Autocommit, so that no transaction stays open between two reads.
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             if not self._database.is_sqlite:
                 driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -100,6 +100,6 @@ class VersionReader:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Not back into the pool: it listens, or is broken.
+            # Not returned to the pool: it listens, or is broken.
             await connection.invalidate()
             await connection.close()

@@ -1,4 +1,4 @@
-"""What is told of workers: who they are, what they have in force, and what became of a change on each of them."""
+"""The state of workers as operators see it, and the outcome of a change on each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..recorder.jsonform import timestamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One process of an app."""
+    """One worker process of an app."""
 
     id: str
     host: str
@@ -19,11 +19,11 @@ class Worker:
     started_at: datetime
     last_seen: datetime
     provider_version: int | None
-    """How often its providers have been replaced since its start; None while it starts."""
+    """The number of times its providers have been replaced since its start; None while it starts."""
     config_version: int | None
-    """The version of the settings that is in force there; None while it starts."""
+    """The version of the settings in force there; None while it starts."""
     error: str | None
-    """Why it keeps that one, where there is a newer one."""
+    """The reason why a newer version is not in force there; None if the newest is."""
 
     def json(self) -> dict[str, Any]:
         return {
@@ -46,11 +46,11 @@ class FailedWorker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersOutcome:
-    """What became of a change."""
+    """The outcome of a change on all workers."""
 
     applied: int = 1
-    """Workers that have it in force."""
+    """Workers that have the change in force."""
     failed: list[FailedWorker] = field(default_factory=list)
-    """Those that keep what they had."""
+    """Workers that could not apply it, and keep what they had."""
     silent: int = 0
-    """Those that have not answered in time; they catch up by themselves."""
+    """Workers that have not reported in time; they catch up by themselves."""

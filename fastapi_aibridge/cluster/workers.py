@@ -1,4 +1,4 @@
-"""The workers on one database: what each of them has in force, and waiting until all have taken a change."""
+"""The workers on one database: the settings in force on each, and the wait until all have applied a change."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _SLOWEST_POLL = 0.25
 
 
 class Workers:
-    """One worker among the others on its database. It is there as long as its recorder is present."""
+    """One worker among the others on its database. It is a member as long as its recorder is present."""
 
     def __init__(self, database: Database, presence: Presence) -> None:
         self._database = database
         self._presence = presence
 
     async def join(self) -> None:
-        """Be counted from now on. Comes before the worker looks at versions: whoever makes a change then waits for it,
-        or it sees the change.
+        """Become a member, so that changes wait for this worker. Must come before it reads versions: it then sees each
+        change, or the change waits for it. Raises `RecorderUnavailable`.
         """
         try:
             async with self._database.reading() as connection:
@@ -46,11 +46,11 @@ class Workers:
             raise RecorderUnavailable(self._database.unusable(error)) from None
 
     async def leave(self) -> None:
-        """Be counted no more: this worker takes no new requests."""
+        """Cease to be a member: this worker takes no new requests."""
         await self._tell(started_at=None)
 
     async def report(self, seen: int, provider_version: int, *, error: str | None = None) -> None:
-        """The version of the settings that this worker has tried, and put in force unless there is an `error`."""
+        """Report the settings' version that this worker has tried, and put in force unless there is an `error`."""
         told = {
             "config_seen": seen,
             "provider_version": provider_version,
@@ -59,7 +59,7 @@ class Workers:
         await self._tell(**(told | {"config_version": seen} if error is None else told))
 
     async def list(self) -> list[Worker]:
-        """All that live, in the order of their start. Raises what the driver raises."""
+        """Return all live workers, in the order of their start. Raises what the driver raises."""
         async with self._database.reading() as connection:
             rows = await self.rows(connection)
         return [
@@ -77,8 +77,10 @@ class Workers:
         ]
 
     async def outcome(self, version: int, rows: Rows, *, within: float) -> WorkersOutcome:
-        """Wait until all have tried this version of the settings, or for `within` seconds. `rows` are those who were
-        there when it was made. This worker itself has it in force.
+        """Wait until all workers have tried this version of the settings, for `within` seconds at most.
+
+        `rows` are the members at the time of the change, for when the database cannot be read. This worker itself has
+        the version in force.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
@@ -103,7 +105,7 @@ class Workers:
         return WorkersOutcome(applied=len(tried) - len(failed), failed=failed, silent=len(rows) - len(tried))
 
     async def rows(self, connection: AsyncConnection) -> Rows:
-        """Of all that live."""
+        """Return the rows of all live workers."""
         return [row for row in await self._presence.members(connection) if row.started_at is not None]
 
     async def _tell(self, **told: Any) -> None:
@@ -113,5 +115,5 @@ class Workers:
             log.warning("the other workers could not be told: %s", type(error).__name__)
 
     def _has_tried(self, row: Row[Any], version: int) -> bool:
-        # Its own row may not tell it yet, if the database has just gone away.
+        # The worker's own row may not show it yet, if the database has just become unavailable.
         return row.id == self._presence.id or (row.config_seen is not None and row.config_seen >= version)
