@@ -1,4 +1,4 @@
-"""What can be set, from where it is read, and what is said when it does not validate."""
+"""The settings: their models, their sources, and the messages for invalid values."""
 
 from .diagnostics import warn_of_base_urls
 from .limit_rules import LimitRule

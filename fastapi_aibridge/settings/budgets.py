@@ -1,4 +1,4 @@
-"""Budgets, as the settings say them."""
+"""Budgets in the settings."""
 
 from __future__ import annotations
 

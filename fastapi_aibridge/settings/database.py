@@ -1,6 +1,4 @@
-"""Which database the app records into, and which Redis its workers share, read without the other settings: a shell may
-lack the app's keys.
-"""
+"""The URLs of the app's database and Redis, read without its other settings: a shell may lack the app's keys."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from .values import RedisPrefix, RedisURL
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredDatabase:
-    """The database's URL, and what it was read from."""
+    """The database's URL, and the source of that URL."""
 
     url: SecretStr
     source: str
@@ -37,13 +35,13 @@ class _StoresOnly(SourcedSettings):
 
 
 def configured_database() -> ConfiguredDatabase:
-    """From the variables, the secrets directory and the TOML file, as the app reads them. Raises `SettingsError`."""
+    """Read the database's URL from the sources of the app's settings. Raises `SettingsError`."""
     read = _read()
     return ConfiguredDatabase(read.recorder.url, _source(read))
 
 
 def configured_redis() -> tuple[SecretStr, str] | None:
-    """Its URL and the prefix of all keys, read in the same way; None where there is none. Raises `SettingsError`."""
+    """Read the URL of Redis and the prefix of all keys in the same way; None without a URL. Raises `SettingsError`."""
     read = _read()
     return (read.redis_url, read.redis_prefix) if read.redis_url else None
 

@@ -1,4 +1,4 @@
-"""What is said of settings that do not validate, and of those that look like a mistake. Values never show."""
+"""Messages for settings that do not validate, or that look like a mistake. They never show values."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FORMS = {
     "dict_type": '{"name": "value"}',
     "model_type": '{"name": "value"}',
 }
-"""Kinds of errors: how the value would be written as JSON."""
+"""The kind of error, and how the value would be written as JSON."""
 
 
 def explain(error: ValidationError, settings: type[BaseModel], config_file: Path | None) -> str:
-    """What is wrong with which variable or member of the file, without the values: they may be secrets."""
+    """Return the errors by variable or member of the file, without the values, which may be secrets."""
     file = {} if config_file is None else read_config_file(config_file)
     lines = []
     for problem in error.errors(include_input=False, include_context=False, include_url=False):
@@ -57,7 +57,7 @@ def _meant(settings: type[BaseModel], loc: Sequence[str]) -> str:
 
 
 def _members(model: type[BaseModel], loc: Iterable[str]) -> list[str]:
-    """The members of the section at this place of the settings."""
+    """Return the names of the members of the section at this place of the settings."""
     place: Any = model
     for part in loc:
         if isinstance(place, type) and issubclass(place, BaseModel):
@@ -69,7 +69,7 @@ def _members(model: type[BaseModel], loc: Iterable[str]) -> list[str]:
 
 
 def _in_file(loc: Sequence[str], file: Mapping[str, Any]) -> bool:
-    """Whether the value at this place is the file's: it is there, and no variable is stronger."""
+    """Whether the value at this place comes from the file: it is there, and no variable overrides it."""
     value: Any = file
     for part in loc:
         if not isinstance(value, Mapping) or part not in value:
@@ -80,7 +80,7 @@ def _in_file(loc: Sequence[str], file: Mapping[str, Any]) -> bool:
 
 
 def warn_of_unknown(environ: Mapping[str, str], fields: set[str], sections: Iterable[str]) -> None:
-    """A warning, not an error: Kubernetes puts `AIBRIDGE_SERVICE_HOST` and its like there for a service of our name."""
+    """Warn of unknown variables. No error: Kubernetes sets `AIBRIDGE_SERVICE_HOST` for a service of our name."""
     for variable in environ:
         if not variable.upper().startswith(PREFIX):
             continue
@@ -95,7 +95,7 @@ def warn_of_unknown(environ: Mapping[str, str], fields: set[str], sections: Iter
 
 
 def warn_of_unnamed(directory: Path, fields: set[str]) -> None:
-    """Of secrets whose file lacks the prefix."""
+    """Warn of secret files whose names lack the prefix."""
     for file in sorted(directory.iterdir()):
         if file.name.lower().partition("__")[0] in fields:
             logger.warning("the secret %s is not read; if it is a setting, call it as its variable: %s%s",
@@ -103,7 +103,7 @@ def warn_of_unnamed(directory: Path, fields: set[str]) -> None:
 
 
 def warn_of_base_urls(providers: Mapping[str, ProviderSettings]) -> None:
-    """Of base URLs that lack the version path which the vendor's SDK expects, or have it twice."""
+    """Warn of base URLs that lack the version path which the vendor's SDK expects, or have it twice."""
     for name, provider in providers.items():
         if provider.base_url is not None and (problem := _base_url_problem(provider.type, str(provider.base_url))):
             logger.warning("%sPROVIDERS__%s__BASE_URL %s", PREFIX, name.upper(), problem)

@@ -1,4 +1,4 @@
-"""One rule of `LIMITS__RULES`: who may do how much in which window."""
+"""One rule of `LIMITS__RULES`: whom it limits, to which amounts, in which window."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .values import PositiveSeconds
 
 MAX_RULES = 500
-"""Each request is held against all rules."""
+"""Rules in the settings. A request is checked only against those that an index finds for it."""
 _LARGEST = 10**12
 LONGEST_WINDOW = 31 * 86400.0
 """Seconds."""
 
 Amount = Annotated[int, Field(ge=1, le=_LARGEST)]
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
-"""As in shells: `*` for anything, `?` for one character, `[...]` for one of several."""
+"""A shell pattern: `*` for any text, `?` for one character, `[...]` for one of several."""
 
 
 class LimitRule(BaseModel):
-    """`scope` and `id` say who, `requests`, `tokens` and `concurrent` how much, `window` in which time.
+    """A limit of `requests`, `tokens` and `concurrent` requests in a `window`, for those that `scope` and `id` name.
 
-    `initiator`: the one of this id, with a count of its own. `default`: each initiator that no `initiator` rule
+    `initiator`: the one with this id, with a count of its own. `default`: each initiator that no `initiator` rule
     limits in the same respect, each with a count of its own. `group`, `provider`: those that match the pattern, each
-    with a count for all its members or callers together. `model`: all models that match, with one count, because
+    with a single count for all its members or callers. `model`: all models that match, with a single count, because
     clients choose the names. `provider` and `model` beside another scope narrow the rule to such requests.
     """
 
@@ -36,7 +36,7 @@ class LimitRule(BaseModel):
     model: Pattern | None = None
     requests: Amount | None = None
     tokens: Amount | None = None
-    """Input, cache writes and output."""
+    """Tokens of input, cache writes and output."""
     concurrent: Amount | None = None
     window: Annotated[PositiveSeconds, Field(ge=0.1, le=LONGEST_WINDOW)] = 60.0
 

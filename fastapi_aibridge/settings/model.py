@@ -1,4 +1,4 @@
-"""All settings in one model, and the rules that concern several of them."""
+"""The model of all settings, and the rules that concern several of them."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from .sources import PREFIX, SourcedSettings, config_file
 from .values import FernetKey, HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, RedisURL, Size
 
 DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
-"""Provider type: the variable that its vendor's SDK reads the key from."""
+"""Provider type: the variable from which its vendor's SDK reads the key."""
 RESERVED_NAMES = {"admin", "healthz", "me", "readyz"}
-"""Provider names that would hide routes of ours."""
+"""Provider names that would hide routes of the gateway."""
 NEVER_FORWARDED = {"authorization", "cookie", "host", "proxy-authorization", "x-api-key", "x-aibridge-token"}
-"""Request headers that no setting sends to a provider."""
+"""Request headers that are never sent to a provider, whatever the settings say."""
 _SECTIONS = ("providers", "mcp_servers", "pool", "limits", "memory", "metrics", "recorder", "client_keys", "prices")
 
 
 class Settings(SourcedSettings):
-    """All settings, from keyword arguments, `AIBRIDGE_*` variables, the secrets directory and the TOML file, the
-    first of them that has a value; providers and other sections may be put together from several of them. A new
-    instance reads all of them again.
+    """All settings, from keyword arguments, `AIBRIDGE_*` variables, the secrets directory and the TOML file. The first
+    source that has a value wins; providers and other sections may combine several sources. A new instance reads all of
+    them again.
 
     Variables: names in any case, `__` between levels, lists and maps as JSON; an empty one counts as not set. The
-    secrets directory, which `AIBRIDGE_SECRETS_DIR` names, has one file for each value, called as its variable:
-    `aibridge_providers__openai__api_key`. The prefix belongs to it, so that several programs may share a directory;
-    white space around the value does not. The TOML file, which `AIBRIDGE_CONFIG_FILE` names, has the fields below.
+    secrets directory, named by `AIBRIDGE_SECRETS_DIR`, has one file for each value, named like its variable:
+    `aibridge_providers__openai__api_key`. The prefix is required, so that several programs may share a directory; white
+    space around the value is dropped. The TOML file, named by `AIBRIDGE_CONFIG_FILE`, has the fields below.
     """
 
     model_config = SettingsConfigDict(
@@ -73,35 +73,35 @@ class Settings(SourcedSettings):
     gc_freeze: bool = True
     recorder: RecorderSettings = RecorderSettings()
     client_keys: dict[str, Keys] = Field(default_factory=dict)
-    """Initiator: the keys, in plain or as `sha256:<hex>`, all of which are valid."""
+    """The keys of each initiator, plain or as `sha256:<hex>`, all of which are valid."""
     managed: bool = False
     """Whether client keys, providers and MCP servers also come from the recorder's database."""
     admin_token: Key | None = None
     metrics_token: Key | None = None
-    """For metrics and health only."""
+    """The token for metrics and health only."""
     audit_token: Key | None = None
-    """For reading only."""
+    """The token for reading only."""
     max_body_size: Size = 32 * 2**20
     redis_url: RedisURL | None = None
     redis_prefix: RedisPrefix = "aibridge:"
-    """How all keys and channels begin; two deployments that share a Redis need two."""
+    """The prefix of all keys and channels; deployments that share a Redis need different ones."""
     secret_keys: tuple[FernetKey, ...] = ()
-    """Encrypt what is secret where others may read it: the first encrypts, all decrypt."""
+    """Keys for secrets that are stored where others may read them: the first encrypts, all decrypt."""
     private_headers: tuple[HeaderName, ...] = ()
     forward_headers: tuple[HeaderName, ...] = ()
     """Further request headers that go to providers; `*` for all but the forbidden ones."""
     foreign_ids: Literal["allow", "refuse"] = "allow"
-    """What happens to ids of provider objects that nobody made through this gateway."""
+    """The treatment of ids of provider objects that were not created through this gateway."""
     log_format: Literal["text", "json"] = "text"
     prices: dict[str, dict[str, ModelPrices]] = Field(default_factory=dict)
-    """A provider's name or type: model, or a pattern of models: its prices, which come before those of genai-prices."""
+    """Prices by a provider's name or type, then by model or pattern of models. They override those of genai-prices."""
     unpriced: Literal["allow", "refuse"] = "allow"
-    """What happens, where a budget applies, to a model without a price."""
+    """The treatment of a model without a price where a budget applies."""
     budgets: Budgets = ()
     budget_on_error: Literal["refuse", "allow"] = "refuse"
-    """What happens to requests while budgets cannot be read."""
+    """The treatment of requests while budgets cannot be read."""
     budget_default_output: int = Field(default=4096, ge=1, le=1_000_000_000)
-    """Tokens of an answer that are reserved where the request sets no bound."""
+    """Output tokens that are reserved if the request sets no bound."""
     config_file: Path | None = None
     secrets_dir: Path | None = None
 
@@ -141,7 +141,7 @@ class Settings(SourcedSettings):
 
     @model_validator(mode="after")
     def _distinct_tokens(self) -> Self:
-        """Whoever has one token or key must not have another's rights."""
+        """Check that no token equals another or a client key, so that none grants the rights of another."""
         taken = {digest_of(key.get_secret_value()): f"the client key of {initiator!r}"
                  for initiator, keys in self.client_keys.items() for key in keys}  # fmt: skip
         for name in ("admin_token", "metrics_token", "audit_token"):
@@ -157,7 +157,7 @@ class Settings(SourcedSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Settings:
-        """Read all sources. Raises `SettingsError`, whose text names each variable that is wrong and never a value."""
+        """Read all sources. Raises `SettingsError`, whose text names each invalid variable and never a value."""
         fields = set(cls.model_fields)
         diagnostics.warn_of_unknown(os.environ, fields, _SECTIONS)
         try:
@@ -172,7 +172,7 @@ class Settings(SourcedSettings):
 
 
 class WrongMember(ValueError):
-    """A provider that is wrong as a whole; `member` is the one to change: one of the settings', or `name`."""
+    """A provider that is invalid as a whole. `member` is the one to change: a member of its settings, or `name`."""
 
     def __init__(self, member: str, message: str) -> None:
         super().__init__(message)
@@ -180,12 +180,12 @@ class WrongMember(ValueError):
 
 
 def explain(error: ValidationError, **values: Any) -> str:
-    """What is wrong with which variable, without the values: they may be secrets. `values` are those of the code."""
+    """Return the errors by variable, without the values, which may be secrets. `values` are the keyword arguments."""
     return diagnostics.explain(error, Settings, config_file(values))
 
 
 def named_provider(name: str, provider: ProviderSettings) -> ProviderSettings:
-    """The provider with what its name and its type say. Raises `WrongMember`."""
+    """Return the provider with the defaults that its name and type imply. Raises `WrongMember`."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
         raise WrongMember("name", f"{name!r} is no provider name: use lower-case letters, digits, '_', '.' and '-'")
     if name in RESERVED_NAMES:

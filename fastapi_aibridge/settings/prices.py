@@ -1,4 +1,4 @@
-"""What models cost, as the settings say it: US dollars for a million tokens."""
+"""Prices of models in the settings, in US dollars for a million tokens."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ class _Prices(BaseModel):
 
 
 class TokenPrices(_Prices):
-    """Where a price is None, cached input costs as much as input, a cache write 1.25 times as much and, where it lasts
-    an hour, twice as much; audio, images and reasoning cost as much as text.
+    """Prices in US dollars for a million tokens.
+
+    If a price is None, cached input costs as much as input, a cache write 1.25 times as much, or twice as much if it
+    lasts an hour; audio, images and reasoning cost as much as text.
     """
 
     input: Dollars
     output: Dollars
     cache_read: Dollars | None = None
     cache_write: Dollars | None = None
-    """Of five minutes, or of no lifetime that the provider tells."""
+    """The price of a write that lasts five minutes, or for which the provider reports no lifetime."""
     cache_write_1h: Dollars | None = None
     audio_input: Dollars | None = None
     audio_output: Dollars | None = None
@@ -32,15 +34,15 @@ class TokenPrices(_Prices):
 
 
 class LongContextPrices(TokenPrices):
-    """For all tokens of a message whose prompt is long."""
+    """Prices for all tokens of a message with a long prompt."""
 
     above: int = Field(ge=1)
-    """Tokens of the prompt, cached ones included, up to which the model's other prices count."""
+    """Tokens of the prompt, cached ones included, up to which the model's other prices apply."""
 
 
 class ModelPrices(TokenPrices):
     calls: dict[str, Dollars] = Field(default_factory=dict)
-    """Dollars for one call of a server tool, by the name under which usages count it: `web_search_requests`."""
+    """Dollars for one call of a server tool, by the name under which usages count it, such as `web_search_requests`."""
     long_context: LongContextPrices | None = None
     service_tiers: dict[str, TokenPrices] = Field(default_factory=dict)
-    """By the tier that the provider reports: `flex`, `priority`, `batch`."""
+    """Prices by the tier that the provider reports: `flex`, `priority`, `batch`."""

@@ -32,7 +32,7 @@ class _Section(BaseModel):
 
 
 class CircuitBreakerSettings(_Section):
-    """When a provider's endpoint and model are given a rest. Times are in seconds."""
+    """The circuit breakers of a provider's endpoints and models. Times are in seconds."""
 
     enabled: bool = True
     failure_threshold: int = Field(default=5, ge=1)
@@ -52,15 +52,15 @@ class ProviderSettings(_Section):
     max_retries: int = Field(default=2, ge=0, le=10)
     connect_timeout: PositiveSeconds = 10.0
     first_byte_timeout: PositiveSeconds | None = None
-    """How long an answer may take to begin; None: as long as `read_timeout`."""
+    """Seconds until a response must begin; None for as long as `read_timeout`."""
     read_timeout: PositiveSeconds = 600.0
     extra_headers: Headers = Field(default_factory=dict)
     send_actor_headers: bool = False
     byok: bool = False
     allow_organisation_changes: bool = False
-    """Whether callers may change with our key what concerns all its users: delete a fine-tuned model."""
+    """Whether callers may use our key to change what concerns all its users, such as to delete a fine-tuned model."""
     pass_through: tuple[RelayedPath, ...] = ()
-    """Further paths that are relayed without being understood."""
+    """Further paths that are relayed without being parsed."""
     ca_file: CAFile | None = None
     client_cert: ClientCertificate | None = None
     proxy: Proxy | None = None
@@ -80,7 +80,7 @@ class ProviderSettings(_Section):
 
 
 class MCPServerSettings(_Section):
-    """One MCP server. `{session_key}` in a header value is the principal's."""
+    """One MCP server. `{session_key}` in a header value is replaced by the principal's session key."""
 
     url: SecretURL
     headers: Headers = Field(default_factory=dict)
@@ -89,7 +89,7 @@ class MCPServerSettings(_Section):
 
 
 class PoolSettings(_Section):
-    """How many bridges are kept, and for how long (seconds, or with a unit like `15m`)."""
+    """The number of bridges that are kept, and for how long, in seconds (or with a unit like `15m`)."""
 
     max_items: int = Field(default=5000, ge=1)
     ttl: PositiveSeconds = 900.0
@@ -97,27 +97,27 @@ class PoolSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What is taken on, by one process or with Redis by all together. Times are in seconds; what is None is not
-    limited, `max_concurrent_per_principal` aside, which is half of `max_concurrent` then.
+    """Limits of one process, or with Redis of all processes together. Times are in seconds; None means no limit, except
+    for `max_concurrent_per_principal`, where it means half of `max_concurrent`.
     """
 
     max_concurrent: int = Field(default=4096, ge=1)
     max_concurrent_per_principal: int | None = Field(default=None, ge=1)
     max_wait: NonNegativeSeconds = 3.0
-    """How long a request over its principal's limit waits for its turn."""
+    """Seconds for which a request over its principal's limit of concurrent ones waits for its turn."""
     requests: Amount | None = None
     """Requests of one initiator in each `window`."""
     tokens: Amount | None = None
     """Tokens, input and output, of one initiator in each `window`."""
     rules: Annotated[tuple[LimitRule, ...], Field(max_length=MAX_RULES)] = ()
     on_error: Literal["allow", "refuse"] = "allow"
-    """What happens while Redis is away: `allow` counts in the process alone, `refuse` answers 503."""
+    """The behaviour while Redis is unavailable: `allow` counts in each process alone, `refuse` answers 503."""
     window: Annotated[PositiveSeconds, Field(ge=0.1, le=LONGEST_WINDOW)] = 60.0
     max_stream_duration: PositiveSeconds | None = None
 
     @property
     def share(self) -> int:
-        """What one principal may have at most, requests that wait included."""
+        """The most requests of one principal, waiting ones included."""
         return -(-self.max_concurrent // 2)
 
     @property
@@ -126,23 +126,23 @@ class LimitSettings(_Section):
 
 
 class MemorySettings(_Section):
-    """What one process holds at once, in bytes."""
+    """The data that one process holds at the same time, in bytes."""
 
     bodies: Size | None = None
-    """Request bodies, decompressed; None: a quarter of the memory that the process may use."""
+    """Request bodies, decompressed; None for a quarter of the memory that the process may use."""
 
 
 class MetricsSettings(_Section):
     multiprocess: bool = False
-    """Whether a scrape tells of all worker processes of the server."""
+    """Whether a scrape covers all worker processes of the server."""
 
 
 class RecorderSettings(_Section):
-    """Where interceptions are written down. `retention` is in seconds (or `60d`-like), 0 keeps them for ever."""
+    """The storage of interceptions. `retention` is in seconds (or `60d`-like); 0 keeps them for ever."""
 
     url: DatabaseURL = masked_secret("sqlite+aiosqlite:///aibridge.db")
     enabled: bool = True
     capture_content: bool = True
     retention: NonNegativeSeconds = 60 * 86400.0
     max_text: Size = 2**20
-    """Bytes of text that are stored for each member of an interception; what is longer is cut and marked."""
+    """Bytes of text stored for each member of an interception; longer text is cut and marked."""

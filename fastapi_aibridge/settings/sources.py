@@ -1,4 +1,4 @@
-"""From where settings are read: variables, the secrets directory, the TOML file."""
+"""The sources of settings: variables, the secrets directory, the TOML file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PREFIX = "AIBRIDGE_"
 
 
 def variable(name: str) -> str | None:
-    """The value of the variable of this name, without the prefix, that has one."""
+    """Return the value of the variable with this name after the prefix, in any case; None if none has one."""
     wanted = PREFIX + name
     return next((value for key, value in os.environ.items() if key.upper() == wanted and value), None)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The TOML file's values. Raises `SettingsError`, whose text has no value of the file."""
-    import tomllib  # with regular expressions that take milliseconds to compile
+    """Return the TOML file's values. Raises `SettingsError`, whose text quotes no value of the file."""
+    import tomllib  # imported late: it compiles regular expressions for milliseconds
 
     text = ""
     try:
@@ -42,22 +42,22 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _key_in_line(text: str, error: str) -> str:
-    """The key in whose line the error is, for the error's text."""
+    """The key on the line of the error, as an addition to the error's text."""
     line = re.search(r"at line (\d+)", error)
     key = re.match(r"\s*([\w.\"'-]+)\s*=", text.splitlines()[int(line[1]) - 1]) if line else None
     return f", in the value of {key[1]}" if key else ""
 
 
 class ConfigFile(InitSettingsSource):
-    """The TOML file that `CONFIG_FILE` names, read anew each time."""
+    """The TOML file that `CONFIG_FILE` names, read again for each instance."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: Path | None) -> None:
         super().__init__(settings_cls, init_kwargs={} if path is None else read_config_file(path))
 
 
 class Variables(EnvSettingsSource):
-    """What should be a JSON list or map and is not stays as it is: its validation then says which variable it came
-    from, and a key that is a number stays text.
+    """Environment variables. A value that should be a JSON list or map and is not stays text: its validation then names
+    the variable, and a key that is a number stays text.
     """
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
@@ -69,11 +69,11 @@ class Variables(EnvSettingsSource):
 
 
 class SecretFiles(Variables, NestedSecretsSettingsSource):
-    """The secrets directory; only files that are called as our variables are read."""
+    """The secrets directory. Only files named like our variables are read."""
 
     @staticmethod
     def _iter_secret_files(path: Path) -> Iterator[Path]:
-        """Ours only: what other programs keep there may be of any kind and size."""
+        """Yield our files only: other programs may keep files of any kind and size there."""
         files = NestedSecretsSettingsSource._iter_secret_files(path)  # noqa: SLF001 - there is no other hook
         return (file for file in files if file.name.upper().startswith(PREFIX))
 
@@ -81,7 +81,7 @@ class SecretFiles(Variables, NestedSecretsSettingsSource):
 def sources(
     settings_cls: type[BaseSettings], given: PydanticBaseSettingsSource, files: PydanticBaseSettingsSource
 ) -> tuple[PydanticBaseSettingsSource, ...]:
-    """All sources, the strongest first. `given` are the keyword arguments."""
+    """Return all sources, in the order of precedence. `given` are the keyword arguments."""
     arguments = given()
     directory = arguments.get("secrets_dir") or variable("SECRETS_DIR")
     found: list[PydanticBaseSettingsSource] = [given, Variables(settings_cls)]
@@ -93,13 +93,13 @@ def sources(
 
 
 def config_file(arguments: Mapping[str, Any]) -> Path | None:
-    """The TOML file that these keyword arguments, or the environment, name."""
+    """Return the path of the TOML file from these keyword arguments or the environment; None if neither names one."""
     path = arguments.get("config_file") or variable("CONFIG_FILE")
     return Path(path) if path else None
 
 
 class SourcedSettings(BaseSettings):
-    """Settings that are read from these sources."""
+    """Settings that are read from the sources of this module."""
 
     @classmethod
     def settings_customise_sources(

@@ -57,7 +57,7 @@ def _key(secret: SecretStr) -> SecretStr:
 
 
 Key = Annotated[SecretStr, AfterValidator(_key)]
-"""A secret that travels in a header. The line break that many a file ends with is not part of it."""
+"""A secret sent in a header. White space around it, such as the line break at the end of a file, is dropped."""
 
 
 def _one_or_more(value: object) -> object:
@@ -112,7 +112,7 @@ def _http_url(url: SecretStr) -> SecretStr:
 
 
 SecretURL = Annotated[SecretStr, BeforeValidator(_is_no_string), AfterValidator(_http_url)]
-"""An HTTP URL that is not shown: some servers are given their key in it."""
+"""An HTTP URL that is not shown, because some servers expect their key in it."""
 
 
 def _proxy(url: SecretStr) -> SecretStr:
@@ -129,7 +129,7 @@ def _proxy(url: SecretStr) -> SecretStr:
 
 
 Proxy = Annotated[SecretStr, AfterValidator(_proxy)]
-"""An HTTP proxy's URL, secret because of its password; `env` takes the one that the environment names."""
+"""The URL of an HTTP proxy, secret because of its password; `env` takes the proxy that the environment names."""
 
 
 def _database(url: SecretStr) -> SecretStr:
@@ -188,7 +188,7 @@ def _path(path: str) -> str:
 
 
 RelayedPath = Annotated[str, AfterValidator(_path)]
-"""A path below a provider's base; one that ends in `/*` stands for all below it, not for itself."""
+"""A path below a provider's base URL; one that ends in `/*` stands for all below it, not for itself."""
 
 
 def _loadable(load: Callable[[ssl.SSLContext, str], None], what: str) -> Callable[[Path], Path]:
@@ -199,7 +199,7 @@ def _loadable(load: Callable[[ssl.SSLContext, str], None], what: str) -> Callabl
             raise ValueError(f"{str(path)!r} holds no {what} in PEM form") from None
         except OSError as error:
             raise ValueError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-        except RuntimeError:  # of expanduser()
+        except RuntimeError:  # raised by expanduser()
             raise ValueError(f"{str(path)!r} begins with the home directory of nobody") from None
         return path.expanduser()
 
@@ -213,7 +213,7 @@ CAFile = Annotated[
 
 
 def _no_password() -> str:
-    # Without it OpenSSL would ask at the terminal, and wait.
+    # Without a password OpenSSL would ask at the terminal, and wait.
     return ""
 
 
