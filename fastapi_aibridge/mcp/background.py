@@ -1,4 +1,4 @@
-"""Work that goes on beside whoever asked for it."""
+"""Tasks that outlive the caller that started them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """They end by themselves, or with the app; they run in the context of the app's start, not in some request's."""
+    """Tasks that end by themselves or with the app, by default in the context of the app's start, not of a request."""
 
     def __init__(self) -> None:
         self._context = contextvars.copy_context()
@@ -27,7 +27,7 @@ class BackgroundTasks:
         return task
 
     async def aclose(self, grace: float) -> None:
-        """Wait `grace` seconds for all, then cancel those that are left."""
+        """Wait up to `grace` seconds for all tasks, then cancel the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for task in tuple(self._tasks):
@@ -38,4 +38,4 @@ class BackgroundTasks:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # seen, also if nobody waits
+            task.exception()  # retrieved, so that asyncio does not report it

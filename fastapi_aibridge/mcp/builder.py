@@ -1,4 +1,4 @@
-"""Which MCP servers a principal has."""
+"""The choice of a principal's MCP servers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from .server import MCPServer
 
 
 class MCPProxyBuilder(Protocol):
-    """What an app supplies to give each principal servers of their own. Asked once for each bridge."""
+    """An app's own way to give each principal its servers. It is asked once for each bridge."""
 
     def build(self, principal: Principal) -> Sequence[MCPServer] | Awaitable[Sequence[MCPServer]]:
-        """The principal's servers, each name once, within 10 seconds. An error here costs the bridge its tools, not its
-        start. One that is not async runs on the event loop: it must not wait for anything.
+        """Return the principal's servers, with distinct names, within 10 seconds.
 
-        Ids and session key are those of all requests that the bridge will serve; the metadata is that of the first one
-        only, so nothing should be decided by it. Must not acquire the same principal's bridge.
+        An error costs the bridge its tools, not its start. A function that is not async runs on the event loop, so it
+        must not block.
+
+        The principal's ids and session key are those of all requests that the bridge will serve; the metadata is that
+        of the first request only, so nothing should depend on it. Must not acquire the same principal's bridge.
         """
         ...
 
 
 class SettingsProxyBuilder:
-    """The servers of the settings, the same for all principals."""
+    """Gives all principals the servers of the settings."""
 
     def __init__(self, servers: Mapping[str, MCPServerSettings]) -> None:
         self._servers = tuple(MCPServer.from_settings(name, one) for name, one in sorted(servers.items()))
 
-    def build(self, principal: Principal) -> Sequence[MCPServer]:  # noqa: ARG002 - the credentials are theirs, not the list
+    def build(self, principal: Principal) -> Sequence[MCPServer]:  # noqa: ARG002 - only the credentials depend on it
         return self._servers

@@ -1,4 +1,4 @@
-"""The tools of all principals: equal ones are one object, however many principals see them."""
+"""The tools of all principals. Equal tools are one object, however many principals see them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ToolCatalogue:
         self._known: WeakValueDictionary[bytes, Tool] = WeakValueDictionary()
 
     def tool(self, server: str, name: str, listed: ListedTool) -> tuple[Tool, bool]:
-        """The tool as it is offered under `name`, and whether it has been made just now."""
+        """Return the tool as offered under `name`, and whether it was created by this call."""
         digest = hashlib.sha256()
         for part in (server, name, listed.name, listed.description):
             digest.update(f"{len(part)}:{part}".encode(errors="replace"))

@@ -1,4 +1,4 @@
-"""A session as its server knows it, in terms of tools. It is replaced, never changed, when the server forgets it."""
+"""A session on an MCP server, in terms of tools. If the server loses the session, a new connection replaces it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .protocol import Protocol
 from .tool_list import ToolList
 
 MAX_PAGES = 100
-"""Pages of one list of tools: a server that never comes to an end is cut off."""
+"""Pages of one list of tools that are read, in case a server never ends it."""
 MAX_CURSOR = 4096
 MAX_HEADERS = 16 * 1024
-"""Bytes of arguments that go into headers, too."""
+"""Bytes of arguments that are repeated in headers."""
 
 
 class Connection:
-    """Raises `MCPProblem` where a method does not say otherwise."""
+    """One session on a server. Methods raise `MCPProblem` unless they say otherwise."""
 
     __slots__ = ("_dispatcher", "protocol")
 
@@ -34,11 +34,11 @@ class Connection:
 
     @property
     def announces_changes(self) -> bool:
-        """Whether changes of the list of tools can be listened for."""
+        """Whether the server can be listened to for changes of its list of tools."""
         return self.protocol.announces_changes and (self.has_session or self.protocol.later)
 
     async def list_tools(self, offers: Callable[[str], bool]) -> ToolList:
-        """All pages, as far as the limits go; nothing is asked of a server that offers no tools."""
+        """Read all pages of the tool list, within the limits. A server that offers no tools is not asked."""
         tools = ToolList(offers, later=self.protocol.later)
         if not self.protocol.has_tools:
             return tools
@@ -62,13 +62,13 @@ class Connection:
         return tools
 
     async def probe(self) -> None:
-        """Ask what the server has answered before, to see whether it still knows us."""
+        """Repeat a request that the server has answered before, to see whether it still knows the session."""
         await self._request("tools/list", {})
 
     async def call(
         self, tool: str, arguments: Mapping[str, Any], in_headers: Mapping[tuple[str, ...], str]
     ) -> dict[str, Any]:
-        """The result as the server gives it. `in_headers`: the arguments that are repeated there."""
+        """Return the result as the server gives it. `in_headers` are the arguments that are repeated in headers."""
         headers = mcp_param_headers(in_headers, arguments) if in_headers else {}
         if sum(map(len, headers.values())) > MAX_HEADERS:
             raise MCPProblem("the arguments that it wants in headers are too long for that")
@@ -78,7 +78,7 @@ class Connection:
         return result
 
     async def listen(self) -> None:
-        """Hear of changes until the server ends that."""
+        """Receive announcements of changes until the server ends the stream."""
         if self.protocol.later:
             await self._request("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
         else:

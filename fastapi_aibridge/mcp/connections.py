@@ -1,6 +1,6 @@
-"""What the MCP sessions of all bridges share: one HTTP client, and what is known of servers and their tools.
+"""State that the MCP sessions of all bridges share: one HTTP client, and facts about servers and their tools.
 
-Never a session, a credential or a cookie.
+Sessions, credentials and cookies are never shared.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ if TYPE_CHECKING:
     from .catalogue import ToolCatalogue
 
 LISTENERS = 100
-"""Standing streams for news of changed tool lists, in all: each costs a socket. Sessions beyond look for themselves."""
+"""Standing streams for changes of tool lists, in all: each costs a socket. Further sessions look for changes on use."""
 CLOSE_TIMEOUT = 2.0
-"""Seconds that ending sessions may take, all together."""
+"""Seconds for ending sessions, all together."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class MCPStats:
-    """The sessions of one app. All but `sessions_open` and `listeners` only grow."""
+    """Counts of one app's sessions. All but `sessions_open` and `listeners` only grow."""
 
     sessions_open: int
     sessions_opened: int
     sessions_renewed: int
     listeners: int
     failures: Mapping[str, int]
-    """By server: how often it failed to start in a bridge."""
+    """Failed starts in bridges, by server."""
 
 
 class MCPConnections:
-    """Entered once for each app, and outlives the bridges. Raises `ConfigurationError` where mcp is not installed."""
+    """The MCP connections of one app, which outlive its bridges. Entering raises `ConfigurationError` without mcp."""
 
     def __init__(self, *, listeners: int = LISTENERS) -> None:
         self.http = HTTPClient()
         self.health = ServerHealth()
         self._max_listeners = listeners
-        # All that changes; sessions change the counters through the methods.
+        # Mutable state; sessions change the counters through the methods.
         self._entered = AsyncExitStack()
         self._background: BackgroundTasks | None = None  # __aenter__
         self._catalogue: ToolCatalogue | None = None  # __aenter__
-        self._handshake: LRUCache[str, None] = LRUCache(MAX_SERVERS)  # URLs of servers of the earlier protocol era
+        self._handshake: LRUCache[str, None] = LRUCache(MAX_SERVERS)  # URLs of servers that know only the handshake
         self._opened = self._closed = self._renewed = self._listeners = 0
 
     async def __aenter__(self) -> Self:
         require_mcp()
-        # The library takes long to load: here rather than in somebody's first request.
+        # The library is slow to load, so load it here rather than in the first request.
         self._catalogue = importlib.import_module(".catalogue", __package__).ToolCatalogue(self.health)
         self._background = BackgroundTasks()
         await self._entered.enter_async_context(self.http)
@@ -83,8 +83,8 @@ class MCPConnections:
         return self._catalogue
 
     def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> Task[T]:
-        """Run `work` beside whoever asked for it, and beyond: it ends by itself, or with the app. Without a `context`
-        it is in that of the app's start.
+        """Run `work` in a task that may outlive its caller: it ends by itself, or with the app. Without a `context` it
+        runs in that of the app's start.
         """
         if self._background is None:
             work.close()
@@ -93,7 +93,7 @@ class MCPConnections:
 
     @property
     def working(self) -> int:
-        """Tasks in the background; none while all sessions are idle."""
+        """The number of background tasks; 0 while all sessions are idle."""
         return len(self._background or ())
 
     def stats(self) -> MCPStats:
@@ -106,7 +106,7 @@ class MCPConnections:
         )
 
     def speaks_handshake(self, url: str) -> bool:
-        """Whether a server was last seen to know the `initialize` handshake only, so that probing it is no use."""
+        """Whether the server was last seen to know only the `initialize` handshake, so that probing it is useless."""
         return url in self._handshake
 
     def note_era(self, url: str, *, handshake: bool) -> None:
@@ -140,6 +140,6 @@ def _not_open() -> AIBridgeError:
 
 
 def require_mcp() -> None:
-    """Raises `ConfigurationError` where the mcp library is not installed."""
+    """Raise `ConfigurationError` if the mcp library is not installed."""
     if importlib.util.find_spec("mcp") is None:
         raise ConfigurationError(f"MCP servers need the mcp library: {install_command('mcp')}")

@@ -1,4 +1,4 @@
-"""Cookies of one session: a load balancer finds the process again that holds it. They are never anybody else's."""
+"""The cookies of one session, by which a load balancer finds the process that holds it. They are never shared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COOKIE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\x21\x23-\x3a\x3c-\x5b\x5
 
 
 class Cookies:
-    """All requests of a session go to one URL, so that paths and domains decide nothing."""
+    """The cookies of one session. All its requests go to one URL, so paths and domains need no check."""
 
     __slots__ = ("_values",)
 
@@ -21,7 +21,7 @@ class Cookies:
         self._values: dict[str, str] = {}
 
     def read(self, set_cookies: Iterable[str]) -> None:
-        """The `Set-Cookie` values of an answer; those that are odd or too many are passed over."""
+        """Store the `Set-Cookie` values of a response; malformed and excess ones are ignored."""
         for line in set_cookies:
             pair, _, attributes = line.partition(";")
             match = _COOKIE.match(pair.strip()) if len(pair) <= MAX_SIZE else None
@@ -35,5 +35,5 @@ class Cookies:
 
     @property
     def header(self) -> str:
-        """The value of `Cookie`, empty where there is none."""
+        """The value of the `Cookie` header; empty without cookies."""
         return "; ".join(f"{name}={value}" for name, value in self._values.items())

@@ -1,4 +1,4 @@
-"""What one principal shows to one MCP server."""
+"""The credentials of one principal for one MCP server."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .server import MCPServer
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _SESSION_KEY = "{session_key}"
 _SECRET_NAME = re.compile("auth|cookie|credential|key|passw|secret|token")
-"""Others hold words as well, such as the name of a tenant, which tools may say."""
+"""Names of headers with secret values. Others may hold words, such as a tenant's name, that tools may repeat."""
 
 TOKEN_TIMEOUT = 10.0
 """Seconds that a token provider may take."""
 RENEW_EVERY = 5.0
-"""Seconds in which a provider is not asked again: a server that refuses all tokens must not become a flood there."""
+"""Seconds for which a provider is not asked again, so that a server that refuses all tokens does not flood it."""
 
 
 class Credentials:
-    """The headers of every request. What changes: `_token` and `_renewed_at`, while `_asking` is held."""
+    """The headers of every request. Only `_token` and `_renewed_at` change, while `_asking` is held."""
 
     __slots__ = ("_asking", "_headers", "_masker", "_provider", "_renewed_at", "_token", "left_out")
 
     def __init__(self, server: MCPServer, principal: Principal) -> None:
         key = _plain(principal.session_key or "")
         self.left_out = () if key else tuple(name for name, value in server.headers.items() if _SESSION_KEY in value)
-        """Headers that want a session key where the principal has none: an empty one would be a wrong one."""
+        """Headers that need a session key which the principal does not have: an empty key would be a wrong one."""
         self._headers = {
             name.lower(): value.replace(_SESSION_KEY, key)
             for name, value in server.headers.items()
@@ -48,16 +48,16 @@ class Credentials:
 
     @property
     def masker(self) -> Masker:
-        """Hides what is shown to the server where the server repeats it."""
+        """Masks these credentials in texts in which the server repeats them."""
         return self._masker.including(self._token) if self._token else self._masker
 
     @property
     def renewable(self) -> bool:
-        """Whether another token may be had for one that was refused."""
+        """Whether a refused token can be replaced by another."""
         return self._provider is not None
 
     async def headers(self) -> dict[str, str]:
-        """By name in lower case. Raises `MCPProblem` where there is no token, or a value that no header may have."""
+        """Return the headers, names in lower case. Raises `MCPProblem` without a token, or for an invalid value."""
         headers = dict(self._headers)
         if self._provider is not None:
             headers["authorization"] = f"Bearer {self._token or await self._ask(None)}"
@@ -66,7 +66,7 @@ class Credentials:
         return headers
 
     async def renew(self, refused: dict[str, str]) -> bool:
-        """Whether other headers than those that were refused with 401 are worth a try. Raises `MCPProblem`."""
+        """Whether a request refused with 401 is worth a retry: its headers have changed. Raises `MCPProblem`."""
         if self._provider is None:
             return False
         return f"Bearer {await self._ask(refused['authorization'])}" != refused["authorization"]

@@ -1,6 +1,6 @@
 """Messages to and from one MCP server over HTTP, without tasks or sockets while idle.
 
-Streamable HTTP is one POST for each message, so nothing has to run beside a session to hold one.
+Streamable HTTP is one POST for each message, so an open session needs no standing task.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
 MAX_SESSION_ID = 1024
 MAX_REQUEST_ID = 256
-"""Characters of the id of a server's request, which goes back in the answer."""
+"""Characters of the id of a server's request, which the response repeats."""
 RESUMPTIONS = 3
-"""How often an answer that broke off is asked for again."""
+"""The number of times that the rest of a broken-off response is requested."""
 MAX_ANSWERING = 8
-"""Requests of a server that are being answered at once; more are not."""
+"""Requests of the server that are answered at the same time; further ones are ignored."""
 
 _SESSION_ID = "mcp-session-id"
 _NOT_CANCELLED = ("initialize", "server/discover")
-"""Which the protocol forbids to cancel."""
+"""Methods whose requests the protocol forbids to cancel."""
 
 
 class HTTPDispatcher:
-    """One session's messages. What changes: `session_id` with the answer to `initialize`, the cookies with any."""
+    """One session's messages. The response to `initialize` sets `session_id`; any response may change the cookies."""
 
     __slots__ = ("_answering", "_changed", "_connections", "_cookies", "_credentials", "_ids", "_url", "session_id")
 
@@ -50,11 +50,11 @@ class HTTPDispatcher:
         self._changed = changed
         self._ids = itertools.count(1)
         self._answering = 0
-        self._cookies: Cookies | None = None  # made with the first one
+        self._cookies: Cookies | None = None  # created with the first cookie
         self.session_id: str | None = None
 
     async def request(self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        """The result of one request. Raises `MCPProblem`."""
+        """Send one request, and return its result. Raises `MCPProblem`."""
         number = next(self._ids)
         message: dict[str, Any] = {"jsonrpc": "2.0", "id": number, "method": method}
         if params:
@@ -62,7 +62,7 @@ class HTTPDispatcher:
         try:
             reply = await self._ask(message, number, headers)
         except asyncio.CancelledError:
-            # With a session, hanging up is no cancellation. Without one (the later protocol) it is.
+            # With a session, hanging up cancels nothing. Without one (the later protocol) it cancels the request.
             if self.session_id is not None and method not in _NOT_CANCELLED:
                 params = {"requestId": number}
                 self._connections.spawn(self._briefly(self.notify("notifications/cancelled", params, headers)))
@@ -76,7 +76,7 @@ class HTTPDispatcher:
         return {"content": result} if isinstance(result, str | None) else {"structuredContent": result}
 
     async def notify(self, method: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-        """Raises `MCPProblem`."""
+        """Send one notification. Raises `MCPProblem`."""
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
         if params:
             message["params"] = params
@@ -84,12 +84,12 @@ class HTTPDispatcher:
             pass
 
     async def listen(self, headers: Mapping[str, str]) -> None:
-        """Read what a server with a session has to say of its own accord, until it ends that. Raises `MCPProblem`."""
+        """Read the messages that a server with a session sends unasked, until it ends that. Raises `MCPProblem`."""
         async with self._send("GET", headers) as response:
             await self._read_events(response, self._incoming(None))
 
     async def end(self, headers: Mapping[str, str]) -> None:
-        """End the session on the server, as far as it lets us, in a bounded time."""
+        """End the session on the server, if it allows that, in a bounded time."""
         if self.session_id is not None:
             await self._briefly(self._delete(headers))
 
@@ -116,7 +116,7 @@ class HTTPDispatcher:
             self._connections.spawn(self._answer(number, method))
 
     async def _answer(self, number: object, method: object) -> None:
-        """We are there, and that is all that we offer."""
+        """Answer a request of the server: a ping gets a result, all other methods are unknown here."""
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
         if method == "ping":
             answer["result"] = {}
@@ -139,7 +139,7 @@ class HTTPDispatcher:
             if message["method"] == "initialize":
                 self.session_id = _session_id(response)
             if response.content_type != "text/event-stream":
-                # Some servers answer in JSON and label it otherwise, or not at all.
+                # Some servers send JSON with another content type, or with none.
                 reply = incoming.message(await response.body(MAX_MESSAGE))
                 if reply is None:
                     raise Unusable("its answer belongs to another request")
@@ -148,7 +148,7 @@ class HTTPDispatcher:
         for _ in range(RESUMPTIONS):
             if reply is not None:
                 return reply
-            # Servers may end a stream early and hand out the rest later; so they number their events.
+            # Servers may end a stream early and send the rest later, for which they number their events.
             if incoming.last_id is None:
                 break
             await asyncio.sleep(incoming.retry)
@@ -175,7 +175,7 @@ class HTTPDispatcher:
     async def _send(
         self, method: str, headers: Mapping[str, str], message: Mapping[str, Any] | None = None
     ) -> AsyncIterator[HTTPResponse]:
-        """One HTTP request with the credentials and the session's headers; its response has a good status."""
+        """Send one HTTP request with the credentials and the session's headers. Yields a response with status 2xx."""
         own = {"accept": "text/event-stream" if method == "GET" else "application/json, text/event-stream"}
         if self.session_id is not None:
             own[_SESSION_ID] = self.session_id
@@ -225,7 +225,7 @@ def _session_id(response: HTTPResponse) -> str | None:
 
 
 async def _refusal(response: HTTPResponse) -> Refused:
-    """Why a request was refused, as far as the server says so in the protocol's own words."""
+    """The reason for a refusal, as far as the server gives it in the protocol's form."""
     try:
         answer = orjson.loads(await response.body(MAX_ERROR_BODY))
     except (MCPProblem, ValueError):

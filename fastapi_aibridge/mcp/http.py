@@ -1,6 +1,6 @@
-"""HTTP to MCP servers: the only file of this folder that knows the HTTP client.
+"""HTTP to MCP servers: the only module of this folder that knows the HTTP client.
 
-No redirect is followed, nothing of a caller is kept, and nothing is taken from the environment.
+Redirects are not followed, nothing of a caller is kept, and the environment is ignored.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from ..upstream.response import UpstreamResponse
 from .problems import ConnectionBroken, MCPProblem, TooLarge, Unreachable
 
 CONNECTIONS_PER_SERVER = 512
-"""Sockets to one server in this process; calls beyond wait for one."""
+"""Sockets to one server in this process; further calls wait for one."""
 CONNECT_TIMEOUT = 5.0
-"""Seconds until a connection stands, TLS included, and until there is a place for it."""
+"""Seconds to get a place in the pool and to connect, TLS included."""
 DRAIN_TIMEOUT = 1.0
-"""Seconds that the rest of an answer is waited for, so that its connection can be used again."""
+"""Seconds to wait for the rest of a response, so that its connection can be used again."""
 DRAIN_SIZE = 64 * 1024
-"""Bytes that such a rest may have."""
+"""Bytes of such a rest."""
 MAX_ENDPOINTS = 1024
-"""URLs whose parts are remembered."""
+"""URLs whose parsed parts are cached."""
 
 _HEADERS = {"user-agent": "fastapi-aibridge", "accept-encoding": "identity"}
 _LIMITS = TimeLimits(connect=CONNECT_TIMEOUT)
 
 
 class HTTPResponse:
-    """The head of an answer, and its body as it comes."""
+    """The head of a response, and its body as it arrives."""
 
     __slots__ = ("_response", "content_type", "status")
 
@@ -46,23 +46,23 @@ class HTTPResponse:
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def header(self, name: str) -> str | None:
-        """`name` is in lower case."""
+        """Return the value of a header, or None. `name` is in lower case."""
         return self._response.headers.get(name)
 
     def headers(self, name: str) -> list[str]:
-        """All of a name, which is in lower case."""
+        """Return all values of a header. `name` is in lower case."""
         wanted = name.encode()
         return [value.decode("latin-1") for one, value in self._response.raw_headers if one == wanted]
 
     async def read_some(self) -> bytes:
-        """The next bytes of the body, none at its end. Raises `ConnectionBroken`."""
+        """Return the next bytes of the body, empty at its end. Raises `ConnectionBroken`."""
         try:
             return await self._response.read_some()
         except GatewayError:
             raise ConnectionBroken from None
 
     async def body(self, limit: int) -> bytes:
-        """All of it. Raises `ConnectionBroken` and `TooLarge`."""
+        """Return the whole body. Raises `ConnectionBroken`, and `TooLarge` beyond `limit` bytes."""
         body = bytearray()
         while piece := await self.read_some():
             body += piece
@@ -71,11 +71,11 @@ class HTTPResponse:
         return bytes(body)
 
     def close(self) -> None:
-        """Hang up, unless the answer has come whole."""
+        """Close the connection, unless the response is complete."""
         self._response.close()
 
     def release(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """Done with it: its connection serves others once the rest of the answer has come, if that is soon."""
+        """Finish with the response. Its connection is used again once the rest has arrived, if that is soon."""
         if self._response.complete:
             self.close()
         else:
@@ -92,7 +92,7 @@ class HTTPResponse:
 
 
 class HTTPClient:
-    """One pool of connections for all principals; a connection carries no credential of its own."""
+    """One pool of connections for all principals; a connection carries no credentials of its own."""
 
     def __init__(self) -> None:
         self._client = UpstreamClient(per_origin=CONNECTIONS_PER_SERVER)
@@ -108,16 +108,16 @@ class HTTPClient:
         await self._client.__aexit__(kind, error, trace)
 
     def __len__(self) -> int:
-        """Sockets, to all servers."""
+        """The number of sockets to all servers."""
         return len(self._client)
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, repeatable: bool
     ) -> HTTPResponse:
-        """The response once its head is there. Raises `Unreachable`, `ConnectionBroken`, or another `MCPProblem`.
+        """Return the response once it has begun. Raises `Unreachable`, `ConnectionBroken`, or another `MCPProblem`.
 
-        Names of headers are in lower case. `repeatable`: it may be sent again where the connection had been idle and
-        may just have been closed.
+        Names of headers are in lower case. A `repeatable` request may be sent again if it failed on a connection that
+        had been idle and may just have been closed.
         """
         endpoint = self._endpoints.get(url)
         if endpoint is None:
@@ -144,7 +144,7 @@ class _Endpoint(NamedTuple):
     target: bytes
     """Path and query."""
     headers: Mapping[str, str]
-    """Credentials that stand in the URL."""
+    """The credentials in the URL, as a header."""
 
 
 def _endpoint(url: str) -> _Endpoint:

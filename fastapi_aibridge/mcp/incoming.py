@@ -1,4 +1,4 @@
-"""The messages that a server sends on one stream, until the answer is among them."""
+"""The messages that a server sends on one stream, until the reply to a request is among them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from ..sse import EventTooLarge, Framer, data_of, events
 from .problems import ConnectionBroken, TooLarge, Unusable
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of one message; images in results come to some megabytes."""
+"""Bytes of one message; results with images can take some megabytes."""
 MAX_VALUES = 1_000_000
-"""Values in one message, more or less: each becomes an object."""
+"""The approximate number of values in one message: each becomes an object."""
 MAX_LENIENT = 1024 * 1024
-"""Bytes of a message that is read leniently where it is no valid JSON: that is slow."""
+"""Bytes of an invalid JSON message that is still read leniently, which is slow."""
 MAX_STREAM = 2 * MAX_MESSAGE
-"""Bytes of all that one request is answered with."""
+"""Bytes of all messages in response to one request."""
 MAX_EVENTS = 10_000
-"""Events beside the answer to one request; tools tell of their progress."""
+"""Events beside the reply to one request, such as a tool's progress."""
 MAX_LINES = 10_000
 """Lines of one event. JSON needs one."""
 MAX_REQUESTS = 16
-"""Requests of the server that are answered meanwhile, pings above all; more are not."""
+"""Requests of the server that are answered meanwhile, mostly pings; further ones are ignored."""
 MAX_EVENT_ID = 1024
 RETRY = (0.1, 1.0, 10.0)
-"""Seconds before a stream that broke off is asked for again: at least, by default, at most."""
+"""Seconds before a broken-off stream is requested again: minimum, default, maximum."""
 
 
 class Incoming:
-    """Reads what comes as the answer to request `number`, None where nothing is asked, so that all is beside it.
+    """Reads the response to request `number`, or unsolicited messages if that is None.
 
-    `asked` gets the id and the method of the server's own requests, `changed` is called where the list of tools has
-    changed. Its counts span all streams on which the answer to one request comes.
+    `asked` gets the id and the method of the server's own requests; `changed` is called when the list of tools has
+    changed. The counts span all streams that carry the response to one request.
     """
 
     __slots__ = ("_asked", "_changed", "_events", "_number", "_requests", "_size", "last_id", "retry")
@@ -49,11 +49,11 @@ class Incoming:
         self._requests = 0
         self._size = 0
         self.last_id: str | None = None
-        """Of the last event that had one: where to go on."""
+        """The id of the last event that had one, from which the stream can be resumed."""
         self.retry = RETRY[1]
 
     async def stream(self, read_some: Callable[[], Awaitable[bytes]]) -> dict[str, Any] | None:
-        """The reply, None where the stream ends before it. Raises `ConnectionBroken`, `TooLarge` and `Unusable`."""
+        """Return the reply; None if the stream ends before it. Raises `ConnectionBroken`, `TooLarge` and `Unusable`."""
         framer = Framer()
         torn = 0
         while piece := await read_some():
@@ -79,7 +79,7 @@ class Incoming:
         return None
 
     def message(self, data: bytes) -> dict[str, Any] | None:
-        """The message if it is the reply; others are seen to."""
+        """Return the message if it is the reply; handle it otherwise. Raises `Unusable`."""
         if len(data) > MAX_VALUES and data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
             raise Unusable("its answer has more values than anybody reads")
         messages = _parsed(data)
@@ -111,7 +111,7 @@ class Incoming:
 
 
 def _parsed(data: bytes) -> Any:
-    """JSON, also with what some languages write into it: lone surrogates, NaN, bytes that are no UTF-8, a BOM."""
+    """Parse JSON, even with what some languages write into it: lone surrogates, NaN, invalid UTF-8, a BOM."""
     try:
         return orjson.loads(data)
     except ValueError:

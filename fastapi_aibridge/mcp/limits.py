@@ -1,4 +1,4 @@
-"""How much of a tool's answer a model is given."""
+"""The limits of a tool's result that is given to a model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..tools import Content, Text
 MAX_RESULT = 1024 * 1024
 """Bytes of text in one result."""
 MAX_MEDIA = 8 * 1024 * 1024
-"""Bytes of base64 of all images and sounds of one result. Vendors take some megabytes for each request."""
+"""Bytes of base64 of all images and sounds of one result. Vendors accept some megabytes in each request."""
 MAX_PARTS = 256
 
 
 def cut(content: Iterable[Content], limit: int = MAX_RESULT, media: int = MAX_MEDIA) -> tuple[Content, ...]:
-    """The content with at most `limit` bytes of text and `media` bytes of base64; a note says what was left out."""
+    """Cut content to `limit` bytes of text and `media` bytes of base64; notes in it say what was left out."""
     kept: list[Content] = []
     left, lost = limit, 0
     parts = 0
@@ -22,7 +22,7 @@ def cut(content: Iterable[Content], limit: int = MAX_RESULT, media: int = MAX_ME
         if len(kept) == MAX_PARTS:
             parts += 1
         elif isinstance(part, Text):
-            encoded = part.text.encode(errors="replace")  # a lone surrogate is no text that a request may carry
+            encoded = part.text.encode(errors="replace")  # a request cannot carry a lone surrogate
             if encoded and left:
                 kept.append(Text(encoded[:left].decode(errors="ignore")))
             lost += max(0, len(encoded) - left)

@@ -10,14 +10,14 @@ from .connection import Connection
 from .problems import MCPProblem, Refused
 
 PAUSES = (1.0, 60.0)
-"""Seconds before a listener comes back, at first and at most."""
+"""Seconds before a listener connects again, at first and at most."""
 
 
 async def listen(connected: Callable[[], Awaitable[Connection]], refreshed: Callable[[], Awaitable[None]]) -> None:
-    """Keep the stream open as long as the server lets us.
+    """Keep the stream open as long as the server allows.
 
-    `connected` gives the session, a new one where it was lost. `refreshed` reads the list again: after each gap, as
-    nobody knows what was missed.
+    `connected` returns the session's connection, a new one if it was lost. `refreshed` reads the list again; it is
+    called after each gap, in which changes may have been missed.
     """
     pause, longest = PAUSES
     while True:
@@ -25,7 +25,7 @@ async def listen(connected: Callable[[], Awaitable[Connection]], refreshed: Call
         try:
             await (await connected()).listen()
         except Refused:
-            return  # it announces changes, but nobody may listen
+            return  # it announces changes, but allows nobody to listen
         except MCPProblem:
             pass
         if time.monotonic() - began > longest:

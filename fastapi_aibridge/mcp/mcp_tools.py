@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUILD_TIMEOUT = 10.0
-"""Seconds that an app has to say which servers a principal has."""
+"""Seconds for an app to return a principal's servers."""
 CONNECT_TIMEOUT = 10.0
-"""Seconds that each server has to connect and to list its tools."""
+"""Seconds for each server to connect and to list its tools."""
 CALL_TIMEOUT = 60.0
 """Seconds that a tool may run."""
 MAX_SERVERS = 100
@@ -63,12 +63,12 @@ class MCPTools:
         self._call_timeout = call_timeout
         self._max_result = max_result
 
-        # All that changes.
-        self._sessions: tuple[Session, ...] = ()  # start: those that work, ordered by server
+        # Mutable state, with the methods that set it.
+        self._sessions: tuple[Session, ...] = ()  # start: the working ones, ordered by server
         self._opening: tuple[Session, ...] = ()  # start: all of them
         self._degraded = False  # start
         self._closed = False  # aclose
-        self._parts: tuple[tuple[Tool, ...], ...] = ()  # of `_tools`, by session: tools
+        self._parts: tuple[tuple[Tool, ...], ...] = ()  # the parts of `_tools`, by session
         self._tools: tuple[Tool, ...] = ()
 
     @property
@@ -82,7 +82,7 @@ class MCPTools:
         return self._degraded
 
     async def start(self) -> None:
-        """Connect to all servers at once. Raises nothing but `ConfigurationError`, where mcp is not installed."""
+        """Connect to all servers at once. Raises only `ConfigurationError`, if mcp is not installed."""
         require_mcp()
         from .session import Session
 
@@ -94,7 +94,7 @@ class MCPTools:
                 session = Session(
                     server, self._principal, self._connections, names, connect_timeout=self._connect_timeout
                 )
-            except Exception as error:  # noqa: BLE001 - what the app made of a server costs that server only
+            except Exception as error:  # noqa: BLE001 - a server that the app defined wrongly costs that server only
                 self._degraded = True
                 self._connections.health.failed(server.name, f"it failed with {type(error).__qualname__}")
             else:
@@ -142,14 +142,14 @@ class MCPTools:
             content = (Text(f"The tool could not be called: {problem}."),)
         except TimeoutError:
             content = (Text(f"The tool did not answer within {self._call_timeout:g} seconds."),)
-        except Exception as error:  # noqa: BLE001 - the model hears of it
-            # Its text may hold what the server sent, which must not go into a log.
+        except Exception as error:  # noqa: BLE001 - reported to the model
+            # Its text may contain data from the server, which must not be logged.
             logger.warning("MCP tool %s failed with %s", shown(name), type(error).__qualname__)
             content = (Text("The tool's answer could not be understood."),)
         return ToolResult(content=cut(content, self._max_result), is_error=is_error, duration=time.monotonic() - began)
 
     async def aclose(self) -> None:
-        """End all sessions at once, within `CLOSE_TIMEOUT`; what takes longer goes on in the background."""
+        """End all sessions at once, within `CLOSE_TIMEOUT`; slower ones end in the background."""
         self._closed = True
         closings = [self._connections.spawn(session.aclose()) for session in self._opening]
         if closings:
@@ -158,8 +158,8 @@ class MCPTools:
     async def _list_servers(self) -> Sequence[MCPServer]:
         if isinstance(self._servers, Sequence):
             return self._servers
-        # A task of its own: code of the app's that does not even end when it is cancelled is left behind. It knows of
-        # whose build it is a part, so that it cannot wait for its own end.
+        # A task of its own, so that the app's code can be abandoned even if it ignores cancellation. Its context says
+        # whose build it is a part of, so that it cannot wait for its own end.
         building = self._connections.spawn(_built(self._servers, self._principal), copy_context())
         try:
             await asyncio.wait((building,), timeout=self._build_timeout)
@@ -222,7 +222,7 @@ async def _built(builder: MCPProxyBuilder, principal: Principal) -> Sequence[MCP
 
 
 def _reason(opening: asyncio.Task[None]) -> str | None:
-    """Why a server did not start, None where it did; free of anything that the server or an app said."""
+    """The reason why a server did not start; None if it did. It contains no text of the server or the app."""
     if opening.cancelled():
         return "its start was cancelled"
     error = opening.exception()

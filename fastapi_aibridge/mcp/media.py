@@ -1,4 +1,4 @@
-"""What kind of image or sound some bytes are: servers name it wrongly, and providers refuse a request for that."""
+"""Detection of image and sound types by their bytes: servers mislabel them, and providers refuse such requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BRANDS = {
 
 
 def media_type(head: bytes) -> str | None:
-    """The media type by the first 32 bytes, None where they tell nothing."""
+    """Return the media type by the first 32 bytes; None if it is not recognized."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12])
     if head[4:8] == b"ftyp":

@@ -1,4 +1,4 @@
-"""Which protocol a server speaks: the `initialize` handshake, or the later one that has no sessions."""
+"""The choice of the protocol that a server speaks: the `initialize` handshake, or the later one without sessions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .problems import Refused, ServerError, Unusable
 from .protocol import CLIENT_INFO, Protocol, agreed, envelope
 
 PROBE_TIMEOUT = 3.0
-"""Seconds that a server has to answer the probe; one that does not know it may well not answer."""
+"""Seconds for the probe; a server that does not know it may never answer."""
 
 
 async def negotiate(dispatcher: HTTPDispatcher, *, handshake_first: bool) -> Protocol:
-    """What the server and we speak. Raises `MCPProblem`.
+    """Return the protocol to speak with the server. Raises `MCPProblem`.
 
-    The server is asked with `server/discover`; whatever shows no later protocol falls back to the handshake. One that
-    refuses the handshake by naming later versions is asked once more: it may have been too slow to answer at first.
+    The server is probed with `server/discover`; if that shows no later protocol, the handshake is used. A server that
+    refuses the handshake and names later versions is probed once more: it may have been too slow at first.
     """
     if not handshake_first and (found := await _discover(dispatcher, LATEST_MODERN_VERSION, PROBE_TIMEOUT)):
         return found
@@ -50,7 +50,7 @@ async def _initialize(dispatcher: HTTPDispatcher) -> Protocol:
 
 
 async def _discover(dispatcher: HTTPDispatcher, version: str, within: float | None) -> Protocol | None:
-    """None where the server shows nothing of the later protocol."""
+    """Probe the server; None if it shows no sign of the later protocol."""
     for attempt in range(2):
         try:
             async with asyncio.timeout(within):
@@ -78,7 +78,7 @@ async def _discover(dispatcher: HTTPDispatcher, version: str, within: float | No
 
 
 def _shared_version(error: ServerError) -> str | None:
-    """The newest version of the later protocol that both sides know, by what a refusal says."""
+    """The newest version of the later protocol that both sides know, according to a refusal; None if there is none."""
     if error.code != UNSUPPORTED_PROTOCOL_VERSION:
         return None
     supported = _supported(error)

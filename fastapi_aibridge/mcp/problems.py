@@ -1,12 +1,12 @@
-"""What goes wrong between us and an MCP server. The texts are our own: they may be logged, and shown to a model.
+"""Problems with an MCP server. The texts are our own: they may be logged, and shown to a model.
 
 MCPProblem
 ├── Unreachable       no connection could be made: nothing has been sent
-├── ConnectionBroken  the connection or the answer broke: nobody knows what has been executed
-└── Refused           a whole answer that is not the result
-    ├── ServerError   an error of JSON-RPC; what the server says about it is in `said`
-    ├── Unusable      something that is not the protocol's
-    └── TooLarge      more than we read
+├── ConnectionBroken  the connection or the response broke: the request may have been executed
+└── Refused           a complete response that is not the result
+    ├── ServerError   a JSON-RPC error; the server's own text is in `said`
+    ├── Unusable      a response that is not the protocol's
+    └── TooLarge      a response larger than the limit
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ConnectionBroken(MCPProblem):
 
 
 class Refused(MCPProblem):
-    """`status` is that of HTTP."""
+    """A complete response that is not the result. `status` is its HTTP status."""
 
     def __init__(self, status: int, what: str | None = None) -> None:
         super().__init__(what or f"it answered with HTTP status {status}")
@@ -39,7 +39,7 @@ class Refused(MCPProblem):
 
 
 class ServerError(Refused):
-    """`said` is the server's own text: for the model that called a tool, never for a log."""
+    """A JSON-RPC error. `said` is the server's own text: for the model that called a tool, never for a log."""
 
     def __init__(self, status: int, code: int, said: str, data: object = None) -> None:
         super().__init__(status, f"it answered with error {code}")

@@ -1,6 +1,6 @@
-"""What client and server have agreed on, and what that puts around each message.
+"""The protocol agreed with a server, and what it adds to each message.
 
-By the handshake, a session is opened with `initialize`. The later protocol has none: each request says who asks.
+In the handshake, `initialize` opens a session. The later protocol has none: each request identifies the client.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcp.shared.inbound import (
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 
 CLIENT_INFO = {"name": "fastapi-aibridge", "version": "1"}
-"""Who we say we are, in the handshake and in each request of the later protocol."""
+"""The client's identity, in the handshake and in each request of the later protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,19 @@ class Protocol:
     later: bool
     """Whether it is the later protocol."""
     has_tools: bool
-    """Whether the server offers any; one that does not is not asked for them."""
+    """Whether the server offers tools; one that does not is not asked for them."""
     announces_changes: bool
-    """Whether the server tells of changes in its list of tools."""
+    """Whether the server announces changes of its list of tools."""
 
     def stamp(self, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """The params and the headers of one request."""
+        """Return the params and the headers of one request."""
         if self.later:
             return envelope(self.version, method, params)
         return dict(params), {MCP_PROTOCOL_VERSION_HEADER: self.version}
 
 
 def agreed(version: str, *, later: bool, capabilities: object) -> Protocol:
-    """From what the server says it can do. One that says nothing at all may have tools."""
+    """Build the protocol from the server's capabilities. A server that states none at all may have tools."""
     tools = capabilities.get("tools") if isinstance(capabilities, dict) else {}
     return Protocol(
         version=version,
@@ -51,7 +51,7 @@ def agreed(version: str, *, later: bool, capabilities: object) -> Protocol:
 
 
 def envelope(version: str, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A request of the later protocol."""
+    """Return the params and the headers of a request of the later protocol."""
     meta = {
         PROTOCOL_VERSION_META_KEY: version,
         CLIENT_INFO_META_KEY: CLIENT_INFO,

@@ -1,6 +1,6 @@
-"""From what an MCP tool answers to what a model is told.
+"""Conversion of an MCP tool's result into content for a model.
 
-The tool has been run by then: whatever it answered reaches the model in some form.
+The tool has been run by then, so any result reaches the model in some form.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INLINE = ("image/", "audio/")
 
 
 def content_of(result: Mapping[str, Any]) -> tuple[Content, ...]:
-    """The content in its order; structured content goes last, as JSON, where no text says the same."""
+    """Return the content in its order; structured content comes last, as JSON, unless a text says the same."""
     content = result.get("content")
     if content is None:
         content = []
@@ -37,7 +37,7 @@ def content_of(result: Mapping[str, Any]) -> tuple[Content, ...]:
 
 
 def masked(content: tuple[Content, ...], masker: Masker) -> tuple[Content, ...]:
-    """The content without the secrets that the server was shown and repeats."""
+    """Return the content without the credentials that the server repeats."""
     return tuple(Text(masker.text(part.text)) if isinstance(part, Text) else part for part in content)
 
 
@@ -65,7 +65,7 @@ def _part(block: object) -> Content:
 
 
 def _media(data: str, declared: str) -> Content:
-    """An image or a sound, named by its bytes."""
+    """An image or a sound, with the type that its bytes show."""
     if data.startswith("data:"):
         data = data.partition(",")[2]
     standard = _standard(data)
@@ -95,9 +95,9 @@ def _blob(blob: str, uri: str, declared: str) -> Content:
 
 
 def _standard(data: str) -> str | None:
-    """Base64 in the form that vendors want: the standard alphabet, padded, without line breaks. None where it is none.
+    """Return base64 in the form that vendors accept: standard alphabet, padded, no line breaks; else None.
 
-    Looked at without being decoded: there may be megabytes of it.
+    It is checked without being decoded, because there may be megabytes of it.
     """
     odd = data.encode(errors="replace").translate(None, _ALPHABET)
     if odd not in _PADDINGS or len(data) % 4 or not data.endswith(odd.decode()):
@@ -135,7 +135,7 @@ def _json(value: object) -> str:
 
 
 def _told(structured: Any, texts: list[str]) -> bool:
-    """Whether some text is the structured content, or all texts are the value that SDKs wrap as `{"result": value}`."""
+    """Whether a text equals the structured content, or all texts the value that SDKs wrap as `{"result": value}`."""
     values = [_value(text) for text in texts]
     if structured in values or structured in texts:
         return True

@@ -1,4 +1,4 @@
-"""One MCP server as a principal may use it."""
+"""One MCP server as offered to a principal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TokenProvider = Callable[[], Awaitable[SecretStr | str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MCPServer:
-    """An endpoint that speaks streamable HTTP, and which of its tools are offered.
+    """An endpoint that speaks streamable HTTP, and the choice of its tools.
 
-    `{session_key}` in a header value is the principal's session key, empty where there is none. `tool_allow` and
-    `tool_deny` are searched for anywhere in the tool's own name (anchor them with `^` and `$`); what both match is
-    denied. `token_provider` gives the bearer token; it is asked once, and again when the server answers 401.
+    `{session_key}` in a header value is the principal's session key; without one, the header is left out. `tool_allow`
+    and `tool_deny` are searched for anywhere in the tool's own name (anchor them with `^` and `$`); a tool that matches
+    both is denied. `token_provider` returns the bearer token; it is asked once, and again when the server answers 401.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""One principal's session with one MCP server: opened, renewed when the server has lost it, ended.
+"""One principal's session with one MCP server: opened, renewed if the server has lost it, ended.
 
-While it is idle it is a few objects: no task and no socket, but for the stream of a listener.
+An idle session is a few objects: it has no task and no socket, except the stream of a listener.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .tool_list import ToolList, masked_tool
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds from the first byte to the list of tools."""
+"""Seconds to connect and to list the tools."""
 STALE_AFTER = 60.0
-"""Seconds after which a list that may have changed unheard is read again, once somebody uses it."""
+"""Seconds after which a list without a listener is read again on its next use."""
 REFRESHES = 5
-"""Readings of a changing list that follow each other at once; later ones wait, each twice as long as the one before."""
+"""Readings of a changing list that follow each other at once; the pause before each later one doubles."""
 REFRESH_PAUSES = (1.0, 60.0)
-"""Seconds of such a wait, at first and at most."""
+"""Seconds of such a pause, at first and at most."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds between the attempts to connect for a call: as long as a server may take to restart."""
+"""Seconds between the attempts to connect for a call, in which a server may restart."""
 
 
 class Session:
-    """Raises `MCPProblem` where a method does not say otherwise."""
+    """One principal's session with one server. Methods raise `MCPProblem` unless they say otherwise."""
 
     __slots__ = (
         "_changed",
@@ -78,7 +78,7 @@ class Session:
         self._names = names
         self._connect_timeout = connect_timeout
 
-        # All that changes.
+        # Mutable state, with the methods that change it.
         self.tools: tuple[Tool, ...] = ()  # with `_headers` and `_listed_at`: _take
         self._headers: Mapping[str, Mapping[tuple[str, ...], str]] = _NONE  # by tool: arguments that go into headers
         self._listed_at = 0.0
@@ -99,9 +99,7 @@ class Session:
         await self._connected(None)
 
     async def call(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a tool. It is run again only where it surely has not been executed, or where the server says that
-        repeating it does no harm.
-        """
+        """Run a tool. A failed call is repeated only if the tool was surely not executed, or is declared repeatable."""
         lost: Connection | None = None
         pauses = iter(PAUSES)
         listed_again = repeated = False
@@ -118,7 +116,7 @@ class Session:
                 if connection is None:
                     raise
                 if _code(problem) == HEADER_MISMATCH and not listed_again:
-                    listed_again = True  # what has to go into headers is learnt from the list
+                    listed_again = True  # the list says which arguments go into headers
                     await self._take(await connection.list_tools(self.server.offers))
                     continue
                 if lost is None and isinstance(problem, Refused):
@@ -133,12 +131,12 @@ class Session:
                     continue
                 raise
         if self._refreshing is not None and self._refreshes <= REFRESHES:
-            # The tool changed the list of tools: whoever reads it next, after this answer, sees the new one.
+            # The call may have changed the list of tools: wait, so that whoever reads it next sees the new one.
             await asyncio.wait((self._refreshing,), timeout=self._connect_timeout)
         return result
 
     def used(self) -> None:
-        """Somebody reads the tools: see whether they are still the right ones, where no listener tells."""
+        """Note a use of the tools: read a list again that may be out of date and has no listener."""
         connection = self._connection
         if (
             connection is not None
@@ -149,7 +147,7 @@ class Session:
             self.note_change()
 
     def note_change(self) -> None:
-        """The list of tools may have changed: read it again."""
+        """Read the list of tools again in the background, because it may have changed."""
         if self._closed:
             return
         self._changed = True
@@ -168,7 +166,7 @@ class Session:
                 task.cancel()
         connecting = self._connecting
         if connecting is not None:
-            # The server may have opened a session that we do not know of yet.
+            # The server may have opened a session that is not known here yet.
             await asyncio.wait((connecting,), timeout=CLOSE_TIMEOUT / 2)
             connecting.cancel()
         connection, self._connection = self._connection, None
@@ -179,13 +177,14 @@ class Session:
     # Connecting
 
     async def _connected(self, lost: Connection | None) -> Connection:
-        """The session, another one than `lost`. One task connects, whoever waits or stops waiting."""
+        """Return a connection other than `lost`. A single task connects, whoever waits for it or stops waiting."""
         if self._closed:
             raise MCPProblem("its session has been closed")
         if self._connection is not None and self._connection is not lost:
             return self._connection
         if self._connecting is None:
-            # The first time in the context of the bridge's build, which a token provider must not wait for.
+            # The first connection runs in the context of the bridge's build, so a token provider cannot wait for that
+            # build.
             context = copy_context() if lost is None else None
             self._connecting = self._connections.spawn(self._connect(renewal=lost is not None), context)
         connecting = self._connecting
@@ -226,13 +225,13 @@ class Session:
         return connection
 
     async def _has_lost(self, connection: Connection, refused: Refused) -> bool | None:
-        """Whether the server has lost the session of a request that it refused, None where it has not.
+        """Whether the server has lost the session of a request that it refused; None if it has not.
 
-        There are many ways to say so. If the server refuses what it has answered before, it has lost it. True: it
-        refuses that in the same way, so that what was asked for has not been begun.
+        Servers say so in many ways, so the test is whether it now refuses what it has answered before. True if it
+        refuses that in the same way: then the tool has not begun. False if it does so in another way.
         """
         if connection is not self._connection:
-            return refused.status not in _SPOKEN_FOR_ANOTHER  # somebody else has found out that it is lost
+            return refused.status not in _SPOKEN_FOR_ANOTHER  # another task has found out that it is lost
         if refused.status in (404, 410) and connection.has_session:
             return True
         try:
@@ -264,7 +263,7 @@ class Session:
             tool, new = catalogue.tool(self.server.name, self._names.name(self.server.name, name), one)
             tools.append(tool)
             if new:
-                await asyncio.sleep(0)  # to make one may take some milliseconds
+                await asyncio.sleep(0)  # creating one may take some milliseconds
         ordered = tuple(tools)
         if ordered != self.tools:
             self.tools = ordered
@@ -276,7 +275,7 @@ class Session:
         try:
             await asyncio.sleep(pause)
             self._changed = False
-            self._listed_at = time.monotonic()  # tried: not again at once
+            self._listed_at = time.monotonic()  # an attempt counts, so that none follows at once
             async with asyncio.timeout(self._connect_timeout):
                 connection = await self._connected(None)
                 try:
@@ -304,7 +303,7 @@ class Session:
             self._connections.drop_listener()
 
     async def _refreshed(self) -> None:
-        """The list is read again; a session that has been lost is renewed by that."""
+        """Read the list again, which also renews a lost session."""
         self.note_change()
         if self._refreshing is not None:
             await asyncio.wait((self._refreshing,))
@@ -312,11 +311,11 @@ class Session:
 
 _NONE: Mapping[str, Any] = {}
 _SPOKEN_FOR_ANOTHER = (502, 504)
-"""Statuses of somebody in between, who does not know what has been executed."""
+"""Statuses of an intermediary, which does not know what has been executed."""
 
 
 def _has_not_begun(problem: MCPProblem, connection: Connection | None) -> bool:
-    """Whether the tool surely has not begun and may yet: no session or connection so far, or no time (503)."""
+    """Whether the tool surely has not begun and may yet: no session or connection so far, or a busy server (503)."""
     if isinstance(problem, Refused):
         return problem.status == 503 or (connection is None and problem.status >= 500)
     return isinstance(problem, Unreachable) or (connection is None and isinstance(problem, ConnectionBroken))

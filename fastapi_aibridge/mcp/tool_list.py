@@ -1,4 +1,4 @@
-"""A server's list of tools: read leniently, one by one, and within bounds."""
+"""A server's list of tools, read leniently, tool by tool, and within bounds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_TOOLS = 512
 MAX_SIZE = 1024 * 1024
 """Bytes of all definitions together."""
 MAX_LISTED = 4 * MAX_TOOLS
-"""Entries that are looked at, those that are not usable or not let through among them."""
+"""Entries that are examined, including unusable ones and those that the patterns exclude."""
 MAX_REMARKS = 50
-"""What is said of one list."""
+"""Remarks about one list."""
 MAX_NAME = 128
-"""Characters; what the specification allows. The patterns of the settings are searched for in it."""
+"""Characters of a name, as the specification allows. The patterns of the settings search all of it."""
 MAX_DESCRIPTION = 16 * 1024
 """Characters."""
 
@@ -34,13 +34,13 @@ class ListedTool:
     schema: Mapping[str, Any]
     encoded_schema: bytes
     repeatable: bool
-    """The server says that running it once more does no harm."""
+    """Whether the server says that running it again does no harm."""
     headers: Mapping[tuple[str, ...], str]
-    """Arguments that the later protocol wants in headers, too: the path of each, and its header."""
+    """Arguments that the later protocol repeats in headers: the path of each, and its header."""
 
 
 class ToolList:
-    """What the pages of a list come to. A tool that is not usable costs itself alone."""
+    """The tools on all pages of a list. An unusable tool is left out without affecting the others."""
 
     def __init__(self, offers: Callable[[str], bool], *, later: bool) -> None:
         self._offers = offers
@@ -52,7 +52,7 @@ class ToolList:
         self.remarks: list[str] = []
 
     def add(self, page: Mapping[str, Any]) -> None:
-        """The tools of one page, those aside that the patterns of the settings do not let through."""
+        """Add the tools of one page that the patterns of the settings let through."""
         listed = page.get("tools")
         if not isinstance(listed, list):
             self._remark("a page of its tools has none")
@@ -103,7 +103,7 @@ class ToolList:
 
 
 def masked_tool(tool: ListedTool, masker: Masker) -> ListedTool:
-    """The tool without the secrets that its server was shown and repeats."""
+    """Return the tool without the credentials that its server repeats."""
     description = masker.text(tool.description)
     if description == tool.description and masker.text(encoded := tool.encoded_schema.decode()) == encoded:
         return tool
@@ -112,7 +112,7 @@ def masked_tool(tool: ListedTool, masker: Masker) -> ListedTool:
 
 
 def _encoded(schema: object) -> tuple[bytes, str]:
-    """The schema as JSON, and what is wrong with it."""
+    """Return the schema as JSON, and what is wrong with it; empty if nothing is."""
     if not isinstance(schema, dict):
         return b"", "its schema is no object"
     try:
