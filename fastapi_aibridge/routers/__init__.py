@@ -1,4 +1,4 @@
-"""The routes that the plugin brings."""
+"""The routes that the plugin adds to an app."""
 
 from .access import AdminAccess
 from .admin import add_admin_routes

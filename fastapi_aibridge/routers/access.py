@@ -1,4 +1,4 @@
-"""Who may use the admin routes, and for what."""
+"""The access checks of the admin routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEARER = HTTPBearer(
 
 
 class Need(IntEnum):
-    """What a route lets its caller do. Each includes those before it."""
+    """The permission that a route needs. Each includes those before it."""
 
     METRICS = 1
     READ = 2
@@ -32,10 +32,10 @@ class Need(IntEnum):
 
 
 class AdminAccess:
-    """The dependencies of an admin route, by what it needs."""
+    """The dependencies of an admin route, by the permission that it needs."""
 
     def __init__(self, own: Callable[..., Any] | None, settings: Callable[[], Settings], wrong_keys: WrongKeys) -> None:
-        """`own` is the app's dependency, which decides alone; without it the tokens of the settings in force do."""
+        """`own` is the app's dependency, which alone decides; without it, the tokens of the settings in force do."""
         self._own = own
         self._settings = settings
         self._wrong_keys = wrong_keys
@@ -52,8 +52,8 @@ class AdminAccess:
 
     @property
     def actor(self) -> Callable[..., Any]:
-        """A dependency that tells the audit who changes something: what the app's own `admin` dependency returns, a
-        text or a principal, else by which credential.
+        """A dependency that returns the actor for the audit: the text or the principal's id that the app's own `admin`
+        dependency returns, else `admin`; without such a dependency, `admin_token`.
         """
         if self._actor is None:
             own = self._own
@@ -77,7 +77,7 @@ class AdminAccess:
             raise HTTPException(403, "this admin route is closed: AIBRIDGE_ADMIN_TOKEN is not set")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         presented = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
-        # All are compared: how long it takes says nothing of which one it was.
+        # All are compared, so that the time taken does not reveal which one matched.
         granted = [grants for token, grants in tokens if token is not None and same_token(presented, token)]
         if not granted:
             if presented:
@@ -91,9 +91,10 @@ _ALLOWED = {Need.METRICS: "metrics", Need.READ: "reading"}
 
 
 async def refuse_other_sites(request: Request) -> None:
-    """Refuse what a page of another site makes a browser send: cookies, passwords and addresses go along by themselves.
+    """Refuse requests that a page of another site makes a browser send.
 
-    A bearer token does not, so a request that has one, and no cookie, may come from anywhere.
+    The browser's cookies, passwords and address go along by themselves. A bearer token does not, so a request that has
+    one, and no cookie, may come from anywhere.
     """
     headers = request.headers
     if headers.get("authorization", "").lower().startswith("bearer ") and "cookie" not in headers:
@@ -109,7 +110,7 @@ async def refuse_other_sites(request: Request) -> None:
 
 
 def _place(origin: str) -> tuple[str | None, int | None]:
-    """Host and port. Not the scheme: a proxy in front of the app may have ended TLS."""
+    """The host and port. Not the scheme: a proxy in front of the app may have ended TLS."""
     try:
         parts = urlsplit(origin)
         port = parts.port

@@ -1,4 +1,4 @@
-"""The control plane: metrics, the pool, and interceptions read back."""
+"""Admin routes for metrics, the pool, providers, and recorded interceptions and usage."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: _CSV,
 
 
 class Administration(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     async def exposed(self, worker: str | None) -> CollectorRegistry | None:
-        """The metrics of a worker, by its id: None where they cannot be read from here. Without an id those of all
-        workers of this server, where they share them, else of this one.
+        """Return the metrics of a worker by its id; None if they cannot be read from here. Without an id, return those
+        of all workers of this server if they share them, else of this one.
         """
 
     def pool_metrics(self) -> PoolMetrics: ...
 
     def providers(self) -> Sequence[Provider]:
-        """The providers in force."""
+        """Return the providers in force."""
 
     @property
     def broken_providers(self) -> Sequence[BrokenEntry]:
         """The providers in the database that cannot be used."""
 
     def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether the settings say what this provider or MCP server is, and not the database."""
+        """Whether a provider or MCP server is defined by the settings or the app, and not by the database."""
 
     async def store(self) -> InterceptionStore | None:
-        """The recorder that can be read back, if there is one."""
+        """Return the recorder if it can be read back, else None."""
 
     async def usage_store(self) -> UsageStore | None:
-        """The recorder that can add up what it holds, if there is one."""
+        """Return the recorder if it can add up its records, else None."""
 
 
 def add_admin_routes(router: APIRouter, administration: Administration, access: AdminAccess) -> None:
-    """Add the routes; nobody whom `access` does not let through gets an answer."""
+    """Add the routes, all of which `access` guards."""
     route = AdminRoutes(router, access).route
 
-    # Not before: it brings HTTP and WSGI servers along.
+    # Imported late: it brings HTTP and WSGI servers along.
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     @route("GET", "/admin/metrics", Need.METRICS, None,
            {**UNREADABLE, 200: {"content": {CONTENT_TYPE_LATEST: {}}}})  # fmt: skip
     async def metrics(worker: Annotated[str | None, Query(max_length=64)] = None) -> Response:
-        """Prometheus exposition; with `worker` that of one worker of this server."""
+        """Return the metrics in Prometheus format; with `worker`, those of one worker of this server."""
         with reading():
             registry = await administration.exposed(worker)
         if registry is None:
@@ -75,14 +75,14 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
 
     @route("GET", "/admin/pool", Need.READ, PoolMetrics)
     async def pool() -> Response:
-        """The pool's counters."""
+        """Return the pool's counters."""
         metrics = administration.pool_metrics()
         counts = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
         return json_answer(counts | {"evictions": dict(metrics.evictions)})
 
     @route("GET", "/admin/providers", Need.READ, ProviderStates)
     async def providers() -> Response:
-        """The providers, with the state of their keys and of the circuit breakers that are not at rest."""
+        """List the providers, with the state of their keys and of the circuit breakers that are not at rest."""
         told = [
             _provider_json(provider, managed=not administration.is_fixed("provider", provider.name))
             for provider in administration.providers()
@@ -105,7 +105,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
 
     @route("GET", "/admin/interceptions", Need.READ, InterceptionPage, UNREADABLE)
     async def interceptions(chosen: Annotated[Listing, Query()], store: InterceptionStore = Depends(store)) -> Response:
-        """Interceptions, newest first, a page at a time."""
+        """List interceptions, newest first, a page at a time."""
         with reading():
             page = await store.list(InterceptionQuery(**chosen.model_dump()))
         return json_answer({"items": [record_json(record) for record in page.items], "next_cursor": page.next_cursor})
@@ -115,7 +115,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     async def exported(
         chosen: Annotated[Export, Query()], store: InterceptionStore = Depends(store)
     ) -> StreamingResponse:
-        """All interceptions that match, as JSON lines, CSV or charges of FOCUS 1.2, in any number."""
+        """Export all interceptions that match, in any number, as JSON lines, CSV or charges of FOCUS 1.2."""
         query = InterceptionQuery(**chosen.model_dump(exclude={"format"}))
         chunks = export(store, query, format=chosen.format)
         with reading():
@@ -124,7 +124,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
 
     @route("GET", "/admin/usage", Need.READ, UsageItems, UNREADABLE)
     async def usage(chosen: Annotated[Summary, Query()], store: UsageStore = Depends(usage_store)) -> Response:
-        """Calls and tokens, added up by day, initiator, provider, model or client; `by` may come several times."""
+        """Add up calls and tokens by day, initiator, provider, model or client; `by` may be repeated."""
         query = UsageQuery(by=tuple(chosen.by), **chosen.model_dump(exclude={"by"}))
         with reading():
             rows = await store.usage(query)
@@ -132,7 +132,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
 
     @route("GET", "/admin/interceptions/{interception_id}", Need.READ, InterceptionItem, UNREADABLE)
     async def interception(interception_id: str, store: InterceptionStore = Depends(store)) -> Response:
-        """One interception."""
+        """Return one interception."""
         with reading():
             record = await store.get(interception_id)
         if record is None:

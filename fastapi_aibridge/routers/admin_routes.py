@@ -1,4 +1,4 @@
-"""How an admin route is added: who may use it, which parameters it takes, and what its answers have in common."""
+"""Registration of admin routes: their access, their parameters, and the common properties of their responses."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ _LONGEST_NAME = 64
 
 
 class GuardedRoute(APIRoute):
-    """No answer of these routes, a refusal included, may stay in a cache or be taken for another type. What a request
-    has said is not repeated: it may be a secret, of any size, or nothing that JSON can say.
+    """A route whose responses, refusals included, may neither be cached nor be taken for another content type.
+
+    Values of a request are not repeated in errors: they may be secrets, of any size, or not expressible in JSON.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -61,13 +62,13 @@ class GuardedRoute(APIRoute):
 
         try:
             await super().handle(scope, _bounded(receive), guarded)
-        except StarletteHTTPException as error:  # a method that there is not: the app answers
+        except StarletteHTTPException as error:  # an unknown method: the app answers
             error.headers = {**(error.headers or {}), **GUARD_HEADERS}
             raise
 
 
 def told(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> list[dict[str, Any]]:
-    """The first of these problems as a 422 lists them. Each is a kind, a place and a message."""
+    """Return the first of these problems, each a kind, a place and a message, in the form of a 422 response."""
     return [
         {
             "type": kind,
@@ -79,7 +80,7 @@ def told(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> list[dict[
 
 
 def _bounded(receive: Receive) -> Receive:
-    """FastAPI reads a body before it asks who sends it: so a stranger's must not be of any size."""
+    """Limit the size of a body, because FastAPI reads it before it authenticates the sender."""
     size = 0
 
     async def read() -> Message:
@@ -107,7 +108,7 @@ UNREADABLE: dict[int | str, dict[str, Any]] = {
 
 
 class AdminRoutes:
-    """Adds admin routes to a router; nobody whom `access` does not let through gets an answer."""
+    """Adds admin routes to a router, all of which `access` guards."""
 
     def __init__(self, router: APIRouter, access: AdminAccess) -> None:
         self._router = router
@@ -122,7 +123,7 @@ class AdminRoutes:
         responses: Mapping[int | str, dict[str, Any]] = MappingProxyType({}),
         status: int = 200,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """A decorator: the endpoint answers this method and path, with `model` in the OpenAPI document."""
+        """Return a decorator that adds an endpoint for this method and path, with `model` in the OpenAPI document."""
 
         def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self._router.add_api_route(
@@ -144,8 +145,8 @@ class AdminRoutes:
 
 @contextmanager
 def reading(*passing: type[Exception]) -> Iterator[None]:
-    """Whatever a store raises while its database is away becomes 503: it may be the app's own, or a driver's error.
-    What is `passing` is raised as it is.
+    """Turn the errors of a store into responses: an invalid cursor is 400, any other error 503, whether it is a
+    driver's or the app's own. An `HTTPException` and the exceptions in `passing` are raised unchanged.
     """
     try:
         yield
@@ -156,7 +157,7 @@ def reading(*passing: type[Exception]) -> Iterator[None]:
     except InvalidCursor:
         raise HTTPException(400, "the cursor is not one that this list handed out") from None
     except Exception as error:
-        # The text may quote what was asked for.
+        # The text may quote values of the request.
         logger.warning("the records cannot be read: %s", type(error).__name__)
         logger.debug("the records cannot be read", exc_info=error)
         raise HTTPException(503, "the records cannot be read now", {"Retry-After": "5"}) from None

@@ -1,4 +1,4 @@
-"""The shapes of the admin routes' answers, for OpenAPI: most routes write JSON themselves, which is faster."""
+"""Models of the admin routes' responses, for OpenAPI: most routes write JSON themselves, which is faster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FailedWorker(_Answer):
 
 
 class ReachedWorkers(_Answer):
-    """What became of a change on all workers that share the recorder's database."""
+    """The outcome of a change on all workers that share the recorder's database."""
 
     applied: Annotated[int, Field(description="Workers that have it in force, this one included.")]
     failed: Annotated[list[FailedWorker], Field(description="Those that refused it and keep what they had.")]
@@ -35,7 +35,7 @@ class ReachedWorkers(_Answer):
 
 
 class WorkerItem(_Answer):
-    """One process of the app."""
+    """One worker process of the app."""
 
     id: str
     host: str
@@ -56,7 +56,7 @@ class WorkerItems(_Answer):
 
 
 class Reload(_Answer):
-    """What a reload did."""
+    """The outcome of a reload."""
 
     provider_version: Annotated[int, Field(description="How often the providers have been replaced since the start.")]
     providers: list[ReloadedProvider]
@@ -97,7 +97,7 @@ class ProviderStates(_Answer):
 
 
 class MessageUsage(_Answer):
-    """Tokens of one upstream message. `input_tokens` leaves cached tokens out, whatever the provider counts."""
+    """Tokens of one upstream message. `input_tokens` excludes cached tokens, whatever the provider counts."""
 
     message_id: str
     input_tokens: int
@@ -116,7 +116,7 @@ class MessageUsage(_Answer):
 
 @dataclass(slots=True, kw_only=True)
 class InterceptionItem(Interception):
-    """One request to a model, as it was recorded."""
+    """One recorded request to a model."""
 
     ended_at: datetime | None
     status: Status
@@ -136,7 +136,7 @@ class InterceptionPage(_Answer):
 
 
 class UsageItem(_Answer):
-    """One group. Of the members before `calls` it has those that `by` named."""
+    """One group. Of the members before `calls`, it has those that `by` names."""
 
     day: date | None = None
     initiator_id: str | None = None
@@ -159,7 +159,7 @@ class UsageItems(_Answer):
 
 
 class OwnBudget(_Answer):
-    """A budget that holds for the caller. Amounts are US dollars."""
+    """A budget that applies to the caller. Amounts are in US dollars."""
 
     scope: Annotated[str, Field(description="`initiator`: the caller alone; `group`: all of the group together.")]
     id: str
@@ -178,7 +178,7 @@ class OwnUsage(_Answer):
 
 
 class BudgetItem(_Answer):
-    """A budget. Amounts are US dollars."""
+    """A budget. Amounts are in US dollars."""
 
     scope: Literal["initiator", "member", "group", "default", "everybody"]
     id: str
@@ -238,7 +238,7 @@ class Erased(_Answer):
 
 
 class ClientKeyItem(_Answer):
-    """One client key, without the key."""
+    """One client key, without its text."""
 
     id: Annotated[str, Field(description="`api_key_id` of the principal that has it, and of its records.")]
     hint: Annotated[str, Field(description="Enough to tell keys apart: `aib...1234`.")]
@@ -263,7 +263,7 @@ class ClientKeyItems(_Answer):
 
 
 class Problem(_Answer):
-    """Why a request was refused."""
+    """The reason why a request was refused."""
 
     detail: str
 
@@ -277,6 +277,6 @@ class InvalidParameter(_Answer):
 
 
 class Invalid(_Answer):
-    """Which parameters are unknown or have no valid value; or, as text, what is wrong with the settings."""
+    """The parameters that are unknown or have no valid value; or, as text, the problem with the settings."""
 
     detail: list[InvalidParameter] | str

@@ -1,4 +1,4 @@
-"""The audit of what was changed through the admin routes and the command line, read back."""
+"""The admin route that reads the audit of changes by the admin routes and the command line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class InDatabase(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     async def database(self) -> Database | None:
-        """The recorder's database; None where records go elsewhere, or nowhere."""
+        """Return the recorder's database; None if records go elsewhere, or nowhere."""
 
 
 def add_audit_routes(router: APIRouter, administration: InDatabase, access: AdminAccess) -> None:
@@ -27,8 +27,8 @@ def add_audit_routes(router: APIRouter, administration: InDatabase, access: Admi
 
     @route("GET", "/admin/audit", Need.READ, AuditItems, UNREADABLE)
     async def audit(chosen: Annotated[AuditListing, Query()]) -> Response:
-        """Changes, newest first, a page at a time. Secrets are masked."""
-        from ..cluster.audit import read_page  # SQLAlchemy, which an app without records need not load
+        """List changes, newest first, a page at a time. Secrets are masked."""
+        from ..cluster.audit import read_page  # imports SQLAlchemy, which not every app needs
 
         with reading():
             if (database := await administration.database()) is None:

@@ -1,4 +1,4 @@
-"""Budgets, read and changed by administrators."""
+"""Admin routes that read and change budgets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Which(BaseModel):
 
 
 class BudgetChange(BaseModel):
-    """What a budget shall be. `scope`, `id` and `period` may be repeated, and have to be those of the URL then."""
+    """The new values of a budget. `scope`, `id` and `period` are optional, and must agree with the URL."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,19 +48,19 @@ class BudgetChange(BaseModel):
 
 
 class BudgetAdministration(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     def budgets(self) -> Sequence[tuple[Budget, str]]:
-        """The budgets in force by key, each with its source: `settings` or `admin`."""
+        """Return the budgets in force, ordered by key, each with its source: `settings` or `admin`."""
 
     async def budget_store(self) -> BudgetStore | None:
-        """The store of the admin API's budgets; None without a database."""
+        """Return the store of the admin API's budgets; None without a database."""
 
     async def reload_budgets(self) -> None:
-        """Read those of the admin API again."""
+        """Read the budgets of the admin API again."""
 
     async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
-        """The amounts of these counters."""
+        """Return the amounts of these counters."""
 
 
 def add_budget_routes(router: APIRouter, administration: BudgetAdministration, access: AdminAccess) -> None:
@@ -102,7 +102,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
 
     @route("GET", "/admin/budgets", Need.READ, BudgetItems, UNREADABLE)
     async def listed(chosen: Annotated[Paging, Query()]) -> Response:
-        """All budgets, those of the settings too, with what is spent of them in the current period."""
+        """List all budgets, including those of the settings, with the amounts spent in the current period."""
         with reading():
             first = decode_cursor(chosen.cursor)[0] if chosen.cursor else 0
         budgets = administration.budgets()
@@ -113,7 +113,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
 
     @route("GET", "/admin/budgets/{scope}/{budget_id:path}", Need.READ, BudgetItem, UNREADABLE)
     async def one(scope: Scope, budget_id: str, chosen: Annotated[Which, Query()]) -> Response:
-        """One budget, with what is spent of it in the current period."""
+        """Return one budget, with the amount spent in the current period."""
         if (budget := found(scope, budget_id, chosen.period)) is None:
             raise HTTPException(404, "there is no such budget")
         return json_answer((await shown([budget]))[0])
@@ -127,7 +127,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
         store: BudgetStore = Depends(store),
         actor: str = Depends(access.actor),
     ) -> Response:
-        """Make a budget, or change it; in force here at once, on other workers within two seconds."""
+        """Create or change a budget. It is in force here at once, on other workers within two seconds."""
         budget = _budget(scope, budget_id, chosen, change)
         check_managed(found(*budget.key))
         from ..money.budget_store import TooManyBudgets
@@ -148,7 +148,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
         store: BudgetStore = Depends(store),
         actor: str = Depends(access.actor),
     ) -> Response:
-        """Delete a budget. What was spent stays counted, for a later one."""
+        """Delete a budget. The amount spent stays counted, for a later budget."""
         key = _key(scope, budget_id, chosen.period)
         check_managed(found(*key))
         with reading():
@@ -164,7 +164,7 @@ def _key(scope: str, id_: str, period: str) -> tuple[str, str, str]:
 
 
 def _budget(scope: str, id_: str, chosen: Which, change: BudgetChange) -> Budget:
-    """Raises `HTTPException`, 422."""
+    """Build the budget. Raises `HTTPException` (422)."""
     period = chosen.period
     if change.period is not None and "period" not in chosen.model_fields_set:
         period = change.period

@@ -1,4 +1,4 @@
-"""Client keys in the database: made, listed, revoked."""
+"""Admin routes that create, list and revoke client keys in the database."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _FIXED: dict[int | str, dict[str, Any]] = {
 
 
 class KeyAdministration(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     @property
     def settings(self) -> Settings: ...
 
     @property
     def managed_keys(self) -> ManagedKeys | None:
-        """None where keys are not managed."""
+        """The client keys; None if they are not managed."""
 
 
 def _written_out(value: object) -> object:
-    """Numbers would be taken for seconds since 1970."""
+    """Refuse all but RFC 3339 text: a number would be taken for seconds since 1970."""
     if value is None or (isinstance(value, str) and _RFC_3339.fullmatch(value)):
         return value
     raise ValueError("a moment is written as in RFC 3339: 2026-12-31T00:00:00Z")
 
 
 class KeyBody(BaseModel):
-    """A new key. Null is as good as nothing: no label, no expiry, no groups, all models."""
+    """A new key. Null is the same as a missing member: no label, no expiry, no groups, all models."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +68,7 @@ def add_client_key_routes(router: APIRouter, administration: KeyAdministration, 
 
     @route("POST", "/admin/client-keys", Need.CHANGE, NewClientKey, UNREADABLE, 201)
     async def create(asked: Annotated[KeyBody, Body()], actor: str = Depends(access.actor)) -> Response:
-        """Make a key. `key` is shown this once; only its digest is kept."""
+        """Create a key. `key` is shown only this once, and only its digest is stored."""
         from ..cluster.client_key import KeyRequest
 
         keys = managed()
@@ -88,7 +88,7 @@ def add_client_key_routes(router: APIRouter, administration: KeyAdministration, 
 
     @route("GET", "/admin/client-keys", Need.READ, ClientKeyItems, UNREADABLE)
     async def listed(chosen: Annotated[ClientKeyListing, Query()]) -> Response:
-        """Keys, newest first, a page at a time; those of the settings come first. Never the keys themselves."""
+        """List keys without their texts, newest first, a page at a time; those of the settings come first."""
         keys = managed()
         with reading():
             page = await keys.page(
@@ -101,7 +101,7 @@ def add_client_key_routes(router: APIRouter, administration: KeyAdministration, 
 
     @route("DELETE", "/admin/client-keys/{key_id}", Need.CHANGE, ClientKeyItem, _FIXED)
     async def revoke(key_id: str, actor: str = Depends(access.actor)) -> Response:
-        """Revoke a key: within two seconds it is dead on all workers, and what runs with it ends in an error."""
+        """Revoke a key. Within two seconds all workers refuse it, and requests that run with it end in an error."""
         keys = managed()
         with reading():
             try:

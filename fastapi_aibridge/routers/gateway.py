@@ -1,8 +1,8 @@
 """The data plane: routes that hand each request to its principal's bridge.
 
-FastAPI's machinery for a request costs as much as all the rest of it, so the main route steps around it: it solves the
-dependencies that FastAPI has found for it, and nothing else. Where FastAPI does not tell which those are, or has more
-to do than that, the request goes FastAPI's way.
+FastAPI's processing of a request costs as much as all the rest, so the main route bypasses it: it only solves the
+dependencies that FastAPI has found for it. If FastAPI does not reveal them, or has more to do, FastAPI handles the
+request.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from .serving import Gateway, below_prefix, refusal_of, refuse, serve, unauthori
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _MATCHED = "aibridge.matched"
-"""Where the scope holds what the route was asked last, and its answer."""
+"""The key of the scope that holds the route's last match, and for which request it was."""
 
 
 def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[..., Any], *, built_in: bool) -> None:
-    """Add the routes; `built_in` says that `principal` is the gateway's own check of client keys."""
+    """Add the routes. `built_in` says that `principal` is the gateway's own check of client keys."""
     entrances = _Entrances(principal, built_in=built_in)
 
     async def relay(caller: object = Depends(principal)) -> Response:
@@ -50,7 +50,7 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
 
     class GatewayRoute(APIRoute):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
-            # FastAPI asks twice for each request, once to find the router and once to find the route in it.
+            # FastAPI calls this twice for each request, to find the router and to find the route in it.
             key = route_key(scope)
             known = scope.get(_MATCHED)
             if key is not None and known is not None and known[0] is key:
@@ -118,9 +118,9 @@ class _Entrance:
 
     def __init__(self, key: object, principal: Callable[..., Any], *, built_in: bool) -> None:
         told = inclusion(key)
-        # The built-in check is ours: what it reads is no secret of the app's, and a provider's own key may stand there.
+        # The built-in check is ours: it reads no secret of the app's, and a provider's own key may be where it reads.
         every = None if told is None else declared(told.dependant, principal, principal if built_in else None)
-        # It takes X-AIBridge-Token before all else; an app's own dependency reads it only where it says so.
+        # The built-in check tries X-AIBridge-Token first; an app's own dependency reads it only if it declares so.
         by_token = every is not None and (built_in or TOKEN in every.headers)
         self._screen = Screen(every, by_token=by_token)
         self._overridden_screen = Screen(every, by_token=False)
@@ -128,18 +128,18 @@ class _Entrance:
         self.key = key
         self.is_bare = told is not None and told.is_bare
         self.solver: Solver | None = None
-        """None where FastAPI has to handle the request."""
+        """Solves the route's dependencies; None if FastAPI has to handle the request."""
         if told is not None and every is not None and not told.is_limited and not reads_body(told.dependant):
             self.solver = Solver(told.dependant)
 
     def screen(self, scope: Scope) -> Screen:
-        """What of this request goes on."""
+        """Return the screen that removes from this request what dependencies read."""
         replaced = overrides(scope.get("app"))
         return self._overridden_screen if replaced and self._told_by & replaced.keys() else self._screen
 
 
 class _Entrances:
-    """All ways to the route. FastAPI makes one object for each; they are few, and last as long as the app."""
+    """All ways to the route, by FastAPI's object for each. They are few, and last as long as the app."""
 
     def __init__(self, principal: Callable[..., Any], *, built_in: bool) -> None:
         self._principal = principal
@@ -157,7 +157,7 @@ class _Entrances:
 async def _direct(
     gateway: Gateway, entrance: _Entrance, solver: Solver, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """What FastAPI would do for the route, without what it would find nothing to do for."""
+    """Do what FastAPI would do for the route, without the steps that have no effect here."""
     messages = _Rereadable(receive)
     request = Request(scope, messages.read, send)
     if not overrides(scope["app"]):
@@ -190,7 +190,7 @@ async def _direct(
 
 
 class _BridgeResponse(Response):
-    """A response that the principal's bridge writes; the lease lasts until it has."""
+    """A response that the principal's bridge writes, and until whose end the lease is held."""
 
     def __init__(self, gateway: Gateway, principal: Principal, background: BackgroundTasks | None = None) -> None:
         self._gateway = gateway
@@ -201,7 +201,7 @@ class _BridgeResponse(Response):
         self.status_code = 200
 
     def prepare(self, receive: Receive, screen: Screen) -> None:
-        """Where the body comes from now that dependencies may have read it, and what of the request they keep."""
+        """Set the source of the body, which dependencies may have read already, and the screen for the request."""
         self._receive = receive
         self._screen = screen
 
@@ -224,7 +224,7 @@ class _Refusal(Response):
 
 
 class _Rereadable:
-    """A request's messages, to be read twice: by dependencies that check a signature, say, and by the bridge."""
+    """A request's messages, which can be read twice: by dependencies that check a signature, say, and by the bridge."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -240,7 +240,7 @@ class _Rereadable:
 
 
 def _only_tried(scope: Scope) -> bool:
-    """Whether FastAPI asks for a path with a slash added, in order to redirect there."""
+    """Whether FastAPI tries a path with a slash added, in order to redirect there."""
     raw_path: bytes = scope.get("raw_path") or b"/"
     return scope["path"].endswith("/") and not raw_path.lower().endswith((b"/", b"%2f"))
 

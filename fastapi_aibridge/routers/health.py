@@ -1,4 +1,4 @@
-"""What orchestrators ask: is the process alive, and can it take work."""
+"""Health routes for orchestrators: whether the process is alive, and whether it can take work."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ..providers.response_headers import PROTECTION
 
 
 class Health(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     def unready(self) -> str | None:
-        """Why no work can be taken now; None where it can."""
+        """Return the reason why no work can be taken now; None if it can."""
 
     def components(self) -> dict[str, str]:
-        """Each part that the process depends on, and `ok` or what is wrong with it."""
+        """Return each part that the process depends on, with `ok` or its problem."""
 
 
 class HealthStatus(BaseModel):
     status: str
-    """`alive`, `ready`, or why not."""
+    """`alive`, `ready`, or the reason why not."""
     components: dict[str, str] | None = None
-    """With `?verbose`: each part that the process depends on, and `ok` or what is wrong with it."""
+    """With `?verbose`: each part that the process depends on, with `ok` or its problem."""
 
 
 def add_health_routes(router: APIRouter, health: Health) -> None:
-    """Add the routes. They need no credential and tell nothing that would."""
+    """Add the routes. They need no credential, and reveal nothing that should need one."""
 
     @router.api_route(
         "/healthz",
@@ -38,7 +38,7 @@ def add_health_routes(router: APIRouter, health: Health) -> None:
         response_model_exclude_none=True,
     )
     async def healthz(response: Response) -> HealthStatus:
-        """Alive: the event loop turns."""
+        """Report that the process is alive: its event loop runs."""
         _protect(response)
         return HealthStatus(status="alive")
 
@@ -46,7 +46,7 @@ def add_health_routes(router: APIRouter, health: Health) -> None:
         "/readyz", methods=["GET", "HEAD"], tags=["aibridge"], include_in_schema=False, response_model_exclude_none=True
     )
     async def readyz(request: Request, response: Response) -> HealthStatus:
-        """200 while work can be taken; 503 during start and end, and while no records can be written."""
+        """Answer 200 while work can be taken; 503 during start and end, and while no records can be written."""
         _protect(response)
         components = health.components() if "verbose" in request.query_params else None
         if (reason := health.unready()) is None:
@@ -57,7 +57,7 @@ def add_health_routes(router: APIRouter, health: Health) -> None:
 
 
 def _protect(response: Response) -> None:
-    """An answer out of a cache says nothing about the present."""
+    """Forbid caching: a cached response says nothing about the present."""
     response.headers["cache-control"] = "no-store"
     for name, value in PROTECTION:
         response.headers[name.decode()] = value.decode()

@@ -1,4 +1,4 @@
-"""Erasing what is recorded of an initiator."""
+"""Admin routes that erase the records of an initiator."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ InitiatorId = Annotated[str, Path(min_length=1, max_length=MAX_ID)]
 
 
 class WithInitiators(InDatabase, Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     async def forget(self, initiator_id: str) -> None:
-        """Forget what processes and Redis hold of the initiator. Raises `RedisUnavailable`."""
+        """Erase what processes and Redis hold of the initiator. Raises `RedisUnavailable`."""
 
 
 def add_initiator_routes(router: APIRouter, administration: WithInitiators, access: AdminAccess) -> None:
@@ -31,19 +31,19 @@ def add_initiator_routes(router: APIRouter, administration: WithInitiators, acce
 
     @route("DELETE", "/admin/initiators/{initiator_id:path}/content", Need.CHANGE, Erased, UNREADABLE)
     async def erase_content(initiator_id: InitiatorId, request: Request, actor: str = Depends(access.actor)) -> Any:
-        """Erase prompts, arguments and errors of tools, thoughts and errors; who called what at which cost stays."""
+        """Erase prompts, thoughts, errors, and arguments and errors of tools; the calls and their costs are kept."""
         if request.scope.get("raw_path", b"").lower().endswith(b"%2fcontent"):
-            # The slash was encoded, so that it belongs to the id.
+            # The slash was encoded, so it belongs to the id.
             return await erased(f"{initiator_id}/content", actor, everything=True)
         return await erased(initiator_id, actor, everything=False)
 
     @route("DELETE", "/admin/initiators/{initiator_id:path}", Need.CHANGE, Erased, UNREADABLE)
     async def erase_all(initiator_id: InitiatorId, actor: str = Depends(access.actor)) -> Any:
-        """Erase all records of the initiator, their sums included."""
+        """Erase all records of the initiator, including their sums."""
         return await erased(initiator_id, actor, everything=True)
 
     async def erased(initiator_id: str, actor: str, *, everything: bool) -> dict[str, int]:
-        from ..cluster.erasure import erase  # SQLAlchemy, which an app without records need not load
+        from ..cluster.erasure import erase  # imports SQLAlchemy, which not every app needs
 
         with reading():
             if (database := await administration.database()) is None:

@@ -1,4 +1,4 @@
-"""Providers and MCP servers in the database: shown, written, removed."""
+"""Admin routes that read, write and remove providers and MCP servers in the database."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _CHANGES: dict[int | str, dict[str, Any]] = {
 
 
 class SettingsAdministration(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
 
     @property
     def managed_settings(self) -> ManagedSettings | None:
-        """None where settings are not managed."""
+        """The entries in the database; None if they are not managed."""
 
     def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether the environment, a file or the app says what it is."""
+        """Whether the environment, a file or the app defines this entry."""
 
     async def follow_settings(self) -> WorkersOutcome:
-        """Put in force what has just been changed in the database, on all workers. May raise anything."""
+        """Put a change in force on all workers that was just made in the database. May raise any exception."""
 
 
 def add_managed_routes(router: APIRouter, administration: SettingsAdministration, access: AdminAccess) -> None:
@@ -78,14 +78,14 @@ class _Routes:
 
         @route("GET", one, Need.READ, ManagedItem, _CHANGES)
         async def read(name: str) -> Response:
-            """One of those in the database, without its secrets; `ETag` is for `If-Match`."""
+            """Return an entry of the database without its secrets; `ETag` is for `If-Match`."""
             with reading():
                 entry = await self._store().one(self._kind, name)
             return self._answer(self._present(entry))
 
         @route("PUT", one, Need.CHANGE, ChangedItem, _CHANGES)
         async def put(name: str, request: Request, actor: str = actor) -> Response:
-            """Write one as a whole. `If-Match` guards against changes of others, `If-None-Match: *` only creates.
+            """Write an entry as a whole. `If-Match` guards against concurrent changes, `If-None-Match: *` only creates.
 
             A hint that was read stands for its secret.
             """
@@ -93,12 +93,12 @@ class _Routes:
 
         @route("PATCH", one, Need.CHANGE, ChangedItem, _CHANGES)
         async def patch(name: str, request: Request, actor: str = actor) -> Response:
-            """Change the members that the body has, at all depths (RFC 7396); null takes one away."""
+            """Change the members that the body has, at all depths (RFC 7396); null removes one."""
             return await self._write(name, request, actor, patch=True)
 
         @route("DELETE", one, Need.CHANGE, None, _CHANGES, 204)
         async def remove(name: str, request: Request, actor: str = actor) -> Response:
-            """Remove one."""
+            """Remove an entry from the database."""
 
             def gone(before: ManagedEntry | None) -> None:
                 _check(request.headers, self._present(before))
@@ -110,7 +110,7 @@ class _Routes:
 
             @route("GET", path, Need.READ, ManagedItems, UNREADABLE)
             async def listed() -> Response:
-                """All of them, without their secrets: those of the settings, then those in the database."""
+                """List all entries without their secrets: those of the settings, then those in the database."""
                 with reading():
                     entries = [one for one in await self._store().all() if one.kind is self._kind]
                 names = {entry.name for entry in entries if not self._is_fixed(entry.name)}
@@ -133,7 +133,7 @@ class _Routes:
 
         def edited(before: ManagedEntry | None) -> Mapping[str, Any]:
             if patch and (problem := self._present(before).problem) is not None:
-                raise SettingsError(f"{problem}; PUT writes it anew")  # or its secrets would be lost
+                raise SettingsError(f"{problem}; PUT writes it anew")  # otherwise its secrets would be lost
             _check(request.headers, before)
             known = before.body if before is not None else {}
             return merged(known if patch else {}, with_secrets(self._kind, given, known))
@@ -144,7 +144,7 @@ class _Routes:
     async def _change(
         self, name: str, edit: Any, actor: str, action: str
     ) -> tuple[ManagedEntry | None, WorkersOutcome]:
-        # SQLAlchemy, which an app without records need not load
+        # Imports SQLAlchemy, which an app without records does not need.
         from ..cluster.managed_settings import TooManyEntries
 
         store = self._store()
@@ -163,11 +163,11 @@ class _Routes:
         return entry, await self._in_force()
 
     async def _in_force(self) -> WorkersOutcome:
-        """Put what has been changed in force, everywhere when this returns."""
+        """Put the change in force on all workers. Raises `HTTPException` (503) if this worker fails to."""
         try:
             return await self._administration.follow_settings()
         except Exception as error:
-            # The texts of other errors than our own may quote secrets.
+            # The texts of errors other than our own may quote secrets.
             told = str(error) if isinstance(error, AIBridgeError) else type(error).__name__
             logger.warning("a change of managed settings is stored, but not in force: %s", told)
             logger.debug("a change of managed settings is not in force", exc_info=error)
@@ -204,7 +204,7 @@ def _fixed_json(name: str, server: MCPServerSettings) -> dict[str, Any]:
 
 
 def _check(headers: Mapping[str, str], entry: ManagedEntry | None) -> None:
-    """What the request says of the entry that it wants to change."""
+    """Check the request's preconditions against the entry. Raises `HTTPException` (412)."""
     wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
     if (wanted is not None and not _names(wanted, entry)) or (unwanted is not None and _names(unwanted, entry)):
         raise HTTPException(412, "somebody else has changed this: read it again")
@@ -216,7 +216,7 @@ def _names(tags: str, entry: ManagedEntry | None) -> bool:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    """The body as a JSON object."""
+    """Return the body, a JSON object. Raises `HTTPException` (422)."""
     try:
         given = from_json(await request.body(), allow_inf_nan=False)
     except ValueError:

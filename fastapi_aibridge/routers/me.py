@@ -1,4 +1,4 @@
-"""What callers see of themselves, with their own credentials."""
+"""Routes by which callers read their own records and budgets, with their own credentials."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     422: {"model": Invalid, "description": "A parameter is unknown or has no valid value."},
 }
 _HIDDEN = "an error; administrators see its text"
-"""Errors in records may name hosts and tools that callers do not know of."""
+"""Replaces errors in records, which may name hosts and tools that callers do not know of."""
 
 
 class OwnRecords(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     async def store(self) -> InterceptionStore | None: ...
 
     async def usage_store(self) -> UsageStore | None: ...
 
     async def budgets_of(self, principal: Principal) -> Sequence[BudgetState]:
-        """The budgets of the caller and of the caller's groups."""
+        """Return the budgets of the caller and of the caller's groups."""
 
 
 def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..., Any]) -> None:
-    """Add the routes; `principal` is the dependency that tells who calls."""
+    """Add the routes; `principal` is the dependency that returns the caller."""
 
     async def caller(given: object = Depends(principal)) -> Principal:
         if not isinstance(given, Principal):
@@ -63,7 +63,7 @@ def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..
 
     @route("/me/usage", OwnUsage)
     async def usage(chosen: Annotated[OwnSummary, Query()], caller: Principal = Depends(caller)) -> Response:
-        """The caller's calls, tokens and cost, and the budgets that hold for the caller."""
+        """Return the caller's calls, tokens and cost, and the budgets that apply to the caller."""
         given = chosen.model_dump(exclude={"by"})
         query = UsageQuery(by=tuple(chosen.by), initiator_id=caller.initiator_id, **given)
         with reading():
@@ -76,19 +76,19 @@ def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..
 
     @route("/me/interceptions", InterceptionPage)
     async def interceptions(chosen: Annotated[OwnListing, Query()], caller: Principal = Depends(caller)) -> Response:
-        """The caller's interceptions, newest first, a page at a time."""
+        """List the caller's interceptions, newest first, a page at a time."""
         with reading():
             store = await records.store()
             if store is None:
                 raise HTTPException(404, f"there are no records to read: {NO_STORE}")
             page = await store.list(InterceptionQuery(initiator_id=caller.initiator_id, **chosen.model_dump()))
-        # Once more: a recorder of the app's own may filter less well than this promises.
+        # Filtered again: an app's own recorder may filter less well than this promises.
         own = [record for record in page.items if record.interception.initiator_id == caller.initiator_id]
         return json_answer({"items": list(map(_own_json, own)), "next_cursor": page.next_cursor})
 
 
 def _own_json(record: InterceptionRecord) -> dict[str, Any]:
-    """Without what is the gateway's own business: which of its keys paid, and texts of errors."""
+    """Return a record without what is internal to the gateway: which of its keys paid, and texts of errors."""
     shown = record_json(record)
     if shown["credential_kind"] != "byok":
         shown["credential_hint"] = None

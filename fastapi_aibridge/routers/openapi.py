@@ -1,4 +1,4 @@
-"""How the app's OpenAPI document tells how routes with `Depends(get_bridge)` are called."""
+"""The app's OpenAPI document, extended by how callers of routes with `Depends(get_bridge)` authenticate."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class CallerScheme(SecurityBase):
 
 @contextmanager
 def described(app: object, principal: Callable[..., Any] | None) -> Iterator[None]:
-    """While the block runs, the app's document says how its callers authenticate.
+    """Make the app's OpenAPI document say how its callers authenticate, while the block runs.
 
-    `principal` is the app's own dependency: its security schemes and parameters are shown; None stands for client keys.
+    `principal` is the app's own dependency, whose security schemes and parameters are shown; None means client keys.
     """
     if not isinstance(app, FastAPI):
         yield
@@ -43,7 +43,7 @@ def described(app: object, principal: Callable[..., Any] | None) -> Iterator[Non
         _describe(document, _client_keys() if principal is None else _declared(principal))
         return document
 
-    # The way in which FastAPI's documentation extends it.
+    # FastAPI documents this way to extend the document.
     app.openapi = openapi  # type: ignore[method-assign]
     try:
         yield
@@ -63,7 +63,7 @@ def _client_keys() -> Document:
 
 
 def _declared(principal: Callable[..., Any]) -> Document:
-    """What FastAPI says of a route that has this dependency and nothing else."""
+    """Return what FastAPI's document says of a route that has only this dependency."""
     probe = FastAPI()
 
     @probe.get("/")

@@ -1,4 +1,4 @@
-"""What clients ask before they call: whether a provider is there, and whether it takes WebSockets."""
+"""Probes that clients send before they call: whether a provider exists, and whether it takes WebSockets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..settings import RESERVED_NAMES
 from .serving import Gateway, provider_of, refuse
 
 PROBED = frozenset({"", "api/hello"})
-"""Paths below a provider that clients send a HEAD to, before they have a key."""
+"""Paths below a provider to which clients send a HEAD request before they have a key."""
 _SOCKET = "v1/responses"
 
 Probe: TypeAlias = Callable[[Gateway, Scope, Send], Awaitable[None]]
 
 
 def add_probe_routes(router: APIRouter, gateway: Gateway) -> None:
-    """Add the routes for what the data plane's own route does not match."""
+    """Add the routes for probes that the data plane's own route does not match."""
 
     async def is_there(request: Request) -> Response:
         return _Written(gateway, request.scope)
@@ -38,7 +38,7 @@ def add_probe_routes(router: APIRouter, gateway: Gateway) -> None:
 
 
 def probe_of(scope: Scope) -> Probe | None:
-    """How to answer a request that is a probe."""
+    """Return the probe that answers this request; None if it is no probe."""
     method = scope["method"]
     if method == "HEAD":
         return _is_there if scope["path_params"]["path"] in PROBED else None
@@ -51,7 +51,7 @@ def probe_of(scope: Scope) -> Probe | None:
 class _ProbeRoute(APIRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
-        # To other methods this route does not exist, so that they are answered as before.
+        # For other methods this route does not exist, so that they are answered as without it.
         if match is not Match.FULL or child["path_params"]["provider"] in RESERVED_NAMES:
             return Match.NONE, {}
         return match, child
@@ -83,7 +83,7 @@ async def _needs_http(gateway: Gateway, scope: Scope, send: Send) -> None:
 
 
 async def _refuse_socket(gateway: Gateway, websocket: WebSocket) -> None:
-    """Answer the handshake: clients that see the status go on with HTTP at once."""
+    """Answer the handshake with an error status: clients that see it continue with HTTP at once."""
     if "websocket.http.response" not in websocket.scope.get("extensions", {}):
         await websocket.close()
         return

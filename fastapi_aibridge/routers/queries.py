@@ -16,13 +16,13 @@ from ..recorder.export import ExportFormat
 from ..recorder.usage import UsageBy
 
 _TOLD = 10
-"""Problems that one answer tells of."""
+"""Problems that are listed in one response."""
 REPEATABLE = frozenset({"by"})
-"""Parameters that may come several times."""
+"""Parameters that may be repeated."""
 
 
 class _Query(BaseModel):
-    """A parameter without a value is not set."""
+    """Query parameters. One with an empty value counts as not set."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,7 +37,7 @@ class Paging(_Query):
 
 
 class OwnFilters(_Query):
-    """Which of the caller's interceptions are meant. The bounds in time are half open."""
+    """A selection of the caller's interceptions. Time ranges are half open."""
 
     provider: str | None = None
     model: str | None = None
@@ -56,7 +56,7 @@ class OwnSummary(OwnFilters):
 
 
 class Filters(OwnFilters):
-    """Which interceptions are meant. The bounds in time are half open."""
+    """A selection of interceptions. Time ranges are half open."""
 
     initiator_id: str | None = None
 
@@ -90,9 +90,9 @@ class Summary(Filters):
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
-    """422 for a parameter that the route does not have, or has once and was given twice.
+    """Answer 422 for a parameter that the route does not have, or that is repeated where it must not be.
 
-    A filter that is misspelled would otherwise answer for everybody.
+    A misspelled filter would otherwise be ignored, and return everybody's records.
     """
     if not request.url.query:
         return

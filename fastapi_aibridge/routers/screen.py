@@ -1,4 +1,4 @@
-"""What of a request stays here: what the app's own dependencies read, the caller's credentials above all."""
+"""The removal from requests of what the app's own dependencies read, above all the caller's credentials."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..fastapi_inside import Declared
 from ..fastapi_inside.principal_dependency import OF_PROTOCOLS
 
 PROVIDER_KEYS = frozenset({b"authorization", b"x-api-key"})
-"""Where a caller puts a provider key of their own, or else what authenticates them here."""
+"""Headers for a caller's own provider key, or else for the caller's credential here."""
 
 
 class Screen:
-    """Takes out of a request what dependencies declare.
+    """Removes from a request the headers and query parameters that dependencies declare.
 
-    A caller's own provider key passes only where `by_token` says that it was `X-AIBridge-Token` that told who calls,
-    and only in a header that no dependency reads. `declared` is None where FastAPI does not tell: then nothing passes
-    that is not known to be harmless.
+    A caller's own provider key passes only if `by_token` says that `X-AIBridge-Token` identified the caller, and only
+    in a header that no dependency reads. `declared` is None if FastAPI does not reveal it: then only headers pass that
+    are known to be harmless.
     """
 
     def __init__(self, declared: Declared | None, *, by_token: bool) -> None:

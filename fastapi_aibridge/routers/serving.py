@@ -1,4 +1,4 @@
-"""Hands a request to its principal's bridge, and answers those that get none."""
+"""Hands a request to its principal's bridge, or refuses it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _CODES = {401: "invalid_api_key", 403: "forbidden", 429: "rate_limit_exceeded"}
 
 
 class Gateway(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     @property
     def pool(self) -> CachedBridgePool[RequestBridge, Provider]: ...
 
     def known_principal(self, token: bytes | None) -> Principal | None:
-        """Whose built-in client key this is, as far as it is known at once."""
+        """Return the principal of a built-in client key, if it is known without waiting; else None."""
 
     async def find_principal(self, scope: Scope, token: bytes | None) -> Principal | None:
-        """Look further for whose key it is. One that nobody has is counted, and None comes when the request may be
-        refused. Raises `GatewayError` where that cannot be found out.
+        """Look up the principal of a key. An unknown key is counted, and None is returned once the request may be
+        refused. Raises `GatewayError` if the look-up fails.
         """
 
     def refused(self, code: str) -> None:
-        """Count a request that no bridge has seen."""
+        """Count a refused request that no bridge has seen."""
 
 
 async def serve(gateway: Gateway, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
-    """Have the principal's bridge answer the request, whose scope is as in a mounted app."""
+    """Have the principal's bridge answer the request. The scope is that of a mounted app."""
     try:
         lease = gateway.pool.acquire(principal)
         bridge = await lease.__aenter__()
@@ -67,7 +67,7 @@ async def serve(gateway: Gateway, principal: Principal, scope: Scope, receive: R
 
 
 async def refuse(gateway: Gateway, error: GatewayError, scope: Scope, send: Send) -> None:
-    """Answer with an error in the shape of the provider that was asked for."""
+    """Answer with an error in the format of the requested provider."""
     gateway.refused(error.code)
     await send_error(send, provider_of(gateway, scope), error, path=scope["path"])
 
@@ -78,7 +78,7 @@ def provider_of(gateway: Gateway, scope: Scope) -> Provider | None:
 
 
 def below_prefix(scope: Scope) -> Scope:
-    """The scope as a mounted app gets it: what comes before the provider's name is the root path."""
+    """Return the scope as a mounted app gets it: the part before the provider's name is the root path."""
     params = scope["path_params"]
     tail = len(params["provider"]) + len(params["path"]) + 2
     return {**scope, "root_path": scope["path"][:-tail]}
@@ -88,7 +88,7 @@ def below_prefix(scope: Scope) -> Scope:
 
 
 def refusal_of(error: Exception) -> GatewayError | None:
-    """What a dependency raised, as an error that the provider's SDKs can read; None for what the app must handle."""
+    """Return a dependency's exception as an error that the provider's SDKs can read; None if the app must handle it."""
     if isinstance(error, HTTPException):
         code = _CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "server_error")
         return GatewayError(error.status_code, code, str(error.detail), headers=error.headers)

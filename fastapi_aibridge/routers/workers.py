@@ -1,4 +1,4 @@
-"""Reloads, and the workers that they reach."""
+"""Admin routes that reload the settings and list the workers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class Workforce(Protocol):
-    """What the routes need of the plugin."""
+    """The methods of the plugin that these routes need."""
 
     async def reload(self) -> object:
-        """Read all settings again and swap the providers, on all workers. The value has the members of
+        """Read all settings again and replace the providers, on all workers. The result has the members of
         `answers.Reload`.
 
-        Raises `SettingsError`, `RecorderUnavailable` where the others cannot be told, `PoolShutdown` where the app
-        stops, and what the app's own sources raise.
+        Raises `SettingsError`, `RecorderUnavailable` if the others cannot be notified, `PoolShutdown` if the app stops,
+        and what the app's own sources raise.
         """
 
     async def workers(self) -> Sequence[Worker]:
-        """All that share the recorder's database; this one where there is none."""
+        """Return all workers that share the recorder's database; without one, this worker."""
 
 
 def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAccess) -> None:
@@ -40,7 +40,7 @@ def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAcce
             503: {"model": Problem,
                   "description": "Settings cannot be read, other workers not be told, or the app stops."}})  # fmt: skip
     async def reload() -> Any:
-        """Read the settings' sources again and swap the providers, on all workers; running requests are not touched."""
+        """Read the settings again and replace the providers, on all workers; running requests are not affected."""
         try:
             return await workforce.reload()
         except SettingsError as error:
@@ -48,7 +48,7 @@ def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAcce
         except (PoolShutdown, RecorderUnavailable) as error:
             raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
         except Exception as error:
-            # Of the app's own source; its text may quote secrets.
+            # Raised by the app's own source; the text may quote secrets.
             logger.debug("not reloaded", exc_info=error)
             raise HTTPException(
                 503, f"the settings cannot be read now: {type(error).__name__}", headers={"Retry-After": "5"}
@@ -56,7 +56,7 @@ def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAcce
 
     @route("GET", "/admin/workers", Need.READ, WorkerItems, {503: UNREADABLE[503]})
     async def workers() -> Response:
-        """The workers that share the recorder's database, and what each has in force."""
+        """List the workers that share the recorder's database, and what each has in force."""
         with reading():
             items = await workforce.workers()
         return json_answer({"items": [item.json() for item in items]})
