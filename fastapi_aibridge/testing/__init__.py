@@ -1,5 +1,5 @@
-"""What an app's own tests use: a scripted model provider that costs nothing and answers the same every time, helpers
-that put it in the place of the real ones, and a recorder in memory.
+"""Tools for an app's own tests: a scripted model provider that is free and deterministic, helpers that put it in the
+place of the real providers, and a recorder in memory.
 """
 
 from ..recorder.memory import MemoryRecorder

@@ -21,7 +21,7 @@ _FINISH_REASONS: Mapping[StopReason, str] = {
 
 
 def blocking(reply: Reply, request: Mapping[str, Any]) -> bytes:
-    """The `chat.completion` object."""
+    """Return the `chat.completion` object."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.text or None, "refusal": None, "annotations": []}
     if reply.tool_calls:
         message["tool_calls"] = [_tool_call(call, call.arguments_text) for call in reply.tool_calls]
@@ -30,7 +30,7 @@ def blocking(reply: Reply, request: Mapping[str, Any]) -> bytes:
 
 
 def stream(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
-    """The `chat.completion.chunk` events, with a usage chunk only where `stream_options` asks for one."""
+    """Yield the `chat.completion.chunk` events, with a usage chunk only if `stream_options` asks for one."""
     envelope = _envelope("chat.completion.chunk", request)
     wants_usage = bool((request.get("stream_options") or {}).get("include_usage"))
     # A client that asked for usage gets the member in every chunk, null until the last one.

@@ -31,7 +31,7 @@ _ERROR_TYPES: Mapping[int, str] = {
 
 
 def blocking(reply: Reply, request: Mapping[str, Any]) -> bytes:
-    """The `message` object."""
+    """Return the `message` object."""
     content: list[dict[str, Any]] = []
     if reply.thinking:
         content.append({"type": "thinking", "thinking": reply.thinking, "signature": _signature(reply.thinking)})
@@ -46,7 +46,7 @@ def blocking(reply: Reply, request: Mapping[str, Any]) -> bytes:
 
 
 def stream(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
-    """The events from `message_start` to `message_stop`; usage in `message_delta` is cumulative."""
+    """Yield the events from `message_start` to `message_stop`; usage in `message_delta` is cumulative."""
     yield _event("message_start", message=_message(request) | {"usage": _start_usage(reply.usage)})
     yield _event("ping")
     index = 0
@@ -81,13 +81,13 @@ def stream(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def error(status: int, message: str) -> bytes:
-    """The body of a refusal with this status."""
+    """Return the body of a refusal with this status."""
     shape = {"type": "error", "error": {"type": _error_type(status), "message": message}}
     return orjson.dumps(shape | {"request_id": f"req_{uuid4().hex[:24]}"})
 
 
 def token_count(request: Mapping[str, Any]) -> bytes:
-    """The answer of `count_tokens`: each word of what the model would read counts as one token."""
+    """Return the response of `count_tokens`: each word that the model would read counts as one token."""
     texts = _texts([request.get(name) for name in ("system", "messages", "tools")])
     return orjson.dumps({"input_tokens": sum(1 for text in texts for _ in words(text))})
 
@@ -148,7 +148,7 @@ def _end_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _signature(thinking: str) -> str:
-    """Opaque to clients, and the same for the same thinking, so that a test can see that it comes back unchanged."""
+    """A signature that is opaque, and the same for the same thinking, so that tests can see it come back unchanged."""
     return b64encode(sha256(thinking.encode()).digest()).decode()
 
 

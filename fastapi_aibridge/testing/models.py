@@ -1,4 +1,4 @@
-"""The lists of models that the vendors' model routes answer."""
+"""The lists of models that the vendors' model routes return."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def openai_model(model: str) -> bytes:
 
 
 def anthropic(models: Sequence[str]) -> bytes:
-    """One page that holds them all."""
+    """Return one page with all models."""
     page = {"has_more": False, "first_id": next(iter(models), None), "last_id": next(reversed(models), None)}
     return orjson.dumps({"data": [_anthropic_model(model) for model in models], **page})
 

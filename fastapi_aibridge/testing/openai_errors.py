@@ -1,4 +1,4 @@
-"""Errors in the shape of OpenAI's API: https://platform.openai.com/docs/guides/error-codes."""
+"""Errors in the format of OpenAI's API: https://platform.openai.com/docs/guides/error-codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CODES: Mapping[int, str] = {
 
 
 def body(status: int, message: str) -> bytes:
-    """The body of a refusal with this status."""
+    """Return the body of a refusal with this status."""
     return orjson.dumps({"error": error_object(status, message)})
 
 

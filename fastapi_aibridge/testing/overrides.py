@@ -30,10 +30,10 @@ def override_bridge(
     recorder: MemoryRecorder | None = None,
     names: Mapping[str, str] = BOTH,
 ) -> Iterator[MemoryRecorder]:
-    """While the block runs, `Depends(get_bridge)` gives the app's handlers a bridge to `provider`; gives its records.
+    """Give the app's handlers a bridge to `provider` for `Depends(get_bridge)`. Yields its recorder.
 
-    Nobody authenticates, nothing of the app's own settings is read, and its lifespan need not run; its gateway routes
-    are not touched. `names` are the providers' names and their types.
+    This lasts while the block runs. Callers do not authenticate, the app's own settings are not read, and its lifespan
+    need not run; its gateway routes are not affected. `names` maps the names of the providers to their types.
     """
     recorder = MemoryRecorder() if recorder is None else recorder
     with provider.serve_in_thread() as base_url:
@@ -59,11 +59,11 @@ def override_providers(
     recorder: MemoryRecorder | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Iterator[MemoryRecorder]:
-    """While the block runs, every provider of `aibridge` is `provider`; gives its records.
+    """Put `provider` in the place of every provider of `aibridge`, while the block runs. Yields its recorder.
 
-    All else stays as it is: routes, keys, principals, tools, limits. `names` are the providers' names and their types;
-    by default those of the app's settings, and `openai` and `anthropic` where they have none. Nothing is tried twice.
-    The app must start inside of the block: raises `ConfigurationError` where it runs already.
+    Everything else stays as it is: routes, keys, principals, tools, limits. `names` maps the names of the providers to
+    their types; by default those of the app's settings, or `openai` and `anthropic` if they have none. Nothing is
+    retried. The app must start within the block: raises `ConfigurationError` if it runs already.
     """
     if aibridge.running:
         raise ConfigurationError(
@@ -89,7 +89,7 @@ async def scripted_bridge(
     recorder: MemoryRecorder | None = None,
     names: Mapping[str, str] = BOTH,
 ) -> AsyncIterator[RequestBridge]:
-    """A bridge to `provider`, for code that takes one."""
+    """Provide a bridge to `provider`, for code that takes one."""
     async with provider.serve() as base_url:
         aibridge = _scripted(base_url, MemoryRecorder() if recorder is None else recorder, names)
         async with aibridge.bridge(principal) as bridge:

@@ -1,4 +1,4 @@
-"""A model provider that answers what a script says, and keeps what it was asked."""
+"""A model provider that replies as a script says, and keeps the requests that it received."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 Script = Reply | Sequence[Reply] | Callable[[Received], Reply | Awaitable[Reply]]
-"""One reply for every call, one for each call in turn, or a function that decides."""
+"""One reply for every call, a sequence with one for each call in turn, or a function that returns the reply."""
 
 
 class ScriptedProvider:
-    """An ASGI app that speaks the APIs of OpenAI (chat completions, responses, models) and Anthropic (messages,
-    count tokens, models), streamed and not.
+    """An ASGI app that speaks the APIs of OpenAI (chat completions, responses, models) and Anthropic (messages, count
+    tokens, models), streamed and not.
 
-    Only calls to a model take a reply from the script. Where `api_key` is given, requests without it get 401. Of
-    the requests, the newest `keep` are kept: all of them, if it is None.
+    Only calls to a model take a reply from the script. With an `api_key`, requests without it get 401. The newest
+    `keep` requests are kept, or all of them if it is None.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ScriptedProvider:
         keep: int | None = None,
     ) -> None:
         self.received: list[Received] = []
-        """What has arrived, in order."""
+        """The requests that are kept, in the order of their arrival."""
         self._models = tuple(models)
         self._api_key = api_key
         self._keep = keep
@@ -49,7 +49,7 @@ class ScriptedProvider:
 
     @property
     def script(self) -> Script:
-        """What is answered. A new one counts from the next call on."""
+        """The source of the replies. A new one applies from the next call on."""
         return self._script
 
     @script.setter
@@ -79,7 +79,7 @@ class ScriptedProvider:
             async def watch() -> None:
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                # After the answer's last byte servers report a disconnect, too: that one is not the client's.
+                # Servers report a disconnect after the last byte of a response, too: that one is not the client's.
                 if not complete:
                     received.hung_up.set()
                 tasks.cancel_scope.cancel()
@@ -91,7 +91,7 @@ class ScriptedProvider:
                 await anyio.sleep(answer.delay)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             complete = True
-            # Servers close the connection of an app that returns before its answer is whole.
+            # Servers close the connection of an app that returns before its response is complete.
             if not answer.hang_up:
                 await send({"type": "http.response.body", "body": b""})
             tasks.cancel_scope.cancel()
@@ -99,7 +99,7 @@ class ScriptedProvider:
     async def _answer(self, received: Received) -> _Answer:
         wire_format = BY_PATH.get(received.path)
         if wire_format is None:
-            # Paths that both vendors have are told apart as they do it: by Anthropic's version header.
+            # Paths that both vendors have are told apart by Anthropic's version header, as the vendors do.
             wire_format = MESSAGES if "anthropic-version" in received.headers else CHAT_COMPLETIONS
         if self._api_key is not None and self._api_key not in _credentials(received):
             return _refusal(wire_format, 401, "invalid API key")
@@ -178,7 +178,7 @@ def _not_found(received: Received, wire_format: WireFormat) -> _Answer:
 
 
 def _reader(script: Script) -> Callable[[Received], Awaitable[Reply]]:
-    """The script as a coroutine function that gives the next reply."""
+    """Return the script as a coroutine function that returns the next reply."""
     if isinstance(script, Reply):
         return _always(script)
     if isinstance(script, Sequence):
@@ -200,7 +200,7 @@ def _always(reply: Reply) -> Callable[[Received], Awaitable[Reply]]:
 
 def _in_turn(replies: Sequence[Reply]) -> Callable[[Received], Awaitable[Reply]]:
     rest: Iterator[Reply] = iter(replies)
-    # 400, because clients do not try that again: the test ends at once and says why.
+    # 400, because clients do not retry it: the test ends at once and says why.
     end = Reply(status=400, error=f"the script is over: it has {len(replies)} replies")
 
     async def answer(_: Received) -> Reply:

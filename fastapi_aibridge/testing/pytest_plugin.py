@@ -1,6 +1,6 @@
 """Fixtures for an app's tests: `pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]` in its top `conftest.py`.
 
-No entry point announces them: pytest would import the package in every run, before coverage begins to count.
+They have no entry point, because pytest would then import the package in every run, before coverage begins to count.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class OverrideProviders(Protocol):
 
 @pytest.fixture
 def scripted_provider() -> ScriptedProvider:
-    """Answers "Hello from the script." until its `script` is changed."""
+    """A provider that replies "Hello from the script." until its `script` is changed."""
     return ScriptedProvider(Reply("Hello from the script."))
 
 
 @pytest.fixture
 def memory_recorder() -> MemoryRecorder:
-    """What the overrides below record."""
+    """The recorder that the overrides below use."""
     return MemoryRecorder()
 
 
 @pytest.fixture
 def spent(memory_recorder: MemoryRecorder) -> Spent:
-    """`spent.at_most(0.01)`: what the test's requests have cost so far, in US dollars."""
+    """The cost of the test's requests so far, in US dollars: `spent.at_most(0.01)`."""
     return Spent(memory_recorder)
 
 
 @pytest.fixture
 def override_bridge(scripted_provider: ScriptedProvider, memory_recorder: MemoryRecorder) -> Iterator[OverrideBridge]:
-    """`override_bridge(app, principal)`: until the test ends, handlers of `app` get a bridge to `scripted_provider`."""
+    """`override_bridge(app, principal)` gives handlers of `app` a bridge to `scripted_provider` until the test ends."""
     with ExitStack() as stack:
 
         def override(app: FastAPI, principal: Principal = TESTER) -> None:
@@ -64,7 +64,7 @@ def override_bridge(scripted_provider: ScriptedProvider, memory_recorder: Memory
 def override_providers(
     scripted_provider: ScriptedProvider, memory_recorder: MemoryRecorder
 ) -> Iterator[OverrideProviders]:
-    """`override_providers(aibridge)`: until the test ends, `scripted_provider` is every provider of `aibridge`."""
+    """`override_providers(aibridge)` makes `scripted_provider` every provider of `aibridge` until the test ends."""
     with ExitStack() as stack:
 
         def override(aibridge: AIBridge) -> None:

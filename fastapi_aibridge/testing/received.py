@@ -14,23 +14,23 @@ import zstandard
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """One request. Header names are lower case; a header that came twice is joined with a comma."""
+    """One request. Header names are in lower case; the values of a repeated header are joined with commas."""
 
     method: str
     path: str
-    """As it was sent, still percent-encoded."""
+    """The path as sent, still percent-encoded."""
     query: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
-    """As it was sent, still compressed if it was."""
+    """The body as sent, still compressed if it was."""
     hung_up: Event = field(default_factory=Event, repr=False)
-    """Set when the client leaves before it has the whole answer.
+    """Set when the client disconnects before it has the whole response.
 
     A thread can wait for it; a coroutine with `await anyio.to_thread.run_sync(received.hung_up.wait, 5)`.
     """
 
     def json(self) -> Any:
-        """The body, decompressed (gzip, zstd) and parsed. Raises `ValueError` if it is not JSON."""
+        """Return the body, decompressed (gzip, zstd) and parsed. Raises `ValueError` if it is not JSON."""
         return orjson.loads(self._plain())
 
     def _plain(self) -> bytes:

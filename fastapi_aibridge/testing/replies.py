@@ -1,4 +1,4 @@
-"""What a scripted model answers, said once for all wire formats."""
+"""The replies of a scripted model, in a form common to all wire formats."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ARGUMENT_PIECE = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one reply. `input_tokens` leaves cached tokens out, `output_tokens` counts reasoning in.
+    """Tokens of one reply. `input_tokens` excludes cached tokens, `output_tokens` includes reasoning.
 
-    Each wire format puts them as its vendor does: OpenAI's input is the sum of the three kinds of input.
+    Each wire format counts them as its vendor does: OpenAI's input is the sum of the three kinds of input.
     """
 
     input_tokens: int = 12
@@ -37,7 +37,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model makes; `arguments` given as text are sent as they are, even if they are not JSON."""
+    """A tool call that the model makes; `arguments` given as text are sent as they are, even if they are not JSON."""
 
     name: str
     arguments: Mapping[str, Any] | str = field(default_factory=dict)
@@ -49,7 +49,7 @@ class ToolCall:
 
     @property
     def arguments_object(self) -> dict[str, Any]:
-        """The arguments for a format that can only carry an object: empty where the text is none."""
+        """The arguments for a format that can only carry an object; empty if the text is no object."""
         try:
             value = orjson.loads(self.arguments_text)
         except orjson.JSONDecodeError:
@@ -59,10 +59,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer of the model: thinking, then text, then tool calls.
+    """One reply of the model: thinking, then text, then tool calls.
 
     Thinking is a `thinking` block in Messages and a reasoning summary in Responses; Chat Completions has no place for
-    it, only for the count in `usage`.
+    it, only for its count in `usage`.
     """
 
     text: str = ""
@@ -70,18 +70,19 @@ class Reply:
     tool_calls: Sequence[ToolCall] = ()
     usage: Usage = field(default_factory=Usage)
     delay: float = 0.0
-    """Seconds before each event of a stream, and before an answer that is not streamed."""
+    """Seconds before each event of a stream, and before a response that is not streamed."""
     status: int = 200
-    """From 400 on, the request is refused with an error in the provider's shape."""
+    """The HTTP status. From 400 on, the request is refused with an error in the provider's format."""
     error: str | None = None
-    """The message of a refusal. With status 200 a stream ends in an error event after its text, before its tool calls
-    and its end; an answer that is not streamed is refused with 500 instead."""
+    """The message of a refusal. With status 200, a stream ends in an error event after its text, before its tool calls
+    and its end; a response that is not streamed becomes a refusal with 500 instead.
+    """
     hang_up: bool = False
-    """The connection is closed after the text, as if the provider had died; before any byte if nothing is streamed."""
+    """Whether the connection is closed early, as if the provider died: after a stream's text, else in mid-body."""
     stop_reason: StopReason | None = None
-    """Why the model stopped; by default what follows from `tool_calls`."""
+    """The reason why the model stopped; by default the one that follows from `tool_calls`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Further headers of the answer, such as `Retry-After`."""
+    """Further headers of the response, such as `Retry-After`."""
 
     @property
     def stopped_by(self) -> StopReason:
@@ -89,18 +90,18 @@ class Reply:
 
     @property
     def breaks_off(self) -> bool:
-        """Whether a stream of this reply never gets to its end."""
+        """Whether a stream of this reply breaks off before its end."""
         return self.hang_up or self.error is not None
 
     def refusal(self, *, streamed: bool) -> int | None:
-        """The status with which the request is refused, None if it is answered."""
+        """Return the status with which the request is refused; None if it is answered."""
         if self.status >= 400:
             return self.status
         return 500 if self.error is not None and not streamed else None
 
 
 def words(text: str) -> Iterator[str]:
-    """The pieces in which text is streamed; joined they are the text."""
+    """Split text into the pieces in which it is streamed; joined they are the text."""
     return (match.group() for match in _WORD.finditer(text))
 
 

@@ -13,11 +13,11 @@ from .openai_errors import error_object
 from .replies import Reply, ToolCall, Usage, argument_pieces, words
 
 _INCOMPLETE = {"max_tokens": "max_output_tokens", "refusal": "content_filter"}
-"""The stop reasons that leave a response incomplete, and what Responses calls them."""
+"""The stop reasons that leave a response incomplete, and their names in Responses."""
 
 
 def blocking(reply: Reply, request: Mapping[str, Any]) -> bytes:
-    """The `response` object: a reasoning item, a message and function calls, as far as the reply has them."""
+    """Return the `response` object: a reasoning item, a message and function calls, as far as the reply has them."""
     output: list[dict[str, Any]] = []
     if reply.thinking:
         output.append(_reasoning(f"rs_{uuid4().hex}", reply.thinking))
@@ -28,7 +28,7 @@ def blocking(reply: Reply, request: Mapping[str, Any]) -> bytes:
 
 
 def stream(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
-    """The events from `response.created` to `response.completed` or `response.incomplete`, numbered from 0."""
+    """Yield the events from `response.created` to `response.completed` or `response.incomplete`, numbered from 0."""
     return (
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps({**event, "sequence_number": number}))
         for number, event in enumerate(_events(reply, request))
@@ -105,7 +105,7 @@ def _function_call_events(item_id: str, call: ToolCall, output_index: int) -> It
 
 
 def _started(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A response in progress: it repeats how it was asked for."""
+    """A response in progress, which repeats the parameters of its request."""
     asked: dict[str, Any] = {
         "instructions": None,
         "max_output_tokens": None,

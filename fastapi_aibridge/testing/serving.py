@@ -1,4 +1,4 @@
-"""An ASGI app on a real loopback port, in the running event loop or in a thread of its own."""
+"""Serves an ASGI app on a real loopback port, in the running event loop or in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from ..installing import install_command
 
 _GRACE = 1
-"""Seconds that running requests may go on when serving ends."""
+"""Seconds that running requests may take to finish when serving ends."""
 
 
 @asynccontextmanager
 async def serve(app: Callable[..., Any], port: int = 0) -> AsyncIterator[str]:
-    """Serve while the block runs, and give the base URL; port 0 takes a free one."""
+    """Serve while the block runs, and yield the base URL; port 0 takes a free one."""
     server, ready = _server(app)
-    # asyncio sends small pieces at once only on sockets that are TCP by their protocol number: without it each answer
-    # of two pieces takes 40 ms.
+    # asyncio turns Nagle's algorithm off only on sockets that name TCP as their protocol: otherwise each response of
+    # two pieces takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
@@ -41,7 +41,7 @@ async def serve(app: Callable[..., Any], port: int = 0) -> AsyncIterator[str]:
 
 @contextmanager
 def serve_in_thread(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
-    """The same for code that has no event loop, or whose loop is the one to be tested."""
+    """Serve in a thread, for code that has no event loop, or whose loop is the one to be tested."""
     started: Future[tuple[str, Callable[[], object]]] = Future()
 
     async def run() -> None:
@@ -58,7 +58,7 @@ def serve_in_thread(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
                 raise
             started.set_exception(error)
 
-    # A daemon, so that a process which is told to end at once does not wait for it.
+    # A daemon, so that a process that must end at once does not wait for it.
     thread = Thread(target=run_thread, name="scripted-provider", daemon=True)
     thread.start()
     base_url, stop = started.result()
@@ -70,7 +70,7 @@ def serve_in_thread(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
 
 
 def _server(app: Callable[..., Any]) -> tuple[Any, asyncio.Event]:
-    """A uvicorn server that leaves signals and logging to the process it runs in, and an event for its readiness."""
+    """A uvicorn server that leaves signals and logging to its process, and an event that is set when it is ready."""
     try:
         import uvicorn
     except ModuleNotFoundError as error:

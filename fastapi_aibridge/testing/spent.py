@@ -1,4 +1,4 @@
-"""What the requests of a test have cost."""
+"""The cost of a test's requests."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from ..recorder.memory import MemoryRecorder
 
 
 class Spent:
-    """Adds up what a recorder holds. Requests that run have cost nothing yet."""
+    """Adds up the costs in a recorder. Running requests have cost nothing yet."""
 
     def __init__(self, recorder: MemoryRecorder) -> None:
         self._recorder = recorder
 
     @property
     def usd(self) -> float:
-        """US dollars, exact to six decimals. Raises `AssertionError` where a model has no price: set one in
+        """US dollars, exact to six decimals. Raises `AssertionError` if a model has no price: set one in
         `AIBRIDGE_PRICES`, or install the extra `prices`.
         """
         costs = [_cost(record) for record in self._recorder.records if record.ending is not None]
         return sum(costs) / 1_000_000
 
     def at_most(self, usd: float) -> None:
-        """Raises `AssertionError` where it was more; the text names the dearest requests."""
+        """Raise `AssertionError` if more was spent; its text lists the most expensive requests."""
         if self.usd > usd:
             dearest = sorted(self._recorder.records, key=_amount, reverse=True)[:5]
             lines = [f"  {_amount(one) / 1_000_000:.6f} {one.interception.model}" for one in dearest]
             raise AssertionError("\n".join([f"USD {self.usd:.6f} were spent, more than {usd:.6f}:", *lines]))
 
     def exactly(self, usd: float) -> None:
-        """Raises `AssertionError` where it was more or less, by a micro-dollar."""
+        """Raise `AssertionError` if the amount differs by a micro-dollar or more."""
         if round(self.usd * 1_000_000) != round(usd * 1_000_000):
             raise AssertionError(f"USD {self.usd:.6f} were spent, not {usd:.6f}")
 

@@ -12,11 +12,11 @@ from .replies import Reply
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireFormat:
-    """How a reply is written down; the functions do no I/O."""
+    """The functions that write replies in one wire format; they do no I/O."""
 
     blocking: Callable[[Reply, Mapping[str, Any]], bytes]
     stream: Callable[[Reply, Mapping[str, Any]], Iterator[bytes]]
-    """One item is one whole server-sent event."""
+    """Yields whole server-sent events, one per item."""
     error: Callable[[int, str], bytes]
     request_id_header: str
     required: tuple[str, ...]
