@@ -174,11 +174,15 @@ async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) ->
             await _phase(port, Seen(), [], [], process.pid, 1)  # warm
             seen.before = resident(process.pid)
             end = time.monotonic() + seconds
-            told = time.monotonic()
+            told, alone, beside = time.monotonic(), 0, 0
             while time.monotonic() < end and process.returncode is None:
                 if time.monotonic() > told + TOLD_AFTER:
-                    told = time.monotonic()
-                    print(f"{time.strftime('%H:%M')}\n{seen}", flush=True)
+                    lately = [seen.p99(seen.alone[alone:]) * 1000, seen.p99(seen.beside[beside:]) * 1000]
+                    told, alone, beside = time.monotonic(), len(seen.alone), len(seen.beside)
+                    print(
+                        f"{time.strftime('%H:%M')} p99 since the last line: {lately[0]:.1f} ms alone, {lately[1]:.1f} beside"
+                    )
+                    print(seen, flush=True)
                 await _phase(port, seen, seen.alone, seen.loop_alone, process.pid, phase)
                 async with attacked(port):
                     await _phase(port, seen, seen.beside, seen.loop_beside, process.pid, phase)
