@@ -1,4 +1,4 @@
-"""Framing of server-sent events: where whole events end, and what their data is.
+"""Framing of server-sent events: finds whole events in a byte stream, and their data.
 
 WHATWG HTML, section 9.2.6: lines end with LF, CR or CRLF, an empty line ends an event.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 MAX_EVENT_SIZE = 64 * 1024 * 1024
-"""Bytes; a longer event is no stream that anybody sends. Responses with images come to some megabytes."""
+"""Bytes of one event; no real stream has a longer one. Responses with images reach some megabytes."""
 
 _BLANK_LINES = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}")
 _LINE_FEEDS = re.compile(rb"\n+")
@@ -20,7 +20,7 @@ class EventTooLarge(ValueError):
 
 
 class Framer:
-    """Cuts a byte stream after whole events; not a byte is changed."""
+    """Cuts a byte stream after whole events, without changing a byte."""
 
     __slots__ = ("_rest",)
 
@@ -29,11 +29,11 @@ class Framer:
 
     @property
     def rest(self) -> bytes:
-        """The torn event that has come so far."""
+        """The incomplete event at the end of the stream so far."""
         return bytes(self._rest)
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events that are there now, empty where there are none. Raises `EventTooLarge`."""
+        """Add a chunk; return the events that are whole now, empty where there are none. Raises `EventTooLarge`."""
         rest = self._rest
         if not rest:
             if chunk.endswith(b"\n\n"):
@@ -53,7 +53,7 @@ class Framer:
 
 
 def _end_of_events(buffer: bytes | bytearray, start: int) -> int:
-    """The index behind the last empty line, 0 where there is none."""
+    """Return the index after the last empty line, 0 where there is none."""
     if buffer.find(b"\r", start) < 0:
         end = buffer.rfind(b"\n\n", start)
         return end + 2 if end >= 0 else 0
@@ -66,9 +66,9 @@ def _end_of_events(buffer: bytes | bytearray, start: int) -> int:
 
 
 def end_of_event(block: bytes, start: int) -> int:
-    """The index behind the event that starts here, 0 where no empty line ends it. The block must have no CR in it.
+    """Return the index after the event that starts here, 0 where no empty line ends it.
 
-    Empty lines without number are one event: a block may be made of them.
+    The block must not contain a CR. Any number of empty lines counts as one event: a block may consist of them.
     """
     end = block.find(b"\n\n", start) + 2
     if end - start == 2 and (run := _LINE_FEEDS.match(block, end)):
@@ -77,7 +77,7 @@ def end_of_event(block: bytes, start: int) -> int:
 
 
 def events(block: bytes) -> Iterator[bytes]:
-    """Each whole event of a block, framing included: joined they are the block."""
+    """Yield each whole event of a block, framing included; joined they are the block."""
     start = 0
     if b"\r" not in block:
         while end := end_of_event(block, start):
@@ -88,12 +88,15 @@ def events(block: bytes) -> Iterator[bytes]:
             yield block[start : match.end()]
             start = match.end()
     if (tail := block[start:]) and not tail.strip(b"\r\n"):
-        # A line break more than an event needs.
+        # A surplus line break.
         yield tail
 
 
 def parts(block: bytes, size: int) -> Iterator[bytes]:
-    """A block of whole events in parts of so many bytes at most, or of one larger event: joined they are the block."""
+    """Split a block of whole events into parts of about `size` bytes; joined they are the block.
+
+    An event is never split: a part may be one larger event.
+    """
     if len(block) <= size:
         if block:
             yield block
@@ -118,7 +121,7 @@ def parts(block: bytes, size: int) -> Iterator[bytes]:
 
 
 def data_of(event: bytes) -> bytes:
-    """The event's data, lines joined with LF; empty for a comment or an event without data."""
+    """Return the event's data, lines joined with LF; empty for a comment or an event without data."""
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]
     lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
@@ -126,5 +129,5 @@ def data_of(event: bytes) -> bytes:
 
 
 def event(data: bytes, name: str | None = None) -> bytes:
-    """One event; `data` is a single line."""
+    """Return one event; `data` must be a single line."""
     return (b"event: " + name.encode() + b"\n" if name else b"") + b"data: " + data + b"\n\n"

@@ -1,6 +1,6 @@
-"""Tools that a bridge offers to models beside the client's own: what they are, what they answer, who runs them.
+"""Tools that a bridge offers to models beside the client's own: definitions, results, and the interface to run them.
 
-Nothing here knows where a tool lives or which API a model is called by.
+This module knows neither where a tool lives nor through which API the model is called.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Tool:
-    """One tool as it is offered to models: `name` is what models call, `tool` what its server calls it.
+    """One tool as it is offered to models: models call it by `name`, its server calls it `tool`.
 
-    Equal tools are one object for all principals: `input_schema` is only for reading.
+    Equal tools are one object for all principals: `input_schema` must not be changed.
     """
 
     name: str
@@ -23,9 +23,9 @@ class Tool:
     description: str
     input_schema: Mapping[str, Any] = field(repr=False)
     repeatable: bool = False
-    """Whether running it once more does no harm, so that a call that broke off may be repeated."""
+    """Whether running it twice does no harm, so that a call that broke off may be repeated."""
     own_names: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The tool's own names of properties that the schema has under another one, which all providers take."""
+    """The tool's own names of properties, by the names in the schema, which all providers accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,17 @@ Content: TypeAlias = Text | Image | Audio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
-    """What a call came to. An error is a result too: the model reads it and may try again."""
+    """The result of a call. An error is a result too: the model reads it and may try again."""
 
     content: tuple[Content, ...]
     is_error: bool = False
-    """The tool said so, or it could not be called and the text says why."""
+    """Whether the tool reported an error or could not be called; the text then says why."""
     duration: float | None = None
     """Seconds; None where the tool was not run."""
 
     @property
     def text(self) -> str:
-        """All of it as text, for records and for formats that know nothing else; an image is only mentioned."""
+        """The content as text, for records and text-only formats; images and audio are only mentioned."""
         said = [
             part.text if isinstance(part, Text) else f"[{type(part).__name__.lower()}, {part.mime_type}]"
             for part in self.content
@@ -75,7 +75,7 @@ class Tools(Protocol):
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """What is offered now, ordered by server and tool; the same object until a server changes its list."""
+        """The tools offered now, ordered by server and tool; the same object until a server changes its list."""
         ...
 
     @property
@@ -84,11 +84,11 @@ class Tools(Protocol):
         ...
 
     async def start(self) -> None:
-        """Connect; a server that fails costs its tools only."""
+        """Connect to the servers; one that fails loses its own tools only."""
         ...
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """Run one tool by its injected name. Whatever goes wrong is a result that says so; only cancellation raises."""
+        """Run one tool by its injected name. Any failure becomes a result that says so; only cancellation raises."""
         ...
 
     async def aclose(self) -> None:
@@ -97,7 +97,7 @@ class Tools(Protocol):
 
 
 class NoTools:
-    """The tools of a bridge without any."""
+    """The tools of a bridge that has none."""
 
     __slots__ = ()
 

@@ -1,1 +1,1 @@
-"""Wire formats, one folder each, without I/O: requests read, answers observed, errors written."""
+"""Wire formats, without I/O: they read requests, observe responses and write errors."""

@@ -1,4 +1,4 @@
-"""Our errors in Anthropic's shape (https://docs.anthropic.com/en/api/errors)."""
+"""The gateway's errors in Anthropic's shape (https://docs.anthropic.com/en/api/errors)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TYPES = {
 
 
 def error_body(error: GatewayError) -> dict[str, Any]:
-    """The whole body, of a response as of an `error` event."""
+    """The body of an error response, which is also the data of an `error` event."""
     type_ = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
     if error.code == OVER_BUDGET:
         type_ = BILLING_ERROR

@@ -1,6 +1,6 @@
-"""How the vendors tell that there is no money left: clients then stop instead of trying again."""
+"""Error codes of the vendors for an exhausted budget: clients then stop instead of retrying."""
 
 OVER_BUDGET = "insufficient_quota"
-"""The code of such an error; OpenAI's `type` and `code`."""
+"""The gateway's error code for an exhausted budget; also OpenAI's `type` and `code`."""
 BILLING_ERROR = "billing_error"
-"""Anthropic's `type`."""
+"""Anthropic's `type` for the same error."""

@@ -1,4 +1,4 @@
-"""Compaction of a Responses conversation: `/v1/responses/compact`, which is billed like a response."""
+"""Compaction of a Responses conversation (`/v1/responses/compact`), which is billed like a response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .untooled import UntooledFormat
 def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:
     request = yield from responses.read(body, max_text)
     request.takes_tools = False
-    request.prompts = []  # what is compacted was said in the responses before
+    request.prompts = []  # recorded with the earlier requests
     return request
 
 

@@ -1,4 +1,4 @@
-"""OpenAI Completions, the older sibling of Chat Completions: a prompt in, text out
+"""OpenAI Completions, the predecessor of Chat Completions: prompts in, text out
 (https://platform.openai.com/docs/api-reference/completions).
 """
 
@@ -45,14 +45,14 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
 
 
 def _is_of_texts(value: Any) -> bool:
-    """Not of tokens, of which there may be very many."""
+    """Whether a list of prompts holds texts rather than tokens, judged by its first element."""
     if type(value) is list:
         return bool(value) and isinstance(value[0], str)
     return bool(value.text[value.begin + 1 : value.begin + 65].lstrip().startswith(b'"'))
 
 
 def _lists_in(value: Any) -> Steps[int]:
-    """How many prompts of tokens there are: one, or one for each list in the list."""
+    """Count the prompts in a list of tokens: one, or one for each nested list."""
     if type(value) is list:
         return max(1, sum(type(one) is list for one in value))
     found = 0

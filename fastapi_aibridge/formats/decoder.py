@@ -1,7 +1,7 @@
-"""What comes from upstream, event by event: the one place where a message's bytes are read.
+"""Parsing of upstream messages, event by event.
 
-`Decoder` is given whole events and gives each back with what it holds; a `Message` takes in what they say. What is
-recorded is a view of the message, and weaving rounds changes the events on their way: neither reads bytes.
+A `Decoder` takes whole events and yields each with its parsed data; a `Message` accumulates these. Records are made
+from the message, and weavers change the events on their way to the client.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ NOTHING: Mapping[str, Any] = {}
 DONE = b"[DONE]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOGETHER = 64 * 1024
-"""Bytes of events that wait to be read; beyond that they are, all at once."""
+"""Bytes of postponed events; beyond that all of them are parsed at once."""
 
 
 class Message(Protocol):
-    """One upstream message, as far as it has come. Nothing that it is given makes it fail."""
+    """One upstream message, as far as it has arrived. Its methods accept any input and never raise."""
 
     id: str
     complete: bool
-    """Whether the message has come to its end: a stream that stops earlier has broken off."""
+    """Whether the message has reached its end; a stream that stops earlier was broken off."""
     error: str | None
-    """The error that the upstream itself reported, within the message or instead of it."""
+    """The error that the upstream itself reported, within the message or in place of it."""
 
     @property
     def stream_complete(self) -> bool:
         """Whether the stream's last event has been seen."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Take in what one event of a stream says."""
+        """Add the data of one event of a stream."""
 
     def done(self) -> None:
-        """The stream has said `[DONE]`."""
+        """Note that the stream has sent `[DONE]`."""
 
     def read(self, answer: Mapping[str, Any]) -> None:
-        """Take in a whole answer that is no stream; also an error's."""
+        """Add a whole non-streaming response, which may be an error."""
 
     def facts(self) -> Facts:
-        """What is to be recorded; usages are marked partial while the message is not complete."""
+        """Return the facts to record; usages are marked partial while the message is not complete."""
 
 
 class Decoder:
-    """Reads the events of one upstream message. An event that has nothing to tell is passed over by its bytes."""
+    """Parses the events of one upstream message, except those whose bytes show nothing of interest."""
 
     __slots__ = (
         "_alike", "_begun", "_goes_back", "_numbered", "_postponed", "_size", "_tells", "every", "last", "message",
@@ -65,20 +65,20 @@ class Decoder:
     ) -> None:
         self.message = message
         self.every = every
-        """Whether each event is read, as it must be where its text may go back to the provider."""
+        """Whether every event is parsed, as is needed where the message may go back to the provider."""
         self.last = b""
-        """The last block with the mark that is in `numbered` events."""
-        self._goes_back = goes_back  # whether these may have all that was said before go back to the provider
-        self._tells = tells  # whether anything in these events can matter; most bytes of most streams do not
+        """The last block that contains the mark `numbered`."""
+        self._goes_back = goes_back  # whether postponed events must be parsed before these
+        self._tells = tells  # whether anything in these events matters; most bytes of most streams do not
         self._numbered = numbered
         self._begun = False
         self._postponed: list[bytes] = []
-        self._size = 0  # of what is postponed
-        # Events with numbers are never the same.
+        self._size = 0  # bytes of the postponed blocks
+        # Numbered events are never alike.
         self._alike = None if every or numbered is not None else Likeness()
 
     def passes(self, block: bytes) -> bool:
-        """Whether these events can be passed on unread."""
+        """Whether these events can be passed on unparsed."""
         if not self._begun or self.every:
             return False
         alike = self._alike
@@ -86,7 +86,7 @@ class Decoder:
             if alike.end(block) == len(block):
                 return True
             if alike.hopes and block.find(b"\n\n") < len(block) - 2:
-                return False  # there are several, and each is compared
+                return False  # several events, which `feed` compares one by one
         if self._tells(block):
             return False
         if alike is not None:
@@ -96,8 +96,10 @@ class Decoder:
         return True
 
     def postpones(self, block: bytes) -> bool:
-        """Whether these events can be passed on before they are read: what they say is needed only where the message
-        goes back to the provider, and they are read once it shows that it may.
+        """Whether these events can be passed on now and parsed later.
+
+        Their content is needed only if the message goes back to the provider; `feed` parses them once that becomes
+        possible.
         """
         if not self._begun or self._tells(block):
             return False
@@ -114,9 +116,9 @@ class Decoder:
         self._size = 0
 
     def feed(self, block: bytes) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
-        """Each event of a block as it came, and what it says: nothing where that has not been read.
+        """Yield each event of a block as received, with its data, which is empty where the event was not parsed.
 
-        Events in a row that are not read may come as one, unless `every` is.
+        Consecutive unparsed events may come as one, unless `every` is set.
         """
         if self._postponed and self._goes_back(block):
             self._catch_up()
@@ -133,14 +135,14 @@ class Decoder:
             if end > begin:
                 yield block[begin:end], NOTHING
             else:
-                # What no empty line ends is at most a line break more than an event needs.
+                # A rest that no empty line ends is at most a surplus line break.
                 end = sse.end_of_event(block, begin) or len(block)
                 raw = block[begin:end]
                 yield raw, self._take(raw)
             begin = end
 
     def _take(self, raw: bytes) -> Mapping[str, Any]:
-        """What one event says."""
+        """Parse one event and return its data, empty where it is skipped."""
         if self._begun and not self.every and not self._tells(raw):
             if self._alike is not None:
                 self._alike.learn(raw)
@@ -157,7 +159,7 @@ class Decoder:
         return event
 
     def read(self, body: bytes) -> Mapping[str, Any] | None:
-        """A whole answer that is no stream; None where it is no JSON object."""
+        """Parse a whole non-streaming response; return None where it is not a JSON object."""
         answer = load_answer(body)
         if answer is not None:
             self.message.read(answer)

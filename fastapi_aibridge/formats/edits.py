@@ -1,11 +1,10 @@
-"""Edits of a JSON object's text that leave every other byte as it was, in steps: a request may be 32 MiB.
+"""Edits of a JSON object's text, in steps, that leave all other bytes as they were. A request may have 32 MiB.
 
-Parsing and writing a body anew would lose what no parser keeps: numbers beyond 64 bits, the order and spelling of
-members, white space that a signature may cover.
+Parsing a body and serializing it again would lose details that no parser keeps: numbers beyond 64 bits, the order and
+spelling of members, white space that a signature may cover.
 
-All functions take time in proportion to the text. They do not check what they pass over, so that a text that is JSON
-only nearly (`NaN`, half a surrogate pair) can be edited too; where the text's own punctuation is broken they raise
-`ValueError`.
+All functions take time proportional to the text. They do not validate the values that they skip, so that a text that is
+only nearly JSON (`NaN`, half a surrogate pair) can be edited too; broken punctuation raises `ValueError`.
 """
 
 from __future__ import annotations
@@ -19,24 +18,26 @@ from .large_text import BodyText, Steps, joined
 from .scanner import Scanner
 
 AT_ONCE = 32
-"""Elements that are read in one step."""
+"""Elements that are processed in one step."""
 _BATCH = 64
-"""Members, or small elements, that are passed in one step."""
+"""Members, or small elements, that are skipped in one step."""
 _EACH = 1024
 _DENSEST = 8
-"""What an element and each of its bytes count in a step: short lists of brackets are looked through token by token."""
+"""Costs of an element (`_EACH`) and of each of its bytes (`_DENSEST`); a step may cost `_BATCH * _EACH`. Short lists of
+brackets are scanned token by token.
+"""
 _LARGEST_VALUE = 1024 * 1024
-"""Bytes of a value that is read all at once, such as the list of tools."""
+"""Bytes of the largest value that is parsed, all at once: the list of tools, for instance."""
 _SPACE = b" \t\r\n"
 
 
 def find(text: BodyText, name: str) -> Steps[tuple[int, int] | None]:
-    """Where the value of a member of this object begins and ends, the last one of that name; None if there is none."""
+    """Find the beginning and end of a member's value, the last one of that name; None if there is none."""
     return (yield from find_all(text, (name,))).get(name)
 
 
 def find_all(text: BodyText, wanted: Collection[str]) -> Steps[dict[str, tuple[int, int]]]:
-    """The same for several members, of those that are there."""
+    """Find the values of several members, as `find` does; missing members are left out."""
     found: dict[str, tuple[int, int]] = {}
     plain = {name: orjson.dumps(name) for name in wanted}
     passed = 0
@@ -54,13 +55,13 @@ def find_all(text: BodyText, wanted: Collection[str]) -> Steps[dict[str, tuple[i
 
 
 def replaced(text: BodyText, begin: int, end: int, *new: BodyText) -> Steps[BodyText]:
-    """The text with this in the place of that part of it."""
+    """Return the text with one part of it replaced."""
     whole = memoryview(text)
     return joined([whole[:begin], *new, whole[end:]])
 
 
 def with_member(text: BodyText, name: str, *value: BodyText) -> Steps[BodyText]:
-    """The object with this member set: its value replaced, or the member added at the end."""
+    """Return the object with this member set: its value is replaced, or the member added at the end."""
     span = yield from find(text, name)
     if span is not None:
         return (yield from replaced(text, *span, *value))
@@ -68,7 +69,7 @@ def with_member(text: BodyText, name: str, *value: BodyText) -> Steps[BodyText]:
 
 
 def with_list(text: BodyText, name: str, elements_: Sequence[bytes]) -> Steps[BodyText]:
-    """The object with this list as a member."""
+    """Return the object with this list as a member."""
     pieces: list[bytes] = [b"["]
     for one in elements_:
         pieces += [one, b","]
@@ -77,7 +78,7 @@ def with_list(text: BodyText, name: str, elements_: Sequence[bytes]) -> Steps[Bo
 
 
 def with_new_member(text: BodyText, name: str, *value: BodyText) -> Steps[BodyText]:
-    """The object with this member added at its end; it must not have one of that name."""
+    """Return the object with this member added at its end; it must not have one of that name."""
     end = text.rfind(b"}")
     if end < 0:
         raise ValueError("the text is not an object")
@@ -86,7 +87,7 @@ def with_new_member(text: BodyText, name: str, *value: BodyText) -> Steps[BodyTe
 
 
 def elements(text: BodyText) -> Steps[list[bytes]]:
-    """The elements of a JSON list, each as it is written."""
+    """Return the elements of a JSON list, each as it is written."""
     found: list[bytes] = []
     since = 0
     for place in Scanner(text).elements():
@@ -102,7 +103,7 @@ def elements(text: BodyText) -> Steps[list[bytes]]:
 
 
 def list_member(text: BodyText, name: str) -> Steps[list[bytes]]:
-    """The elements of the list that is this member, each as it is written; empty where it is no list."""
+    """Return the elements of a member, each as it is written; empty where the member is not a list."""
     span = yield from find(text, name)
     if span is None or text[span[0] : span[0] + 1] != b"[":
         return []
@@ -110,24 +111,24 @@ def list_member(text: BodyText, name: str) -> Steps[list[bytes]]:
 
 
 def part(text: BodyText, begin: int, end: int) -> Steps[BodyText]:
-    """A part of the text as a text of its own."""
+    """Copy a part of the text."""
     return joined([memoryview(text)[begin:end]])
 
 
 def value_of(text: BodyText, name: str) -> Steps[Any]:
-    """What a member of this object says; None where there is none."""
+    """Parse the value of a member; None where there is none or it is too large. Raises `ValueError`."""
     span = yield from find(text, name)
     return value_at(text, span) if span else None
 
 
 def value_at(text: BodyText, span: tuple[int, int]) -> Any:
-    """What stands there; None where it is larger than what is looked at. Raises `ValueError`."""
+    """Parse the value at this span; None where it is larger than `_LARGEST_VALUE`. Raises `ValueError`."""
     begin, end = span
     return orjson.loads(text[begin:end]) if end - begin <= _LARGEST_VALUE else None
 
 
 def names(written: bytes, plain: bytes, name: str) -> bool:
-    """Whether a member's name, as it is written in quotes, is this one; `plain` is how it is usually written."""
+    """Whether a member's name, as written in quotes, is `name`; `plain` is the usual way to write that."""
     if b"\\" not in written:
         return written == plain or (b"\\" in plain and written[1:-1] == name.encode(errors="surrogatepass"))
     try:
@@ -137,7 +138,7 @@ def names(written: bytes, plain: bytes, name: str) -> bool:
 
 
 def ends_with(text: BodyText, end: int, byte: bytes) -> bool:
-    """Whether the last byte before `end` that no white space follows is this one."""
+    """Whether the last byte before `end`, white space aside, is this one."""
     while end:
         begin = max(0, end - 1024)
         piece = text[begin:end].rstrip(_SPACE)

@@ -1,7 +1,7 @@
 """OpenAI Embeddings (https://platform.openai.com/docs/api-reference/embeddings).
 
-What is embedded is not kept: it is documents more often than words of a user. Answers are large, and nothing is read of
-them but their usage.
+Inputs are not recorded: they are documents more often than a user's words. Responses are large, and only their usage
+and errors are read.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from .usage import chat_usage
 
 _READ = frozenset({"model", "stream"})
 _SMALL = 1024 * 1024
-"""Bytes of an answer whose members are told apart in a millisecond; in a larger one the usage is looked for."""
+"""Bytes of a response whose members are split in a millisecond; in a larger one only the usage is searched for."""
 _NEAR = 4096
-"""Bytes at either end of a large answer in which its usage stands: beside the vectors, not among them."""
+"""Bytes at either end of a large response that are searched for its usage: it stands beside the vectors, not among
+them.
+"""
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class EmbeddingsMessage:
-    """An answer with vectors; there is no stream of them."""
+    """A response with vectors, which is never a stream."""
 
     def __init__(self) -> None:
         self.id = ""
@@ -72,7 +74,7 @@ class _UsageDecoder(Decoder):
 
 
 def _outline(body: bytes) -> Mapping[str, Any] | None:
-    """What an answer says beside its vectors; None where it is no JSON object."""
+    """Return the members of a response beside its vectors; None where it is not a JSON object."""
     if len(body) > _SMALL:
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             return None

@@ -1,4 +1,4 @@
-"""What a wire format has to offer the exchange engine. It does no I/O and knows no framework."""
+"""The interface of a wire format to the exchange engine. A format does no I/O and knows no framework."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from .rounds import Memory, Rounds
 
 
 class Format(Protocol):
-    """A module: requests read, and the rounds of their responses."""
+    """A wire format, for example a module: it reads requests and makes the rounds of their responses."""
 
     name: str
 
     @property
     def max_tools(self) -> int | None:
-        """How many tools a provider takes in one request, the client's own among them."""
+        """The most tools that a provider accepts in one request, the client's own included; None for any number."""
 
     def read(self, body: BodyText, max_text: int) -> Steps[ModelRequest]:
-        """Read a request, keeping at most `max_text` bytes of what was said. Raises `GatewayError` with status 400."""
+        """Read a request, keeping at most `max_text` bytes of its prompts. Raises `GatewayError` with status 400."""
 
     def parse(self, body: BodyText) -> ModelRequest:
-        """`read`, all at once."""
+        """Read a request all at once."""
 
     def definitions(self, tools: Iterable[Tool]) -> bytes:
-        """The tools as the format lists them, without the brackets."""
+        """Serialize the tools as the format lists them, without the brackets."""
 
     def restored(self, body: BodyText, memory: Memory) -> Steps[BodyText]:
-        """The request with what the client does not know of earlier responses put back."""
+        """Return the request with the hidden parts of earlier responses put back."""
 
     def aliased(self, body: BodyText, memory: Memory) -> Steps[BodyText]:
-        """The request with ids that the upstream knows, in place of those that the client has seen."""
+        """Return the request with ids that the upstream knows in place of those that the client has seen."""
 
     def single(self, body: BodyText, max_text: int, *, usage_asked: bool) -> Rounds:
-        """One round, to be relayed as it comes. `max_text` are the characters of each text that are recorded."""
+        """Make the only round of a relayed response; `max_text` characters of each text are recorded."""
 
     def woven(
         self, body: BodyText, names: frozenset[str], tools: bytes, memory: Memory, max_text: int, *, usage_asked: bool
     ) -> Steps[Rounds]:
-        """As many rounds as tools are called. `names` are the injected ones, `tools` their definitions."""
+        """Make the rounds of a response with injected tools. `names` are their names, `tools` their definitions."""

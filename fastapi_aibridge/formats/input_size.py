@@ -1,4 +1,4 @@
-"""How many tokens the input of a request has at most, told from its bytes: no tokenizer is fast enough for that."""
+"""Estimates the most input tokens of a request from its bytes: no tokenizer is fast enough for that."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import re
 from .large_text import LARGE, STEP, BodyText, Steps, contains
 
 BYTES_OF_A_TOKEN = 3
-"""Of a request's JSON. Prose has more, so that this is on the safe side; digits and rare scripts may have fewer."""
+"""Bytes of a request's JSON per token, which is safe for prose; digits and rare scripts may have fewer."""
 IMAGE = 5000
-"""Tokens of one image at most, however many bytes it has. Claude's count up to 4,784, OpenAI's up to 3,779
+"""The most tokens of one image, however many bytes it has. Claude counts up to 4,784, OpenAI up to 3,779
 (https://docs.claude.com/en/docs/build-with-claude/vision, https://platform.openai.com/docs/guides/images-vision).
 """
 SMALL = IMAGE * BYTES_OF_A_TOKEN
-"""Bytes of a request whose images make no difference."""
+"""Bytes up to which a request or an image needs no separate estimate for images."""
 
 _IMAGE = re.compile(
     rb'"(?:url|image_url|data)"\s{0,8}:\s{0,8}"(?:data:image\\?/[A-Za-z.+-]{1,16};base64,)?'
     rb"(?=iVBORw0KGgo|\\?/9j\\?/|R0lGOD|UklGR(?:\\?[A-Za-z0-9+/]){6}XRUJQ)"
 )
-"""Up to the bytes of a PNG, JPEG, GIF or WebP; a WAV file begins like the last. Within a text the quotes would have
-backslashes before them.
+"""Matches a member up to the base64 of a PNG, JPEG, GIF or WebP; a WAV file begins like the last. Within a text, the
+quotes would have backslashes before them.
 """
 _LONGEST = 96
-"""Bytes that the expression may match."""
+"""The most bytes that the expression matches."""
 
 
 def input_tokens(body: BodyText) -> Steps[int]:
-    """Input tokens to reserve for. What asks for a prompt cache is dearer, and counts as more of them."""
+    """Return the input tokens to reserve. Writing a prompt cache costs more, and counts as more tokens."""
     size = len(body)
     if size <= SMALL:
         return _cached(-(-size // BYTES_OF_A_TOKEN), body)

@@ -1,4 +1,4 @@
-"""A long JSON string decoded in steps: one of a megabyte, made of escapes, takes 15 ms at once."""
+"""Decodes long JSON strings in steps: a megabyte of escapes takes 15 ms at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PIECE = 32 * 1024
 _WHOLE = re.compile(
     rb"(?:[^\\]++|\\(?:[^u]|u(?![dD][89abAB])....|u[dD][89abAB]..(?:\\u....|(?=[^\\])|(?=\\[^u]))))*+", re.DOTALL
 )
-"""As many characters as are there whole: no half of an escape, nor of two that stand for one character."""
+"""Matches whole characters only: no half of an escape, nor of two escapes that stand for one character."""
 
 
 def decoding(text: BodyText, begin: int, end: int, most: int) -> Steps[tuple[str, bool]]:
-    """The string that is written there in quotes, at most `most` bytes of it, and whether it was cut.
+    """Decode the quoted string at this span, at most `most` bytes of it. Return it, and whether it was cut.
 
-    Raises `ValueError` where what was read is no string that JSON knows.
+    Raises `ValueError` where the decoded part is not a valid JSON string.
     """
     pieces: list[str] = []
     at, stop = begin + 1, end - 1
@@ -38,7 +38,7 @@ def decoding(text: BodyText, begin: int, end: int, most: int) -> Steps[tuple[str
 
 
 def _boundary(text: BodyText, at: int, stop: int) -> int:
-    """A place behind `at` where no character is cut in two."""
+    """Return a place after `at` at which no character is cut in two."""
     to = at + _PIECE
     if to >= stop:
         return stop

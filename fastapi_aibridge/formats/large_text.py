@@ -1,7 +1,7 @@
-"""Texts that are too large to be moved at once: each has pages of its own, filled and given back little by little.
+"""Texts that are too large to be copied at once: each has its own memory pages, which are filled and freed in steps.
 
-A `bytes` of 30 MB takes 10 to 50 ms to be put together, most of it for the kernel to find pages, and as long to be
-freed. Here both are done in steps. What reads texts in pieces (slices, searches, regular expressions) reads these too.
+A `bytes` of 30 MB takes 10 to 50 ms to build, mostly because the kernel has to find pages, and as long to free. Here
+both are done in steps. Code that reads texts in pieces (slices, searches, regular expressions) reads these too.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import ClassVar, Protocol, TypeVar
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
-"""Work in steps: each `yield` ends one, and the result is what the generator returns."""
+"""Work in steps: each `yield` ends one, and the generator returns the result."""
 
 LARGE = 1024 * 1024
-"""Bytes from which on a text is put together in steps."""
+"""Bytes from which on a text is built in steps."""
 STEP = 256 * 1024
 """Bytes that are copied in one step."""
 _PAGES = 1024 * 1024
-"""Bytes whose pages are given back in one step."""
+"""Bytes whose pages are freed in one step."""
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class GiveBack(Protocol):
-    """Does the steps when there is time. It may be called at any place where the last reference to a text ends."""
+    """Runs the steps when there is time. It may be called wherever the last reference to a text ends."""
 
     def __call__(self, steps: Steps[None], /) -> None: ...
 
 
 class LargeText(mmap.mmap):
-    """Made by `joined`, and not changed afterwards."""
+    """A text in memory pages of its own. Made by `joined`, and not changed afterwards."""
 
     give_back: ClassVar[GiveBack | None] = None
-    """None: all pages at once."""
+    """Frees the pages of a text in steps; None frees all of them at once."""
 
     def startswith(self, prefix: bytes, begin: int = 0) -> bool:
         return self[begin : begin + len(prefix)] == prefix
 
     def __del__(self) -> None:
-        # The steps keep the text until its pages are gone. Nobody else refers to it any more, so nobody sees them go.
+        # The steps hold the only reference to the text until its pages are freed, so that nobody reads freed pages.
         give_back = type(self).give_back
         if give_back is not None:
             give_back(_emptied(self))
@@ -50,7 +50,7 @@ BodyText = bytes | LargeText
 
 
 def joined(pieces: Iterable[BodyText | memoryview]) -> Steps[BodyText]:
-    """The pieces as one text. Of a deque the pieces are taken away on the way, so that nothing is there twice."""
+    """Join the pieces to one text. A deque is emptied on the way, so that no piece is in memory twice."""
     left = pieces if isinstance(pieces, deque) else deque(pieces)
     if len(left) == 1 and not isinstance(left[0], memoryview):
         return left[0]
@@ -73,7 +73,7 @@ def joined(pieces: Iterable[BodyText | memoryview]) -> Steps[BodyText]:
 
 
 def contains(text: BodyText, marks: tuple[bytes, ...], begin: int, end: int) -> Steps[bool]:
-    """Whether one of these short marks stands in this part of a text."""
+    """Whether one of these short marks occurs in this part of a text."""
     longest = max(map(len, marks))
     while begin < end:
         stop = min(end, begin + STEP)
@@ -95,6 +95,6 @@ def _emptied(text: LargeText) -> Steps[None]:
 
 
 def unchanged(value: T) -> Steps[T]:
-    """Steps to what is there already."""
+    """Return a value as the result of steps that have nothing to do."""
     return value
     yield

@@ -1,6 +1,6 @@
-"""JSON of upstreams and clients, read as leniently as the vendors' SDKs read it: nothing here raises.
+"""Lenient readers for JSON of upstreams and clients, as tolerant as the vendors' SDKs: nothing here raises.
 
-And bounded: what would take long to build is read as far as its small members go.
+Their work is bounded: of an object that would take long to build, only the small members are read.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import msgspec
 import orjson
 
 SMALL = 64 * 1024
-"""Bytes that are read without looking at them first."""
+"""Bytes that are parsed without an estimate of the time."""
 _LOOSE = 512 * 1024
-"""Bytes that are read again where they are no JSON: Python's own parser takes ten times as long."""
+"""Bytes of invalid JSON that Python's own parser tries again; it takes ten times as long."""
 _MOST_TIME = 15_000_000
-"""Nanoseconds, estimated."""
+"""Nanoseconds, as estimated, that parsing may take."""
 MAX_ERROR = 4096
-"""Characters that are kept of a provider's error."""
+"""Characters kept of a provider's error."""
 _Members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """The JSON object in an upstream's bytes, empty where it is none."""
+    """Parse the JSON object in an upstream's bytes; empty where there is none."""
     return load_answer(data) or {}
 
 
 def load_answer(data: bytes) -> dict[str, Any] | None:
-    """The same, where it matters that it is none."""
+    """Parse the JSON object in an upstream's bytes; None where there is none."""
     if len(data) > SMALL and takes_long(data):
         return _load_small_members(data, 3)
     try:
@@ -37,14 +37,15 @@ def load_answer(data: bytes) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         value = _load_loosely(data)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
-        # Gemini's compatible API writes its errors so.
+        # Gemini's compatible API wraps its errors in a list.
         value = value[0]
     return value if isinstance(value, dict) else None
 
 
 def takes_long(data: bytes) -> bool:
-    """Whether parsing it would keep others waiting. An estimate from what was measured: each container takes 200 ns to
-    build, each other value 30, a byte 1.3.
+    """Whether parsing would block the event loop too long.
+
+    Measured costs: 200 ns for each container, 30 for each other value, 1.3 for each byte.
     """
     containers = data.count(b"{") + data.count(b"[")
     return 200 * containers + 30 * (data.count(b",") + data.count(b":")) + 1.3 * len(data) > _MOST_TIME
@@ -69,35 +70,35 @@ def _load_small_members(data: bytes | memoryview, depth: int) -> dict[str, Any] 
 
 
 def _load_loosely(data: bytes) -> Any:
-    """What some providers send and most clients read, though it is no JSON: NaN, half a surrogate pair."""
+    """Parse invalid JSON that some providers send and most clients accept: NaN, half a surrogate pair."""
     if len(data) > _LOOSE or data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
         return None
     try:
         value = json.loads(data.decode("utf-8-sig", errors="replace"), parse_int=_integer)
-        # Half a pair is no character, and no database takes it.
+        # Replace lone surrogates, which no database stores.
         return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return None
 
 
 def _integer(digits: str) -> int | float:
-    """As orjson has it: what is no 64-bit number is a float."""
+    """Parse an integer as orjson does: one that may exceed 64 bits becomes a float."""
     return int(digits) if len(digits) < 19 else float(digits)
 
 
 def objects(value: object) -> list[dict[str, Any]]:
-    """The objects in what should be a list of them."""
+    """Return the objects in a list; empty where the value is not a list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def member(value: object, name: str) -> dict[str, Any]:
-    """The object in a member, empty where there is none."""
+    """Return the object in a member; empty where there is none."""
     found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """The object that it should be, empty where it is none."""
+    """Return the value itself if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -106,11 +107,11 @@ def text(value: object) -> str:
 
 
 _MOST = 10**12
-"""Tokens; a larger number is no count, and sums of such would not fit into a database."""
+"""Tokens; a larger number is not a count, and sums of such would not fit into a database."""
 
 
 def count(value: object) -> int:
-    """A number of tokens, or an index; 0 where it is none."""
+    """Return a token count or an index; 0 where the value is none."""
     if type(value) is not int:
         if type(value) is not float or not value.is_integer():
             return 0
@@ -119,7 +120,7 @@ def count(value: object) -> int:
 
 
 def counts(value: dict[str, Any], names: dict[str, str]) -> dict[str, int]:
-    """The token kinds that a provider reported: its name to ours."""
+    """Return the token counts of a provider under the gateway's names, to which `names` maps the provider's."""
     return {
         ours: count(value[theirs])
         for theirs, ours in names.items()
@@ -128,8 +129,9 @@ def counts(value: dict[str, Any], names: dict[str, str]) -> dict[str, int]:
 
 
 def arguments_of(raw: object, most: int, *, cut: bool = False, parsed: bool = True) -> tuple[Any, bool]:
-    """Tool arguments for the record, and whether they are cut to `most` characters: parsed where they are JSON, else as
-    they are. None at all are an empty object.
+    """Return tool arguments for the record, and whether they were cut to `most` characters.
+
+    They are parsed where they are JSON, else returned as they are; a blank string becomes an empty object.
     """
     if not isinstance(raw, str):
         written = orjson.dumps(raw)
@@ -149,14 +151,14 @@ def arguments_of(raw: object, most: int, *, cut: bool = False, parsed: bool = Tr
 
 
 def error_text(value: object) -> str:
-    """What the record says of a provider's error: an object, a string, or a list of them."""
+    """Return the text that is recorded of a provider's error: an object, a string, or a list of them."""
     if isinstance(value, list):
         value = "; ".join(words for one in value[:_MOST_ERRORS] if (words := _words_of(one)))
     return _words_of(value)[:MAX_ERROR] or "the upstream reported an error without a message"
 
 
 _MOST_ERRORS = 16
-"""Problems of one answer that are told: those of a request's members, for instance."""
+"""Problems of one response that are recorded: those of a request's members, for instance."""
 _MESSAGES = ("message", "msg", "error_description", "detail")
 
 
@@ -171,10 +173,10 @@ def _words_of(error: object) -> str:
 
 
 def reported(answer: Mapping[str, Any]) -> str | None:
-    """The error that an answer reports; None where it reports none.
+    """Return the text of the error that a response reports; None where it reports none.
 
-    Beside the vendors' `{"error": {...}}` there are `{"error": "..."}` (Ollama), `{"detail": ...}` (FastAPI, and what
-    is built on it), `{"message": ...}` (Mistral, vLLM, Cohere) and `{"errors": [...]}` (Cloudflare).
+    Beside the vendors' `{"error": {...}}` there are `{"error": "..."}` (Ollama), `{"detail": ...}` (FastAPI, and
+    servers built on it), `{"message": ...}` (Mistral, vLLM, Cohere) and `{"errors": [...]}` (Cloudflare).
     """
     error = answer.get("error")
     if isinstance(error, str) and error:

@@ -1,7 +1,7 @@
-"""Events that say nothing, known by one that said nothing: they are the same but for the texts in them.
+"""Recognizes events that hold nothing to record by their likeness to an earlier such event.
 
-Most events of most streams are deltas, and differ in a word. To look for all that could matter in each of them takes
-five times as long as to see that it is like the one before.
+Most events of most streams are deltas that differ in one text. Searching each of them for everything that could matter
+takes five times as long as comparing it with the one before.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 
 _LONGEST = 4096
-"""Bytes of an event that others are compared with."""
+"""Bytes of an event that others may be compared with."""
 _MOST_TEXTS = 4
 _TRIES = 8
-"""Events in a row that are learnt in vain: a stream whose events are all different is not worth it."""
+"""Events learned in a row without a match, after which comparing is given up: it is not worth it in such a stream."""
 
 _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|refusal|text|obfuscation)": ?"')
-"""Where the texts begin that may differ. Nothing that is recorded is in these members."""
+"""Matches the beginnings of texts in which alike events may differ. Nothing in these members is recorded."""
 _BACKSLASH = ord("\\")
 
 
 class Likeness:
-    """Fields that change: `_parts`, what lies between the texts of the last event, and `_tries`."""
+    """Compares events with the last one learned.
+
+    `_parts` are its bytes between the texts, `_tries` the number of events that may still be learned in vain.
+    """
 
     __slots__ = ("_parts", "_tries")
 
@@ -34,9 +37,9 @@ class Likeness:
         return self._tries > 0
 
     def end(self, block: bytes, begin: int = 0) -> int:
-        """Up to where events like the last one follow each other in a block; `begin` where there is none.
+        """Return the end of the run of events like the learned one that begins at `begin`; `begin` where there is none.
 
-        The block must have no CR in it.
+        The block must not contain a CR.
         """
         if not self._parts:
             return begin
@@ -45,7 +48,7 @@ class Likeness:
             at = begin + len(first)
             for part in others:
                 quote = block.find(b'"', at)
-                # A text that ends in a backslash may go on behind the quote, and a line break may end the event.
+                # A text that ends in a backslash may go on after the quote, and a line break may end the event.
                 if quote < 0 or block[quote - 1] == _BACKSLASH or block.find(b"\n", at, quote) >= 0:
                     return begin
                 if not block.startswith(part, quote):
@@ -56,7 +59,7 @@ class Likeness:
         return begin
 
     def learn(self, event: bytes) -> None:
-        """Compare others with this one, which has nothing to tell: one whole event, its empty line included."""
+        """Compare later events with this one, which has nothing to record: one whole event, its empty line included."""
         if not self._tries or len(event) > _LONGEST or not event.endswith(b"}\n\n") or b"\r" in event:
             return
         self._tries -= 1

@@ -1,10 +1,10 @@
-"""A request's JSON, of which only the members that matter are read.
+"""Readers for a request's JSON that parse only the members that matter.
 
-Building all of a large body's objects would cost many times its size. So a member is a `Value`, a place in the text,
-and only in a small body is it what is written there: an object, a list, a string. Functions here take either.
+Building all objects of a large body would cost many times its size. A member is therefore a `Value`, a span of the
+text; only the members of a small body are plain objects, lists and strings. The functions here take either.
 
-What is small is read at once, and checked on the way; what is large by the scanner, in steps, which checks punctuation
-only: what else is wrong with it is for the provider to say.
+Small input is parsed at once, and thereby validated. Large input is scanned in steps, which validates only its
+punctuation: other errors are for the provider to report.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .large_text import BodyText, Steps
 from .scanner import MAX_DEPTH, Scanner, TooMuchJSON, finish
 
 MAX_VALUES = 1_000_000
-"""Values in one request. Token lists for embeddings come to some 300,000; those beyond are there to cost."""
+"""Values in one request. Token lists for embeddings reach some 300,000; more are only sent to cause load."""
 SMALL = 16 * 1024
-"""Bytes that are read at once: with the worst of shapes in two milliseconds."""
+"""Bytes that are parsed at once: in two milliseconds, even with the worst of shapes."""
 CHECKED = 512 * 1024
-"""Bytes that are checked at once, which is faster than reading them."""
+"""Bytes that are validated at once, which is faster than parsing them."""
 _WEIGHT = 10
-"""Values that an element counts for which the gateway looks at by itself, rather than passing over it."""
+"""Values that a member or element counts for where the gateway reads it, rather than skipping it."""
 _BATCH = 64
-"""Members or elements that are looked at in one step."""
+"""Members or elements that are read in one step."""
 _ASCII = 256 * 1024
-"""Bytes that are looked at for others than ASCII in one step."""
+"""Bytes that are searched for non-ASCII characters in one step."""
 
 
 class Value:
-    """A value as it is written in a text."""
+    """A JSON value as a span of a text."""
 
     __slots__ = ("begin", "end", "text")
 
@@ -58,7 +58,7 @@ class Value:
 
 
 Members = dict[str, Any]
-"""Each is a `Value`, or what a small body says there."""
+"""Members by name: each is a `Value`, or the parsed value where the body is small."""
 
 
 def is_object(value: object) -> bool:
@@ -82,7 +82,7 @@ def is_null(value: object) -> bool:
 
 
 def says_something(value: object) -> bool:
-    """Whether a value is a string, a list or an object with something in it."""
+    """Whether a value is a string, list or object that is not empty."""
     if type(value) is not Value:
         return bool(value) and type(value) in (str, list, dict)
     if is_string(value):
@@ -91,8 +91,10 @@ def says_something(value: object) -> bool:
 
 
 def members_of(body: BodyText) -> Any:
-    """A request's body for `read_members`: what it says where it is small, and written as it would be written back.
-    Then no member is there twice, and nothing that parsers read in different ways.
+    """Return a request's body for `read_members`: parsed, or as a `Value`.
+
+    It is parsed where it is small and serializes to the same bytes again: then it has no member twice, and nothing that
+    parsers read differently.
     """
     if len(body) <= SMALL:
         try:
@@ -101,12 +103,12 @@ def members_of(body: BodyText) -> Any:
             if orjson.dumps(said) == written and type(said) is dict:
                 return said
         except (ValueError, TypeError):
-            pass  # what is wrong with it is found below
+            pass  # `read_members` finds and reports the error
     return Value(body, 3 if body.startswith(_BOM) else 0, len(body))
 
 
 class _Name:
-    """A member's name as a dictionary's key that is never the same as another: duplicates stay apart."""
+    """A member's name as a dictionary key that equals no other, so that duplicate members are kept apart."""
 
     __slots__ = ("name",)
 
@@ -120,10 +122,10 @@ _BOM = codecs.BOM_UTF8
 
 
 def read_members(value: Any, wanted: Collection[str]) -> Steps[Members]:
-    """The wanted members of an object, by their names in lower case: some providers read them in any.
+    """Return the wanted members of an object, by their names in lower case: some providers ignore case.
 
-    One that is there twice is refused: the gateway would read the one and the provider might read the other. Raises
-    `GatewayError`, 400.
+    Raises `GatewayError`, 400, for invalid JSON and for a wanted member that occurs twice: the gateway would read one
+    of them and the provider might read the other.
     """
     found: Members = {}
     seen = passed = 0
@@ -158,7 +160,7 @@ def read_members(value: Any, wanted: Collection[str]) -> Steps[Members]:
 
 
 def read_elements(value: Any) -> Steps[list[Any]]:
-    """The elements of a list; none where the value is none. Raises `GatewayError`, 400."""
+    """Return the elements of a list; empty where the value is not a list. Raises `GatewayError`, 400."""
     if type(value) is not Value or not value.begins_with(b"["):
         return value if type(value) is list else []
     found: list[Value] = []
@@ -176,13 +178,16 @@ def read_elements(value: Any) -> Steps[list[Any]]:
 
 
 def _has_few(value: Value, mark: bytes) -> bool:
-    """Whether an object or list is quickly taken apart at once: it has few of these, those in its strings counted."""
+    """Whether an object or list has so few of these marks, those in strings included, that it can be split at once."""
     size = value.end - value.begin
     return size <= SMALL or (size <= CHECKED and value.raw.count(mark) <= CHECKED // 128)
 
 
 def check(body: BodyText) -> Steps[None]:
-    """Whether it is UTF-8, and JSON as far as that can be told in one step. Raises `GatewayError`, 400."""
+    """Check that a body is UTF-8, and one of medium size that it is JSON. Raises `GatewayError`, 400.
+
+    A small body is validated by its readers, and the punctuation of a large one by the scanner.
+    """
     if SMALL < len(body) <= CHECKED:
         try:
             msgspec.json.decode(body[:].removeprefix(_BOM), type=msgspec.Raw)
@@ -207,9 +212,9 @@ def check(body: BodyText) -> Steps[None]:
 
 
 def read_string(value: object, most: int) -> Steps[tuple[str, bool] | None]:
-    """A string, at most `most` bytes of it, and whether it was cut; None where the value is none.
+    """Return at most `most` bytes of a string, and whether it was cut; None where the value is not a string.
 
-    Raises `GatewayError`, 400, where it is no string that JSON knows.
+    Raises `GatewayError`, 400, where it is not a valid JSON string.
     """
     if type(value) is str:
         return _cut(value, most)
@@ -224,7 +229,7 @@ def read_string(value: object, most: int) -> Steps[tuple[str, bool] | None]:
 
 
 def string(value: object, most: int) -> tuple[str, bool] | None:
-    """`read_string` of a short one, all at once."""
+    """Read a short string all at once, as `read_string` does."""
     return finish(read_string(value, most))
 
 
@@ -235,7 +240,7 @@ def _cut(text: str, most: int) -> tuple[str, bool]:
 
 
 def word(value: object, most: int = 256) -> str:
-    """A short string, empty where the value is none or longer."""
+    """Return a string of at most `most` characters; empty where the value is longer or not a string."""
     if type(value) is str:
         return value if len(value) <= most else ""
     if type(value) is not Value or value.size > 6 * most + 2:
@@ -245,7 +250,7 @@ def word(value: object, most: int = 256) -> str:
 
 
 def small(value: object) -> Any:
-    """What a value says that should be a number or a word; True for a larger one that says something."""
+    """Parse a value that should be a number or a word. True stands for any larger value, None for invalid JSON."""
     if type(value) is not Value:
         return value
     if value.size > 1024:

@@ -1,4 +1,4 @@
-"""Which models a request asks for: by its `model`, and by what else makes a provider run one."""
+"""Finds the models that a request names: its `model`, and other members that make a provider run one."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from .members import Members, Value, check, read_elements, read_members, word
 from .request import MAX_MODEL
 
 _NAMING = frozenset({"model", "models", "fallback", "fallbacks", "fallback_model", "fallback_models", "tools"})
-"""Members that name models, in a text, a list or an object. Only `model` and `tools` are the vendors' own; routers
-behind an OpenAI-compatible URL know the others.
+"""Members that name models, as a string, a list or an object. Only `model` and `tools` are the vendors' own; the others
+belong to routers behind an OpenAI-compatible URL.
 """
 ALTERNATIVES = _NAMING - {"model", "tools"}
 _MODEL = frozenset({"model"})
 _MOST = 256
-"""Models that a request may name."""
+"""The most models that a request may name."""
 _MOST_ALTERNATIVES = 64
-"""Beside its `model`: each has its price looked up."""
+"""The most models that a request may name beside its `model`: the price of each is looked up."""
 _AT_ONCE = 32
-"""Elements that are looked at in one step."""
+"""Elements that are read in one step."""
 
 _WINDOW = 16 * 1024
 """Bytes that are searched in one step."""
 _OVERLAP = 64
 _KEY = re.compile(rb'(?="((?:[^"\\]|\\.){5,30}+)")', re.DOTALL)
-"""A look-ahead, so that a search that takes a closing quote for an opening one misses nothing."""
+"""A look-ahead, so that a search that mistakes a closing quote for an opening one still misses nothing."""
 _VALUE = re.compile(rb'\s*+:\s*+("(?:[^"\\]|\\.){0,1600}+")', re.DOTALL)
 _FORM_FIELD = re.compile(rb'\bname\*?\s{0,8}=\s{0,8}"?model"?(?=[\s;])', re.IGNORECASE)
 _BEFORE_MODEL = frozenset({"models", "deployments", "engines"})
-"""Segments of a path that are followed by a model."""
+"""Path segments that are followed by a model."""
 
 
 def models_asked_for(body: BodyText) -> Steps[set[str]]:
-    """The models that a request of a format names whose members are known.
+    """Return the models that a request of a known format names.
 
-    An empty text stands for what is no name, and for a request that names none: a stored prompt has its own model.
-    Tools count, since some run a model of their own. Raises `GatewayError`, 400.
+    An empty string stands for a value that is no name, and for a request without a `model`: a stored prompt has its
+    own. Tools count, since some run a model of their own. Raises `GatewayError`, 400.
     """
     yield from check(body)
     begin = 3 if body.startswith(b"\xef\xbb\xbf") else 0
@@ -59,8 +59,9 @@ def models_asked_for(body: BodyText) -> Steps[set[str]]:
 
 
 def alternatives(members: Members) -> Steps[frozenset[str]]:
-    """The models that a request names beside its `model`, of whose members `ALTERNATIVES` have been read. Raises
-    `GatewayError`, 400.
+    """Return the models that a request names beside its `model`; `members` holds those in `ALTERNATIVES`.
+
+    Raises `GatewayError`, 400.
     """
     found: set[str] = set()
     for name in ALTERNATIVES & members.keys():
@@ -75,8 +76,10 @@ def alternatives(members: Members) -> Steps[frozenset[str]]:
 
 
 def models_anywhere(path: str, body: BodyText) -> Steps[set[str]]:
-    """The models that are named in a path, and in a body of any form: as a member `model` at any depth of JSON or of
-    JSON lines, or as a form's field. An empty text stands for what cannot be read. Raises `GatewayError`, 400.
+    """Return the models that are named in a path, or in a body of any form. Raises `GatewayError`, 400.
+
+    In a body, a member `model` at any depth of JSON or of JSON lines names one, or a form field. An empty string stands
+    for a value that cannot be read.
     """
     segments = path.split("/")
     found = {after.partition(":")[0] for before, after in pairwise(segments) if before in _BEFORE_MODEL}
@@ -97,7 +100,7 @@ def models_anywhere(path: str, body: BodyText) -> Steps[set[str]]:
 
 
 def _after_blank_line(body: BodyText, begin: int) -> int:
-    """Where the value of a form's field begins whose headers are here."""
+    """Return the beginning of a form field's value; `begin` is a place in the field's headers."""
     places = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := body.find(mark, begin)) >= 0]
     return min(places, default=len(body))
 

@@ -1,4 +1,4 @@
-"""Our errors in OpenAI's shape."""
+"""The gateway's errors in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 
 def error_object(error: GatewayError) -> dict[str, str | None]:
-    """What stands in the `error` member: `message`, `type` and `code`."""
+    """Return the content of the `error` member: `message`, `type`, `param` and `code`."""
     type_ = _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error")
     if error.code == OVER_BUDGET:
         type_ = OVER_BUDGET

@@ -1,7 +1,7 @@
-"""What a user said since the model's last answer, and what agents put beside it.
+"""The prompts of a request: the user's words since the model's last response, and the context that agents add to them.
 
-All of it is kept: words that are left out of the record because of their place or the tag around them would be a way
-around the record.
+All of it is kept: words that the record leaves out because of their place or the tag around them would be a way around
+the record.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .scanner import finish
 
 USER, AGENT = "user", "agent"
 _MAX_PARTS = 64
-"""Prompts of one request; the texts of further parts are joined to the last one of their source."""
+"""Prompts of one request; the texts of further parts are joined to one more prompt for each source."""
 _MAX_READ = 20_000
-"""Parts and messages that a request may have behind the model's last answer. All of them are looked at."""
+"""Parts and messages that a request may have after the model's last response. All of them are read."""
 
 _ADDED = (
     "environment_details",
@@ -54,24 +54,25 @@ _ADDED = (
     "user_shell_command",
     "subagent_notification",
 )
-"""The tags that coding agents put around what they add to the user's words, as seen in their requests: Claude Code,
-Codex, Cline, Roo Code and Kilo Code, Cursor, GitHub Copilot."""
+"""Tags that coding agents put around the context that they add to the user's words, as seen in requests of Claude Code,
+Codex, Cline, Roo Code and Kilo Code, Cursor, GitHub Copilot.
+"""
 _TAG = re.compile("<(" + "|".join(map(re.escape, _ADDED)) + ")>")
 _HEADING = re.compile(r"# AGENTS\.md instructions for [^\n]*+\s*+\Z")
-"""What Codex writes before the file's text."""
+"""The heading that Codex writes before the file's text."""
 _WINDOW = 32 * 1024
 """Characters that are searched for tags in one step."""
 _LONGEST_TAG = 64
 _MAX_HEADING = 1024
 _MAX_TAGS = 1000
-"""Tags of one text; what stands behind them counts as the user's."""
+"""Tags that are recognized in one text; the text after them counts as the user's."""
 
 _MESSAGE = frozenset({"role", "content", "type", "tool_call_id", "call_id"})
 _PART = frozenset({"type", "text", "tool_use_id"})
 _INSTRUCTIONS = ("system", "developer")
-"""Roles whose messages may stand behind what the user said, as those of Claude Code do, without being the last word."""
+"""Roles of instructions. Their messages may follow the user's, as in Claude Code, and do not count as the last one."""
 _TOOLS = ("tool", "function")
-"""Roles of the results of tools. Any other role is the user's: providers that are lenient read its message."""
+"""Roles of tool results. Any other role counts as the user's: lenient providers read its message."""
 _MAX_ID = 1024
 
 
@@ -84,9 +85,9 @@ class Said(NamedTuple):
 
 
 class Conversation:
-    """The end of a request's conversation: what came after the model's last answer.
+    """The end of a request's conversation: the messages after the model's last response.
 
-    `most` is how many bytes of text are kept, those of all parts together.
+    `most` limits the bytes of text that are kept of all parts together.
     """
 
     __slots__ = ("_cut", "_joined", "_left", "_prompts", "_seen", "answered", "instructed")
@@ -98,13 +99,13 @@ class Conversation:
         self._prompts: list[Said] = []
         self._joined: dict[str, list[str]] = {}
         self.instructed = False
-        """Whether the conversation begins with instructions."""
+        """Whether there are instructions at the beginning of the conversation, or after the model's last response."""
         self.answered: str | None = None
-        """The tool call whose result is the last word of the conversation."""
+        """Id of the tool call whose result ends the conversation; None where it ends otherwise."""
 
     @property
     def prompts(self) -> list[Said]:
-        """What was said, in its order; where that is in very many parts, the last ones of each source in one."""
+        """The prompts in order; those beyond `_MAX_PARTS` are joined to one prompt for each source."""
         prompts = self._prompts
         if self._joined:
             prompts = [*prompts, *(Said("\n".join(texts), source) for source, texts in self._joined.items())]
@@ -113,7 +114,7 @@ class Conversation:
         return prompts
 
     def read(self, messages: object) -> Steps[None]:
-        """Take in a list of messages, or of items. Raises `GatewayError`, 400."""
+        """Add a list of messages or items. Raises `GatewayError`, 400."""
         elements = yield from read_elements(messages)
         texts: list[list[object]] = []
         last = True
@@ -145,7 +146,7 @@ class Conversation:
                 yield from self.say(value)
 
     def say(self, value: object) -> Steps[None]:
-        """Take in a text."""
+        """Add a text, as far as the limit allows. Raises `GatewayError`, 400."""
         found = (yield from read_string(value, self._left)) if self._left else None
         if found is None or not found[0]:
             if not self._left and says_something(value):
@@ -162,7 +163,7 @@ class Conversation:
             self._keep(Said(words, source))
 
     def _parts(self, content: object) -> Steps[tuple[list[object], str | None]]:
-        """The texts of a user's message; and the last tool call that it answers, where results are parts of it."""
+        """Return the texts of a user's message, and the id of the last tool call that one of its parts answers."""
         found: list[object] = []
         answered: str | None = None
         parts = [content] if is_object(content) else (yield from read_elements(content))
@@ -193,12 +194,12 @@ class Conversation:
 
 
 def split(text: str) -> list[tuple[str, str]]:
-    """A text's words and who they are from, those within an agent's tags apart from the others."""
+    """Split a text by source: the user's own words, then the context within an agent's tags."""
     return finish(splitting(text))
 
 
 def splitting(text: str) -> Steps[list[tuple[str, str]]]:
-    """The same, in steps."""
+    """Split a text in steps, as `split` does."""
     own: list[str] = []
     added: list[str] = []
     unclosed: set[str] = set()
@@ -213,7 +214,7 @@ def splitting(text: str) -> Steps[list[tuple[str, str]]]:
         name, at = tag[1], tag.end()
         end = -1 if name in unclosed else text.find(f"</{name}>", at)
         if end < 0:
-            unclosed.add(name)  # nor is it closed further on
+            unclosed.add(name)  # no later tag of this name is closed either
             continue
         start = _start(text, begin, tag.start())
         own.append(text[begin:start])
@@ -227,7 +228,7 @@ def splitting(text: str) -> Steps[list[tuple[str, str]]]:
 
 
 def _start(text: str, begin: int, tag: int) -> int:
-    """Where an agent's text begins: with the heading over its tag, where there is one."""
+    """Return where an agent's text begins: at the heading above its tag if there is one, else at the tag."""
     begin = max(begin, tag - _MAX_HEADING)
     heading = text.rfind("# AGENTS.md", begin, tag)
     return heading if heading >= 0 and _HEADING.match(text, heading, tag) else tag

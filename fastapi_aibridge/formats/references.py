@@ -1,7 +1,6 @@
-"""What a request names that is stored at the provider: an earlier response, a conversation, items of either.
+"""Finds the objects stored at the provider that a request names: an earlier response, a conversation, items of either.
 
-Requests of Responses, and bodies that are read for nothing else (new conversations, their items), name such things in
-the same members.
+Requests of Responses, and the bodies of relayed routes (new conversations, their items), name them in the same members.
 """
 
 from __future__ import annotations
@@ -49,26 +48,26 @@ _WHOLE = frozenset(
         "mcp_approval_response",
     }
 )
-"""Types of items that hold all that they stand for: their ids, which SDKs send back, lead to nothing."""
+"""Item types that hold their whole content: their ids, which SDKs send back, refer to nothing stored."""
 _MAX_ID = 512
-"""Characters of an id; a longer one is none that a provider gave out."""
+"""Characters of an id; no provider gives out a longer one."""
 _MAX_REFERENCES = 1000
-"""In one request. Each is looked up; a conversation of so many turns is stored as one."""
+"""References in one request. Each is looked up; a conversation of so many turns is stored as one."""
 _AT_ONCE = 32
-"""Items that are looked at in one step."""
+"""Items that are read in one step."""
 
 
 class Reference(NamedTuple):
-    """`kind` is `response`, `conversation` or `item`. The id is empty where it is none that could exist."""
+    """A named object. `kind` is `response`, `conversation` or `item`; the id is empty where it cannot be a real one."""
 
     kind: str
     id: str
 
 
 def references_in(body: BodyText) -> Steps[list[Reference]]:
-    """What a body refers to that is read for nothing else; it may be empty.
+    """Return the references in the body of a relayed route; the body may be empty.
 
-    Raises `GatewayError`, 400, also where it is no JSON object: the provider might read what cannot be read here.
+    Raises `GatewayError`, 400, also where it is not a JSON object: the provider might read what the gateway cannot.
     """
     if len(body) <= SMALL and not body[:].strip():
         return []
@@ -80,7 +79,7 @@ def references_in(body: BodyText) -> Steps[list[Reference]]:
 
 
 def read_references(members: Members) -> Steps[list[Reference]]:
-    """All references in a body of which `MEMBERS` have been read. Raises `GatewayError`, 400."""
+    """Return all references in a body whose `MEMBERS` have been read. Raises `GatewayError`, 400."""
     found: list[Reference] = []
     if not is_null(previous := members.get("previous_response_id")):
         found.append(Reference("response", word(previous, _MAX_ID)))
@@ -95,8 +94,9 @@ def read_references(members: Members) -> Steps[list[Reference]]:
 
 
 def made_in(answer: bytes, kind: str) -> list[Reference]:
-    """What a provider's answer says that was made: one object, or a list of them, of which only so many are believed:
-    each is written down.
+    """Return the objects that a provider's response says were created: one, or a list of them.
+
+    A list is read up to `_MAX_REFERENCES` objects, since each of them is stored.
     """
     value = load(answer)
     objects_ = objects(value.get("data"))[:_MAX_REFERENCES] if value.get("object") == "list" else [value]
@@ -129,7 +129,7 @@ def _is_whole(members: Members) -> bool:
 
 
 def _may_have_ids(value: object) -> Steps[bool]:
-    """Names may be written with escapes, which do not say what they stand for."""
+    """Whether a value may hold a member `id`; a name written with escapes may be any."""
     if type(value) is not Value:
         return True
     return (yield from contains(value.text, (b'"id"', b"\\u"), value.begin, value.end))

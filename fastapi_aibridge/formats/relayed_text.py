@@ -1,7 +1,7 @@
-"""How much a model said in what was relayed: asked for only where its provider has told no usage.
+"""Estimates how much a model said in relayed events, for a provider that has reported no usage.
 
-Reading every event for that would cost more than all else that is done with it. So what comes is kept for a while, and
-read when there is much of it, or when somebody asks.
+Parsing every event for that would cost more than all other work on it. Blocks are therefore collected, and read once
+they are large or an estimate is asked for.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import orjson
 from .large_text import BodyText
 
 _KEPT = 16 * 1024
-"""Bytes of events that are kept unread."""
+"""Bytes of events that are collected unread."""
 _LARGEST = 128 * 1024
-"""Bytes of one event, answer or request that are looked at; the rest is taken to be alike."""
+"""Bytes of a block of events, a response or a request that are read; the rest is taken to be alike."""
 
 _STRING = rb'%s"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"'
-# `content` is the end of `reasoning_content` too.
+# Names match by their ends: `content` finds `reasoning_content` too.
 _SAID = ("content", "reasoning", "refusal", "text", "thinking", "partial_json", "arguments", "input")
 _Members = tuple[tuple[bytes, re.Pattern[bytes]], ...]
-"""The ends of members' names, and the texts of such members."""
+"""Ends of members' names, each with a pattern for the texts of such members."""
 
 
 def _members(*names: str) -> _Members:
@@ -31,17 +31,17 @@ def _members(*names: str) -> _Members:
 _ANYWHERE = _members(*_SAID)
 _IN_STREAMS = {
     "messages": _members("text", "thinking", "partial_json"),
-    "responses": _members('"delta'),  # its other events say the same once more
+    "responses": _members('"delta'),  # its other events repeat the deltas
 }
-"""By format, where not anything can be what the model said."""
+"""Members that hold the model's words, for formats where those of `_ANYWHERE` would count too much."""
 _DATA = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{256,}")
-"""What is no text: images and files, in base64."""
+"""Matches base64 of images and files, which is no text."""
 _PER_TOKEN = 4
-"""Characters, where no tokenizer is at hand."""
+"""Characters for one token, as an estimate without a tokenizer."""
 
 
 class RelayedText:
-    """What was relayed of one upstream message."""
+    """The relayed text of one upstream message."""
 
     __slots__ = ("_blocks", "_characters", "_members", "_size")
 
@@ -52,14 +52,14 @@ class RelayedText:
         self._characters = 0
 
     def add(self, block: bytes) -> None:
-        """Take in whole events."""
+        """Add whole events."""
         self._blocks.append(block)
         self._size += len(block)
         if self._size > _KEPT:
             self._read()
 
     def tokens(self) -> int:
-        """What was said so far, estimated."""
+        """Estimate the tokens said so far."""
         self._read()
         return tokens_of(self._characters)
 
@@ -70,12 +70,12 @@ class RelayedText:
 
 
 def tokens_of_answer(body: bytes) -> int:
-    """What an answer says that is no stream, estimated."""
+    """Estimate the output tokens of a response that is no stream."""
     return tokens_of(_said(_ANYWHERE, body))
 
 
 def tokens_of_request(body: BodyText) -> int:
-    """What a request asks the model to read, estimated; images and files are left out."""
+    """Estimate the input tokens of a request; images and files are left out."""
     part = body[:_LARGEST]
     text = _DATA.sub(b"", part)
     return tokens_of(len(text.decode("utf-8", "ignore")) * len(body) // max(len(part), 1))
@@ -86,7 +86,7 @@ def tokens_of(characters: int) -> int:
 
 
 def _said(members: _Members, whole: bytes) -> int:
-    """Characters of the texts in these members."""
+    """Count the characters of the texts in these members."""
     events = whole[:_LARGEST]
     plain = b"\\" not in events and events.isascii()
     total = 0

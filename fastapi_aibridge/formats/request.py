@@ -1,4 +1,4 @@
-"""An intercepted request, as far as the gateway has to understand it."""
+"""An intercepted request, as far as the gateway understands it."""
 
 from __future__ import annotations
 
@@ -11,53 +11,54 @@ from .prompts import Said
 from .references import Reference
 
 MAX_MODEL = 256
-"""Characters of a model's name. Records, metrics and circuit breakers go by it."""
+"""Characters of a model's name, which is a key of records, metrics and circuit breakers."""
 MAX_COUNT = 1_000_000_000
-"""Tokens or choices that a request may ask for; more are taken for so many."""
+"""Tokens or choices that a request may ask for; larger numbers count as this one."""
 MAX_TEXT = 1024 * 1024
-"""Bytes of what the user said that are kept, unless the caller says otherwise."""
+"""Bytes of prompts that are kept, unless the caller says otherwise."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ModelRequest:
-    """What is read of a request before it goes upstream."""
+    """The facts of a request that are read before it goes upstream."""
 
     model: str
-    """Empty where the provider knows the model from what the request names instead."""
+    """Empty where the request names a stored prompt instead, whose model the provider knows."""
     streaming: bool
     body: BodyText
-    """What goes upstream: the client's bytes, edited only where the format needs it."""
+    """The body to send upstream: the client's bytes, edited only where the format needs it."""
     prompts: list[Said] = field(default_factory=list)
-    """What the user said since the last answer, and what the client put beside it."""
+    """The user's words since the last response, and the context that the client added."""
     correlating_tool_call_id: str | None = None
     user_id: str | None = None
-    """`metadata.user_id`, where clients hide their session."""
+    """`metadata.user_id`, in which some clients send their session."""
     references: list[Reference] = field(default_factory=list)
-    """What it names that is stored at the provider."""
+    """Objects stored at the provider that the request names."""
     background: bool = False
-    """Whether the provider goes on with it when the request is over."""
+    """Whether the provider continues after the request has ended."""
     takes_tools: bool = True
-    """Whether tools can be injected into it."""
+    """Whether tools can be injected into the request."""
     offers_no_tools: bool = False
-    """Whether it says what the model is to do, and that without tools: by an empty list, or by instructions alone."""
+    """Whether the request instructs the model without tools: by an empty tool list, or by instructions without a list.
+    """
     usage_asked: bool = True
-    """Whether the client itself asked a streamed chat for its usage."""
+    """Whether the client itself asked for the usage of a streamed chat."""
     output_bounds: tuple[object, ...] = ()
-    """What it says of the length of an answer, under any of its names."""
+    """Raw limits on the output tokens of a response, under any of their names."""
     choice_counts: tuple[object, ...] = ()
-    """What it says of how many answers it wants."""
+    """Raw numbers of choices that the request asks for."""
     questions: int = 1
-    """How many prompts it holds that are answered each on its own."""
+    """Number of prompts that are answered each on its own."""
     tiers: tuple[object, ...] = ()
-    """What it says of the service tier, and of the speed, at which it wants to be answered."""
+    """Raw service tier and speed that the request asks for."""
     alternatives: frozenset[str] = frozenset()
-    """Other models that may answer: some routers behind an OpenAI-compatible URL take a list of them."""
+    """Other models that may respond: some routers behind an OpenAI-compatible URL take a list of them."""
     has_output: bool = True
-    """Whether an answer has tokens of its own: embeddings have none."""
+    """Whether a response has output tokens: embeddings have none."""
 
     @property
     def max_output(self) -> int | None:
-        """The most tokens of one answer; None where the request sets no bound that could be read."""
+        """The most output tokens of one choice; None where the request sets no limit that could be read."""
         if not self.has_output:
             return 0
         return _most(self.output_bounds)
@@ -68,14 +69,14 @@ class ModelRequest:
 
     @property
     def service_tiers(self) -> list[str]:
-        """Those that it asks for."""
+        """The service tiers that the request asks for."""
         return [tier for value in self.tiers if value is not None and type(tier := small(value)) is str]
 
 
 def read_body(body: BodyText, wanted: frozenset[str]) -> Steps[Members]:
-    """The wanted members of a request's body, the stream flag and the model among them.
+    """Return the wanted members of a request's body.
 
-    Raises `GatewayError`, 400: the body is no JSON object, or names a member twice that is wanted.
+    Raises `GatewayError`, 400, where the body is not a JSON object or has a wanted member twice.
     """
     said = members_of(body)
     if type(said) is Value:
@@ -84,7 +85,7 @@ def read_body(body: BodyText, wanted: frozenset[str]) -> Steps[Members]:
 
 
 def model_of(members: Members) -> str:
-    """The model that the request names. Raises `GatewayError`, 400."""
+    """Return the model that the request names. Raises `GatewayError`, 400."""
     value = members.get("model")
     if type(value) is Value and value.size > 6 * MAX_MODEL + 2:
         raise _long_model()
@@ -97,13 +98,13 @@ def model_of(members: Members) -> str:
 
 
 def offers_no_tools(members: Members, *, instructed: bool) -> bool:
-    """Whether a request says what the model is to do, and that without tools."""
+    """Whether a request instructs the model without offering it tools."""
     tools = members.get("tools")
     return not (is_list(tools) and says_something(tools)) and ("tools" in members or instructed)
 
 
 def _most(values: tuple[object, ...]) -> int | None:
-    """The largest of the counts among these values; None where there is none."""
+    """Return the largest count among these values, at most `MAX_COUNT`; None where there is none."""
     most = 0
     for value in values:
         if value is not None and (number := _number(small(value))) > most:
@@ -112,7 +113,7 @@ def _most(values: tuple[object, ...]) -> int | None:
 
 
 def _number(value: object) -> float:
-    """Lenient providers take a number that is written as a text."""
+    """Return the number in a value, 0 where it is none. Lenient providers accept a number written as a string."""
     if type(value) is str:
         try:
             return float(value)

@@ -1,6 +1,6 @@
-"""How a format goes round with injected tools: several upstream messages woven into the one that the client sees.
+"""The rounds of a response with injected tools: several upstream messages woven into the one that the client sees.
 
-No I/O here either: bytes of the upstream in, bytes for the client and the next request out.
+Formats do no I/O here either: upstream bytes go in, bytes for the client and the next request come out.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from .lenient import load, member, text
 
 @dataclass(slots=True, kw_only=True)
 class ToolCall:
-    """A call that the model made of an injected tool."""
+    """A call of an injected tool by the model."""
 
     id: str
     name: str
     arguments: str
-    """As the model wrote them: JSON, or what should have been."""
+    """The arguments as the model wrote them: JSON, or an attempt at it."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What else the provider put into the call and wants back, such as a signature."""
+    """Further members that the provider put into the call and expects back, such as a signature."""
 
     def parsed(self) -> dict[str, Any] | None:
-        """The arguments, empty where there are none; None where they are no JSON object. Some models write the
-        object's JSON as a string of JSON, and `null` for none.
+        """Return the arguments, empty where there are none; None where they are not a JSON object.
+
+        Some models write the object as JSON within a JSON string, and `null` for no arguments.
         """
         value: object = self.arguments
         for _ in range(2):
@@ -47,8 +48,9 @@ class ToolCall:
         return {} if value is None else value if isinstance(value, dict) else None
 
     def sent_back(self) -> str:
-        """The arguments as a provider takes them in a history: those refuse one whose arguments are no JSON object.
-        The result tells the model what it wrote.
+        """Return the arguments for the history: providers refuse one whose arguments are not a JSON object.
+
+        The tool result tells the model what it wrote.
         """
         parsed = self.parsed()
         if parsed is not None and self.arguments.lstrip().startswith("{"):
@@ -58,7 +60,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredCall:
-    """A call and its result. Of the result's content, images are of kinds that all vendors' models can see."""
+    """A call and its result. Images in the result are of kinds that all vendors' models can see."""
 
     call: ToolCall
     result: ToolResult
@@ -66,46 +68,46 @@ class AnsweredCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiddenCall:
-    """A call of an injected tool and its result, as they go back to the provider: JSON."""
+    """An injected call and its result, hidden from the client, as JSON for the provider."""
 
     id: str
     call: bytes
     output: bytes
     place: int = 0
-    """How many of the message's items that the client sees stand before the call."""
+    """Number of the message's visible items before the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A round whose calls were all injected ones, so that the client saw only what the model said beside them."""
+    """A round whose calls were all injected, so that the client saw only the content beside them."""
 
     said: tuple[str, ...]
-    """What the client saw, in marks of the format's own by which it is found again."""
+    """Marks of the content that the client saw, by which its format recognizes it in later requests."""
     written: tuple[bytes, ...] = ()
-    """The message and its results, as they went back to the provider: JSON."""
+    """The message and the tool results as they went back to the provider: JSON."""
     hidden: tuple[HiddenCall, ...] = ()
-    """In place of those, where the client has the rest of the message item by item."""
+    """The hidden calls, in place of `written` where the client has the rest of the message item by item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What the client does not know of a response.
+    """The parts of a response that are hidden from the client.
 
-    It is put back when the client comes with the results of its own calls, and in all later requests that repeat them:
-    a model that forgot what its tools said would ask them again and again.
+    They are put back when the client sends the results of its own calls, and in all later requests that repeat them: a
+    model without its tools' results would call them again and again.
     """
 
     hidden: tuple[HiddenCall, ...] = ()
-    """The injected calls of the last round, which the model made together with the client's."""
+    """Injected calls of the last round, which the model made together with the client's."""
     order: tuple[str, ...] = ()
-    """The ids of all calls of the last round."""
+    """Ids of the last round's calls, in order: all of them in Chat Completions, only the client's in Responses."""
     ending: tuple[str, ...] = ()
-    """What the model said in the last round before those calls, in marks."""
+    """Marks of the content of the last round before those calls."""
     earlier: tuple[Turn, ...] = ()
 
     @property
     def size(self) -> int:
-        """Bytes, more or less; 1 where nothing is hidden."""
+        """Bytes, approximately; 1 where nothing is hidden."""
         marks = [*self.ending, *(mark for turn in self.earlier for mark in turn.said)] if self.hidden_at_all else []
         written = [one for turn in self.earlier for one in turn.written]
         hidden = [*self.hidden, *(one for turn in self.earlier for one in turn.hidden)]
@@ -118,86 +120,88 @@ class Held:
 
 
 class Memory(Protocol):
-    """What earlier requests of the same principal left behind."""
+    """The hidden parts of earlier responses to the same principal."""
 
     @property
     def empty(self) -> bool: ...
 
     def held(self, key: str) -> Held | None:
-        """What is held of the response in which the client's tool was called under this id."""
+        """Return the parts held under a key of `Rounds.held_under`, mostly the id of a call of the client's tool."""
 
     def named(self, response_id: str) -> str:
-        """The response that an id which the client has seen stands for; mostly itself."""
+        """Return the upstream id of a response for the id that the client has seen; mostly the same."""
 
 
 class Rounds(Protocol):
-    """The upstream messages of one interception, and the one response that the client gets of them.
+    """The upstream messages of one interception, and the one response that the client gets.
 
-    Each round is fed to `stream` or `blocking`, then `calls` is asked. Without injected tools the first is the last.
+    Feed each round to `stream` or `blocking`, then ask `calls`. Without injected tools the first round is the last.
     """
 
     body: BodyText
-    """The next upstream request."""
+    """The body of the next upstream request."""
     names: frozenset[str]
-    """The tools that are injected into it: none that is called as one of the client's own."""
+    """Names of the tools injected into the request, without names that the client's own tools have."""
 
     @property
     def message(self) -> Message:
-        """The message of the running round."""
+        """The upstream message of the current round."""
 
     @property
     def alias(self) -> tuple[str, str] | None:
-        """The response id that the client has seen, and the one that stands for it upstream, where they differ."""
+        """The response id that the client has seen and the upstream's own; None where they are the same."""
 
     @property
     def untouched(self) -> bool:
-        """Whether the client gets this round's answer as it came, where it is no stream."""
+        """Whether the client gets a non-streaming response of this round unchanged."""
 
     def stream(self, block: bytes) -> bytes:
-        """Whole events of this round; returns what the client gets of them now. Raises `GatewayError`."""
+        """Take whole events of this round; return the bytes that the client gets now. Raises `GatewayError`."""
 
     def blocking(self, body: bytes) -> bool:
-        """The round's answer, where it is no stream, or an error's. Whether it is a JSON object."""
+        """Take the round's non-streaming response, or its error. Return whether it is a JSON object."""
 
     def calls(self) -> list[ToolCall]:
-        """The injected calls that this round's message made and that can be run; none ends the rounds.
+        """Return the injected calls of this round's message that can be run; an empty list ends the rounds.
 
         Raises `GatewayError` where the message was too large to be kept.
         """
 
     def client_calls(self) -> list[str]:
-        """The ids of the calls that this round's message made of the client's tools: it is the last round then."""
+        """Return the ids of this message's calls of the client's tools; if there are any, this is the last round."""
 
     def held(self, results: Sequence[AnsweredCall]) -> Held:
-        """What the client will not know of this response; the results are those of its last round."""
+        """Return the parts of this response that stay hidden from the client; `results` are the last round's."""
 
     def held_under(self) -> list[str]:
-        """By what a later request shows that it knows this response."""
+        """Return the keys by which a later request shows that it knows this response."""
 
     def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
-        """Begin the next round with these results; in the `last` one the model may call nothing any more."""
+        """Begin the next round with these results. In the `last` one the model may call no more tools."""
 
     def forget_ids(self, refusal: bytes) -> Steps[bool]:
-        """Take out of the next request what only a provider that keeps its messages can know, where its refusal names
-        such a thing. Whether there was any.
+        """Remove ids from the next request that only a provider which stores messages can know.
+
+        Does so only if the provider's refusal names one of them. Return whether it did.
         """
 
     def end(self) -> bytes:
-        """What completes the client's response: the held-back end of a stream, or a whole blocking body."""
+        """Return the end of the client's response: the held-back end of a stream, or a whole non-streaming body."""
 
     def ping(self) -> bytes:
-        """Keeps a silent stream alive."""
+        """Return an event that keeps a silent stream alive."""
 
     def error_events(self, error: GatewayError, *, failed: bool = False) -> bytes:
-        """What ends a broken stream, in the provider's shape, so that the vendor's SDK raises.
+        """Return the end of a broken stream, in the provider's shape, so that the vendor's SDK raises.
 
-        With `failed`, the response's own end follows, where the format has one: some clients read nothing else.
+        With `failed`, the format's own final event follows, if it has one: some clients read nothing else.
         """
 
 
 def parameters(tool: Tool) -> dict[str, Any]:
-    """The tool's schema as all vendors take it: an object with properties. They refuse a whole request for one tool
-    without those, or with alternatives at the top of its schema.
+    """Return the tool's schema as all vendors accept it: an object with properties.
+
+    They refuse a whole request for one tool without those, or with alternatives at the top of its schema.
     """
     schema = {key: value for key, value in tool.input_schema.items() if key not in _NOT_AT_THE_TOP}
     if not isinstance(schema.get("properties"), Mapping):
@@ -209,17 +213,17 @@ _NOT_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
 
 
 PREFIX = "bmcp_"
-"""How the names of all injected tools begin."""
+"""Prefix of the names of all injected tools."""
 _MARK = f'"{PREFIX}'.encode()
 
 
 def offered(
     body: BodyText, names: frozenset[str], definitions: bytes, max_tools: int | None
 ) -> Steps[tuple[frozenset[str], bytes]]:
-    """The injected tools without those that are called as one of the client's own, which may itself be a gateway, and
-    without the last ones where the provider takes no more than `max_tools` in all.
+    """Return the names and definitions of the injected tools that can be offered in this request.
 
-    Providers refuse two tools of a name, and a call of it is the client's.
+    A tool that shares its name with one of the client's own (the client may itself be a gateway) is left out: providers
+    refuse two tools of one name, and a call of it is the client's. The last tools beyond `max_tools` are left out, too.
     """
     given: list[bytes] = []
     if (yield from contains(body, (_MARK,), 0, len(body))) or (max_tools is not None and _may_be_crowded(body)):
@@ -237,7 +241,7 @@ def offered(
 
 
 def _may_be_crowded(body: BodyText) -> bool:
-    """Each of the client's tools says what type it is: only where that is often is it worth counting them."""
+    """Whether the client's tools may be many, so that they must be counted. Each of them has a `type`."""
     return len(body) >= LARGE or body[:].count(b'"type"') >= _FEW_TOOLS
 
 
@@ -249,7 +253,7 @@ def _name_of(tool: Mapping[str, Any]) -> str:
 
 
 def with_tools(body: BodyText, definitions: bytes) -> Steps[BodyText]:
-    """A request with these tools before the client's own. `definitions` is the inside of a JSON list."""
+    """Return a request with these tools before the client's own. `definitions` is the inside of a JSON list."""
     if not definitions:
         return body
     span = yield from find(body, "tools")
@@ -263,7 +267,7 @@ def with_tools(body: BodyText, definitions: bytes) -> Steps[BodyText]:
 
 
 def extended(body: BodyText, name: str, added: Iterable[bytes]) -> Steps[BodyText]:
-    """The request with these JSON values at the end of one of its lists, all else untouched."""
+    """Return the request with these JSON values at the end of one of its lists."""
     new = b",".join(added)
     span = yield from find(body, name)
     if span is None or not body.startswith(b"[", span[0]):
@@ -274,8 +278,9 @@ def extended(body: BodyText, name: str, added: Iterable[bytes]) -> Steps[BodyTex
 
 
 def forced(choice: object, auto: object) -> object | None:
-    """What takes the place of a `tool_choice` that forces a call, once one has been made: it holds for the first round
-    only, else the model could never answer. None where it forces nothing.
+    """Return the replacement for a `tool_choice` that forces a call, once one has been made; None where it forces none.
+
+    It holds for the first round only, else the model could never finish.
     """
     if isinstance(choice, str) and choice.lower() in ("required", "any"):
         return auto
@@ -294,7 +299,7 @@ def too_large() -> GatewayError:
 
 
 TAIL = 1024 * 1024
-"""Bytes behind the end of a message that are held back."""
+"""Bytes after the end of a message that are held back."""
 
 
 class Tail:
@@ -307,7 +312,7 @@ class Tail:
         self._room = TAIL
 
     def add(self, raw: bytes) -> None:
-        """Raises `GatewayError`."""
+        """Hold back an event. Raises `GatewayError` beyond `TAIL` bytes."""
         self._room -= len(raw)
         if self._room < 0 and self.pieces:
             raise GatewayError(502, "upstream_error", "the provider's stream goes on behind its end")

@@ -1,7 +1,7 @@
-"""Where the values in a JSON text begin and end, found without building any of them.
+"""Finds where the values in a JSON text begin and end, without building any of them.
 
-Texts come from strangers and may be as large as a body may be. Each step takes time in proportion to the bytes that it
-passes, and none passes more than some 64 KiB: whoever drives the generators here can do something else in between.
+Texts come from strangers and may be as large as a request body. Each step takes time proportional to the bytes that it
+passes, some 64 KiB at most: the driver of these generators can do other work in between.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from .large_text import BodyText, Steps
 T = TypeVar("T")
 
 MAX_DEPTH = 512
-"""Levels of nesting. Parsers give up between 500 and 1,000, each at a number of its own."""
+"""Levels of nesting. Parsers give up between 500 and 1,000, each at its own limit."""
 _STEP = 64 * 1024
-"""Bytes passed at a time."""
+"""Bytes that are passed at a time."""
 _NEAR = 1024
-"""Bytes that are looked through token by token, once a bracket is known to close in them."""
+"""Bytes that are scanned token by token, once a bracket is known to close in them."""
 _FEW = 256
-"""Strings and brackets that are."""
+"""The most strings and brackets of a larger piece that is scanned token by token as well."""
 _DENSE = 16 * 1024
-"""Bytes of brackets and commas passed at a time: those cost more than text does."""
+"""Bytes of a container that are passed at a time: brackets and commas cost more than text."""
 
 _BEGIN = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r]*+([{\[])")
 _KEY = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
@@ -40,25 +40,25 @@ _SIGNS = bytes.maketrans(b"()", b"\x01\xff")
 
 
 class NotJSON(ValueError):
-    """The text is not what it should be: cut off, or without the punctuation that JSON has."""
+    """The text is not JSON of the expected kind: it is cut off, or its punctuation is wrong."""
 
 
 class TooMuchJSON(ValueError):
-    """More values, or more levels of nesting, than anybody sends for a good reason."""
+    """The text has more values, or more levels of nesting, than any legitimate request."""
 
 
 class Member(NamedTuple):
-    """The places of a member in its object's text: of the quoted name and of the value."""
+    """The places of a member in its object's text: the quoted name and the value."""
 
     name: slice
     value: slice
 
 
 class Scanner:
-    """Goes through the object or list that begins at one place of a text.
+    """Scans the object or list that begins at one place of a text.
 
-    `most` is how many values it may have, None for any number. One that is found by itself counts for `weight` of those
-    that are passed over.
+    `most` limits the values in it, None for any number. A value that is yielded counts as `weight` values, a skipped
+    one as one.
     """
 
     __slots__ = ("_at", "_left", "_text", "_weight")
@@ -70,7 +70,7 @@ class Scanner:
         self._weight = weight
 
     def members(self) -> Iterator[Member | None]:
-        """The members of the object, in their order; None ends a step. Raises `ValueError`."""
+        """Yield the members of the object in order, and None at the end of a step. Raises `ValueError`."""
         text = self._text
         at = self._begin(b"{")
         if (after := _AFTER.match(text, at, at + _STEP)) and after[1] == b"}":
@@ -90,7 +90,7 @@ class Scanner:
             at = after.end()
 
     def elements(self) -> Iterator[slice | None]:
-        """The same for a list."""
+        """Yield the places of a list's elements in order, and None at the end of a step. Raises `ValueError`."""
         text = self._text
         at = self._begin(b"[")
         if (after := _AFTER.match(text, at, at + _STEP)) and after[1] == b"]":
@@ -121,7 +121,7 @@ class Scanner:
                 raise TooMuchJSON("the JSON has too many values")
 
     def _end(self, at: int) -> Steps[int]:
-        """Where the value that begins here ends."""
+        """Return the end of the value that begins here."""
         match self._text[at : at + 1]:
             case b'"':
                 return (yield from self._string_end(at))
@@ -168,7 +168,7 @@ class Scanner:
                 if width <= _NEAR or strings + opened + closed <= _FEW:
                     self._count(outside.count(b",") + opened)
                     return self._closing(at, depth)
-                width = most = max(_NEAR, width // 8)  # it is in here: go through this piece in smaller ones
+                width = most = max(_NEAR, width // 8)  # the closing bracket is in here: scan it in smaller pieces
                 continue
             self._count(outside.count(b",") + opened)
             depth += opened - closed
@@ -191,8 +191,9 @@ class Scanner:
 
 
 def _outside_strings(piece: bytes) -> tuple[bytes, int | None, int]:
-    """What of a piece, which begins outside of a string, is in none; where one begins that the piece does not end; and
-    how many strings there are.
+    """Return the bytes of a piece outside its strings, the place of a string without an end, and the number of strings.
+
+    The piece must begin outside of a string; the place is None where each string ends within the piece.
     """
     if b"\\" in piece:
         piece = _unescaped(piece)
@@ -203,12 +204,12 @@ def _outside_strings(piece: bytes) -> tuple[bytes, int | None, int]:
 
 
 def _unescaped(piece: bytes) -> bytes:
-    """The piece without quotes and backslashes that are escaped, and as long. It must not begin within an escape."""
+    """Blank out escaped quotes and backslashes, keeping the length. The piece must not begin within an escape."""
     return piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 def _closes(outside: bytes, depth: int) -> bool:
-    """Whether as many brackets close at some place as are open there, `depth` being open before."""
+    """Whether these brackets close, at some place, all `depth` levels that were open before."""
     brackets = outside.translate(_ROUND, _NOT_BRACKETS)
     for _ in range(3):
         brackets = brackets.replace(b"()", b"")  # pairs change nothing, and most are side by side
@@ -218,7 +219,7 @@ def _closes(outside: bytes, depth: int) -> bool:
 
 
 def finish(steps: Steps[T]) -> T:
-    """Do all steps at once."""
+    """Run all steps at once, and return the result."""
     while True:
         try:
             next(steps)

@@ -1,4 +1,4 @@
-"""One upstream message that goes to the client as it is: the only round of a request without injected tools."""
+"""The only round of a request without injected tools: one upstream message, which the client gets unchanged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .large_text import BodyText, Steps, unchanged
 from .rounds import AnsweredCall, Held, ToolCall
 
 ErrorEvents = Callable[[GatewayError, Decoder, bool], bytes]
-"""What ends a broken stream; the flag is that of `Rounds.error_events`."""
+"""Makes the end of a broken stream; the flag is the `failed` of `Rounds.error_events`."""
 
 
 class SingleRound:
-    """Relays event by event; events that have nothing to tell are passed on unread."""
+    """Relays event by event; events with nothing to record are passed on unparsed."""
 
     __slots__ = ("_decoder", "_drops", "_error_events", "body", "message")
 

@@ -1,4 +1,4 @@
-"""The edits of `edits`, each all at once: for what providers answer, and for texts that are known to be small."""
+"""The edits of `edits`, all at once: for responses of providers, and for texts that are known to be small."""
 
 from __future__ import annotations
 

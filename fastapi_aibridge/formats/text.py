@@ -1,19 +1,19 @@
-"""Text that is put together from the pieces of a stream, in time and memory that are bounded."""
+"""Texts assembled from the pieces of a stream, in bounded time and memory."""
 
 from __future__ import annotations
 
 from io import StringIO
 
 WHOLE = 32 * 2**20
-"""Characters that are kept of an interception's messages where they may have to go back to the provider."""
+"""Characters kept of an interception's messages where they may have to go back to the provider."""
 TEXTS = 4
-"""How many texts of the largest size are recorded of one message."""
+"""Texts of the largest size that are recorded of one message."""
 ITEMS = 4096
-"""Calls, blocks and parts of one message that are told apart."""
+"""Calls, blocks and parts of one message that are kept apart."""
 
 
 class Budget:
-    """What may still be kept of a message, or of all messages of an interception."""
+    """The characters and items that may still be kept of one message, or of all messages of an interception."""
 
     __slots__ = ("each", "exceeded", "items", "left", "recorded")
 
@@ -28,16 +28,16 @@ class Budget:
 
     @classmethod
     def of_record(cls, max_text: int) -> Budget:
-        """For what is only recorded: `max_text` characters of each text."""
+        """Make the budget of a message that is only recorded: `max_text` characters of each text."""
         return cls(max_text, TEXTS * max_text, max_text)
 
     @classmethod
     def of_rounds(cls, max_text: int) -> Budget:
-        """For what may go back to the provider, which must be whole."""
+        """Make the budget of messages that may go back to the provider, and must be kept whole for that."""
         return cls(WHOLE, WHOLE, max_text)
 
     def take(self, size: int, items: int = 0) -> bool:
-        """Whether so many characters, and items, can be kept; they are, then."""
+        """Spend these characters and items if there are enough left; return whether there were."""
         if size > self.left or items > self.items:
             self.exceeded = True
             return False
@@ -47,7 +47,7 @@ class Budget:
 
 
 class Text:
-    """A text of which pieces come, cut where the budget ends."""
+    """A text that comes in pieces, cut where the budget ends."""
 
     __slots__ = ("_budget", "_buffer", "_first", "_last", "_room", "truncated")
 
@@ -81,7 +81,7 @@ class Text:
 
     @property
     def last(self) -> str:
-        """The last character of what is kept, but for blanks in its own piece."""
+        """The last character that was kept, blanks aside."""
         return self._last
 
     def __bool__(self) -> bool:

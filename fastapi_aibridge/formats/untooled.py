@@ -1,4 +1,4 @@
-"""Wire formats that know no tools: one round, which is relayed as it comes."""
+"""Wire formats without tools: their one round is relayed unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Single(Protocol):
 
 
 class UntooledFormat:
-    """A format that is made of how its requests are read and how its one round is observed."""
+    """A format made of two functions: one reads its requests, one makes their only round."""
 
     max_tools: int | None = None
 

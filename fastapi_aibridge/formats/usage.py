@@ -1,7 +1,7 @@
-"""Token counts: as providers report them, as they are recorded, and as the rounds of one response add up.
+"""Token counts: converted from the providers' dialects, and added up over the rounds of one response.
 
-One function for each dialect. OpenAI's has many: compatible providers have found their own places for cached tokens and
-reasoning. Sources are named where a provider does otherwise than OpenAI.
+There is one function for each dialect. OpenAI's has many variants: compatible providers put cached tokens and reasoning
+in places of their own. Sources are named where a provider differs from OpenAI.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WRITTEN = (
     "cache_creation_tokens",  # LiteLLM
 )
 _MEMBERS = 64
-"""Members that are kept of cumulative counts."""
+"""Members kept of cumulative counts."""
 _CACHE_CREATION = {"ephemeral_5m_input_tokens": "cache_creation_5m", "ephemeral_1h_input_tokens": "cache_creation_1h"}
 _SERVER_TOOLS = {
     "web_search_requests": "web_search_requests",
@@ -45,30 +45,30 @@ _SERVER_CALLS = {
     "file_search_calls": "file_search_requests",
     "code_interpreter_calls": "code_execution_requests",
 }
-"""As xAI names them (docs.x.ai/docs/guides/tools/overview)."""
+"""xAI's names (docs.x.ai/docs/guides/tools/overview)."""
 _COUNTED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _PARTS = 256
-"""Iterations of one message that are told apart."""
+"""Iterations of one message that are read."""
 MAX_MODEL = 256
-"""Characters of a model's name that are read of an answer."""
+"""Characters of a model's name that are read from a response."""
 _MAX_TIER = 64
 """Characters of a service tier's name."""
 
 
 def chat_usage(message_id: str, usage: dict[str, Any], *, partial: bool, service_tier: object = None) -> TokenUsage:
-    """Of Chat Completions and Completions, whose members some call as Responses does."""
+    """Convert the usage of Chat Completions and Completions; some servers name its members as in Responses."""
     return _openai(message_id, usage, _CHAT, service_tier, partial=partial)
 
 
 def responses_usage(
     message_id: str, usage: dict[str, Any], *, partial: bool, service_tier: object = None
 ) -> TokenUsage:
-    """Of Responses, whose members some call as Chat Completions does."""
+    """Convert the usage of Responses; some servers name its members as in Chat Completions."""
     return _openai(message_id, usage, _RESPONSES, service_tier, partial=partial)
 
 
 class _Names(NamedTuple):
-    """How a dialect calls its counts, the usual name first."""
+    """The names of a dialect's counts, the usual name first."""
 
     start: tuple[str, str]
     end: tuple[str, str]
@@ -88,7 +88,7 @@ _RESPONSES = _Names(*((second, first) for first, second in _CHAT))
 def _openai(
     message_id: str, usage: dict[str, Any], names: _Names, service_tier: object, *, partial: bool
 ) -> TokenUsage:
-    """OpenAI counts cached tokens into the input, and reasoning into the output."""
+    """Convert OpenAI's counts, where the input includes cached tokens, and the output reasoning."""
     details_in, details_out = _details(usage, names.start_details), _details(usage, names.end_details)
     read = count(details_in.get("cached_tokens")) or _first(usage, _CACHED)
     written = _first(details_in, _WRITTEN) or _first(usage, _WRITTEN)
@@ -111,7 +111,7 @@ def _openai(
     excess = count(usage.get("total_tokens")) - asked - said if asked else 0
     cached = read + written
     if asked < cached or (cached and cached == excess and not extra.get("reasoning")):
-        # Gateways before Anthropic and Bedrock leave what is cached out of the input, as those do.
+        # Gateways before Anthropic and Bedrock exclude cached tokens from the input, as those do.
         asked += cached
         excess -= cached
     if beside := _reasoning_beside(excess, extra.get("reasoning")):
@@ -133,7 +133,7 @@ def _tier(value: object) -> str | None:
 
 
 def _details(usage: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
-    """The details by the first of these names; some servers write `prompt_token_details`."""
+    """Return the details under the first of these names; some servers write `prompt_token_details`."""
     for name in names:
         if found := member(usage, name) or member(usage, name.replace("tokens_", "token_")):
             return found
@@ -141,7 +141,7 @@ def _details(usage: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]
 
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    """The first of these counts that says something."""
+    """Return the first of these counts that is not zero."""
     for name in names:
         if name in usage and (number := count(usage[name])):
             return number
@@ -149,8 +149,10 @@ def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
 
 
 def _reasoning_beside(excess: int, reasoning: int | None) -> int:
-    """Reasoning that is in the total and not in the output: xAI names it (docs.x.ai/docs/guides/reasoning), Gemini's
-    compatible API does not (ai.google.dev/gemini-api/docs/openai).
+    """Return the reasoning tokens that are in the total but not in the output.
+
+    xAI names their number (docs.x.ai/docs/guides/reasoning), Gemini's compatible API does not
+    (ai.google.dev/gemini-api/docs/openai).
     """
     if excess <= 0:
         return 0
@@ -160,8 +162,10 @@ def _reasoning_beside(excess: int, reasoning: int | None) -> int:
 
 
 def messages_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> TokenUsage:
-    """Of Anthropic Messages. The counts at the top are those of the message's own iterations; compactions and advisors
-    are billed beside them (platform.claude.com/docs/en/build-with-claude/compaction).
+    """Convert the usage of Anthropic Messages.
+
+    The counts at the top cover the message's own iterations; compactions and advisors are billed in addition
+    (platform.claude.com/docs/en/build-with-claude/compaction).
     """
     if "input_tokens" not in usage and "prompt_tokens" in usage:
         return chat_usage(message_id, usage, partial=partial)
@@ -192,15 +196,18 @@ def messages_usage(message_id: str, usage: dict[str, Any], *, partial: bool) -> 
 
 
 def _messages_tier(usage: Mapping[str, Any]) -> str | None:
-    """Fast mode is told apart from the tiers, and has its own prices (platform.claude.com/docs/en/build-with-claude/
-    fast-mode).
+    """Return the service tier.
+
+    Fast mode is no tier, but has its own prices and takes precedence
+    (platform.claude.com/docs/en/build-with-claude/fast-mode).
     """
     return "fast" if usage.get("speed") == "fast" else _tier(usage.get("service_tier"))
 
 
 def messages_parts(usage: dict[str, Any]) -> list[tuple[str, TokenUsage]]:
-    """The calls of models that a message was put together from, each with its model where that is told. An advisor is
-    another model than the one that was asked; and each call is long, or not, by its own prompt.
+    """Return the model calls that make up a message, each with its model if known; empty where there is only one.
+
+    An advisor is another model than the requested one, and long-context prices depend on the prompt of each call.
     """
     iterations = objects(usage.get("iterations"))[:_PARTS]
     own = [one for one in iterations if one.get("type") == "message"]
@@ -208,7 +215,7 @@ def messages_parts(usage: dict[str, Any]) -> list[tuple[str, TokenUsage]]:
     if not beside and len(own) < 2:
         return []
     if any(sum(count(one.get(name)) for one in own) != count(usage.get(name)) for name in _COUNTED):
-        own = [usage]  # what is told at the top counts
+        own = [usage]  # the counts at the top prevail
     parts = []
     for one in (*own, *beside):
         part = messages_usage("", {**one, "iterations": None}, partial=False)
@@ -220,8 +227,9 @@ def messages_parts(usage: dict[str, Any]) -> list[tuple[str, TokenUsage]]:
 
 
 def gone_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Cumulative counts after those before. A zero says nothing: SGLang sends some for what it told at the start
-    (sgl-project/sglang#20830).
+    """Return cumulative counts updated by later ones.
+
+    A zero changes nothing: SGLang sends zeros for counts that it reported at the start (sgl-project/sglang#20830).
     """
     after = dict(before)
     for name, value in now.items():
@@ -234,8 +242,9 @@ def gone_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
 
 
 def total(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Usage objects added up: numbers are summed, objects member by member, lists one behind the other, of anything
-    else the last one holds.
+    """Add up usage objects.
+
+    Numbers are summed, objects added member by member, lists concatenated; of anything else the last value holds.
     """
     summed: dict[str, Any] = {}
     for usage in usages:
