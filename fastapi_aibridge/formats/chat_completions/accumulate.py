@@ -1,6 +1,6 @@
-"""Members of a message put together from the deltas of a stream, those included that nobody knows yet.
+"""Accumulates the members of a message from the deltas of a stream, unknown members included.
 
-Strings are joined, objects merged, lists put one behind the other; what names a thing is set.
+Strings are joined, objects merged, lists concatenated; members that name something are replaced.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Members: TypeAlias = dict[str, Any]
 
 _NAMES = frozenset({"id", "type", "role", "index", "format", "name", "object", "model", "mime_type"})
 _ENDS_OF_NAMES = ("_id", "_type", "signature")
-"""What some providers repeat in each delta, and nobody sends in pieces."""
+"""Endings of members that some providers repeat in each delta, and none sends in pieces."""
 _SAID = frozenset({"text", "thinking", "summary", "content", "data"})
 _OF_TEXT = _SAID | {"type", "format"}
 _DEPTH = 8
 _OPEN = 8
-"""Items at the end of a list that may still go on."""
+"""Items at the end of a list that may still be continued."""
 
 
 def add(members: Members, delta: Mapping[str, Any], budget: Budget, depth: int = _DEPTH) -> None:
-    """Take a delta's members in. `built` gives them as a provider writes them."""
+    """Add a delta's members to those of the message. `built` converts these to plain JSON."""
     for key, value in delta.items():
         if value is None or (key not in members and not budget.take(len(key), 1)):
             continue
@@ -33,7 +33,7 @@ def add(members: Members, delta: Mapping[str, Any], budget: Budget, depth: int =
 def _joined(key: str, known: Any, value: Any, budget: Budget, depth: int) -> Any:
     if isinstance(value, str) and not (key in _NAMES or key.endswith(_ENDS_OF_NAMES)):
         if isinstance(known, list):
-            # Mistral: thinking comes as parts, and what is said behind it as a string.
+            # Mistral: thinking comes as parts, and the text after it as a string.
             _append(known, {"type": "text", "text": value}, budget, depth)
             return known
         text = known if isinstance(known, Text) else Text(budget)
@@ -72,7 +72,7 @@ def _append(items: list[Any], item: object, budget: Budget, depth: int) -> None:
 
 
 def _goes_on(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
-    """Whether an item is a further piece of the last one: of the same number, or more of the same kind of text."""
+    """Whether an item continues the last one: it has the same index, or is more of the same kind of text."""
     if any(name in item and item[name] != last.get(name, item[name]) for name in ("type", "id", "index")):
         return False
     if isinstance(item.get("index"), int):
@@ -86,7 +86,7 @@ def _goes_on(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
 
 
 def built(value: Any) -> Any:
-    """What has been put together, as plain JSON values."""
+    """Convert accumulated members to plain JSON values."""
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A message of Chat Completions, put together from a stream or read whole."""
+"""A message of Chat Completions, accumulated from a stream or read whole."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .accumulate import Members, add, built
 _MAX_NAME = 1024
 """Characters of a call's id and of its tool's name."""
 _AT_ONCE = 1024
-"""Deltas of calls, or calls, that are read of one event or answer."""
+"""Tool calls, or deltas of them, that are read from one event or response."""
 _OF_A_CALL = ("index", "id", "type", "function", "custom")
 _OF_A_FUNCTION = ("name", "arguments", "input")
 _ID_LENGTH = 9
-"""Characters of an id that is made here: Mistral takes no other length."""
+"""Characters of an id that is made here: Mistral accepts no other length."""
 
 
 class Call:
-    """A tool call, put together from its deltas."""
+    """A tool call, accumulated from its deltas."""
 
     __slots__ = (
         "_given", "_made_id", "_of_function", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool",
@@ -42,10 +42,10 @@ class Call:
         self._written = Text(budget)
         self._given: object = None
         self.hidden = False
-        """Whether the client does not see it: it is one of an injected tool."""
+        """Whether the call is hidden from the client, because its tool is injected."""
         self.placed = False
         self.number = 0
-        """Its index: the provider's own, and as the client sees it once it has been placed."""
+        """Index of the call: the provider's own, or the client's once the call is `placed`."""
 
     def add(self, delta: Mapping[str, Any], *, whole: bool) -> None:
         self.id = self.id or text(delta.get("id"))[:_MAX_NAME]
@@ -53,13 +53,13 @@ class Call:
         self.custom = self.custom or bool(custom)
         function = custom or member(delta, "function")
         if (name := text(function.get("name"))) and not self.begun:
-            # In pieces, or repeated with each delta.
+            # It comes in pieces, or is repeated with each delta.
             self.tool = (name if name.startswith(self.tool) else self.tool + name)[:_MAX_NAME]
         arguments = function.get("input" if custom else "arguments")
         if isinstance(arguments, str):
             self._written.add(arguments)
         elif arguments is not None:
-            # llama.cpp and others give the object itself.
+            # llama.cpp and others send the object itself.
             self._given = arguments
         if whole and len(delta) > 1:
             self.extra |= {key: value for key, value in delta.items() if key not in _OF_A_CALL}
@@ -68,12 +68,13 @@ class Call:
 
     @property
     def begun(self) -> bool:
-        """Whether its arguments have begun, so that its name is whole."""
+        """Whether its arguments have begun, so that its name is complete."""
         return bool(self._written) or self._given is not None
 
     def has_ended(self, delta: Mapping[str, Any]) -> bool:
-        """Whether a delta begins another call: its own name and object follow an object that is closed. Some servers
-        number all calls 0, and give them no id or one id.
+        """Whether a delta begins another call: it has a name and an object, and this call's object is closed.
+
+        Some servers number all calls 0, with no id or the same one.
         """
         function = member(delta, "function")
         begins = bool(function.get("name")) and text(function.get("arguments")).lstrip().startswith("{")
@@ -87,16 +88,16 @@ class Call:
         )
 
     def whole(self) -> ToolCall:
-        """As an injected tool is run with it, and as it goes back."""
+        """Return the call in the form in which the tool is run."""
         given = self._given
         arguments = str(self._written) if given is None else orjson.dumps(given).decode()
         if not self.id and not self._made_id:
-            # The result has to name its call.
+            # The result must name its call.
             self._made_id = uuid4().hex[:_ID_LENGTH]
         return ToolCall(id=self.id or self._made_id, name=self.tool, arguments=arguments, extra=self.extra)
 
     def written(self) -> dict[str, Any]:
-        """As it goes back to the provider."""
+        """Return the call as it goes back to the provider."""
         one = self.whole()
         given = self._given if isinstance(self._given, dict) else None
         arguments = one.sent_back() if given is None else given
@@ -105,7 +106,7 @@ class Call:
 
 
 class ChatMessage:
-    """`whole` keeps all that the first choice says, for a message that may have to go back to the provider."""
+    """A chat message. `whole` keeps all of its first choice, for a message that may have to go back to the provider."""
 
     __slots__ = (
         "_open", "budget", "calls", "complete", "error", "finish", "id", "members", "model", "service_tier",
@@ -117,7 +118,7 @@ class ChatMessage:
         self.whole = whole
         self.id = ""
         self.model = ""
-        """As the provider names it."""
+        """The model, as the provider names it."""
         self.service_tier: object = None
         self.complete = False
         self.stream_complete = False
@@ -126,9 +127,9 @@ class ChatMessage:
         self.calls: list[Call] = []
         self.finish: object = None
         self.members: Members = {}
-        """What the first choice's message holds, its calls aside; kept where it is `whole`."""
+        """Members of the first choice's message without its calls; kept where the message is `whole`."""
         self.touched: list[Call] = []
-        """The calls of the last event's deltas."""
+        """Calls in the deltas of the last event."""
         self._open: dict[tuple[int, int | str], Call] = {}
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -174,12 +175,12 @@ class ChatMessage:
                     self.members = {key: value for key, value in message.items() if key != "tool_calls"}
 
     def _take_error(self, choice: Mapping[str, Any]) -> None:
-        """Gateways before several providers say within the choice that its provider has failed (openrouter.ai/docs)."""
+        """Note an error within a choice, as gateways before several providers report it (openrouter.ai/docs)."""
         if choice.get("error") or choice.get("finish_reason") == "error":
             self.error = self.error or reported({"error": choice.get("error") or "the provider failed"})
 
     def _take_usage(self, event: Mapping[str, Any], choices: object) -> None:
-        """At the top; within the choice or its message where Kimi and others have it; beside it where Groq has it."""
+        """Note the usage: at the top, within the choice or its message (Kimi and others), or in `x_groq` (Groq)."""
         usage = member(event, "usage")
         if not usage and isinstance(choices, list) and choices:
             choice = as_object(choices[0])
@@ -201,7 +202,10 @@ class ChatMessage:
             self._call(choice, -1, "", {}).add({"function": legacy}, whole=False)
 
     def _call(self, choice: int, index: object, call_id: str, delta: Mapping[str, Any]) -> Call:
-        """The call that a delta belongs to. A new id begins a new one: some providers send no index, or always 0."""
+        """Return the call that a delta belongs to.
+
+        A new id begins a new call: some providers send no index, or always 0.
+        """
         at = index if isinstance(index, int) else 0
         call = self._open.get((choice, at))
         if call is None or (call_id and call.id and call_id != call.id) or call.has_ended(delta):
@@ -227,7 +231,7 @@ class ChatMessage:
         return facts
 
     def written(self) -> dict[str, Any]:
-        """The message as it goes back to the provider: all that it held, whether it is known here or not."""
+        """Return the message as it goes back to the provider, unknown members included."""
         said = {key: value for key, value in built(self.members).items() if value is not None}
         message = {"role": "assistant", "content": None, **said}
         message["content"] = message["content"] or None

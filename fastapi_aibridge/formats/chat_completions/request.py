@@ -1,4 +1,4 @@
-"""Requests of Chat Completions: what is read of them, and the one member that the gateway adds."""
+"""Requests of Chat Completions: reads them, and adds the one member that the gateway needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _READ = frozenset(
 
 
 def parse(body: BodyText) -> ModelRequest:
-    """`read`, all at once."""
+    """Read a request all at once."""
     return finish(read(body))
 
 
@@ -45,7 +45,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.tiers = (members.get("service_tier"),)
     if not ALTERNATIVES.isdisjoint(members):
         request.alternatives = yield from alternatives(members)
-    # Several choices cannot go round together.
+    # The rounds of injected tools serve one choice only.
     request.takes_tools = count(small(members.get("n"))) <= 1 and not any(
         small(members[name]) for name in _EXCLUDING if name in members
     )
@@ -60,7 +60,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
 
 
 def ask_for_usage(request: ModelRequest, members: Members) -> Steps[None]:
-    """Have a stream tell its usage, whether its client asks for that or not."""
+    """Make a stream report its usage, whether its client asks for that or not."""
     options = members.get("stream_options")
     asked = (yield from read_members(options, {"include_usage"})) if is_object(options) else {}
     if is_true(asked.get("include_usage")):

@@ -1,4 +1,4 @@
-"""What the client does not know of earlier turns, put back into its messages."""
+"""Puts the hidden parts of earlier turns back into the client's messages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..lenient import load, objects, text
 from ..rounds import Held, Memory
 
 SEPARATOR = "\n\n"
-"""Between the texts of two rounds, which stand in one string here: the other formats have blocks."""
+"""Separates the texts of two rounds, which are one string here; the other formats have blocks."""
 
 
 def separator(before: Sequence[object]) -> str:
-    """What stands between these and the next text."""
+    """Return the separator between these contents and the next text, empty where none is needed."""
     last = before[-1] if before else None
     return SEPARATOR if isinstance(last, str) and not last.endswith("\n") else ""
 
 
 def texts_joined(contents: Sequence[object]) -> object:
-    """The contents of several rounds as the client sees them: a string, or a list where one of them is one."""
+    """Join the contents of several rounds: to a string, or to a list where one is a list; None where all are empty."""
     given = [one for one in contents if one]
     if not given:
         return None
@@ -40,7 +40,7 @@ def _as_parts(content: object) -> list[object]:
 
 
 def parts_of(content: object) -> tuple[str, ...]:
-    """A content in marks by which it is found again: a string itself, each part of a list as JSON."""
+    """Return the marks by which a content is recognized: a string itself, each part of a list as JSON."""
     if isinstance(content, list):
         return tuple(_mark(part) for part in content)
     return (content,) if isinstance(content, str) and content else ()
@@ -51,7 +51,7 @@ def _mark(part: object) -> str:
 
 
 def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
-    """The request with what the client does not know of earlier responses put back."""
+    """Return the request with the hidden parts of earlier responses put back."""
     if memory.empty:
         return body
     woven: list[bytes] = []
@@ -71,7 +71,7 @@ def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
 
 
 def _unwoven(message: dict[str, Any], calls: list[dict[str, Any]], kept: Held) -> Iterator[bytes]:
-    """The messages that the model wrote, of which the client knows one that is made of all."""
+    """Yield the messages that the model wrote, of which the client has one that combines them all."""
     known, left = _without_earlier(message.get("content"), kept)
     for turn in kept.earlier:
         first, *results = turn.written
@@ -87,7 +87,7 @@ def _unwoven(message: dict[str, Any], calls: list[dict[str, Any]], kept: Held) -
 
 
 def _without_earlier(content: object, kept: Held) -> tuple[bool, object]:
-    """Whether the earlier rounds' texts are at the content's beginning, and what is left of it behind them."""
+    """Return whether the content begins with the earlier rounds' texts, and the rest of it after them."""
     earlier = [turn.said for turn in kept.earlier if turn.said]
     if not earlier:
         return True, content
@@ -104,11 +104,11 @@ def _without_earlier(content: object, kept: Held) -> tuple[bool, object]:
 
 
 def _marks_of(part: object) -> tuple[str, ...]:
-    """A string of an earlier round has become a part."""
+    """Return the marks of a part; its text is one, too, since an earlier round's string may have become a part."""
     said = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
     return (_mark(part), said) if isinstance(said, str) else (_mark(part),)
 
 
 def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:  # noqa: ARG001 - every format's signature
-    """Requests of this API name nothing that the provider keeps."""
+    """Return the request unchanged: this API refers to nothing that the provider stores."""
     return unchanged(body)

@@ -1,4 +1,4 @@
-"""Streams of Chat Completions: which of their bytes say something, and how a broken one ends."""
+"""Streams of Chat Completions: tells which events matter, and ends broken streams."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def tells(events: bytes) -> bool:
 
 
 def is_usage_only(chunk: Mapping[str, Any]) -> bool:
-    """Whether it is the chunk that a client gets who asked for usage."""
+    """Whether this chunk is sent only to clients that ask for usage."""
     return chunk.get("choices") == [] and bool(member(chunk, "usage"))
 
 
 def error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:  # noqa: ARG001 - every format's signature
-    """What ends a broken stream. OpenAI's SDKs raise on an event that has an `error`."""
+    """Return the end of a broken stream. OpenAI's SDKs raise on an event that has an `error`."""
     return sse.event(orjson.dumps({"error": error_object(error)}))

@@ -37,7 +37,7 @@ from .restoring import parts_of, restored, separator, texts_joined
 from .streams import error_events, tells
 
 CUT_OFF = ("length", "max_tokens", "content_filter", "error")
-"""Reasons for which a message has ended before its end."""
+"""Finish reasons of messages that were cut off."""
 
 PING = b": ping\n\n"
 
@@ -45,14 +45,14 @@ _GO_BACK = (b"tool_calls", b"function_call", b'"content":"', b'"content": "', b'
 
 
 _WAITING = 256
-"""Events that wait for the rest of a tool's name; no provider sends one in so many pieces."""
+"""Events that may wait for the rest of a tool's name; no provider sends one in so many pieces."""
 
 max_tools = 128
-"""What OpenAI takes in one request: a longer list is refused."""
+"""The most tools that OpenAI accepts in one request."""
 
 
 def definitions(tools: Iterable[Tool]) -> bytes:
-    """The tools as this format lists them, without the brackets."""
+    """Serialize the tools as this format lists them, without the brackets."""
     return b",".join(
         orjson.dumps(
             {
@@ -95,10 +95,10 @@ class ChatWeaver:
         self._spoken = False
         self._finish_chunk: Mapping[str, Any] = {}
         self._usage_chunk: Mapping[str, Any] = {}
-        # From the finish on, as it came and as the client gets it where something is hidden from it.
+        # Events from the finish on: as received, and rewritten for a client from which something is hidden.
         self._tail = Tail()
         self._rewritten: list[bytes] = []
-        # Since a call of which it is not known yet whether the client sees it, with the calls of each event.
+        # Events since a call that may or may not be hidden, each with its calls.
         self._waiting: list[tuple[bytes, Mapping[str, Any], list[Call]]] = []
         self._unnamed: list[Call] = []
 
@@ -126,13 +126,13 @@ class ChatWeaver:
         return self._passed(raw, chunk, calls)
 
     def _is_unnamed(self, call: Call) -> bool:
-        """Whether the rest of its name may be to come, on which it depends whether it is an injected tool's."""
+        """Whether the rest of its name may still come, so that the tool may or may not be an injected one."""
         if call.placed or call.begun or call.custom:
             return False
         return any(name.startswith(call.tool) for name in self.names)
 
     def _settled(self) -> bytes:
-        """What waited for a name, as the client gets it."""
+        """Return the events that waited for a name, as the client gets them."""
         waiting, self._waiting, self._unnamed = self._waiting, [], []
         return b"".join([self._passed(*one) for one in waiting])
 
@@ -182,7 +182,7 @@ class ChatWeaver:
     def _rewrite(
         self, chunk: Mapping[str, Any], choice: Mapping[str, Any], calls: Sequence[Call], *, first: bool
     ) -> bytes:
-        """The chunk as the client gets it where something is hidden from it, or was in an earlier round."""
+        """Return the chunk for a client from which something is hidden, in this round or an earlier one."""
         delta = dict(member(choice, "delta"))
         if written := objects(delta.pop("tool_calls", None)):
             pairs = zip(written, calls, strict=False)
@@ -201,7 +201,7 @@ class ChatWeaver:
         return sse.event(orjson.dumps(new))
 
     def _number(self, calls: Sequence[Call]) -> None:
-        """Give the calls that have just begun their place among those that the client sees."""
+        """Number the calls that have just begun among those that the client sees."""
         for call in calls:
             if call.placed:
                 continue
@@ -225,7 +225,7 @@ class ChatWeaver:
     # Round
 
     def calls(self) -> list[ToolCall]:
-        # A message that was cut off may hold half a call. Of other reasons providers have many, or none at all.
+        # A message that was cut off may end in half a call. Other reasons vary by provider, or are missing.
         if not self.message.complete or self.message.finish in CUT_OFF:
             return []
         hidden = [call.whole() for call in self.message.calls if call.hidden]
@@ -302,7 +302,7 @@ class ChatWeaver:
         return set_member(body, "usage", orjson.dumps(usage)) if usage else body
 
     def _visible_finish(self) -> object:
-        """`tool_calls` only where the client sees one."""
+        """Return the finish reason for the client: `tool_calls` only where it sees a call."""
         finish = self.message.finish
         hides_calls = finish == "tool_calls" or (self._hides and finish not in CUT_OFF)
         return "stop" if hides_calls and not self.client_calls() else finish
@@ -318,16 +318,16 @@ class ChatWeaver:
         return self._settled() + self._flushed() + error_events(error, self._decoder, failed)
 
     def _flushed(self) -> bytes:
-        """What was held back of a message that the client gets as it came, once it ends in an error."""
+        """Return the held-back events of a message that ends in an error, if the client gets it unchanged."""
         tail, self._tail, self._rewritten = self._tail, Tail(), []
         return bytes(tail) if self.untouched else b""
 
 
 def _may_go_back(events: bytes) -> bool:
-    """Whether there is a call in them, or a text, which must not be read before those that came earlier."""
+    """Whether there is a call or a text in these events, before which postponed events must be parsed."""
     return any(mark in events for mark in _GO_BACK)
 
 
 def _tool_message(answered: AnsweredCall) -> dict[str, Any]:
-    """Chat takes text only from tools."""
+    """Return a tool's result as a message; Chat Completions takes only text from tools."""
     return {"role": "tool", "tool_call_id": answered.call.id, "content": answered.result.text}

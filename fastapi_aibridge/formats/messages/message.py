@@ -1,4 +1,4 @@
-"""A message of Anthropic's API, put together from a stream or read whole."""
+"""A message of Anthropic's API, accumulated from a stream or read whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_A_CALL = ("type", "id", "name", "input")
 
 
 class Block:
-    """A content block, put together from its deltas. Where it is only recorded, its text is left out."""
+    """A content block, accumulated from its deltas. Unless `whole`, it keeps only facts for the record."""
 
     __slots__ = ("_input", "_texts", "hidden", "id", "index", "kind", "members", "tool")
 
@@ -30,9 +30,9 @@ class Block:
         self._input: Text | None = None
         self._texts: dict[str, Text] = {}
         self.hidden = False
-        """Whether the client does not see it: it is a call of an injected tool."""
+        """Whether the block is hidden from the client, because it calls an injected tool."""
         self.index: int | None = None
-        """As the client sees it."""
+        """Index of the block as the client sees it; None as long as it has none."""
         for name in _TEXTS.values():
             if isinstance(said := members.get(name), str) and (whole or self.kind == "thinking"):
                 self._say(name, said, budget)
@@ -59,12 +59,12 @@ class Block:
             if budget.take(len(orjson.dumps(delta)), 1):
                 known.append(delta.get("citation"))
         elif whole and budget.take(len(orjson.dumps(delta))):
-            # Signatures, compactions and what is still to come: their members are the block's.
+            # Signatures, compactions and unknown deltas: their members belong to the block.
             self.members |= {key: value for key, value in delta.items() if key != "type"}
 
     @property
     def is_blank(self) -> bool:
-        """The provider writes such a block, but does not take it back."""
+        """Whether it is a blank text block, which the provider writes but refuses in a request."""
         return self.kind == "text" and not str(self._texts.get("text", "")).strip()
 
     def call(self) -> ToolCall:
@@ -75,7 +75,7 @@ class Block:
         return ToolCall(id=self.id, name=self.tool, arguments=arguments, extra=extra)
 
     def written(self) -> dict[str, Any]:
-        """The block as it goes back upstream: what the model said, signatures included, word for word."""
+        """Return the block as it goes back upstream: the model's words, signatures included, unchanged."""
         texts = {name: str(said) for name, said in self._texts.items()}
         block = {**self.members, **texts}
         if self._input or (self.kind == "tool_use" and not isinstance(block.get("input"), dict)):
@@ -100,7 +100,7 @@ class Block:
 
 
 class AnthropicMessage:
-    """`whole` keeps all that it says, for a message that may have to go back to the provider."""
+    """A message of Anthropic's. `whole` keeps all of it, for a message that may have to go back to the provider."""
 
     __slots__ = (
         "_open", "_whole", "blocks", "budget", "complete", "container", "delta", "error", "id", "model", "stop_reason",
@@ -113,7 +113,7 @@ class AnthropicMessage:
         self.id = ""
         self.stream_complete = False
         self.model = ""
-        """As the provider names it."""
+        """The model, as the provider names it."""
         self.complete = False
         self.error: str | None = None
         self.usage: dict[str, Any] = {}
@@ -121,7 +121,7 @@ class AnthropicMessage:
         self.container: object = None
         self.blocks: list[Block] = []
         self.delta: dict[str, Any] = {}
-        """All `message_delta`s in one: each says what it knows."""
+        """All `message_delta` events merged: each may bring other members."""
         self._open: dict[int, Block] = {}
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -147,10 +147,10 @@ class AnthropicMessage:
                 self.error = self.error or reported(event)
 
     def done(self) -> None:
-        """Anthropic's streams do not say `[DONE]`, and one that does has not ended by it."""
+        """Do nothing: Anthropic's streams send no `[DONE]`, and it would not end the message."""
 
     def block(self, event: Mapping[str, Any]) -> Block | None:
-        """The block that an event speaks of."""
+        """Return the block that an event belongs to; None where there is none."""
         return self._open.get(count(event.get("index")))
 
     def _start(self, index: int, members: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ class AnthropicMessage:
         delta = before | {key: value for key, value in now.items() if value is not None or key not in before}
         self.delta = {**self.delta, **event, "delta": delta}
         self.stop_reason = delta.get("stop_reason")
-        # Some servers send no `message_stop`; Anthropic's Python SDK and Claude Code take the message all the same.
+        # Some servers send no `message_stop`; Anthropic's Python SDK and Claude Code accept the message all the same.
         self.complete = self.complete or bool(self.stop_reason)
         self.container = delta.get("container") or self.container
         # Cumulative counts: those of the last delta hold, the others stay as message_start gave them.

@@ -1,4 +1,4 @@
-"""Requests of Messages: what is read of them."""
+"""Requests of Messages: reads the members that the gateway needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAX_USER_ID = 16 * 1024
 
 
 def parse(body: BodyText) -> ModelRequest:
-    """`read`, all at once."""
+    """Read a request all at once."""
     return finish(read(body))
 
 

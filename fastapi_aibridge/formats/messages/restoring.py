@@ -1,4 +1,4 @@
-"""What the client does not know of earlier turns, put back into its messages."""
+"""Puts the hidden parts of earlier turns back into the client's messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..rounds import Held, Memory
 
 
 def mark_of(block: Mapping[str, Any]) -> str:
-    """By what a block is known again in a later request."""
+    """Return the mark by which a block is recognized in a later request."""
     own = next((name for name in ("signature", "data", "id", "tool_use_id", "text") if block.get(name)), "")
     return f"{block.get('type')} {block.get(own, '')}"
 
@@ -24,7 +24,7 @@ def is_blank(block: Mapping[str, Any]) -> bool:
 
 
 def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
-    """The request with what the client does not know of earlier responses put back."""
+    """Return the request with the hidden parts of earlier responses put back."""
     if memory.empty:
         return body
     woven = yield from list_member(body, "messages")
@@ -55,8 +55,9 @@ def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
 
 
 def _with_hidden(blocks: list[dict[str, Any]], kept: Held) -> list[object]:
-    """The blocks of the last round with the calls that the client has not seen: each where the model wrote it, or
-    behind them all where the blocks are not what the client was given.
+    """Return the blocks of the last round with the hidden calls inserted.
+
+    Each is put where the model wrote it, or after all blocks where the client has changed these.
     """
     exact = tuple(map(mark_of, blocks)) == kept.ending
     whole: list[object] = list(blocks)
@@ -66,9 +67,9 @@ def _with_hidden(blocks: list[dict[str, Any]], kept: Held) -> list[object]:
 
 
 def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """The messages of the earlier rounds, as the model wrote them, and what is left of the client's blocks.
+    """Return the messages of the earlier rounds, as the model wrote them, and the rest of the client's blocks.
 
-    Where those are not what the client was given the earlier rounds stay out: thinking must not be moved.
+    Where the client has changed its blocks, the earlier rounds are left out: thinking must not be moved.
     """
     marks = [mark for turn in kept.earlier for mark in turn.said]
     if marks != [mark_of(block) for block in blocks[: len(marks)]]:
@@ -77,5 +78,5 @@ def _unwoven(blocks: list[dict[str, Any]], kept: Held) -> tuple[list[bytes], lis
 
 
 def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:  # noqa: ARG001 - every format's signature
-    """Requests of this API name nothing that the provider keeps."""
+    """Return the request unchanged: this API refers to nothing that the provider stores."""
     return unchanged(body)

@@ -1,4 +1,4 @@
-"""Streams of Anthropic's API: which of their bytes say something, and how a broken one ends."""
+"""Streams of Anthropic's API: tells which events matter, and ends broken streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TELLING = (
     b'"message_stop"',
     b'"error"',
 )
-"""Event and delta types that say something to record. Most bytes of most streams are text deltas, which do not."""
+"""Event and delta types with something to record. Most bytes of most streams are text deltas, which have nothing."""
 
 
 def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
@@ -38,5 +38,5 @@ def tells(events: bytes) -> bool:
 
 
 def error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:  # noqa: ARG001 - every format's signature
-    """What ends a broken stream. Anthropic's SDKs raise on an `error` event."""
+    """Return the end of a broken stream. Anthropic's SDKs raise on an `error` event."""
     return sse.event(orjson.dumps(error_body(error)), "error")

@@ -37,16 +37,16 @@ from .restoring import mark_of, restored
 from .streams import error_events, tells
 
 CUT_OFF = ("max_tokens", "model_context_window_exceeded", "pause_turn", "refusal", "stop_sequence")
-"""Reasons for which a message has ended before its end."""
+"""Stop reasons of messages that were cut off."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 max_tools: int | None = None
-"""Anthropic takes any number."""
+"""Anthropic accepts any number."""
 
 
 def definitions(tools: Iterable[Tool]) -> bytes:
-    """The tools as this format lists them, without the brackets."""
+    """Serialize the tools as this format lists them, without the brackets."""
     return b",".join(
         orjson.dumps({"name": tool.name, "description": tool.description, "input_schema": parameters(tool)})
         for tool in tools
@@ -131,7 +131,7 @@ class MessagesWeaver:
         return self._moved(raw, event)
 
     def _moved(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
-        """The event with the index that its block has for the client; nothing for a block that it does not see."""
+        """Return the event with the client's index of its block; empty for a block that the client does not see."""
         if self.untouched:
             return raw
         block = self.message.block(event)
@@ -157,7 +157,7 @@ class MessagesWeaver:
     # Round
 
     def calls(self) -> list[ToolCall]:
-        # A message that was cut off may hold half a call. Compatible servers have other reasons, or none at all.
+        # A message that was cut off may end in half a call. Compatible servers have other reasons, or none.
         if not self.message.complete or self.message.stop_reason in CUT_OFF:
             return []
         hidden = [block.call() for block in self.message.blocks if block.hidden]
@@ -210,7 +210,7 @@ class MessagesWeaver:
             self.body = yield from with_member(self.body, "tool_choice", orjson.dumps(choice))
 
     def _name_container(self) -> Steps[None]:
-        """The container of a round's code must be named in the next: its files are there."""
+        """Name the container of this round's code in the next request: its files are there."""
         self._container = self.message.container or self._container
         container = self._container
         name = container if isinstance(container, str) else as_object(container).get("id")
@@ -252,7 +252,7 @@ class MessagesWeaver:
         return set_member(body, "usage", orjson.dumps(usage)) if usage else body
 
     def _visible_stop_reason(self) -> object:
-        """`tool_use` only where the client sees a tool use."""
+        """Return the stop reason for the client: `tool_use` only where it sees a tool use."""
         reason = self.message.stop_reason
         return "end_turn" if reason == "tool_use" and not self.client_calls() else reason
 
@@ -267,13 +267,13 @@ class MessagesWeaver:
         return self._flushed() + error_events(error, self._decoder, failed)
 
     def _flushed(self) -> bytes:
-        """What was held back of a message that the client gets as it came, once it ends in an error."""
+        """Return the held-back events of a message that ends in an error, if the client gets it unchanged."""
         tail, self._tail = self._tail, Tail()
         return bytes(tail) if self.untouched else b""
 
 
 def _tool_result(answered: AnsweredCall) -> dict[str, Any]:
-    # An error may hold nothing but text, and no text may be blank.
+    # An error may contain only text, and no text may be blank.
     content = [
         {"type": "text", "text": part.text}
         if isinstance(part, Text)

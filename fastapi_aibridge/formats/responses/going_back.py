@@ -1,4 +1,4 @@
-"""Items of a response as they go back in a later round: with the ids by which a provider knows them, or without."""
+"""Prepares the items of a response for the next round: with the ids under which a provider stores them, or without."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from ..lenient import load, text
 from .items import REASONING, arguments_are_object
 
 _KNOWN_BY_REASONING = ("function_call", "message")
-"""Items that go without an id as well; hosted calls must have one."""
+"""Types of items that are accepted without an id as well; hosted calls must have one."""
 
 
 def as_taken(item: dict[str, Any]) -> dict[str, Any]:
-    """Providers refuse a history whose arguments are not JSON; the result tells the model what it wrote."""
+    """Return the item with arguments that providers accept.
+
+    They refuse a history with arguments that are not a JSON object; the tool result tells the model what it wrote.
+    """
     if item.get("type") != "function_call" or arguments_are_object(item.get("arguments")):
         return item
     return {**item, "arguments": "{}"}
 
 
 class GoingBack:
-    """The items of all rounds of an interception. `stored` says whether the provider keeps them."""
+    """The items of an interception that go back to the provider. `stored` says whether it stores them."""
 
     def __init__(self, *, stored: bool) -> None:
         self.stored = stored
         self._ids: set[str] = set()
 
     def written(self, items: Iterable[dict[str, Any]], *, stored: bool) -> list[bytes]:
-        """The items of a round as input. What is not stored upstream can be named only by its encrypted content; what
-        it led to goes back without the id by which the provider would miss it.
+        """Return the items of a round as input.
+
+        Reasoning that the provider does not store can go back only with its encrypted content. Without that it is left
+        out, and the items after it lose the ids by which the provider would miss it.
         """
         written: list[bytes] = []
         alone = False
@@ -50,8 +55,9 @@ class GoingBack:
         return written
 
     def forget(self, body: BodyText, refusal: bytes) -> Steps[BodyText | None]:
-        """The request without what only a provider that keeps it can know; None where its refusal names no such thing.
-        Organisations without retention, and servers that keep nothing, do not always say so in a response.
+        """Return the request without ids that only a storing provider knows; None where its refusal names none.
+
+        Organisations without retention, and servers that store nothing, do not always say so in a response.
         """
         ids = self._ids
         if not any(id_.encode() in refusal for id_ in ids):

@@ -1,4 +1,4 @@
-"""Items of Responses: which are calls, how they are known again, how they go back."""
+"""Items of Responses: recognizes calls and repeated items, and writes the outputs of tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REASONING = "reasoning"
 
 
 def is_call(item: Mapping[str, Any]) -> bool:
-    """Whether somebody other than the provider has to answer it."""
+    """Whether the item is a call that somebody other than the provider has to answer."""
     return bool(item.get("call_id")) and text(item.get("type")).endswith("_call")
 
 
@@ -23,7 +23,10 @@ def digest(written: str) -> str:
 
 
 def mark_of(item: Mapping[str, Any]) -> str:
-    """By what an item is known again in a later request. Clients leave out ids, and write messages in their own way."""
+    """Return the mark by which an item is recognized in a later request.
+
+    Clients leave out ids, and write messages in their own way.
+    """
     match item.get("type", "message"):
         case "message":
             content = item.get("content")
@@ -37,7 +40,7 @@ def mark_of(item: Mapping[str, Any]) -> str:
 
 
 def is_same(kept: str, mark: str) -> bool:
-    """Whether two marks are of one item. Clients leave out a reasoning's id, or what is encrypted of it."""
+    """Whether two marks are of one item. Clients leave out the id of a reasoning item, or its encrypted content."""
     if kept == mark:
         return True
     if not (kept.startswith(f"{REASONING} ") and mark.startswith(f"{REASONING} ")):
@@ -47,8 +50,10 @@ def is_same(kept: str, mark: str) -> bool:
 
 
 def reasoning_keys(item: Mapping[str, Any], before: str) -> list[str]:
-    """Under what is held which hidden calls a reasoning item led to. `before` is the mark of the last item that was
-    not the model's: some providers count their ids anew in each conversation.
+    """Return the keys under which the hidden calls are held that followed a reasoning item.
+
+    `before` is the mark of the last item that was not the model's: some providers restart their ids in each
+    conversation.
     """
     place = digest(before)
     names = [text(item.get("id")), digest(said) if (said := text(item.get("encrypted_content"))) else ""]

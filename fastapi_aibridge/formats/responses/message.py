@@ -1,4 +1,4 @@
-"""A response of OpenAI's Responses API, put together from a stream or read whole."""
+"""A response of OpenAI's Responses API, accumulated from a stream or read whole."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_prog
 ENDS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done"}
 )
-"""`response.done` is the end in OpenAI's Realtime API; some compatible servers end responses with it, too."""
+"""`response.done` ends a response in OpenAI's Realtime API, and at some compatible servers."""
 
 _SERVER_CALLS = {"web_search_call": "web_search_requests", "file_search_call": "file_search_requests"}
-"""Items that are calls of the provider's own tools, and under which name they are counted."""
+"""Types of items that are calls of the provider's own tools, with the names under which they are counted."""
 _MAX_ITEMS, _MAX_ID = 256, 512
-"""Items of a stored response whose owner is known, and the characters of their ids."""
+"""Items of a stored response whose owner is recorded, and the characters of their ids."""
 
 
 class ResponseMessage:
-    """`whole` keeps its items, for a response that may have to go back to the provider."""
+    """A response. `whole` keeps its items, for a response that may have to go back to the provider."""
 
     __slots__ = (
         "_item_ids", "_server_calls", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete",
@@ -35,14 +35,14 @@ class ResponseMessage:
         self._whole = whole
         self.id = ""
         self.model = ""
-        """As the provider names it."""
+        """The model, as the provider names it."""
         self.service_tier: object = None
         self.status = ""
         self.complete = False
         self.error: str | None = None
         self.usage: dict[str, Any] = {}
         self.begun: dict[str, Any] = {}
-        """The few members of the response's beginning that its end repeats."""
+        """Members of the response's beginning that its end repeats."""
         self.items: dict[int, dict[str, Any]] = {}
         self.final: dict[str, Any] = {}
         self._stored = True
@@ -57,7 +57,7 @@ class ResponseMessage:
 
     @property
     def pending(self) -> bool:
-        """Whether the response goes on at the provider."""
+        """Whether the response continues at the provider."""
         return bool(self.id) and self.status in ("queued", "in_progress")
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -86,11 +86,12 @@ class ResponseMessage:
                 self._end(response)
 
     def done(self) -> None:
-        """Some compatible servers say `[DONE]`; the response has ended before."""
+        """Do nothing: some compatible servers send `[DONE]` after the response has ended."""
 
     def _keep(self, event: Mapping[str, Any], item: dict[str, Any]) -> None:
-        """Keep an item where the response may have to go back: some compatible servers do not repeat at its end what
-        they have told of it before.
+        """Keep an item where the response may have to go back.
+
+        Some compatible servers do not repeat their items at the response's end.
         """
         index = event.get("output_index")
         if not self._whole or not isinstance(index, int):
@@ -129,11 +130,11 @@ class ResponseMessage:
             self.error = reported(answer)
 
     def output(self) -> list[dict[str, Any]]:
-        """The items; the end repeats them, and where it does not, they were seen one by one."""
+        """Return the items as the response's end repeats them, or else as they came one by one."""
         return objects(self.final.get("output")) or [self.items[index] for index in sorted(self.items)]
 
     def _record(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Keep what is recorded of these items, and nothing else of them."""
+        """Keep the facts to record of these items, and nothing else of them."""
         for item in items:
             kind = text(item.get("type"))
             if (id_ := text(item.get("id"))) and len(id_) <= _MAX_ID and len(self._item_ids) < _MAX_ITEMS:
@@ -154,7 +155,10 @@ class ResponseMessage:
             self._thoughts.append(Thought(source=source, text=said[:most], truncated=len(said) > most))
 
     def _tool_usage(self, kind: str, item: Mapping[str, Any]) -> ToolUsage:
-        """A call that the client is to run. OpenAI's own shell and computer tools have no name but their type."""
+        """Return the record of a call that the client is to run.
+
+        OpenAI's shell and computer tools have no name but their type.
+        """
         if kind == "function_call":
             raw = item.get("arguments") or ""
         elif kind == "custom_tool_call":
@@ -188,12 +192,15 @@ class ResponseMessage:
 
 
 def _is_billed(item: Mapping[str, Any]) -> bool:
-    """Of what a web search does, only the search itself is (developers.openai.com/api/docs/guides/tools-web-search)."""
+    """Whether a call is billed.
+
+    Of a web search's actions, only the search itself is (developers.openai.com/api/docs/guides/tools-web-search).
+    """
     return member(item, "action").get("type") in (None, "search")
 
 
 def _size(item: Mapping[str, Any]) -> int:
-    """Characters, more or less: of the strings that an item holds."""
+    """Return the approximate number of characters in an item's strings."""
     size, left = 0, [item]
     while left:
         one = left.pop()

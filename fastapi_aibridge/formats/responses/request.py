@@ -1,4 +1,4 @@
-"""Requests of Responses: what is read of them."""
+"""Requests of Responses: reads the members that the gateway needs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _READ = frozenset(
 
 
 def parse(body: BodyText) -> ModelRequest:
-    """`read`, all at once."""
+    """Read a request all at once."""
     return finish(read(body))
 
 
 def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
-    # A prompt that is stored at the provider names its model itself.
+    # A prompt that is stored at the provider has its own model.
     optional = "model" not in members and is_object(members.get("prompt"))
     request = ModelRequest(
         model="" if optional else model_of(members), streaming=is_true(members.get("stream")), body=body
@@ -46,7 +46,7 @@ def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
     request.tiers = (members.get("service_tier"),)
     if not ALTERNATIVES.isdisjoint(members):
         request.alternatives = yield from alternatives(members)
-    # A response in the background is over here before it has begun.
+    # A background request returns before its response exists, so no round can follow.
     request.background = is_true(members.get("background"))
     request.takes_tools = not request.background
     conversation = Conversation(max_text)

@@ -1,4 +1,4 @@
-"""What the client does not know of earlier responses, put back into its input."""
+"""Puts the hidden parts of earlier responses back into the client's input."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..rounds import Held, Memory
 from .items import REASONING, is_call, is_same, mark_of, reasoning_keys
 
 Added: TypeAlias = defaultdict[int, list[bytes]]
-"""What belongs behind which item, -1 for before them all."""
+"""Items to insert, by the index of the item before them; -1 for the very beginning."""
 
 
 def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
-    """The request with what the client does not know of earlier responses put back.
+    """Return the request with the hidden parts of earlier responses put back.
 
-    Where the provider remembers the turn (`previous_response_id`, a conversation) it has the calls, and lacks only
-    the results of the last round.
+    Where the provider remembers the turn (`previous_response_id`, a conversation) it has the calls, and lacks only the
+    results of the last round.
     """
     if memory.empty:
         return body
@@ -49,7 +49,7 @@ def restored(body: BodyText, memory: Memory) -> Steps[BodyText]:
 
 
 def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:
-    """The request with the id of the response that holds the whole, in place of the one that the client has seen."""
+    """Return the request with the id of the last upstream response in place of the one that the client has seen."""
     previous = text((yield from value_of(body, "previous_response_id")))
     named = memory.named(previous) if previous else previous
     if named == previous:
@@ -58,7 +58,7 @@ def aliased(body: BodyText, memory: Memory) -> Steps[BodyText]:
 
 
 def _missing_outputs(items: Sequence[Mapping[str, Any]], memory: Memory) -> Added:
-    """The outputs of the calls that the provider waits for."""
+    """Return the outputs of hidden calls for which the provider waits."""
     added: Added = defaultdict(list)
     done: list[Held] = []
     for index, item in enumerate(items):
@@ -70,7 +70,7 @@ def _missing_outputs(items: Sequence[Mapping[str, Any]], memory: Memory) -> Adde
 
 
 def _missing_items(items: Sequence[Mapping[str, Any]], memory: Memory) -> Added:
-    """Calls and outputs, each where the model wrote it."""
+    """Return the hidden calls and their outputs, each where the model wrote it."""
     added: Added = defaultdict(list)
     done: list[Held] = []
     marks = [mark_of(item) for item in items]
@@ -91,7 +91,10 @@ def _missing_items(items: Sequence[Mapping[str, Any]], memory: Memory) -> Added:
 
 
 def _put_back(marks: Sequence[str], index: int, kept: Held, added: Added) -> bool:
-    """Put back what reasoning led to, which OpenAI does not take without it; `index` is that of its first."""
+    """Put back the calls that reasoning led to; return whether the client's items still fit.
+
+    OpenAI does not accept reasoning without them. `index` is the place of the first reasoning item.
+    """
     said = [mark for turn in kept.earlier for mark in turn.said]
     anchor = next((n for n, mark in enumerate(said) if is_same(mark, marks[index])), len(said))
     found = _aligned(marks, index, said, anchor)
@@ -112,7 +115,7 @@ def _put_back_earlier(kept: Held, behind: Callable[[int], int], with_ids: bool, 
 def _put_back_before_calls(
     items: Sequence[Mapping[str, Any]], marks: Sequence[str], index: int, kept: Held, added: Added
 ) -> None:
-    """Put back all that belongs to a response that ended in calls of the client's; `index` is that of the first."""
+    """Put back the hidden parts of a response that ended in client calls; `index` is the place of the first."""
     last = index
     while last + 1 < len(items) and is_call(items[last + 1]) and text(items[last + 1].get("call_id")) in kept.order:
         last += 1
@@ -120,7 +123,7 @@ def _put_back_before_calls(
     whole = [*said, *kept.ending]
     found = _aligned(marks, index, whole, len(whole))
     if found is None:
-        # The client has changed what it was given: earlier rounds stay out, and no call is without its result.
+        # The client has changed its items: earlier rounds are left out, and each call keeps its result.
         for one in kept.hidden:
             added[last] += [_without_id(one.call), one.output]
         return
@@ -135,10 +138,11 @@ def _put_back_before_calls(
 def _aligned(
     marks: Sequence[str], index: int, whole: Sequence[str], anchor: int
 ) -> tuple[Callable[[int], int], bool] | None:
-    """Behind which of the client's items each place of the whole response is, where item `anchor` of it is at `index`,
-    and whether its reasoning is there with ids; None where the items are not what the client was given.
+    """Align the client's items with those of the whole response, whose item `anchor` is at `index`.
 
-    A client may leave out empty messages, or all reasoning, which then takes the ids of what it led to with it.
+    Return a function from a place in the response to the index of the client's item before it, and whether the client
+    kept reasoning with its ids; None where the items are not those that the client was given. A client may leave out
+    empty messages, or all reasoning; without reasoning, the items that it led to must lose their ids.
     """
     for left_out in ((), ("message ",), ("message ", REASONING)):
         kept = [n for n, mark in enumerate(whole) if not (mark in left_out or mark.split(" ")[0] in left_out)]
@@ -158,5 +162,5 @@ def _behind(start: int, kept: Sequence[int], place: int) -> int:
 
 
 def _without_id(call: bytes) -> bytes:
-    """A call whose reasoning is not there: OpenAI refuses it under the id by which it knows both."""
+    """Return a call without the id under which OpenAI would miss its reasoning."""
     return orjson.dumps({key: value for key, value in load(call).items() if key not in ("id", "status")})

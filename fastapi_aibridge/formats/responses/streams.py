@@ -1,4 +1,4 @@
-"""Streams of Responses: which of their bytes say something, and how a broken one ends."""
+"""Streams of Responses: tells which events matter, and ends broken streams."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..text import Budget
 from .message import ResponseMessage
 
 _TELLING = (b'"response"', b"response.output_item.done", b'"error"')
-"""What is in every event that says something to record: the response as a whole, a finished item, an error. Deltas
-say nothing: the finished item repeats them."""
+"""Marks of all events with something to record: the whole response, a finished item, an error. Deltas have nothing: the
+finished item repeats them.
+"""
 NUMBERED = b'"sequence_number"'
 _NUMBER = re.compile(rb'"sequence_number"\s{0,8}:\s{0,8}([0-9]{1,15})')
 
@@ -36,9 +37,9 @@ def tells(events: bytes) -> bool:
 
 
 def error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:
-    """What ends a broken stream, numbered on from the last event.
+    """Return the end of a broken stream, numbered from the last event on.
 
-    OpenAI's SDKs raise on the `error` member, which OpenAI's own event does not have; Codex reads nothing but
+    OpenAI's SDKs raise on the `error` member, which OpenAI's own event does not have; Codex reads only
     `response.failed`, which comes second where `failed` asks for it.
     """
     numbers = [int(found) for found in _NUMBER.findall(decoder.last)]

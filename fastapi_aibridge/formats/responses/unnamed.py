@@ -1,4 +1,4 @@
-"""Calls whose name is not told when they begin: some servers tell it only at the item's end."""
+"""Calls that begin without a name: some servers send it only at the item's end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Event = tuple[bytes, Mapping[str, Any]]
 
 
 class UnnamedCalls:
-    """Holds events back from such a call on, until it is known whether the client sees it."""
+    """Holds back events from an unnamed call on, until it is known whether the client sees the call."""
 
     __slots__ = ("_events", "_names", "_open", "_room")
 
@@ -28,7 +28,7 @@ class UnnamedCalls:
         return bool(self._events)
 
     def begins(self, event: Mapping[str, Any]) -> bool:
-        """Whether a call without a name begins with this event."""
+        """Whether an unnamed call begins with this event."""
         item = member(event, "item")
         return (
             event.get("type") == "response.output_item.added"
@@ -38,7 +38,7 @@ class UnnamedCalls:
         )
 
     def take(self, raw: bytes, event: Mapping[str, Any]) -> list[Event]:
-        """Hold an event back; returns all that were, once they can go."""
+        """Hold back an event; return all held-back events once they can be passed on."""
         self._events.append((raw, event))
         self._room -= len(raw)
         index = event.get("output_index")
@@ -55,13 +55,13 @@ class UnnamedCalls:
         return self.settled() if is_over or not self._open else []
 
     def settled(self) -> list[Event]:
-        """All that were held back."""
+        """Return all held-back events, whether or not the names are known."""
         events, self._events = self._events, []
         self._open.clear()
         return events
 
     def named(self, item: Mapping[str, Any], index: int) -> Mapping[str, Any]:
-        """The item with its name, as far as that is known."""
+        """Return the item with its name, where that is known."""
         return item if item.get("name") or index not in self._names else {**item, "name": self._names[index]}
 
 

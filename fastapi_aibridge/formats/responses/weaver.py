@@ -41,16 +41,16 @@ from .unnamed import UnnamedCalls
 
 PING = b": ping\n\n"
 CUT_OFF = ("incomplete", "failed", "cancelled", "in_progress", "queued")
-"""Statuses of responses that have not come to their end."""
+"""Statuses of responses that were cut off or have not ended."""
 _TELLING = (b'"response"', b"response.output_item.", b'"error"')
 
 
 max_tools = 128
-"""What OpenAI takes in one request: a longer list is refused."""
+"""The most tools that OpenAI accepts in one request."""
 
 
 def definitions(tools: Iterable[Tool]) -> bytes:
-    """The tools as this format lists them, without the brackets."""
+    """Serialize the tools as this format lists them, without the brackets."""
     return b",".join(
         orjson.dumps(
             {
@@ -81,7 +81,7 @@ def woven(
 
 
 def _tells(events: bytes) -> bool:
-    """What has to be read as long as nothing is hidden: deltas pass as they are."""
+    """Whether these events must be parsed as long as nothing is hidden; deltas pass unparsed."""
     return any(mark in events for mark in _TELLING)
 
 
@@ -119,11 +119,11 @@ class ResponsesWeaver:
 
     @property
     def untouched(self) -> bool:
-        return False  # what it repeats of the request is the client's
+        return False  # a response repeats the request, which must be the client's own
 
     @property
     def _own_numbers(self) -> bool:
-        """Whether the client gets every item as it came."""
+        """Whether the client gets every item of the response as received."""
         return not self._usages and not self._hides
 
     # Streamed
@@ -147,7 +147,7 @@ class ResponsesWeaver:
                 return b""
             return raw
         if kind in ENDS:
-            if self._end_raw:  # some servers say it twice, by two names
+            if self._end_raw:  # some servers send the end twice, under two names
                 self._tail.add(raw)
             else:
                 self._end_raw = raw
@@ -181,7 +181,7 @@ class ResponsesWeaver:
         self._indexes[index], self._next_index = place, place + 1
 
     def _numbered(self, raw: bytes, event: Mapping[str, Any], **changes: Any) -> bytes:
-        """The event with what is to be another in it, and the sequence number that comes next for the client."""
+        """Return the event with these changes, and with the client's next sequence number."""
         if self._sequence is not None and isinstance(event.get("sequence_number"), int):
             self._sequence += 1
             changes["sequence_number"] = self._sequence
@@ -196,10 +196,10 @@ class ResponsesWeaver:
         return sse.event(data.replace(b"\n", b" "), text(event.get("type")))
 
     def _echoed(self, response: dict[str, Any]) -> dict[str, Any]:
-        """A response object as it repeats what the client asked for, and nothing of what was made of that."""
+        """Return a response object that repeats the client's own request, not the gateway's version of it."""
         echoed = dict(response)
         if isinstance(response.get("tools"), list):
-            # As the provider spells them out, if these are they.
+            # The client's tools as the provider spells them out, if all are there.
             tools = [tool for tool in objects(response["tools"]) if text(tool.get("name")) not in self.names]
             echoed["tools"] = tools if len(tools) == len(self._own_tools) else self._own_tools
         if self._previous and response.get("previous_response_id"):
@@ -225,7 +225,7 @@ class ResponsesWeaver:
         return [item for item in self.message.output() if not self._injected(item)]
 
     def calls(self) -> list[ToolCall]:
-        # Of a message that was cut off, half a call may be there. Some compatible servers say nothing of the status.
+        # A message that was cut off may end in half a call. Some compatible servers send no status.
         if not self.message.complete or self.message.final.get("status") in CUT_OFF:
             return []
         hidden = [
@@ -238,7 +238,7 @@ class ResponsesWeaver:
         return hidden
 
     def client_calls(self) -> list[str]:
-        """What the provider ran itself has its output beside it."""
+        """Return the ids of the calls for the client. A call that the provider ran itself has its output beside it."""
         output = self.message.output()
         answered = {text(item.get("call_id")) for item in output if text(item.get("type")).endswith("_output")}
         return [
@@ -273,7 +273,10 @@ class ResponsesWeaver:
         )
 
     def held_under(self) -> list[str]:
-        """The client's calls; and the reasoning that led to hidden ones, which OpenAI does not take back alone."""
+        """Return the ids of the client's calls, and the keys of reasoning that led to hidden ones.
+
+        OpenAI does not accept such reasoning without its calls.
+        """
         return [*self.client_calls(), *self._reasoning]
 
     def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
@@ -323,14 +326,14 @@ class ResponsesWeaver:
         if not self._end_raw:
             return b""
         if self._usages:
-            # A stream has told them at its beginning.
+            # A stream has named them at its beginning.
             response |= {key: self._first[key] for key in ("id", "created_at") if key in self._first}
         event = load(sse.data_of(self._end_raw))
         return self._numbered(self._end_raw, event, response=response) + bytes(self._tail)
 
     @property
     def alias(self) -> tuple[str, str] | None:
-        """The id that the client has seen, and the one that stands for the whole upstream, where they differ.
+        """The response id that the client has seen and the last upstream one; None where they are the same.
 
         A stream names its id before it is known whether there will be another round.
         """
@@ -351,7 +354,7 @@ _OWN = ("previous_response_id", "tool_choice", "tools", "store", "conversation")
 
 
 def _read(body: BodyText) -> Steps[dict[str, Any]]:
-    """What a weaver has to know of the client's request; its last item under `last`."""
+    """Read the members of the client's request that a weaver needs; the last input item is under `last`."""
     spans = yield from find_all(body, (*_OWN, "input"))
     asked: dict[str, Any] = {name: value_at(body, spans[name]) for name in _OWN if name in spans}
     begin, end = spans.get("input", (0, 0))
@@ -364,7 +367,7 @@ def _read(body: BodyText) -> Steps[dict[str, Any]]:
 
 
 def _changed(text_: bytes, name: str | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
-    """An object's text, or that of the object in this member, with those members set that have become others."""
+    """Return the text of an object, or of the object in its member `name`, with the changed members set."""
     span = find_member(text_, name) if name else None
     body = text_[span[0] : span[1]] if span else text_
     for key, value in new.items():
@@ -379,7 +382,7 @@ def _arguments(item: Mapping[str, Any]) -> str:
 
 
 def _listed(body: BodyText) -> Steps[BodyText]:
-    """The request with its input as a list, which a bare string is short for."""
+    """Return the request with its input as a list, for which a bare string is short."""
     span = yield from find(body, "input")
     if span is None or not body.startswith(b'"', span[0]):
         return body
