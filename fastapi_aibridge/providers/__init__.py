@@ -1,1 +1,1 @@
-"""Providers, one file each: who is called, with which credentials, routes, headers and error shape."""
+"""Providers, one file for each vendor: credentials, routes, headers and error shape."""

@@ -1,4 +1,4 @@
-"""Anthropic: Messages."""
+"""Anthropic: the Messages API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .provider import Provider
 from .routes import Route
 
 _OAUTH = "sk-ant-oat"
-"""How the access tokens of Claude subscriptions begin. Anthropic takes those as bearer tokens only, with this beta."""
+"""Prefix of the access tokens of Claude subscriptions. Anthropic accepts them only as bearer tokens, with this beta."""
 _OAUTH_BETA = ("anthropic-beta", "oauth-2025-04-20")
 
 

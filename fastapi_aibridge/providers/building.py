@@ -1,4 +1,4 @@
-"""Providers as the settings describe them."""
+"""Builds the providers that the settings describe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES: dict[str, type[Provider]] = {one.type: one for one in (OpenAIProvider, A
 def build_providers(
     settings: Mapping[str, ProviderSettings], previous: Iterable[Provider] = ()
 ) -> tuple[Provider, ...]:
-    """Providers for these settings. One whose settings are the same as before is kept, and with it its state."""
+    """Return the providers for these settings. One whose settings have not changed is kept, and with it its state."""
     known = {provider.name: provider for provider in previous}
     built = []
     for name, one in settings.items():

@@ -1,4 +1,4 @@
-"""OpenAI: Chat Completions and Responses."""
+"""OpenAI: Chat Completions, Responses, Completions and Embeddings."""
 
 from __future__ import annotations
 

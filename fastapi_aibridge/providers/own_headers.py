@@ -1,4 +1,4 @@
-"""What the gateway adds to a request, as it goes on the wire: made once for each credential, and not shown."""
+"""Headers that the gateway adds to a request: encoded once for each credential, and masked wherever they are shown."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ..upstream.secret import Secret
 
 
 class OwnHeaders:
-    """Headers of the gateway's, which replace the caller's of the same name.
+    """The gateway's own headers, which replace the caller's of the same name.
 
-    Of those in `lists`, names in lower case, both stay, the caller's first, each value once, in one header.
+    Those in `lists` (names in lower case) do not: the caller's values and then the gateway's are joined in one header,
+    each value once.
     """
 
     __slots__ = ("_headers", "_lists", "_replaced")
@@ -33,7 +34,7 @@ class OwnHeaders:
         self._replaced = frozenset(_plain(name) for name, _ in plain)
 
     def added_to(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, HeaderValue]]:
-        """A request's headers with these; the list is a new one."""
+        """Return a request's headers with these added, as a new list."""
         kept: list[tuple[bytes, HeaderValue]] = [pair for pair in headers if _plain(pair[0]) not in self._replaced]
         kept += self._headers
         for name, own in self._lists.items():
@@ -43,18 +44,18 @@ class OwnHeaders:
 
 
 def _plain(name: bytes) -> bytes:
-    """By which names are the same: some servers take `x_a` for `x-a`."""
+    """Return the form in which names are compared: some servers take `x_a` for `x-a`."""
     return name.lower().replace(b"_", b"-")
 
 
 def _joined(values: Iterable[str]) -> str:
-    """Lists as they stand in headers, made one without repetitions."""
+    """Join the values of list headers to one, without repetitions."""
     items = (item.strip() for value in values for item in value.split(","))
     return ",".join(dict.fromkeys(item for item in items if item))
 
 
 def actor_headers(principal: Principal) -> list[tuple[bytes, bytes]]:
-    """Who calls, for providers that are to know. Names and values come from the app's users."""
+    """Return headers that tell a provider who the caller is. Names and values come from the app's users."""
     headers = [(b"x-aibridge-actor-id", _safe_value(principal.initiator_id))]
     headers += [
         (b"x-aibridge-actor-metadata-" + _safe_name(str(key)), _safe_value(str(value)))
@@ -64,10 +65,10 @@ def actor_headers(principal: Principal) -> list[tuple[bytes, bytes]]:
 
 
 def _safe_value(value: str) -> bytes:
-    """No line break, nothing beyond ASCII; percent-encoded where it was."""
+    """Percent-encode everything but ASCII characters that are safe in a header."""
     return quote(value, safe=" !#$&'()*+,/:;=?@[]-._~", errors="replace").encode()
 
 
 def _safe_name(name: str) -> bytes:
-    """What is no letter, digit or mark that a name may have becomes a hyphen."""
+    """Replace each character that a header's name may not have by a hyphen."""
     return re.sub(r"[^a-z0-9_.-]", "-", name.lower()).encode()

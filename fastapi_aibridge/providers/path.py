@@ -1,4 +1,4 @@
-"""Paths as clients write them, checked before anything is decided on them."""
+"""Checks paths as clients write them, before anything is decided by them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _UNRESERVED = re.compile(rb"%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa
 
 
 def raw_tail(tail: str, raw_path: bytes | None, *, slashes_below: tuple[str, ...] = ()) -> str | None:
-    """How the client wrote `tail`, the decoded end of its path; None where the two could mean different resources.
+    """Return `tail`, the end of a path, as the client wrote it; None where the two could mean different resources.
 
     Refused are empty and dot segments (also with a parameter: `..;x`), encoded slashes and backslashes, percent signs
-    that were themselves encoded, control characters and what no path may have unencoded: each of them is read
-    differently by some server behind us. Characters that need no encoding are decoded (RFC 3986, section 6.2.2.2).
+    that were themselves encoded, control characters, and characters that a path must encode: some server behind the
+    gateway reads each of them differently. Characters that need no encoding are decoded (RFC 3986, section 6.2.2.2).
 
-    Below the paths of `slashes_below` names may have slashes (`org/model`), which SDKs encode. They are judged like any
-    other slash, so that the path means the same for who decodes them.
+    Below the paths of `slashes_below`, names may have slashes (`org/model`), which SDKs encode. They are checked like
+    any other slash, so that the path means the same to a server that decodes them.
     """
     if not tail.isprintable() or "%" in tail or "\\" in tail:
         return None
@@ -39,7 +39,7 @@ def raw_tail(tail: str, raw_path: bytes | None, *, slashes_below: tuple[str, ...
 
 
 def _with_encoded_slashes(raw_path: bytes, segments: int, slashes_below: tuple[str, ...]) -> bytes:
-    """The end of a path that has so many segments once it is decoded; empty where a slash may not be encoded."""
+    """Return the end of a path that has this many segments once decoded; empty where a slash may not be encoded."""
     if b"%5C" in raw_path.upper():
         return b""
     kept: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Who is called: a provider's address, credentials, routes and error shape. A provider of your own is a subclass."""
+"""A provider's address, credentials, routes and error shape. Subclass `Provider` for a provider of your own."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ from .own_headers import OwnHeaders, actor_headers
 from .routes import Route, Routes
 
 _IN_QUERY = "!$%&'()*+,-./:;<=>?@[\\]^_`{|}~\""
-"""Characters that stay as they are in a query: all visible ones but `#`, which would end it."""
+"""Characters that are not encoded in a query: all visible ones but `#`, which would end it."""
 
 
 class Provider(ABC):
-    """One configured provider. A reload makes a new one where its settings changed; what does change, `breakers` and
-    `keys`, all bridges share.
+    """One configured provider.
+
+    A reload makes a new one where its settings changed; its mutable state, `breakers` and `keys`, is shared by all
+    bridges.
     """
 
     type: ClassVar[str]
     intercepted: ClassVar[Mapping[str, Format]]
-    """Path below the provider's name: its wire format."""
+    """Wire formats, by the path below the provider's name."""
     passed_through: ClassVar[tuple[Route, ...]]
-    """What is relayed without being understood; what is listed first counts."""
+    """Routes that are relayed without being parsed; the first match counts."""
     slashes_below: ClassVar[tuple[str, ...]] = ("v1/models/",)
     """Paths below which names may have encoded slashes."""
     base_path: ClassVar[str] = ""
-    """The part of our paths that the base URL already has."""
+    """The part of the gateway's paths that the base URL already has."""
     list_headers: ClassVar[frozenset[str]] = frozenset()
-    """Headers whose value is a list, in lower case: what the gateway adds to one leaves what the caller sent in it."""
+    """Headers whose value is a list, in lower case: the gateway adds to the caller's value rather than replacing it."""
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         self.name = name
@@ -68,7 +70,7 @@ class Provider(ABC):
             slashes_below=self.slashes_below,
         )
         self._targets = {path: self._target(path) for path in self.intercepted}
-        self._own_headers: dict[Credential, OwnHeaders] = {}  # of central keys
+        self._own_headers: dict[Credential, OwnHeaders] = {}  # of centralized keys only
         self._masker = Masker(
             [key.get_secret_value() for key in settings.keys]
             + secrets_in_headers(value.get_secret_value() for value in settings.extra_headers.values())
@@ -82,7 +84,10 @@ class Provider(ABC):
         return "enabled" if self.enabled else "disabled"
 
     def target(self, raw_path: str, query: bytes) -> bytes:
-        """Path and query upstream of a path as the client wrote it. The query goes along untouched."""
+        """Return the upstream path and query for a path as the client wrote it.
+
+        The query is passed on; only characters that no query may have are encoded.
+        """
         if not query and (known := self._targets.get(raw_path)):
             return known
         return self._target(raw_path, query)
@@ -92,7 +97,10 @@ class Provider(ABC):
         return (f"{path}?{quote(query, safe=_IN_QUERY)}" if query else path).encode("ascii")
 
     def credential(self, own: str | None, principal: Principal) -> Credential:
-        """The credential of a request; `own` is the key that the caller brought. Raises `GatewayError`, 401 or 403."""
+        """Choose a request's credential; `own` is the key that the caller brought.
+
+        Raises `GatewayError`, 401 or 403.
+        """
         if own is not None:
             if not self.byok:
                 raise GatewayError(
@@ -109,18 +117,18 @@ class Provider(ABC):
         return self.keys.choose(principal.initiator_id)
 
     def masker(self, credential: Credential) -> Masker:
-        """Masks what this provider may quote and nobody else must see: its keys, its headers' secrets, and who pays."""
+        """Return a masker for the provider's keys, the secrets in its headers, and the key in use."""
         return self._masker if credential.kind == CENTRALIZED else self._masker.including(credential.key)
 
     def take_over(self, other: Provider) -> None:
-        """Go on with the state of the provider that this one replaces, if it is set up the same."""
+        """Take over the state of the provider that this one replaces, if it has the same type and settings."""
         if type(other) is type(self) and other.settings == self.settings:
             self.keys, self.breakers = other.keys, other.breakers
 
     def with_own_headers(
         self, headers: list[tuple[bytes, bytes]], credential: Credential, principal: Principal
     ) -> list[tuple[bytes, HeaderValue]]:
-        """A request's headers with the gateway's own, which replace those of the same name; see `list_headers`."""
+        """Return a request's headers with the gateway's, which replace those of the same name; see `list_headers`."""
         own = self._own_headers.get(credential)
         if own is None:
             own = OwnHeaders(self.own_headers(credential), self.list_headers)
@@ -132,19 +140,19 @@ class Provider(ABC):
         return added
 
     def own_headers(self, credential: Credential) -> list[tuple[str, str]]:
-        """What the gateway adds to each request: credential and configured headers."""
+        """Return the headers that the gateway adds to each request: credential and configured headers."""
         extra = self.settings.extra_headers.items()
         configured = [(name, value.get_secret_value()) for name, value in extra if name.lower() != "host"]
         return [*self.authorizations(credential.key), *configured]
 
     @abstractmethod
     def authorization(self, key: str) -> tuple[str, str]:
-        """The header that carries a key."""
+        """Return the header that carries a key."""
 
     def authorizations(self, key: str) -> list[tuple[str, str]]:
-        """The header of the key, and others that the provider demands with it."""
+        """Return the header of the key, and others that the provider demands with it."""
         return [self.authorization(key)]
 
     @abstractmethod
     def error_body(self, error: GatewayError) -> dict[str, Any]:
-        """The body of an error response in the provider's shape."""
+        """Return the body of an error response in the provider's shape."""

@@ -1,7 +1,7 @@
-"""Which headers of a request go up to a provider: those that the vendors' SDKs and the known agents send.
+"""Decides which request headers go upstream: those that the vendors' SDKs and the known agents send.
 
-It is a list of what goes, not of what stays, because each proxy in front of a gateway has headers of its own in which
-it says who the user is.
+It is a list of allowed headers, not of refused ones, because each proxy in front of a gateway has headers of its own in
+which it identifies the user.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..upstream.message import RawHeaders
 logger = logging.getLogger(__name__)
 
 MAX_HEADERS = 64 * 1024
-"""Bytes of a request's headers, names and values. HTTP servers may take far more, and providers far less."""
+"""Bytes of a request's headers, names and values. HTTP servers may accept far more, and providers far less."""
 _CONTROLS = bytes([*range(9), *range(10, 32), 127])
-"""Characters that no header may have (RFC 9110, section 5.5); a tab it may."""
+"""Control characters that no header may have (RFC 9110, section 5.5); a tab is allowed."""
 
 _SENT = frozenset(
     b"""accept accept-charset accept-language cache-control content-encoding content-language content-type
@@ -32,23 +32,26 @@ _SENT = frozenset(
     vscode-machineid vscode-sessionid x-agent-task-id x-app x-client-name x-client-session-id x-client-version
     x-github-api-version x-goog-api-client x-initiator x-onbehalf-extension-id x-parent-session-id x-title""".split()
 )
-"""What is sent beside the vendors' and agents' own families. `http-referer` and `x-title` are how programs name
-themselves to OpenRouter; no browser sends them."""
+"""Headers that are sent, beside the vendors' and agents' families. `http-referer` and `x-title` are how programs name
+themselves to OpenRouter; no browser sends them.
+"""
 
 _FAMILIES = tuple(
     b"""anthropic- copilot- openai- x-anthropic- x-claude- x-cline- x-codex- x-copilot- x-crush- x-cursor- x-dashscope-
     x-factory- x-grok- x-interaction- x-kilocode- x-msh- x-mux- x-oai- x-openai- x-opencode- x-openrouter-
     x-responsesapi- x-roo- x-stainless- x-vscode- x-xai- x-zed-""".split()
 )
-"""How the names of the vendors' and the agents' headers begin: a new beta passes without a new release of ours."""
+"""Prefixes of the vendors' and the agents' headers: a new beta passes without a new release of the gateway."""
 
 _ACCOUNT = frozenset({b"openai-organization", b"openai-project", b"chatgpt-account-id"})
-"""These choose whose account pays: with our credential that is not the caller's to say."""
+"""Headers that choose whose account pays: with the gateway's credential the caller must not choose."""
 
 _SECRET = re.compile(
     rb"(?:^|-)(?:authorization|tokens?|secret|password|jwt|cookie|assertion|credentials?|api-?key)(?:-|$)"
 )
-"""Names that say that a secret is in them. With our credential none goes up that the settings do not name."""
+"""Matches names of headers that carry a secret. With the gateway's credential none is sent that the settings do not
+name.
+"""
 
 _NEVER = frozenset(
     b"""connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer
@@ -63,9 +66,10 @@ _NEVER = frozenset(
     x-email x-groups x-userinfo x-id-token x-access-token x-end-user x-client-cert x-client-dn x-client-verify
     x-anonymous-consumer x-credential-identifier x-csrf-token x-xsrf-token x-csrftoken""".split()
 )
-"""What stays here whatever the settings say: hop-by-hop headers (RFC 9110, section 7.6.1), what the gateway writes
-itself, credentials, what would have some server take the request for another than the one that was judged here, and
-what browsers and proxies say of the caller."""
+"""Headers that are never sent, whatever the settings say: hop-by-hop headers (RFC 9110, section 7.6.1), headers that
+the gateway writes itself, credentials, headers that make a server take the request for another than the one checked
+here, and claims of browsers and proxies about the caller.
+"""
 
 _NEVER_BEGINS = tuple(
     b"""x-aibridge- x-forwarded- sec- access-control-
@@ -74,17 +78,18 @@ _NEVER_BEGINS = tuple(
     x-consumer- x-jwt- x-oauth- x-oidc- oidc- x-okta- x-pomerium- x-tailscale- tailscale- x-vouch- x-webauth-
     x-saml- x-shib- shib-""".split()
 )
-"""The same, of families: Cloudflare Access, Google IAP, AWS load balancers, Azure App Service, oauth2-proxy, Authelia,
-Authentik, Envoy, Kong, Pomerium, Tailscale, mod_auth_openidc, Shibboleth, and headers of ours."""
+"""Prefixes of headers that are never sent: Cloudflare Access, Google IAP, AWS load balancers, Azure App Service,
+oauth2-proxy, Authelia, Authentik, Envoy, Kong, Pomerium, Tailscale, mod_auth_openidc, Shibboleth, and the gateway's.
+"""
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-"""A header's name (RFC 9110, section 5.6.2), of a length that any of them has."""
+"""Matches a header's name (RFC 9110, section 5.6.2), up to the longest that is plausible."""
 _REMEMBERED, _REMEMBERED_LENGTH = 512, 64
-"""Names whose answer is kept, and the bytes of each; callers may invent more."""
+"""Names whose verdict is cached, and the bytes of the longest; callers may invent more."""
 
 
 def check_headers(headers: Collection[tuple[bytes, bytes]]) -> None:
-    """Refuse headers that nobody could write into a request. Raises `GatewayError`, 400 or 431."""
+    """Refuse headers that are too large or have control characters. Raises `GatewayError`, 400 or 431."""
     joined = b"".join(chain.from_iterable(headers))
     if len(joined) > MAX_HEADERS:
         raise GatewayError(431, "headers_too_large", f"the request's headers are over {MAX_HEADERS} bytes")
@@ -96,8 +101,10 @@ def check_headers(headers: Collection[tuple[bytes, bytes]]) -> None:
 
 
 class RequestHeaders:
-    """The rule of one app. `forwarded` names what goes up beside the usual, `private` what stays beside the usual; both
-    in any case, and `*` at the end of a forwarded name stands for any end.
+    """The rule of one app.
+
+    `forwarded` names further headers to send, `private` further ones to keep back; both in any case. A `*` at the end
+    of a forwarded name stands for any ending.
     """
 
     __slots__ = ("_central", "_families", "_names", "_own", "_private")
@@ -110,14 +117,14 @@ class RequestHeaders:
         for name in sorted(self._names):
             if _is_forbidden(_plain(name)):
                 logger.warning("FORWARD_HEADERS: %s never goes to a provider", name.decode("latin-1"))
-        # Asked for each header of each request, and few names are ever seen.
+        # Cached: the rule is asked for each header of each request, and few names ever occur.
         self._central = lru_cache(_REMEMBERED)(partial(self._judged, own_account=False))
         self._own = lru_cache(_REMEMBERED)(partial(self._judged, own_account=True))
 
     def going_up(self, headers: RawHeaders, *, own_account: bool) -> list[tuple[bytes, bytes]]:
-        """The caller's headers that go upstream, in their order; credentials of the provider are not yet among them.
+        """Return the caller's headers that go upstream, in order; the provider's credential is not among them yet.
 
-        Names are in lower case, as ASGI has them. `own_account` says that the caller pays with their own key.
+        Names must be in lower case, as ASGI has them. `own_account` says that the caller pays with their own key.
         """
         remembered = self._own if own_account else self._central
         named = b""
@@ -133,7 +140,7 @@ class RequestHeaders:
         return _TOKEN.fullmatch(name) is not None and self._goes(name.lower(), own_account=own_account)
 
     def _goes(self, name: bytes, *, own_account: bool) -> bool:
-        # Servers that hand headers to programs as variables take `x_a` for `x-a`.
+        # Servers that pass headers to programs as variables take `x_a` for `x-a`.
         plain = _plain(name)
         if _is_forbidden(plain) or plain in self._private:
             return False
@@ -156,6 +163,6 @@ def _is_forbidden(plain: bytes) -> bool:
 
 
 def _without(kept: list[tuple[bytes, bytes]], named: bytes) -> list[tuple[bytes, bytes]]:
-    """What is left without the headers that a `Connection` header named (RFC 9110, section 7.6.1)."""
+    """Drop the headers that a `Connection` header names (RFC 9110, section 7.6.1)."""
     names = {name.strip() for name in named.split(b",")}
     return [pair for pair in kept if pair[0] not in names]

@@ -1,4 +1,4 @@
-"""Which headers of a provider's answer go down to the client, and what each answer of the gateway says to browsers."""
+"""Decides which response headers reach the client, and adds the gateway's instructions to browsers."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ _STAYS_BEGINS = (
     b"x-litespeed-",
     b"x-reproxy-",
 )
-"""Hop-by-hop headers; what the server in front of us writes itself; and what would speak for our host although the
-provider said it of its own: cookies, logins, policies of browsers, and orders to the proxy or cache in front of us,
-which would fetch a file of ours for it, or keep one caller's answer for others; and places at the provider, to which a
-client would go with the gateway's token."""
+"""Names, and prefixes of names, that are not relayed: hop-by-hop headers; headers that the server in front of the
+gateway writes itself; headers by which the provider would speak for the gateway's host (cookies, logins, policies of
+browsers); orders to the proxy or cache in front, which would fetch a local file, or keep one caller's response for
+others; and places at the provider, to which a client would send the gateway's token.
+"""
 
 _API_TYPES = {b"application/json", b"application/jsonl", b"application/x-ndjson", b"text/event-stream"}
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _SANDBOX = (b"content-security-policy", b"sandbox")
 PROTECTION: tuple[tuple[bytes, bytes], ...] = (_NO_SNIFFING,)
-"""Headers of each answer whose content type is that of an API."""
+"""Headers added to each response whose content type is that of an API."""
 _PAGE_PROTECTION = (_NO_SNIFFING, _SANDBOX)
-"""Headers of any other answer, so that a browser that opens it runs none of it in the name of our host."""
+"""Headers added to any other response, so that a browser runs none of it as a page of the gateway's host."""
 
 _REMEMBERED, _REMEMBERED_LENGTH = 512, 64
-"""Names and content types whose answer is kept, and the bytes of each; providers may invent more."""
+"""Names and content types whose verdict is cached, and the bytes of the longest; providers may invent more."""
 
 
 def client_headers(headers: RawHeaders, *dropped: bytes) -> list[tuple[bytes, bytes]]:
-    """The upstream's headers that the client gets, names in lower case, and what the gateway says to browsers.
+    """Return the upstream's headers that the client gets, names in lower case, and the gateway's own for browsers.
 
-    `dropped` names more that the client does not get.
+    `dropped` names further headers that the client does not get.
     """
     named: set[bytes] = set(dropped)
     kept = []
@@ -77,7 +78,7 @@ def client_headers(headers: RawHeaders, *dropped: bytes) -> list[tuple[bytes, by
 
 
 def _down(name: bytes) -> bytes:
-    """The name in lower case, empty for a header that is not relayed."""
+    """Return the name in lower case; empty for a header that is not relayed."""
     lower = name.lower()
     return b"" if lower in _STAYS or lower.replace(b"_", b"-").startswith(_STAYS_BEGINS) else lower
 

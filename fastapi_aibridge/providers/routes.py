@@ -1,4 +1,4 @@
-"""What of a provider's API can be called: which paths, with which methods, and what a call does there."""
+"""The routes of a provider's API: paths that can be called, their methods, and the effects of a call."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from .path import raw_tail
 
 ANY_METHOD = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Others may change something at the provider (RFC 9110, section 9.2.1)."""
+"""Methods that change nothing at the provider (RFC 9110, section 9.2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A path that is relayed without being understood, and what the gateway has to know of it all the same."""
+    """A path that is relayed without being parsed, and the facts about it that the gateway needs."""
 
     path: str
-    """`*` stands for one segment, at the end for one or more."""
+    """The path; `*` stands for one segment, at the end for one or more."""
     methods: tuple[str, ...] = ANY_METHOD
-    """`GET` is `HEAD`, too."""
+    """Allowed methods; `GET` includes `HEAD`."""
     reads_by_post: bool = False
-    """Whether a `POST` changes nothing at the provider and is not recorded: counting tokens, for instance."""
+    """Whether a `POST` changes nothing at the provider, as in counting tokens; it is not recorded then."""
     organisation: tuple[str, ...] = ()
-    """Methods that change something for everybody who shares the credential; refused unless the settings allow it."""
+    """Methods that affect everybody who shares the credential; refused unless the settings allow it."""
     kind: str = ""
-    """What the first segment in the place of a `*` names, for example `response`; it may have one owner."""
+    """Kind of the object that the first `*` names, for example `response`; it may have one owner."""
     makes: str = ""
-    """What a `POST` makes, for example `conversation`: the id in its answer gets an owner."""
+    """Kind of the object that a `POST` makes, for example `conversation`; the id in the response gets an owner."""
     names_objects: bool = False
     """Whether a `POST` body may name responses, conversations or their items."""
     models: Literal["", "list", "path", "body", "anywhere"] = ""
-    """Where models are named: a `list` in the answer, one at the path's end, in the body as requests have it, or
-    anywhere in path and body, as with paths that the settings add.
+    """Where models are named: `list` in the response, `path` at the path's end, `body` in a body of a known format,
+    `anywhere` in path and body, for routes that the settings add.
     """
 
     def matches(self, segments: list[str]) -> bool:
-        """Whether it stands for a path, given in segments without the leading empty one."""
+        """Whether the route matches a path, given as segments without the leading empty one."""
         pattern = self.path[1:].split("/")
         if len(segments) < len(pattern) or (len(segments) > len(pattern) and pattern[-1] != "*"):
             return False
@@ -49,11 +49,11 @@ class Route:
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     def changes(self, method: str) -> bool:
-        """Whether a call changes something at the provider, and is recorded for that."""
+        """Whether a call may change something at the provider, and is recorded for that."""
         return method not in SAFE_METHODS and not (method == "POST" and self.reads_by_post)
 
     def object_id(self, path: str) -> str:
-        """The id that stands in a path; empty where this route has none."""
+        """Return the object id in a path; empty where this route has none."""
         if not self.kind:
             return ""
         place = self.path[1:].split("/").index("*")
@@ -62,25 +62,25 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one request asks for."""
+    """The target of one request: its path, and how it is handled."""
 
     path: str
-    """Below the provider's name, decoded."""
+    """Path below the provider's name, decoded."""
     raw_path: str
-    """The same as the client wrote it, as it goes upstream."""
+    """The same path as the client wrote it, which goes upstream."""
     format: Format | None
-    """How it is spoken; None for what is relayed without being understood."""
+    """Wire format; None for a request that is relayed without being parsed."""
     route: Route | None
-    """How it is relayed; None for what is intercepted."""
+    """Route; None for a request that is intercepted."""
 
 
 def _ends_in(written: bytes, path: str) -> bool:
-    """Whether nothing of a path is encoded, as is common."""
+    """Whether nothing of the path is encoded, as is common."""
     return b"%" not in written and written.endswith(path.encode())
 
 
 class Routes:
-    """All that can be called of one provider. What is listed first counts."""
+    """All paths of one provider that can be called. The first match counts."""
 
     def __init__(
         self,
@@ -90,15 +90,21 @@ class Routes:
         *,
         slashes_below: tuple[str, ...] = (),
     ) -> None:
-        """`slashes_below` are paths with a slash at their end below which a name may have encoded slashes."""
+        """Index the routes.
+
+        Below the paths in `slashes_below`, which end in a slash, names may have encoded slashes.
+        """
         self._provider = provider
         self._relayed = tuple(relayed)
         self._slashes_below = slashes_below
-        # The common case, for which nothing has to be made.
+        # Targets of the common case, made once.
         self._intercepted = {path: Target(path, path, format_, None) for path, format_ in intercepted.items()}
 
     def find(self, method: str, tail: str, written: bytes | None) -> Target:
-        """What a request for the end of a path, decoded and as it was written, is for. Raises `GatewayError`, 404."""
+        """Return the target of a request. Raises `GatewayError`, 404.
+
+        `tail` is the decoded end of its path, `written` the path as the client wrote it.
+        """
         path = f"/{tail}"
         known = self._intercepted.get(path)
         if known is not None and method == "POST" and written and _ends_in(written, path):
@@ -115,7 +121,7 @@ class Routes:
         return Target(path, f"/{raw}", None, route)
 
     def _hint(self, method: str, path: str, route: Route | None) -> str:
-        """A hint at the path that the caller may have meant."""
+        """Return a hint at the path that the caller may have meant; empty where there is none."""
         methods = set(route.methods) if route else set()
         if path in self._intercepted:
             methods.add("POST")

@@ -1,4 +1,4 @@
-"""An app's own source of providers, in place of the settings."""
+"""The interface of an app's own source of providers, in place of the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from .provider import Provider
 
 @runtime_checkable
 class ProviderSource(Protocol):
-    """An app's own source of providers, a database for instance; asked at start and at each reload."""
+    """An app's own source of providers, for instance a database. It is asked at start and at each reload."""
 
     async def load(self) -> Sequence[Provider]:
-        """All providers, names distinct. Raise `SettingsError` to refuse a reload with a text for the operator."""
+        """Return all providers, with distinct names.
+
+        Raise `SettingsError` to refuse a reload with a text for the operator.
+        """

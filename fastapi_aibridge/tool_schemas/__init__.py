@@ -1,7 +1,7 @@
-"""The parameters of tools, from whatever a tool declares to what all providers take.
+"""Rewrites the parameters that tools declare into a form that all providers accept.
 
 A provider refuses a whole request for one tool whose schema it does not like, so each schema is rewritten once, when
-the tool is first seen, into the subset that all of them are known to take.
+the tool is first seen, into the subset that all of them are known to accept.
 """
 
 from .offered import OfferedSchema, offered_schema

@@ -1,4 +1,4 @@
-"""Keywords that say what a value of one type looks like: their valid forms, and nothing else."""
+"""Keywords that describe a value of one type: their valid forms, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MAX_DESCRIPTION = 4096
 """Characters of one property's description."""
 MAX_PATTERN = 512
 MAX_ENUM = 256
-"""Values of an enumeration; one that has more is left to the description."""
+"""Values of an enumeration; a longer one is left out."""
 MAX_ENUM_SIZE = 8192
-"""Bytes of them together."""
+"""Bytes of an enumeration's JSON."""
 MAX_DEFAULT = 1024
-"""Bytes of JSON."""
+"""Bytes of a default's JSON."""
 
 TYPES = {"string", "number", "integer", "boolean", "object", "array", "null"}
 _ALIASES = {
@@ -36,7 +36,7 @@ _ALIASES = {
 
 
 def type_named(name: object) -> str | None:
-    """One of JSON's types, also by its names in programming languages."""
+    """Return the JSON type of this name, also for its names in programming languages; None where there is none."""
     if not isinstance(name, str):
         return None
     lower = name.lower()
@@ -44,7 +44,7 @@ def type_named(name: object) -> str | None:
 
 
 def types_of(schema: Mapping[str, Any]) -> list[str]:
-    """The types that a schema names or implies, each once; none where anything goes."""
+    """Return the types that a schema names or implies, each once; empty where any type is allowed."""
     named = schema.get("type")
     found = [type_named(one) for one in (named[:16] if isinstance(named, list) else [named])]
     types = list(dict.fromkeys(one for one in found if one is not None))
@@ -59,7 +59,7 @@ def types_of(schema: Mapping[str, Any]) -> list[str]:
 
 
 def described(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Title, description and default. What providers would refuse elsewhere becomes part of the description."""
+    """Return title, description and default. Keywords that providers would refuse become part of the description."""
     kept: dict[str, Any] = {}
     if title := clean(schema.get("title"), 256):
         kept["title"] = title
@@ -78,7 +78,7 @@ def described(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def enumeration(schema: Mapping[str, Any], types: Sequence[str]) -> list[Any] | None:
-    """The values of `enum` or `const` that are scalars of these types, None where there are none."""
+    """Return the values of `enum` or `const` that are scalars of these types; None where there are none or too many."""
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if not isinstance(values, list) or not 0 < len(values) <= MAX_ENUM:
         return None
@@ -88,7 +88,7 @@ def enumeration(schema: Mapping[str, Any], types: Sequence[str]) -> list[Any] | 
 
 
 def constraints(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The keywords of scalars of one type, and the sizes of lists and objects."""
+    """Return the keywords that limit a value of one type: scalars, and the sizes of lists and objects."""
     kept: dict[str, Any] = {}
     for name in _SIZES.get(kind, ()):
         value = _number(schema, name)
@@ -119,7 +119,7 @@ def _range(schema: Mapping[str, Any]) -> dict[str, Any]:
         for keyword in (name, older):
             if (value := _number(schema, keyword)) is not None:
                 kept[keyword] = value
-        if schema.get(older) is True and name in kept:  # as drafts up to 4 said it
+        if schema.get(older) is True and name in kept:  # as in drafts up to 4
             kept[older] = kept.pop(name)
     multiple = _number(schema, "multipleOf")
     if multiple is not None and multiple > 0:
@@ -145,7 +145,7 @@ def _is_one_of(value: Any, types: Sequence[str]) -> bool:
 
 
 def _is_plain_pattern(pattern: object) -> bool:
-    """Whether all engines read it alike: a group that begins with `?` is refused by some."""
+    """Whether all engines read the pattern alike: some refuse a group that begins with `?`."""
     if not isinstance(pattern, str) or not 0 < len(pattern) <= MAX_PATTERN or "(?" in pattern:
         return False
     try:
@@ -163,7 +163,7 @@ def _told(schema: Mapping[str, Any], name: str) -> str:
 
 
 def _encoded(value: object, limit: int) -> str:
-    """Its JSON, empty where that is longer than `limit` bytes or does not exist."""
+    """Return the value's JSON; empty where that is longer than `limit` bytes or impossible."""
     try:
         encoded = orjson.dumps(value)
     except TypeError:

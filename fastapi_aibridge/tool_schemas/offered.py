@@ -13,20 +13,20 @@ from .repair import Repair
 MAX_SIZE = 64 * 1024
 """Bytes of one schema. A larger one is offered without descriptions, or without parameters."""
 MAX_RAW_SIZE = 4 * MAX_SIZE
-"""Bytes of one as its tool declares it; a larger one is not looked into."""
+"""Bytes of a schema as its tool declares it; a larger one is not examined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedSchema:
     schema: Mapping[str, Any]
     own_names: Mapping[str, str] = field(default_factory=dict)
-    """The tool's own names of properties that are offered under another one."""
+    """The tool's own names of properties, by the names under which they are offered."""
     remarks: tuple[str, ...] = ()
-    """What was changed that changes the meaning."""
+    """Changes that alter the schema's meaning, for the log."""
 
 
 def offered_schema(schema: Mapping[str, Any]) -> OfferedSchema:
-    """The schema in the form that all providers take: valid by draft 2020-12, and an object at the top."""
+    """Return the schema in the form that all providers accept: valid by draft 2020-12, and an object at the top."""
     for plain in (False, True) if _size(schema) <= MAX_RAW_SIZE else ():
         repair = Repair(schema, plain=plain)
         offered = repair.top()
@@ -40,7 +40,7 @@ def offered_schema(schema: Mapping[str, Any]) -> OfferedSchema:
 
 
 def _size(schema: Mapping[str, Any]) -> int:
-    """In bytes; more than any limit where it is nested too deeply to be written."""
+    """Return the schema's size in bytes; above any limit where it is nested too deeply to be serialized."""
     try:
         return len(orjson.dumps(schema))
     except TypeError:

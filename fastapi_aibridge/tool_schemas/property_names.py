@@ -1,6 +1,6 @@
-"""Names of properties: those that a provider refuses are replaced, and put back in the arguments of a call.
+"""Names of properties: replaces those that a provider refuses, and restores the tool's own in the arguments of a call.
 
-Anthropic takes `^[a-zA-Z0-9_.-]{1,64}$` and nothing else.
+Anthropic accepts only `^[a-zA-Z0-9_.-]{1,64}$`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _ALLOWED = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _ODD = re.compile(r"[^a-zA-Z0-9_.-]")
 _DIGITS = 8
 MAX_DEPTH = 64
-"""Objects and lists in each other in which names are put back; schemas that are offered are less deep."""
+"""Levels of nesting at which names are put back; schemas that are offered are less deep."""
 
 
 def allowed_name(name: str) -> str:
-    """The name, or one like it that all providers take. It ends in a hash, so that it is nobody else's."""
+    """Return the name, or one like it that all providers accept, which ends in a hash so that it is unique."""
     if _ALLOWED.fullmatch(name):
         return name
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_DIGITS]
@@ -27,7 +27,7 @@ def allowed_name(name: str) -> str:
 
 
 def restored(arguments: Mapping[str, Any], own_names: Mapping[str, str]) -> Mapping[str, Any]:
-    """The arguments with the tool's own names. `own_names`: by offered name."""
+    """Return the arguments with the tool's own names. `own_names` maps offered names to them."""
     if not own_names:
         return arguments
     return {own_names.get(name, name): _restored(value, own_names, MAX_DEPTH) for name, value in arguments.items()}

@@ -1,4 +1,4 @@
-"""`$ref` within one schema. Some providers know no references, and none follows one to another document."""
+"""Resolves `$ref` within one schema. Some providers know no references, and none follows one to another document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_LENGTH = 512
 
 
 def referred(root: Mapping[str, Any], reference: object) -> Mapping[str, Any] | None:
-    """What a reference leads to, None where that is not in this document or is no schema."""
+    """Return the schema that a reference leads to; None where that is outside the document or no schema."""
     if not isinstance(reference, str) or not reference.startswith("#") or len(reference) > MAX_LENGTH:
         return None
     place: Any = root

@@ -1,8 +1,8 @@
-"""Rewrites one schema into the subset of JSON Schema that all providers are known to take.
+"""Rewrites one schema into the subset of JSON Schema that all providers are known to accept.
 
-What they refuse, by their documentation and by public reports: OpenAI arrays without items, types that JSON does not
-have and alternatives at the top; Anthropic odd names of properties and whatever is not valid by draft 2020-12; Gemini
-references, lists of types, tuples, formats and keywords of its own choice.
+By their documentation and public reports, OpenAI refuses arrays without items, types that JSON does not have and
+alternatives at the top; Anthropic refuses odd names of properties and anything that is invalid by draft 2020-12; Gemini
+refuses references, lists of types, tuples, formats and keywords of its own choice.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .references import referred
 from .visible_text import clean, shown
 
 MAX_NESTING = 10
-"""Objects and lists in each other, as OpenAI counts them for strict tools."""
+"""Levels of nested objects and lists, as OpenAI counts them for strict tools."""
 MAX_SCHEMAS = 2000
-"""Schemas in one, after references have been followed."""
+"""Subschemas of one schema, after references have been followed."""
 MAX_ALTERNATIVES = 32
 """Schemas in one `anyOf`, `allOf` or tuple."""
 MAX_REFERENCES = 8
-"""References that lead to references."""
+"""References that are followed one after another."""
 
 
 class Repair:
-    """The repair of one schema, from the top down. `plain` leaves out descriptions and what is deep."""
+    """The repair of one schema, from the top down. `plain` leaves out descriptions and deeply nested parts."""
 
     def __init__(self, root: Mapping[str, Any], *, plain: bool = False) -> None:
         self._root = root
@@ -38,7 +38,7 @@ class Repair:
         self.remarks: dict[str, None] = {}
 
     def top(self) -> dict[str, Any]:
-        """An object with properties and without alternatives; what those would allow, it allows."""
+        """Return an object schema with properties and without alternatives, which allows all that those would allow."""
         schema = self._schema(self._root, 0, (), nullable=False)
         alternatives = [one for one in schema.pop("anyOf", ()) if isinstance(one.get("properties"), dict)]
         properties: dict[str, Any] = dict(schema.get("properties", {}))
@@ -55,7 +55,10 @@ class Repair:
         return schema
 
     def _schema(self, node: object, depth: int, path: tuple[str, ...], *, nullable: bool) -> dict[str, Any]:
-        """`path`: the references that led here. `nullable`: whether null must stay possible."""
+        """Repair a subschema.
+
+        `path` holds the references that led to it; `nullable` says whether null must stay possible.
+        """
         if isinstance(node, str):
             node = {"type": node}
         if not isinstance(node, Mapping):
@@ -90,7 +93,7 @@ class Repair:
     def _alternatives(
         self, node: Mapping[str, Any], types: list[str], depth: int, path: tuple[str, ...], *, nullable: bool
     ) -> list[dict[str, Any]]:
-        """One schema for each type, and for each alternative that the schema itself names; null only where it must."""
+        """Return one schema per type and per alternative that the schema names; null only where it must be."""
         named: list[Any] = next((node[name] for name in ("anyOf", "oneOf") if isinstance(node.get(name), list)), [])
         subschemas = [
             self._schema(one, depth, path, nullable=True)
@@ -133,7 +136,7 @@ class Repair:
     ) -> None:
         declared = node.get("properties")
         declared = dict(islice(declared.items(), MAX_SCHEMAS)) if isinstance(declared, Mapping) else {}
-        self._left -= len(declared) // 8  # looking at them costs something, too
+        self._left -= len(declared) // 8  # reading them costs something, too
         required = _names(node.get("required"))
         stray = declared.get("required")
         if isinstance(stray, list):
@@ -171,7 +174,10 @@ class Repair:
     def _followed(
         self, node: Mapping[str, Any], path: tuple[str, ...]
     ) -> tuple[Mapping[str, Any], tuple[str, ...], bool]:
-        """What the node's reference leads to, the node's own members before it; and whether that goes in a circle."""
+        """Follow the node's reference; return its target, the path, and whether the reference is recursive.
+
+        The node's own members take precedence over the target's.
+        """
         for _ in range(MAX_REFERENCES):
             reference = node.get("$ref", node.get("$dynamicRef", node.get("$recursiveRef")))
             if reference is None:
@@ -189,7 +195,7 @@ class Repair:
         return node, path, False
 
     def _merged(self, node: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-        """The node with all of its `allOf` in it."""
+        """Return the node with the schemas of its `allOf` merged into it."""
         parts = node.get("allOf")
         if not isinstance(parts, list):
             return node
@@ -214,7 +220,7 @@ _AT_THE_TOP = {"title", "description", "additionalProperties", "minProperties", 
 
 
 def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What two schemas say together, as far as that is said by properties; of anything else the first one's."""
+    """Combine two schemas: properties and required names of both, and any other keyword of the first that has it."""
     both = {**other, **one}
     properties = [each["properties"] for each in (other, one) if isinstance(each.get("properties"), Mapping)]
     if properties:

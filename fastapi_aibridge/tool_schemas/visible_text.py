@@ -1,4 +1,4 @@
-"""Text that a server chose, made fit for models and for logs."""
+"""Cleans text that a server chose, for models and for logs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ _INVISIBLE = (
     r"\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff"
 )
 _NOT_SEEN = re.compile(f"[{_CONTROL}{_INVISIBLE}]")
-"""What a reader does not see and a model may well obey: tags, zero width and bidirectional marks, lone surrogates."""
+"""Matches characters that a reader does not see and a model may obey: tags, zero width and bidirectional marks, lone
+surrogates.
+"""
 
 _SHOWN = 64
 
 
 def clean(text: object, limit: int) -> str:
-    """At most `limit` characters of it, without those that cannot be seen; empty where it is no text."""
+    """Return at most `limit` characters of a text, without invisible ones; empty where it is no string."""
     return _NOT_SEEN.sub("", text[: 2 * limit].replace("\r\n", "\n"))[:limit] if isinstance(text, str) else ""
 
 
 def shown(name: object) -> str:
-    """A name, quoted, short and in ASCII, for a log line."""
+    """Return a name for a log line: quoted, short and in ASCII."""
     text = name if isinstance(name, str) else type(name).__name__
     return ascii(clean(text, _SHOWN)) + ("..." if len(text) > _SHOWN else "")
