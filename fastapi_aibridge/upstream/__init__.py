@@ -1,1 +1,1 @@
-"""How providers are reached."""
+"""Connections to providers: the HTTP client, its connection pools, keys, circuit breakers and retries."""

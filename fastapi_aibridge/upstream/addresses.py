@@ -1,4 +1,4 @@
-"""From a name to a connected socket: addresses that follow changes of the DNS, raced as RFC 8305 says."""
+"""Name resolution and connected sockets: addresses follow changes of the DNS, and are raced as in RFC 8305."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KEPT_FOR = 30.0
 """Seconds that the addresses of a name are used before it is looked up again."""
 MAX_NAMES = 256
 ATTEMPT_DELAY = 0.25
-"""Seconds that one address has before the next is tried beside it (RFC 8305, section 5)."""
+"""Seconds that one address is tried alone before the next one is tried beside it (RFC 8305, section 5)."""
 KEEPALIVE_AFTER = 60
-"""Seconds of silence after which the kernel asks whether the upstream is still there; a NAT on the way sees it, too."""
+"""Seconds of silence after which the kernel probes the upstream, which also keeps a NAT on the way open."""
 
 
 class Address(NamedTuple):
@@ -27,7 +27,7 @@ class Address(NamedTuple):
 
 
 class Resolver:
-    """Looks names up, each once at a time. What is known is forgotten when none of the addresses can be reached."""
+    """Looks names up, with one look-up for each name at a time, and caches their addresses for a while."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -35,7 +35,7 @@ class Resolver:
         self._asking: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
 
     async def addresses(self, host: str, port: int) -> list[Address]:
-        """At least one. Raises `socket.gaierror`."""
+        """Return at least one address. Raises `socket.gaierror`."""
         literal = _literal(host, port)
         if literal is not None:
             return [literal]
@@ -68,7 +68,7 @@ class Resolver:
 
 
 def _seen(task: asyncio.Task[list[Address]]) -> None:
-    """Nobody may be waiting any more for a look-up that has failed."""
+    """Retrieve the exception of a failed look-up: perhaps nobody waits for it any more."""
     if not task.cancelled():
         task.exception()
 
@@ -82,7 +82,7 @@ def _literal(host: str, port: int) -> Address | None:
 
 
 def _interleaved(addresses: Iterable[Address]) -> list[Address]:
-    """The families in turn, each in the resolver's order (RFC 8305, section 4)."""
+    """Alternate the address families, each in the resolver's order (RFC 8305, section 4)."""
     families: dict[int, list[Address]] = {}
     for address in dict.fromkeys(addresses):
         families.setdefault(address.family, []).append(address)
@@ -90,7 +90,7 @@ def _interleaved(addresses: Iterable[Address]) -> list[Address]:
 
 
 async def connected_socket(addresses: Sequence[Address]) -> socket.socket:
-    """The first of the addresses that takes a connection. Raises `OSError`, the first address's."""
+    """Return a socket connected to the first of the addresses that accepts. Raises `OSError`, the first address's."""
     if len(addresses) == 1:
         return await _connect(addresses[0])
     left = list(addresses)
@@ -113,7 +113,7 @@ async def connected_socket(addresses: Sequence[Address]) -> socket.socket:
                     return task.result()
                 problems[running.pop(task)] = problem
     finally:
-        problems.clear()  # they refer to this frame
+        problems.clear()  # exceptions refer to this frame
         _give_up(running)
 
 

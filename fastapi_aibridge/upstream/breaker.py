@@ -1,6 +1,6 @@
-"""Circuit breakers: an endpoint and model that keeps failing is left alone for a while.
+"""Circuit breakers: an endpoint and model that keeps failing gets no requests for a while.
 
-No I/O and no timers: callers say what they are about to do and how it went, and the clock is read then.
+There is no I/O and there are no timers: callers report each attempt and its outcome, and the clock is read then.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from ..errors import GatewayError
 from ..settings import CircuitBreakerSettings
 
 MAX_BREAKERS = 1000
-"""Breakers of one provider, those of all and those of single principals each. Clients choose the models, so that
-without a bound they would choose the memory, too."""
+"""The most breakers of one provider, counted apart for shared ones and for those of single principals. Clients choose
+the models, so that without a limit they could fill the memory.
+"""
 MAX_MODEL = 256
-"""Characters of a model's name that tell breakers apart."""
+"""Characters of a model's name that distinguish breakers."""
 
 _FIRST = 0
-"""The generation of a breaker that has never been open."""
+"""Generation of a breaker that has never been open."""
 
 
 class CircuitState(StrEnum):
@@ -33,7 +34,7 @@ class CircuitState(StrEnum):
 
 
 class CircuitOpen(GatewayError):
-    """Nothing goes upstream for now."""
+    """The error of a request that a circuit breaker refuses."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -45,7 +46,7 @@ class CircuitOpen(GatewayError):
 
 
 class Admission(NamedTuple):
-    """What a request was admitted to: which periods of the circuits its outcome speaks of."""
+    """The generations of the shared and the own breaker that admitted a request; its outcome counts for no others."""
 
     shared: int = _FIRST
     own: int = _FIRST
@@ -56,30 +57,30 @@ _ADMITTED = Admission()
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """One breaker at one moment."""
+    """A snapshot of one breaker."""
 
     route: str
     model: str
     state: CircuitState
     failures: int
-    """Consecutive ones, as many as are remembered: up to the threshold."""
+    """Consecutive failures, as many as are remembered."""
     retry_in: float
-    """Seconds until the next probe may go; 0 where requests may go now."""
+    """Seconds until the next probe may start; 0 where requests may start now."""
     initiator: str | None = None
-    """Whose own circuit it is; None for the one of all."""
+    """The initiator whose own breaker it is; None for the shared one."""
 
 
 class CircuitBreakers:
-    """The breakers of one provider, by endpoint and model: one that all principals share, and one of each principal.
+    """The breakers of one provider, by endpoint and model: one that all principals share, and one for each principal.
 
-    `failure_threshold` consecutive failures that come within `interval` seconds open a breaker for `timeout` seconds;
-    then at most `max_requests` probes run at a time. The first success closes it, a failed probe opens it again.
+    `failure_threshold` consecutive failures within `interval` seconds open a breaker for `timeout` seconds; then at
+    most `max_requests` probes run at a time. The first success closes it, a failed probe opens it again.
 
-    The shared one opens only where the failures are of at least two principals, because one alone might bring them
-    about; that one's own opens all the same. Whose probe of the shared one has failed does not try again for a second
-    `timeout`, so that others decide.
+    The shared breaker opens only where the failures are of at least two principals, because a single one might provoke
+    them; that one's own breaker opens regardless. A principal whose probe of the shared breaker failed must wait for a
+    second `timeout`, so that others probe first.
 
-    Only what has failed has a breaker, so that a healthy provider costs one look into an empty dictionary.
+    Only failing endpoints and models have breakers: a healthy provider costs a look into empty dictionaries.
     """
 
     def __init__(
@@ -96,16 +97,16 @@ class CircuitBreakers:
         self._shared = _Breakers(settings, max_breakers, principals=2)
         self._own = _Breakers(settings, max_breakers, principals=1)
         self.trips: Counter[str] = Counter()
-        """How often a breaker of each endpoint has opened."""
+        """Number of times that a breaker has opened, by endpoint."""
         self.rejections: Counter[str] = Counter()
-        """How many requests each endpoint has refused."""
+        """Number of requests that were refused, by endpoint."""
         self.opened: Callable[[str, str, float], None] | None = None
-        """Hears of the endpoint and model whose shared breaker opens, and for how many seconds."""
+        """Called with endpoint, model and seconds when a shared breaker opens."""
 
     def admit(self, route: str, model: str, initiator: str) -> Admission:
-        """Ask before each request that goes upstream. Raises `CircuitOpen`.
+        """Ask before each upstream request. Raises `CircuitOpen`.
 
-        What it returns goes into exactly one of `succeeded`, `failed` and `abandoned`.
+        The result must be passed to exactly one of `succeeded`, `failed` and `abandoned`.
         """
         if not self._own.by_key and not self._shared.by_key:
             return _ADMITTED
@@ -121,19 +122,19 @@ class CircuitBreakers:
         return Admission(_FIRST if shared is None else shared.enter(), _FIRST if own is None else own.enter())
 
     def succeeded(self, route: str, model: str, initiator: str, admission: Admission) -> None:
-        """The upstream answered, and not that it is overloaded."""
+        """Report a response that does not say that the upstream is overloaded."""
         if self._own.by_key or self._shared.by_key:
             model = model[:MAX_MODEL]
             self._shared.succeeded((route, model, ""), admission.shared)
             self._own.succeeded((route, model, initiator), admission.own)
 
     def failed(self, route: str, model: str, initiator: str, admission: Admission) -> None:
-        """The upstream could not be reached, kept silent, or answered that it is overloaded."""
+        """Report that the upstream could not be reached, stayed silent, or responded that it is overloaded."""
         if not self._enabled:
             return
         model, now = model[:MAX_MODEL], self._clock()
         shared = self._shared.by_key.get((route, model, ""))
-        # A request from before the breaker last opened or closed tells nothing of the time since.
+        # A request admitted before the breaker last opened or closed says nothing of the time since.
         if shared is not None and shared.generation != admission.shared:
             return
         opened = self._shared.failed((route, model, ""), admission.shared, initiator, now)
@@ -143,19 +144,21 @@ class CircuitBreakers:
         self.trips[route] += opened
 
     def hear(self, route: str, model: str, seconds: float) -> None:
-        """Another process has found that this fails. Then it is left alone here, too, and probed by this one itself."""
+        """Open a shared breaker because another process has opened its own; this process probes by itself."""
         if self._enabled:
             self._shared.open((route, model[:MAX_MODEL], ""), self._clock() + min(seconds, self._timeout))
 
     def abandoned(self, route: str, model: str, initiator: str, admission: Admission) -> None:
-        """The request ended before the upstream had shown how it is: a probe gives its place back."""
+        """Report that the request ended without a verdict on the upstream: a probe frees its place."""
         model = model[:MAX_MODEL]
         self._shared.abandoned((route, model, ""), admission.shared)
         self._own.abandoned((route, model, initiator), admission.own)
 
     def __iter__(self) -> Iterator[Circuit]:
-        """Those that remember something, newest failure first. Of principals' own those that are not closed: they stand
-        in the place of a shared one that is.
+        """Yield the breakers that remember failures: the shared ones, then the principals' own that are not closed.
+
+        Each kind comes with the newest failure first. An own breaker replaces a closed shared one of the same endpoint
+        and model.
         """
         now = self._clock()
         own = [one for one in self._own.circuits(now) if one.state is not CircuitState.CLOSED]
@@ -169,16 +172,16 @@ class CircuitBreakers:
         return len(self._shared.by_key) + len(self._own.by_key)
 
     def count(self) -> Mapping[tuple[str, CircuitState], int]:
-        """How many breakers each endpoint has in each state but `closed`."""
+        """Count the breakers that are not closed, by endpoint and state."""
         return Counter((one.route, one.state) for one in self if one.state is not CircuitState.CLOSED)
 
 
 _Key = tuple[str, str, str]
-"""Endpoint, model, and whose: nobody's is everybody's."""
+"""Endpoint, model and initiator, which is empty for the shared breaker."""
 
 
 class _Breakers:
-    """Breakers of one kind. Callers choose models, so that their number has a bound."""
+    """Breakers of one kind, shared or own. Callers choose the models, so their number is limited."""
 
     __slots__ = ("_interval", "_max", "_principals", "_threshold", "_timeout", "by_key")
 
@@ -202,7 +205,7 @@ class _Breakers:
             breaker.failures.clear()
 
     def failed(self, key: _Key, generation: int, initiator: str, now: float) -> bool:
-        """Whether that opened the breaker."""
+        """Count a failure; return whether it opened the breaker."""
         breaker = self.by_key.get(key)
         if breaker is None and generation == _FIRST:
             breaker = self._add(key)
@@ -223,7 +226,7 @@ class _Breakers:
         return True
 
     def open(self, key: _Key, until: float) -> None:
-        """Open a breaker that is not open."""
+        """Open a breaker, unless it is open already."""
         breaker = self.by_key.get(key) or self._add(key)
         if breaker.state is not CircuitState.OPEN:
             breaker.become(CircuitState.OPEN)
@@ -236,7 +239,7 @@ class _Breakers:
             breaker.probes -= 1
 
     def circuits(self, now: float) -> Iterator[Circuit]:
-        """Newest failure first."""
+        """Yield snapshots of the breakers, newest failure first."""
         for (route, model, initiator), breaker in reversed(self.by_key.items()):
             state, wait = breaker.state, max(0.0, breaker.until - now)
             if state is CircuitState.OPEN and not wait:
@@ -249,7 +252,7 @@ class _Breakers:
         if len(self.by_key) >= self._max:
             not_open = (key for key, one in self.by_key.items() if one.state is not CircuitState.OPEN)
             del self.by_key[next(not_open, next(iter(self.by_key)))]
-        # At least as many failures as there must be principals, also where the threshold is lower.
+        # Remember enough failures for all principals that it takes, also where the threshold is lower.
         breaker = self.by_key[key] = _Breaker(max(self._threshold, self._principals))
         return breaker
 
@@ -261,14 +264,14 @@ class _Breaker:
         self.state = CircuitState.CLOSED
         self.generation = _FIRST
         self.failures: deque[tuple[float, str]] = deque(maxlen=remembered)
-        """When, and whose."""
+        """Time and initiator of each failure."""
         self.until = -math.inf
         self.probes = 0
         self.failed_by: str | None = None
-        """Whose probe failed last."""
+        """Initiator whose probe failed last."""
 
     def wait(self, now: float, initiator: str, max_probes: int, timeout: float) -> float:
-        """Seconds for which a request is refused; 0 where it may go."""
+        """Return the seconds for which a request is refused; 0 where it may start."""
         if self.state is CircuitState.CLOSED:
             return 0.0
         if now < self.until:
@@ -278,7 +281,7 @@ class _Breaker:
         return 1.0 if self.state is CircuitState.HALF_OPEN and self.probes >= max_probes else 0.0
 
     def enter(self) -> int:
-        """Count a request that may go."""
+        """Admit a request; return the generation that it belongs to."""
         if self.state is CircuitState.OPEN:
             self.become(CircuitState.HALF_OPEN)
         if self.state is CircuitState.HALF_OPEN:
@@ -286,7 +289,7 @@ class _Breaker:
         return self.generation
 
     def become(self, state: CircuitState) -> None:
-        """Begin anew: what was admitted before has no say any more."""
+        """Enter a state, and with it a new generation: outcomes of earlier requests no longer count."""
         self.state = state
         self.generation += 1
         self.probes = 0

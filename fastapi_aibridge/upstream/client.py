@@ -18,9 +18,9 @@ from .response import UpstreamResponse
 
 
 class UpstreamClient:
-    """Sends requests upstream. No cookies, no redirects, no content codings: what is given and what comes is bytes.
+    """Sends requests upstream: no cookies, no redirects, no content codings. Bytes are sent and received unchanged.
 
-    On asyncio's protocols and llhttp, because the data plane needs exact bytes and little else.
+    It is built on asyncio's protocols and llhttp, because the data plane needs exact bytes and little else.
     """
 
     def __init__(self, *, per_origin: int = CONNECTIONS_PER_ORIGIN) -> None:
@@ -40,7 +40,7 @@ class UpstreamClient:
             await pools.close()
 
     def __len__(self) -> int:
-        """Connections to all origins."""
+        """The number of connections to all origins."""
         return len(self._pools or ())
 
     async def send(
@@ -54,12 +54,13 @@ class UpstreamClient:
         *,
         repeatable: bool = True,
     ) -> UpstreamResponse:
-        """The response once its head is there, with any final status. `target` is path and query.
+        """Return the response once its head has arrived, with any final status. `target` is path and query.
 
-        Raises `UpstreamUnreachable`, `UpstreamTimeout`, and `GatewayError` for a header that cannot be sent. A request
-        that breaks off on a connection which had been idle, before a byte of an answer, is sent again, once, on a new
-        one: the server may have closed it just then. Not so where it is not `repeatable`: nobody knows whether it has
-        been acted on.
+        Raises `UpstreamUnreachable`, `UpstreamTimeout`, and `GatewayError` for a header that cannot be sent.
+
+        If a connection that had been idle breaks off before the first byte of a response, the request is sent once more
+        on a new one: the server may just have closed the old one. A request that is not `repeatable` is not sent again,
+        because the server may have acted on it.
         """
         if self._pools is None:
             raise AIBridgeError("the upstream client is not open: it lives as long as the app's lifespan")
@@ -91,7 +92,7 @@ class UpstreamClient:
     async def _acquire(
         self, pool: OriginPool, origin: Origin, limits: TimeLimits, *, fresh: bool
     ) -> tuple[Connection, bool]:
-        """A connection that can take a request, and whether it had been used before."""
+        """Return a connection that can take a request, and whether it had been used before."""
         await self._connector.prepare(origin)
         try:
             async with asyncio.timeout(limits.connect):

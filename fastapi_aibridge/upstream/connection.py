@@ -1,4 +1,4 @@
-"""One connection to an upstream: writes requests, and reads the answer to each. Knows nothing of pools and retries."""
+"""One connection to an upstream: writes requests, and reads the response to each. It knows no pools and no retries."""
 
 from __future__ import annotations
 
@@ -25,23 +25,26 @@ from .response import ResponseHeaders, UpstreamResponse
 PIECE = 256 * 1024
 """Bytes of a request's body that are written at once."""
 TOGETHER = 64 * 1024
-"""Bytes of a body that go into one segment with the head: to copy them costs less than another system call."""
+"""Bytes of a body that are written together with the head: copying them costs less than another system call."""
 TRAILER_LIMIT = 64 * 1024
-"""Bytes between two pieces of a body, and after the last: chunk extensions and trailers."""
+"""Bytes that may come between two pieces of a body, and after the last: chunk extensions and trailers."""
 
 _NO_BODY = (204, 304)
 
 
 class NotHTTP(ValueError):
-    """What came is no answer of HTTP at all."""
+    """The received bytes are not an HTTP response."""
 
 
 class _Unasked(Exception):
-    """The upstream goes on after the end of its answer."""
+    """The upstream sends more after the end of its response."""
 
 
 class Connection(asyncio.Protocol):
-    """At most one request at a time. Free again once the answer has come whole and both sides would go on."""
+    """A connection with at most one request at a time.
+
+    It is free again after a complete response, if both sides keep it open.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -55,11 +58,11 @@ class Connection(asyncio.Protocol):
         self._method = ""
         self._unsent: memoryview | None = None
         self._limits = TimeLimits()
-        # The answer
+        # The response
         self._response: UpstreamResponse | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: list[tuple[bytes, bytes]] = []
-        self._partial = bytearray()  # a head that has not come whole
+        self._partial = bytearray()  # an incomplete head
         self._head_size = 0
         self._in_body = False
         self._done = False
@@ -82,7 +85,10 @@ class Connection(asyncio.Protocol):
         body: RequestBody,
         limits: TimeLimits,
     ) -> UpstreamResponse:
-        """Begin an exchange. Raises `GatewayError`, 400, for a header that cannot be sent; nothing has been then."""
+        """Begin an exchange.
+
+        Raises `GatewayError`, 400, for a header that cannot be sent, before anything is written.
+        """
         transport = self._transport
         assert transport is not None  # noqa: S101 - for the type checker: the pool gives out open connections
         if len(body) <= TOGETHER:
@@ -105,7 +111,7 @@ class Connection(asyncio.Protocol):
         return response
 
     def resume_writing(self) -> None:
-        """Write the next piece of a large body. Called by the transport, too, when it has nothing left to write."""
+        """Write the next piece of a large body. The transport calls this too, when it has nothing left to write."""
         unsent, transport = self._unsent, self._transport
         if unsent is None or transport is None or transport.is_closing():
             return
@@ -115,7 +121,7 @@ class Connection(asyncio.Protocol):
         if self._unsent is not None and not transport.get_write_buffer_size():
             self.loop.call_soon(self.resume_writing)  # others may run in between
 
-    # What the transport tells
+    # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -123,7 +129,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         response = self._response
-        if response is None:  # nobody has asked
+        if response is None:  # no request is pending
             self.close()
             return
         self._heard_at = self.loop.time()
@@ -142,7 +148,7 @@ class Connection(asyncio.Protocol):
             if not self._done:
                 self._fail(refused(_reason(error), answered=not self._in_body))
                 return
-            self._reusable = False  # the answer is whole, and something follows that nobody has asked for
+            self._reusable = False  # the response is complete, and data follows that was not asked for
         except NotHTTP as error:
             self._fail(refused(str(error)))
             return
@@ -158,7 +164,7 @@ class Connection(asyncio.Protocol):
                 self._pause()
 
     def eof_received(self) -> None:
-        """The upstream writes no more. A connection that is idle is not given out any more, even before it is lost."""
+        """Close an idle connection whose upstream writes no more, so that it is not used again before it is lost."""
         if self._response is None:
             self.close()
 
@@ -175,7 +181,7 @@ class Connection(asyncio.Protocol):
             on_free(self)
 
     def _let_go(self) -> None:
-        """Of what refers to this object, so that nothing is left to the garbage collector."""
+        """Drop the references that form cycles with this object, so that nothing is left to the garbage collector."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -183,10 +189,10 @@ class Connection(asyncio.Protocol):
         self._unsent = None
         self._transport = None
 
-    # Answers
+    # Responses
 
     def _read_heads(self, data: bytes) -> bytes:
-        """Read the head of the answer, and those of interim ones before it; what follows it is returned.
+        """Read the head of the response, and those of interim ones before it; return the bytes that follow.
 
         Heads are collected here, because the parser would put header values together piece by piece.
         """
@@ -214,15 +220,15 @@ class Connection(asyncio.Protocol):
                 if not self._done and (self._method == "HEAD" or self._response.status in _NO_BODY):  # type: ignore[union-attr]
                     self._done = True
                     self._reusable = self._parser.should_keep_alive()  # type: ignore[union-attr]
-                    self._parser = None  # it waits for a body
+                    self._parser = None  # it would wait for a body
                 return data
-            self._parser = self._new_parser()  # an interim answer may say that it is the last on this connection
+            self._parser = self._new_parser()  # an interim response may say that it is the last on this connection
             if not data:
                 return b""
 
     def _new_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
-        # Some servers fill chunk sizes up with spaces, and all that read HTTP put up with it.
+        # Some servers pad chunk sizes with spaces, and all HTTP clients tolerate it.
         parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
         return parser
 
@@ -248,7 +254,7 @@ class Connection(asyncio.Protocol):
                 raise ValueError("it has too many headers")
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()  # type: ignore[union-attr] # it is it that calls
+        status = self._parser.get_status_code()  # type: ignore[union-attr] # the parser calls this
         raw, self._headers = self._headers, []
         if status < 200:
             if status == 101:
@@ -266,22 +272,22 @@ class Connection(asyncio.Protocol):
             self._reusable = self._parser.get_http_version() == "1.1"  # type: ignore[union-attr]
         self._in_body = True
         self._without_body = 0
-        self._response.begin(status, raw, headers)  # type: ignore[union-attr] # there while there is an answer
+        self._response.begin(status, raw, headers)  # type: ignore[union-attr] # there while there is a response
         self._watch()
 
     def on_body(self, piece: bytes) -> None:
         self._without_body = 0
-        self._response.feed(piece)  # type: ignore[union-attr] # there while there is an answer
+        self._response.feed(piece)  # type: ignore[union-attr] # there while there is a response
 
     def on_message_complete(self) -> None:
         if self._in_body:
             self._done = True
             self._reusable = self._reusable and self._parser.should_keep_alive()  # type: ignore[union-attr]
 
-    # How an exchange ends
+    # End of an exchange
 
     def _finish(self, response: UpstreamResponse) -> None:
-        """The answer has come whole."""
+        """End a complete response, and free the connection or close it."""
         self._response = None
         response.end()
         transport = self._transport
@@ -294,7 +300,7 @@ class Connection(asyncio.Protocol):
         self.free()
 
     def free(self) -> None:
-        """It can take another request: also one that has not taken any."""
+        """Report that the connection can take another request, whether or not it has carried one."""
         self.free_since = self.loop.time()
         if self.on_free is not None:
             self.on_free(self)
@@ -306,7 +312,7 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """At once: what has not been written is not, and an answer that has not come whole is broken off."""
+        """Close at once: unwritten bytes are dropped, and an incomplete response is broken off."""
         self.is_open = False
         response, self._response = self._response, None
         if response is not None:
@@ -319,19 +325,19 @@ class Connection(asyncio.Protocol):
     # Backpressure: bytes that are left in the socket
 
     def has_room(self) -> None:
-        """The reader has taken what had come."""
+        """Resume reading after a full buffer, which the reader has emptied."""
         if self._is_paused:
             self._is_paused = False
             self._go_on()
 
     def hold(self) -> None:
-        """Read nothing for a while. Does nothing where a full buffer has stopped it already."""
+        """Pause reading until `go_on`, whether or not a full buffer has paused it already."""
         self._is_held = True
         if not self._is_paused:
             self._pause()
 
     def go_on(self) -> None:
-        """The end of `hold`."""
+        """End `hold`."""
         self._is_held = False
         if not self._is_paused:
             self._go_on()
@@ -341,7 +347,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _go_on(self) -> None:
-        """Read again, unless the other reason not to still holds; silence counts from here."""
+        """Resume reading, unless `hold` still forbids it; silence is counted from here."""
         self._heard_at = self.loop.time()
         if not self._is_held and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
@@ -352,8 +358,10 @@ class Connection(asyncio.Protocol):
         return self._limits.silence if self._in_body else self._limits.first_byte
 
     def _watch(self) -> None:
-        """Have a timer that rings no later than silence ends. It is left as it is where it rings earlier, so that a
-        busy connection sets one for each time of silence that is allowed, not one for each request or piece.
+        """Have a timer that fires no later than the allowed silence ends.
+
+        One that fires earlier is kept, so that a busy connection sets one for each time of allowed silence, not one for
+        each request or piece.
         """
         allowed = self._allowed()
         if allowed is None:
@@ -366,7 +374,7 @@ class Connection(asyncio.Protocol):
         self._timer = self.loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
-        """It rings: not always for what has been heard since it was set."""
+        """Fail the exchange if the silence has lasted too long, else set the timer again."""
         self._timer = None
         allowed = self._allowed()
         if self._response is None or allowed is None:
@@ -381,11 +389,11 @@ class Connection(asyncio.Protocol):
 
 
 def _reason(error: httptools.HttpParserError) -> str:
-    """What is wrong with an answer, of the parser's or of ours."""
+    """Return the parser's reason for a failure, or the gateway's own if a callback raised."""
     cause = error.__context__
     return str(cause) if isinstance(cause, ValueError) else str(error).lower()
 
 
 def _ends_with_the_connection(response: UpstreamResponse) -> bool:
-    """Whether nothing else says how long the body is (RFC 9112, section 6.3)."""
+    """Whether only the end of the connection ends the body (RFC 9112, section 6.3)."""
     return response.headers.raw(b"content-length") is None and response.headers.raw(b"transfer-encoding") is None

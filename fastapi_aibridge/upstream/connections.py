@@ -1,4 +1,4 @@
-"""The connections to each origin: which are free, how many there may be, and for how long."""
+"""Connection pools, one for each origin: they limit the number of connections and their age, and reuse free ones."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .connection import Connection
 from .origin import Origin
 
 CONNECTIONS_PER_ORIGIN = 4096
-"""More than one process serves at a time, so that it bounds a runaway and never a busy hour."""
+"""The most connections to one origin. One process serves fewer at a time, so that only a runaway is limited."""
 IDLE_PER_ORIGIN = 1024
 IDLE_FOR = 30.0
-"""Seconds after which a connection that nobody needs is closed."""
+"""Seconds after which an idle connection is closed."""
 MAX_AGE = 600.0
-"""Seconds after which a connection is not used again: the name may lead elsewhere by now."""
+"""Seconds after which a connection is not used again: the name may have another address by now."""
 MAX_ORIGINS = 256
 """Origins whose idle connections are kept."""
 CLOSE_TIMEOUT = 2.0
-"""Seconds that connections may take to be gone at the end."""
+"""Seconds that connections may take to close at the end."""
 
 Connect = Callable[[], Awaitable[Connection]]
 
 
 class OriginPool:
-    """The connections to one origin. The one that was used last is used next, so that the others can end."""
+    """The connections to one origin. The one that was used last is reused first, so that the others can expire."""
 
     __slots__ = ("_connecting", "_free", "_limit", "_on_change", "_open", "_waiting", "authority")
 
@@ -34,14 +34,14 @@ class OriginPool:
         self.authority = origin.authority.encode("ascii")
         self._limit = limit
         self._on_change = on_change
-        # All that changes
+        # Mutable state, with the methods that change it
         self._open: set[Connection] = set()  # free or in use: acquire, returned
         self._connecting = 0  # acquire
         self._free: OrderedDict[Connection, None] = OrderedDict()  # longest first: take_free, returned, sweep
         self._waiting: deque[asyncio.Future[None]] = deque()  # acquire, _call_next
 
     def __len__(self) -> int:
-        """Connections, those that are being made too."""
+        """The number of connections, including those that are being made."""
         return len(self._open) + self._connecting
 
     @property
@@ -49,7 +49,7 @@ class OriginPool:
         return len(self._free)
 
     def take_free(self) -> Connection | None:
-        """One that is idle, if there is one."""
+        """Take an idle connection; None if there is none."""
         while self._free:
             connection, _ = self._free.popitem()
             if connection.is_open:
@@ -57,7 +57,7 @@ class OriginPool:
         return None
 
     async def acquire(self, connect: Connect, *, fresh: bool) -> tuple[Connection, bool]:
-        """A connection, and whether it had been used before. Waits while there are as many as there may be.
+        """Return a connection, and whether it had been used before. Waits while the limit is reached.
 
         `fresh` asks for a new one. Raises what `connect` raises.
         """
@@ -87,7 +87,7 @@ class OriginPool:
         return connection
 
     async def _turn(self) -> None:
-        """Wait until a connection is free or there may be one more, which another may be quicker to take."""
+        """Wait until a connection is free or another may be made; somebody else may be quicker to take it."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -101,7 +101,7 @@ class OriginPool:
             raise
 
     def returned(self, connection: Connection) -> None:
-        """It can take another request, or it is lost."""
+        """Take back a connection that can carry another request, or forget one that is lost."""
         if not connection.is_open:
             self._open.discard(connection)
             self._free.pop(connection, None)
@@ -115,7 +115,7 @@ class OriginPool:
         self._on_change(self)
 
     def sweep(self, before: float) -> None:
-        """Close what has been idle since `before`, a time of the event loop's clock."""
+        """Close the connections that have been idle since `before`, a time of the event loop's clock."""
         while self._free:
             connection = next(iter(self._free))
             if connection.free_since >= before:
@@ -124,7 +124,7 @@ class OriginPool:
             connection.close()
 
     def close(self) -> None:
-        """Close all, also what is in use."""
+        """Close all connections, also those in use."""
         for connection in tuple(self._open):
             connection.close()
 
@@ -137,7 +137,7 @@ class OriginPool:
 
 
 class ConnectionPools:
-    """A pool for each origin. Needs a running event loop."""
+    """A connection pool for each origin. Needs a running event loop."""
 
     def __init__(self, *, per_origin: int = CONNECTIONS_PER_ORIGIN, max_origins: int = MAX_ORIGINS) -> None:
         self._loop = asyncio.get_running_loop()
@@ -156,11 +156,11 @@ class ConnectionPools:
         return pool
 
     def __len__(self) -> int:
-        """Connections to all origins."""
+        """The number of connections to all origins."""
         return sum(map(len, self._pools.values()))
 
     def _drop_idle(self) -> None:
-        """Forget the oldest pools that have nothing in use; what has connections goes when they do."""
+        """Forget the oldest pools, as many as needed, and close their connections; a pool with one in use stays."""
         for origin, pool in tuple(self._pools.items()):
             if len(self._pools) < self._max_origins:
                 break
@@ -169,7 +169,7 @@ class ConnectionPools:
                 pool.close()
 
     def _on_change(self, pool: OriginPool) -> None:
-        """A connection of a pool is free, or lost."""
+        """Schedule a sweep for a pool with idle connections, or end `close` once all connections are gone."""
         if self._all_gone is not None:
             if not len(self) and not self._all_gone.done():
                 self._all_gone.set_result(None)
@@ -185,7 +185,7 @@ class ConnectionPools:
             self._sweeper = self._loop.call_later(IDLE_FOR / 2, self._sweep)
 
     async def close(self) -> None:
-        """Close all connections, and wait a little until they are gone."""
+        """Close all connections, and wait up to `CLOSE_TIMEOUT` until they are gone."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         for pool in self._pools.values():

@@ -1,4 +1,4 @@
-"""Makes connections: the name looked up, TCP, a proxy's tunnel, TLS."""
+"""Makes connections: name resolution, TCP, a proxy's tunnel, TLS."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .tls import TLSContexts
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 1024
-"""Origins whose last failure is known."""
+"""Origins whose last failure is remembered."""
 
 T = TypeVar("T")
 
 
 class Connector:
-    """Logs an origin that cannot be reached, once for each cause until it can be reached again."""
+    """Makes connections, and logs an origin that cannot be reached: once per cause, until it can be reached again."""
 
     def __init__(self) -> None:
         self._resolver = Resolver()
@@ -33,7 +33,7 @@ class Connector:
         self._failing: dict[Origin, str] = {}
 
     async def prepare(self, origin: Origin) -> None:
-        """Read the certificates that connections will need, which counts against no time limit: it is done once.
+        """Read the certificates that connections will need. No time limit covers this, because it is done once.
 
         Raises `UpstreamUnreachable`.
         """
@@ -41,7 +41,7 @@ class Connector:
             await self._told(origin, self._contexts.get(origin.ca_file, origin.client_cert))
 
     async def connect(self, origin: Origin) -> Connection:
-        """Raises `UpstreamUnreachable`; a time limit is the caller's."""
+        """Connect to an origin. Raises `UpstreamUnreachable`; the caller sets the time limit."""
         loop = asyncio.get_running_loop()
         connection = await self._told(origin, self._connect(loop, Connection(loop), origin))
         if self._failing and self._failing.pop(origin, None) is not None:
@@ -49,16 +49,16 @@ class Connector:
         return connection
 
     async def _told(self, origin: Origin, work: Awaitable[T]) -> T:
-        """Await, and log what goes wrong."""
+        """Await the work; log a failure, and raise it as `UpstreamUnreachable` or `UpstreamTimeout`."""
         try:
             return await work
         except (OSError, ssl.SSLError, ssl.CertificateError, TunnelRefused, UnicodeError) as error:
             failure = not_connected(error, _who(origin))
         self.failed(origin, failure.cause)
-        raise failure.error()  # here, so that no context is told: it may name what a URL says
+        raise failure.error()  # outside of `except`, so that it has no context, which may quote a URL
 
     def failed(self, origin: Origin, cause: str) -> None:
-        """Log the cause, unless the log says so already."""
+        """Log the cause of a failure, unless it is the one that was logged last."""
         if self._failing.get(origin) != cause:
             if len(self._failing) >= MAX_REMEMBERED:
                 self._failing.clear()
@@ -114,7 +114,7 @@ async def _take_over(
     context: ssl.SSLContext | None,
     host: str,
 ) -> asyncio.Transport:
-    """The transport over a connected socket, which is closed where none comes about."""
+    """Return a transport over a connected socket; the socket is closed on failure."""
     try:
         transport, _ = await loop.create_connection(
             protocol, sock=sock, ssl=context, server_hostname=host if context is not None else None

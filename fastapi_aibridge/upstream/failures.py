@@ -1,4 +1,4 @@
-"""What goes wrong between the gateway and an upstream, and what it means to the client and to the operator."""
+"""Failures between the gateway and an upstream: their texts for the client, and their causes for the operator."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ _CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A connection or an answer that failed. A value, not an exception: an exception that is kept and raised refers to
-    the frames it went through, and those to whoever keeps it.
+    """A failed connection or response.
+
+    It is a value, not an exception: an exception that is kept and raised refers to the frames it went through, and
+    those to its holder.
     """
 
     text: str
-    """For the client: says nothing of hosts and addresses."""
+    """Text for the client, without hosts and addresses."""
     cause: str = ""
-    """For log and record: the cause, and who it was."""
+    """Text for log and record: the cause, and the origin."""
     timed_out: bool = False
     sent: bool = True
-    """Whether the upstream may have got the request."""
+    """Whether the upstream may have received the request."""
     answered: bool = False
-    """Whether it has answered, and been paid for it: to ask again would only cost more."""
+    """Whether the upstream has responded, and will bill for it: a retry would only cost more."""
 
     def error(self) -> GatewayError:
         error = UpstreamTimeout(self.text) if self.timed_out else UpstreamUnreachable(self.text, sent=self.sent)
@@ -50,12 +52,12 @@ SILENT = Failure("the upstream did not answer in time", timed_out=True)
 
 
 def refused(why: str, *, answered: bool = False) -> Failure:
-    """An answer that is no HTTP, or not what may be relayed."""
+    """Return the failure of a response that is not HTTP, or not one that may be relayed."""
     return Failure(f"the upstream's answer cannot be read: {why}", answered=answered)
 
 
 def redirected(status: int, location: str) -> GatewayError:
-    """A redirect, which nobody follows: the request carries a credential and what the caller said."""
+    """Return the error for a redirect, which is not followed: the request has a credential and the caller's prompts."""
     text = f"the provider answered with a redirect (status {status}), which is not followed; its base URL may be wrong"
     error = GatewayError(502, "upstream_redirect", text)
     try:
@@ -70,7 +72,7 @@ def redirected(status: int, location: str) -> GatewayError:
 
 
 def not_connected(error: Exception, who: str) -> Failure:
-    """Why no connection came about; `who` is the origin, and the proxy where there is one."""
+    """Return the failure to connect; `who` is the origin, and the proxy where there is one."""
     if isinstance(error, ssl.SSLError | ssl.CertificateError):
         why = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "handshake failed"
         return Failure(

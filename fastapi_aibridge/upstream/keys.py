@@ -1,4 +1,4 @@
-"""The centralized keys of a provider: which one a request takes, and which ones rest."""
+"""The centralized keys of a provider: chooses the key of a request, and rests keys that were refused."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from zlib import crc32
 CENTRALIZED, BYOK = "centralized", "byok"
 
 RATE_LIMITED_REST = 30.0
-"""Seconds that a key rests after a 429 which does not say for how long."""
+"""Seconds that a key rests after a 429 that names no time."""
 REJECTED_REST = 300.0
-"""Seconds that a key rests after a 401: somebody may be about to put it right."""
+"""Seconds that a key rests after a 401: somebody may be about to correct it."""
 LONGEST_REST = 3600.0
-"""A quota of the day may ask for more; looking once an hour costs nothing."""
+"""The most seconds that a key rests. A daily quota may ask for more, but trying once an hour costs nothing."""
 NOTABLE = 1.0
-"""Seconds by which a rest must become longer for others to hear of it: each refused request may make it longer."""
+"""Seconds by which a rest must grow for other processes to be told: each refused request may extend it."""
 MAX_REASON = 4 * 1024
-"""Bytes of a refusal's body that are looked through for what it speaks of."""
+"""Bytes of a refusal's body that are searched for its reason."""
 
 _WRONG = (
     rb"(?:incorrect|invalid|bad|wrong|unknown|unrecognized|expired|revoked|disabled|deactivated|inactive|malformed)"
@@ -39,21 +39,22 @@ _SPEAKS_OF_KEY = re.compile(
 
 
 def speaks_of_key(body: bytes) -> bool:
-    """Whether a 401 says that the key is wrong, as the vendors do. Providers answer 401 for other reasons, too: a
-    browser's `Origin`, a header of the caller's.
+    """Whether the body of a 401 says that the key is wrong, as the vendors do.
+
+    Providers send 401 for other reasons, too: a browser's `Origin`, a header of the caller's.
     """
     return _SPEAKS_OF_KEY.search(body, 0, MAX_REASON) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a request is paid with: the key itself, and what a record may say of it."""
+    """The credential that pays for a request: the key itself, and its hint for the record."""
 
     key: str
     kind: str
     """`centralized` or `byok`."""
     hint: str = field(init=False, compare=False)
-    """Enough to tell keys apart, too little to use one: `sk-...1234`."""
+    """Masked form of the key, enough to tell keys apart and too little to use one: `sk-...1234`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hint", f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "...")
@@ -62,13 +63,13 @@ class Credential:
         return f"Credential({self.hint!r}, {self.kind!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Without the key: a pickle leaves the process."""
+        """Pickle the hint in place of the key: a pickle leaves the process."""
         return Credential, (self.hint, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """One key at one moment."""
+    """A snapshot of one key."""
 
     hint: str
     resting_for: float
@@ -76,32 +77,32 @@ class KeyState:
 
 
 class KeyPool:
-    """Keys that do the same, several because each has limits of its own.
+    """Equivalent keys, several because each has limits of its own.
 
-    Each caller has a home among them and stays there, because providers cache prompts by account; callers of a key
-    that rests are spread over the others. A rest is advice, not a bar: where all keys rest, requests take the one that
-    is ready first, so that what the provider says reaches the client, and one model's limit does not stop the others.
+    Each caller has a home key and keeps it, because providers cache prompts by account; callers of a key that rests are
+    spread over the others. A rest is advice, not a ban: where all keys rest, requests take the one that is ready first,
+    so that the provider's response reaches the client, and one model's limit does not stop the others.
     """
 
     def __init__(self, keys: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._credentials = tuple(Credential(key, CENTRALIZED) for key in dict.fromkeys(keys))
         self._clock = clock
-        self._until: dict[Credential, float] = {}  # when the rest of a key ends that has rested
-        self._suspects: dict[Credential, tuple[str, float]] = {}  # by whose request, and until when: rejected
+        self._until: dict[Credential, float] = {}  # end of the last rest of each key
+        self._suspects: dict[Credential, tuple[str, float]] = {}  # unconfirmed 401s: the caller, and when they expire
         self.rests: Counter[int] = Counter()
-        """How often keys were sent to rest, by the status that did it."""
+        """Number of rests, by the status that caused them."""
         self.rested: Callable[[Credential, float], None] | None = None
-        """Hears of the key that is sent to rest, or to a longer one, and for how many seconds."""
+        """Called with a key and the seconds of its rest, where the rest is new or has grown notably."""
 
     def __len__(self) -> int:
         return len(self._credentials)
 
     def choose(self, caller: str) -> Credential:
-        """The caller's key for now: the home where that is ready. Raises `IndexError` if there are no keys."""
+        """Return the caller's home key, or another while that rests. Raises `IndexError` if there are no keys."""
         credentials = self._credentials
         if len(credentials) < 2:
             return credentials[0]
-        # Not hash(): that differs from one worker to the next.
+        # Not hash(), which differs between workers.
         place = crc32(caller.encode())
         home = credentials[place % len(credentials)]
         if not self._until or self._is_ready(home):
@@ -109,20 +110,20 @@ class KeyPool:
         return self._other(place, ()) or min(credentials, key=lambda one: self._until.get(one, 0.0))
 
     def masked(self, text: str, also: Credential) -> str:
-        """The text with hints in the place of keys, these and one more."""
-        # The longest first: a shorter one may be how it begins.
+        """Return the text with keys replaced by their hints: the pool's, and `also`."""
+        # The longest first: a shorter key may be the beginning of it.
         for credential in sorted({*self._credentials, also}, key=lambda one: len(one.key), reverse=True):
             text = text.replace(credential.key, credential.hint)
         return text
 
     def another(self, caller: str, tried: Collection[Credential]) -> Credential | None:
-        """A key that is ready and not among those tried; None where there is no such key."""
+        """Return a ready key that is not among those tried; None where there is none."""
         return self._other(crc32(caller.encode()), tried)
 
     def rest(self, credential: Credential, status: int, seconds: float | None) -> None:
-        """Leave a key alone that was answered with 429 or 401; `seconds` is how long the provider asks for, if it does.
+        """Rest a key that was refused with 429 or 401; `seconds` is the time that the provider asks for, if any.
 
-        A key that rests already rests until the later end.
+        A key that rests already keeps the later end.
         """
         rest = seconds if seconds is not None else RATE_LIMITED_REST if status == 429 else REJECTED_REST
         now = self._clock()
@@ -135,17 +136,17 @@ class KeyPool:
                 self.rested(credential, until - now)
 
     def hear(self, is_meant: Callable[[Credential], bool], seconds: float) -> None:
-        """Another process has sent a key to rest."""
+        """Rest the keys that another process has sent to rest."""
         until = self._clock() + min(seconds, LONGEST_REST)
         for credential in self._credentials:
             if is_meant(credential):
                 self._until[credential] = max(until, self._until.get(credential, 0.0))
 
     def rejected(self, credential: Credential, caller: str, *, certain: bool) -> bool:
-        """A key was answered with 401. Whether that was the key's fault: then it rests.
+        """Report that a key was refused with 401. Return whether the key is at fault, and rests for that.
 
-        It is where the answer says so (`certain`), or another caller's request has been answered so, too: what a
-        single caller can bring about must not take the keys from all.
+        It is at fault where the response says so (`certain`), or another caller's request was refused as well: a single
+        caller must not be able to take the keys from all.
         """
         now = self._clock()
         suspect = self._suspects.get(credential)
@@ -170,5 +171,5 @@ class KeyPool:
 
     def _other(self, place: int, tried: Collection[Credential]) -> Credential | None:
         ready = [one for one in self._credentials if one not in tried and self._is_ready(one)]
-        # The part of the hash that did not choose the home, so that its callers do not all go to the same place.
+        # By the part of the hash that did not choose the home, so that the callers of one home are spread.
         return ready[place // len(self._credentials) % len(ready)] if ready else None

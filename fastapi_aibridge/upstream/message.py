@@ -1,4 +1,4 @@
-"""A request as bytes, and what an answer's head must look like: HTTP/1.1 without I/O (RFC 9112)."""
+"""HTTP/1.1 messages without I/O (RFC 9112): writes the head of a request, and checks the beginning of a response."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..errors import GatewayError
 from .secret import Secret
 
 HEAD_LIMIT = 256 * 1024
-"""Bytes of an answer's head, interim answers included."""
+"""Bytes of a response's head, interim responses included."""
 LINE_LIMIT = 8 * 1024
-"""Bytes of its first line."""
+"""Bytes of a status line."""
 MAX_HEADERS = 4096
-"""Of one head; each costs more to hand on than its bytes tell."""
+"""Headers of one head; each costs more to relay than its bytes suggest."""
 
 HeaderValue = bytes | Secret
 RequestBody = bytes | mmap
@@ -26,14 +26,14 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]
 _CONTROLS = bytes(byte for byte in range(32) if byte != 9) + b"\x7f"
 _BEGINNINGS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _WITHOUT_LENGTH = {"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"}
-"""A request of these says nothing of its length where it has no body (RFC 9110, section 8.6)."""
+"""Methods of requests that state no length where they have no body (RFC 9110, section 8.6)."""
 
 
 def request_head(method: str, target: bytes, authority: bytes, headers: RequestHeaders, length: int) -> bytes:
-    """The head of a request, with the headers of framing: `headers` has neither `host` nor `content-length`.
+    """Return the head of a request, framing included: `headers` must have neither `host` nor `content-length`.
 
-    Raises `GatewayError`, 400, for a control character: it might end the header and begin another. The error's
-    traceback has no frame that knows a credential.
+    Raises `GatewayError`, 400, for a control character: it might end the header and begin another. No frame in the
+    error's traceback has a credential.
     """
     lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"Host: " + authority]
     if length or method not in _WITHOUT_LENGTH:
@@ -48,7 +48,7 @@ def request_head(method: str, target: bytes, authority: bytes, headers: RequestH
 
 
 def may_become_head(start: bytes | bytearray) -> bool:
-    """Whether an answer that begins so can be HTTP at all."""
+    """Whether bytes that begin like this can be an HTTP response."""
     if start.find(b"\n", 0, LINE_LIMIT) >= 0:
         return STATUS_LINE.match(start, 0, LINE_LIMIT) is not None
     return len(start) < LINE_LIMIT and any(one.startswith(start[: len(one)]) for one in _BEGINNINGS)

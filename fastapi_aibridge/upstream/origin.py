@@ -1,4 +1,4 @@
-"""Whom a connection is made to, and how: what two requests must have in common to share one."""
+"""The origin of a connection: all that two requests must have in common to share one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class TimeLimits(NamedTuple):
-    """Seconds; `None` is without end."""
+    """Time limits of a request in seconds; `None` means no limit."""
 
     connect: float | None = None
-    """For a connection to be there: the name looked up, TCP, proxy and TLS, and a place where all are taken."""
+    """Time to get a connection: name resolution, TCP, proxy and TLS, and the wait where all are in use."""
     first_byte: float | None = None
-    """From the last byte of the request that could be written to the first byte of the answer."""
+    """Time from the last byte of the request that could be written to the head of the response."""
     silence: float | None = None
-    """Between two pieces of an answer."""
+    """Time between two pieces of a response."""
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port (RFC 9110, section 4.3.1), and what leads there."""
+    """Scheme, host and port (RFC 9110, section 4.3.1), and the means to connect to them."""
 
     scheme: str
     host: str
-    """A name, or an address without brackets."""
+    """Name, or address without brackets."""
     port: int
     ca_file: str | None = None
     """PEM file of the authorities that are trusted in place of the system's."""
@@ -35,11 +35,11 @@ class Origin(NamedTuple):
     """PEM file of a certificate and its key."""
     proxy: Proxy | None = None
     named: str | None = None
-    """What `Host` says in place of host and port."""
+    """Value of the `Host` header, in place of host and port."""
 
     @property
     def authority(self) -> str:
-        """Host and port, as `Host` has them: without a port that goes without saying."""
+        """The value of the `Host` header: host and port, without a default port."""
         if self.named is not None:
             return self.named
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -62,7 +62,7 @@ def origin_of(
     proxy: Proxy | None = None,
     authority: str | None = None,
 ) -> tuple[Origin, str]:
-    """The origin of an http or https URL, and its path without a slash at the end. Raises `ConfigurationError`."""
+    """Return the origin of an http or https URL, and its path without a final slash. Raises `ConfigurationError`."""
     parts = urlsplit(url)
     try:
         port = parts.port

@@ -1,4 +1,4 @@
-"""HTTP proxies for what goes out: which one to use, and the tunnel through it (RFC 9110, section 9.3.6)."""
+"""HTTP proxies for outgoing connections: the choice of one, and the tunnel through it (RFC 9110, section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from ..errors import ConfigurationError
 from .secret import Secret
 
 FROM_ENVIRONMENT = "env"
-"""In the place of a proxy's URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` decide."""
+"""Value of the setting that leaves the choice to `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
 
 MAX_ANSWER = 16 * 1024
-"""Bytes of a proxy's answer to CONNECT."""
+"""Bytes of a proxy's response to CONNECT."""
 
 
 class Proxy(NamedTuple):
     scheme: str
-    """How the proxy itself is spoken to, `http` or `https`."""
+    """Protocol of the proxy itself, `http` or `https`."""
     host: str
     port: int
     authorization: Secret | None = None
 
 
 class TunnelRefused(Exception):
-    """The proxy answered CONNECT with something that is no tunnel; the text says with what."""
+    """The proxy opened no tunnel; the text says why."""
 
 
 def proxy_for(setting: str | None, url: str) -> Proxy | None:
-    """The proxy on the way to a URL; `setting` is its own URL, `env`, or None for no proxy. Raises
-    `ConfigurationError`.
+    """Return the proxy for a URL; `setting` is the proxy's own URL, `env`, or None for no proxy.
+
+    Raises `ConfigurationError`.
     """
     if setting is None:
         return None
@@ -69,7 +70,7 @@ def _connect_request(authority: str, authorization: Secret | None) -> bytes:
 
 
 class Tunnel(asyncio.Protocol):
-    """The connection to a proxy until it has become one to the origin."""
+    """A connection to a proxy, until its tunnel to the origin is open."""
 
     def __init__(self) -> None:
         self._received = b""
@@ -77,7 +78,7 @@ class Tunnel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment] # always one of a stream
+        self._transport = transport  # type: ignore[assignment] # always a stream's
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -92,7 +93,7 @@ class Tunnel(asyncio.Protocol):
             self._ended.set_result(None)
 
     async def open(self, host: str, port: int, authorization: Secret | None) -> asyncio.Transport:
-        """Ask for the tunnel. Raises `TunnelRefused`; the caller closes the transport then."""
+        """Open the tunnel, and return its transport. Raises `TunnelRefused`; the caller closes the transport then."""
         assert self._transport is not None  # noqa: S101 - connection_made comes first
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._transport.write(_connect_request(authority, authorization))

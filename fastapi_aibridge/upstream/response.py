@@ -1,4 +1,4 @@
-"""An upstream's answer: how its body is read, and what the gateway has to say of how it was got."""
+"""An upstream's response: its head, its body, and the gateway's notes on it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .failures import Failure
 from .message import RawHeaders
 
 AHEAD = 4 * 2**20
-"""Bytes of an answer that is no stream which are waited for before its relay begins."""
+"""Bytes of a non-streaming response that are awaited before its relay begins."""
 
 HIGH_WATER = 256 * 1024
-"""Bytes of a body that wait for their reader; beyond that the rest is left in the socket."""
+"""Bytes of a body that wait for the reader; beyond that the rest is left in the socket."""
 
 _FIRST_FIELD = 16
-"""Bytes of a body that tell whether it begins as a stream of events, a byte-order mark and blank lines included."""
+"""Bytes of a body that show whether it begins as an event stream, a byte-order mark and blank lines included."""
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -25,7 +25,7 @@ def _is_of_events(start: bytes) -> bool:
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """Headers by name in lower case; of several with one name the first."""
+    """Headers by name in lower case; of several with one name, the first."""
 
     __slots__ = ("_fields",)
 
@@ -46,15 +46,15 @@ class ResponseHeaders(Mapping[str, str]):
 
 
 class Source(Protocol):
-    """What a response needs of the connection that it comes on."""
+    """The connection of a response, as far as the response uses it."""
 
     loop: asyncio.AbstractEventLoop
 
     def has_room(self) -> None:
-        """The reader has taken what waited."""
+        """Resume reading: the reader has taken the bytes that waited."""
 
     def hold(self) -> None:
-        """Leave what comes in the socket."""
+        """Leave incoming bytes in the socket."""
 
     def go_on(self) -> None: ...
 
@@ -62,7 +62,7 @@ class Source(Protocol):
 
 
 class UpstreamResponse:
-    """Filled by its connection, and read by one reader."""
+    """A response, filled by its connection and read by one reader."""
 
     __slots__ = (
         "_connection",
@@ -85,31 +85,31 @@ class UpstreamResponse:
     headers: ResponseHeaders
 
     def __init__(self, connection: Source) -> None:
-        self._connection: Source | None = connection  # until the answer has come whole, or failed
-        self._pieces: list[bytes] = []  # of the body, as they came
+        self._connection: Source | None = connection  # until the response is complete, or has failed
+        self._pieces: list[bytes] = []  # of the body, as received
         self._failure: Failure | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.status = 0
-        """0 until the head has come."""
+        """Status code; 0 until the head has arrived."""
         self.raw_headers: list[tuple[bytes, bytes]] = []
-        """As they came, in order, but for names in lower case."""
+        """Headers as received, in order, but with names in lower case."""
         self.notes: RawHeaders = ()
-        """Headers for the client, in lower case, that take the place of the upstream's of the same names."""
+        """Headers for the client, in lower case, that replace the upstream's of the same names."""
         self.problem = ""
-        """What the record says before the upstream's own words, where these would mislead."""
+        """Text that the record puts before the upstream's own words, where these would mislead."""
         self.streams = False
-        """Whether the body is a stream of events; known once it has been read ahead."""
+        """Whether the body is an event stream; known after `read_ahead`."""
         self.heard = False
-        """Whether a byte of the answer has come."""
+        """Whether a byte of the response has arrived."""
         self.complete = False
         self.size = 0
-        """Bytes of the body that wait for their reader."""
+        """Bytes of the body that wait for the reader."""
         self.limit = HIGH_WATER
-        """How many may wait."""
+        """Bytes that may wait before reading is paused."""
         self.wanted = 1
-        """With how many the reader is called."""
+        """Waiting bytes at which the reader is woken."""
 
-    # The connection's side
+    # Called by the connection
 
     def begin(self, status: int, raw_headers: list[tuple[bytes, bytes]], headers: ResponseHeaders) -> None:
         self.status = status
@@ -121,7 +121,7 @@ class UpstreamResponse:
         self.size += len(piece)
 
     def end(self, failure: Failure | None = None) -> None:
-        """The connection has nothing to do with the answer any more."""
+        """Detach the connection: the response is complete, or has failed."""
         self._connection = None
         self.complete = failure is None
         self._failure = failure
@@ -134,26 +134,27 @@ class UpstreamResponse:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # The reader's side
+    # Called by the reader
 
     async def until_head(self) -> None:
-        """Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
+        """Wait for the head. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
         while not self.status:
             if self._failure is not None:
                 raise self._failure.error()
             await self._more()
 
     async def read_ahead(self, *, stream_asked: bool) -> None:
-        """Wait for the first bytes of a stream, or for the whole of another answer, up to `AHEAD` bytes of it.
+        """Wait for the first bytes of a stream, or for the whole of another response, up to `AHEAD` bytes of it.
 
-        Where a stream was asked for, an answer by another name is one if it begins as one.
+        Where a stream was asked for, a response of another content type is a stream, too, if it begins as one.
 
-        `read_some` begins with these bytes; what breaks off here can still be asked for again. Raises as it does.
+        `read_some` returns these bytes first; a request whose response breaks off here can still be repeated. Raises as
+        `read_some` does.
         """
         kind = self.headers.raw(b"content-type") or b""
         self.streams = kind[:17].lower() == b"text/event-stream" and 200 <= self.status < 300
         if stream_asked and not self.streams and 200 <= self.status < 300:
-            # Some servers call their streams by another name, or by none; every SDK reads them all the same.
+            # Some servers give their streams another content type, or none; every SDK reads them all the same.
             self.streams = _is_of_events(await self.peek(_FIRST_FIELD))
         if self._connection is not None:
             try:
@@ -168,15 +169,15 @@ class UpstreamResponse:
             raise error
 
     async def peek(self, size: int) -> bytes:
-        """The first bytes of the body, at most so many; `read_some` gives them as well. Fewer where it breaks off."""
+        """Return at most `size` bytes from the start of the body, which `read_some` returns again; fewer at its end."""
         if self._connection is not None:
             await self._fill(size)
         return b"".join(self._pieces)[:size]
 
     async def read_some(self, patient: Callable[[], Awaitable[None]] | None = None) -> bytes:
-        """The next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`.
+        """Return the next raw bytes of the body, empty at its end. Raises `UpstreamUnreachable` or `UpstreamTimeout`.
 
-        `patient` is awaited where `wake` has been called before anything came; then the wait goes on.
+        `patient` is awaited where `wake` was called before anything arrived; then the wait continues.
         """
         while not self._pieces:
             if self._failure is not None:
@@ -189,7 +190,7 @@ class UpstreamResponse:
         return self.leftovers()
 
     def leftovers(self) -> bytes:
-        """What has come and has not been read; also of an answer that has failed."""
+        """Return the bytes that have arrived and are unread, also those of a response that has failed."""
         pieces = self._pieces
         if not pieces:
             return b""
@@ -202,13 +203,13 @@ class UpstreamResponse:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all of the body has come, and has been read."""
+        """Whether the whole body has arrived, and has been read."""
         return self.complete and not self._pieces
 
     async def hold(self, until: Awaitable[None]) -> None:
-        """Wait, and leave what comes of the body in the socket meanwhile, at no cost but the sender's."""
+        """Wait, and leave the body's bytes in the socket meanwhile, where they use no memory of this process."""
         connection = self._connection
-        if connection is None:  # all of the body has come
+        if connection is None:  # the whole body has arrived
             await until
             return
         connection.hold()
@@ -219,23 +220,23 @@ class UpstreamResponse:
                 connection.go_on()
 
     def release(self) -> None:
-        """Let go of an answer that nobody will read; the connection is kept where it has been read to the end."""
+        """Drop a response that nobody will read; the connection is kept where all of it has arrived."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the answer, and of the connection where there is more to come on it."""
+        """Drop the response, and close the connection where more is to come on it."""
         connection = self._connection
         if connection is not None:
             connection.close()
         self._pieces.clear()
 
     async def _fill(self, size: int) -> None:
-        """Until so many bytes wait, or all there are."""
+        """Wait until this many bytes have arrived, or all there are."""
         if size > 1:
             self.limit, self.wanted = max(size, HIGH_WATER), size
         try:
             while self._connection is not None and self.size < size:
-                # It may have stopped before the limit was raised, and nothing is taken here that would start it again.
+                # Reading may be paused since before the limit was raised, and nothing else here resumes it.
                 self._connection.has_room()
                 await self._more()
         finally:
@@ -243,6 +244,6 @@ class UpstreamResponse:
 
     def _more(self) -> asyncio.Future[None]:
         connection = self._connection
-        assert connection is not None  # noqa: S101 - for the type checker: an answer that has ended needs no more
+        assert connection is not None  # noqa: S101 - for the type checker: a response that has ended needs no more
         waiter = self._waiter = connection.loop.create_future()
         return waiter

@@ -1,4 +1,4 @@
-"""When a request is worth another try, and after how long: the rules of the vendors' own SDKs, with jitter."""
+"""Retries as in the vendors' SDKs, with more jitter: whether to make another attempt, and after how long."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from email.utils import mktime_tz, parsedate_tz
 from math import isfinite
 
 RETRY_WINDOW = 30.0
-"""Seconds after the beginning of the first attempt within which another may begin."""
+"""Seconds after the start of the first attempt within which another may start."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
-"""As in the SDKs; unlike theirs, the jitter is a full one: many callers fail at the same time here."""
+"""Seconds, as in the SDKs. Unlike theirs, the jitter is a full one: many callers fail at the same time here."""
 _SPREAD = 0.25
-"""The part of a `Retry-After` that is added at random, a second at most, so that not all come back at once."""
+"""Fraction of a `Retry-After` that is added at random, a second at most, so that callers do not return all at once."""
 
 
 def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether the vendors' SDKs would try again. The provider's own word counts first."""
+    """Whether the vendors' SDKs would retry. The provider's `x-should-retry` takes precedence."""
     word = headers.get("x-should-retry")
     if word in ("true", "false"):
         return word == "true"
@@ -26,7 +26,7 @@ def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds that the provider asks for, in `Retry-After-Ms` or in either form of `Retry-After`."""
+    """Return the seconds that `Retry-After-Ms` or either form of `Retry-After` asks for; None where neither does."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) * unit
@@ -42,7 +42,7 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 
 def delay(retries: int, asked: float | None, chance: Callable[[], float] = random.random) -> float:
-    """Seconds to wait before the next try, after so many; `asked` is what the provider asks for."""
+    """Return the seconds to wait after `retries` retries; `asked` is the time that the provider asks for, if any."""
     if asked is not None:
         return asked + chance() * min(1.0, asked * _SPREAD)
     return chance() * min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**retries)

@@ -1,4 +1,4 @@
-"""Credentials on their way to an upstream: shown masked everywhere but on the wire."""
+"""Credentials on their way to an upstream: masked everywhere but on the wire."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Secret:
-    """A header's value that is written upstream and is seen nowhere else.
+    """A header's value that is written upstream and shown nowhere else.
 
     `bytes()` and the `%b` of a bytes format give the value. `repr`, `str`, copies and pickles give its mask, so that
-    what reports exceptions with their local variables reports no credential.
+    error reports with local variables show no credential.
     """
 
     __slots__ = ("_mask", "_value")

@@ -1,4 +1,4 @@
-"""TLS towards upstreams: whom to trust, and who we are."""
+"""TLS contexts for upstreams: trusted authorities and client certificates."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 
 class TLSContexts:
-    """One `ssl.SSLContext` for each pair of files; reading one takes some milliseconds, so it is done in a thread."""
+    """One `ssl.SSLContext` for each pair of files. Reading the files takes some milliseconds, so a thread does it."""
 
     def __init__(self) -> None:
         self._contexts: dict[_Files, ssl.SSLContext] = {}  # as many as there are providers with files of their own
 
     async def get(self, ca_file: str | None, client_cert: str | None) -> ssl.SSLContext:
-        """Raises `OSError` and `ssl.SSLError` where a file cannot be used."""
+        """Return the context of these files. Raises `OSError` and `ssl.SSLError` where a file cannot be used."""
         files = _Files(ca_file, client_cert)
         context = self._contexts.get(files)
         if context is None:
@@ -39,7 +39,7 @@ def _context(files: _Files) -> ssl.SSLContext:
 
 
 def _has_authorities(context: ssl.SSLContext) -> bool:
-    """Whether the system brings certificates; slim containers have none. A directory of them is read when needed."""
+    """Whether the system has CA certificates; slim containers have none. A directory of them is read when needed."""
     return bool(context.cert_store_stats()["x509_ca"]) or ssl.get_default_verify_paths().capath is not None
 
 
