@@ -39,8 +39,7 @@ class ModelRequest:
     takes_tools: bool = True
     """Whether tools can be injected into the request."""
     offers_no_tools: bool = False
-    """Whether the request instructs the model without tools: by an empty tool list, or by instructions without a list.
-    """
+    """Whether the request instructs the model without tools: by an empty list of them, or by instructions alone."""
     usage_asked: bool = True
     """Whether the client itself asked for the usage of a streamed chat."""
     output_bounds: tuple[object, ...] = ()
