@@ -1,4 +1,4 @@
-"""Who asked what at which cost: records, and where they are kept."""
+"""Records of interceptions (initiator, content, usage and cost) and the recorders that store them."""
 
 from .jsonform import record_json
 from .owners import MemoryOwners, ObjectOwners, owners_of

@@ -1,4 +1,4 @@
-"""Adding up interceptions: sealed days from their sums, the rest from the interceptions themselves."""
+"""Usage aggregates: sealed days are read from the daily sums, all other time from the interceptions themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .usage import Key, Sums, UsageBy, UsageQuery, UsageRow, add_sums, no_sums, 
 
 _MAX = 2**63 - 1
 _DAILY = frozenset({UsageBy.DAY, UsageBy.INITIATOR, UsageBy.PROVIDER, UsageBy.MODEL, UsageBy.CLIENT})
-"""What the sums by day are kept by; to group by anything else, the interceptions themselves are read."""
+"""The keys of the daily sums. A query that groups by anything else reads the interceptions themselves."""
 
 
 async def read_usage(connection: AsyncConnection, query: UsageQuery) -> list[UsageRow]:
@@ -46,7 +46,7 @@ async def _sealed_days(connection: AsyncConnection, query: UsageQuery) -> list[i
 
 
 def _stretches(days: list[int]) -> list[tuple[int, int]]:
-    """Sorted days as stretches without a gap: the first day of each, and the one after its last."""
+    """Merge sorted days into ranges without gaps: pairs of the first day and the day after the last."""
     stretches: list[tuple[int, int]] = []
     for day in days:
         if stretches and stretches[-1][1] == day:
@@ -61,7 +61,7 @@ def _within_days(days: list[int]) -> ColumnElement[bool]:
 
 
 def _gaps(query: UsageQuery, sealed: list[int]) -> list[tuple[int, int]]:
-    """The stretches of the query's time, in microseconds, that no sealed day covers."""
+    """Return the ranges of the query's time, in microseconds, that no sealed day covers."""
     place = -_MAX if query.started_after is None else to_microseconds(query.started_after)
     end = _MAX if query.started_before is None else to_microseconds(query.started_before)
     gaps = []
@@ -109,7 +109,7 @@ async def _add(
 
 
 def _with_groups(table: Table, *, is_sqlite: bool) -> tuple[FromClause, ColumnElement[Any]]:
-    """The table with a row for each group of an interception, and the group. Groups are stored as a JSON list."""
+    """Join the table with each interception's groups, a JSON list: one row per group. Return the group's column too."""
     if is_sqlite:
         named = func.json_each(table.c.groups).table_valued("value", name="named")
     else:

@@ -1,4 +1,4 @@
-"""What one commit takes to the database, and the side of the database that takes it."""
+"""The rows that one transaction writes, and the protocol of the connection that writes them."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ Row = tuple[Any, ...]
 Rows = list[Row]
 
 KINDS = ("inbox", "filed", "ends", "facts", "objects", "set_aside")
-"""The members of a batch that hold rows."""
+"""The names of the batch's fields that hold rows."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingStart:
-    """A start that somebody waits for; one whose waiter is done has been given up."""
+    """A start or reservation whose caller waits for the commit. If `waiter` is done early, the caller has given up."""
 
     id: str
     number: int
-    """Its place in the inbox."""
+    """Its number among this recorder's starts; part of the key of its inbox row."""
     row: Row | None
-    """None for a further reservation of an interception that runs."""
+    """Values of `START_COLUMNS`; None for a further reservation of a running interception."""
     waiter: Future[None]
     since: float
     weight: int = 0
-    """Bytes that it holds, roughly."""
+    """Approximate bytes in memory."""
     stale_day: int | None = None
-    """The day whose sums no longer hold when it is filed."""
+    """The day whose sums become stale when the start is filed; None for today."""
     reservation: Reservation | None = None
     tried_again: bool = False
-    """It did not fit, and was put into a second commit together with all that has ended meanwhile."""
+    """Whether the reservation did not fit once and is tried again after ended interceptions are settled."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What goes into one transaction. Its rows may be written twice without harm."""
+    """The content of one transaction. Writing it twice has the same effect as writing it once."""
 
     recorder_id: str
     inbox: Rows = field(default_factory=list)
-    """`INBOX_COLUMNS`: starts, as they came."""
+    """`INBOX_COLUMNS`: new starts."""
     filed: Rows = field(default_factory=list)
-    """`FILED_COLUMNS`: what moves from the inbox to its place, ended or not."""
+    """`FILED_COLUMNS`: interceptions, running or ended, that move from the inbox to their table."""
     filed_up_to: int = 0
-    """What leaves the inbox: this recorder's numbers up to this one."""
+    """This recorder's inbox rows up to this number are deleted."""
     ends: Rows = field(default_factory=list)
-    """`END_COLUMNS`: of interceptions that are in their place already."""
+    """`END_COLUMNS`: ends of interceptions that are already filed."""
     facts: Rows = field(default_factory=list)
     """`FACT_COLUMNS`."""
     objects: Rows = field(default_factory=list)
-    """`OBJECT_COLUMNS`: what was made at providers."""
+    """`OBJECT_COLUMNS`: objects that providers made."""
     set_aside: Rows = field(default_factory=list)
-    """`SET_ASIDE_COLUMNS`: what no other table took."""
+    """`SET_ASIDE_COLUMNS`: rows that their own table refused."""
     stale_days: set[int] = field(default_factory=set)
-    """Days whose sums no longer hold, because something old was written."""
+    """Days whose sums become stale, because the batch writes interceptions of these days."""
     reservations: list[tuple[int, Reservation]] = field(default_factory=list)
-    """With the numbers of their starts, none of which goes into the inbox if it does not fit."""
+    """Pairs of a start's number and its reservation. A start whose reservation does not fit is not written."""
     settled: list[tuple[str, int]] = field(default_factory=list)
-    """Interceptions that have ended, and what they have cost."""
+    """Pairs of an ended interception's id and its cost in micro-dollars."""
 
     @property
     def has_money(self) -> bool:
@@ -69,7 +69,7 @@ class Batch:
         return sum([len(getattr(self, kind)) for kind in KINDS])
 
     def halves(self) -> tuple[Batch, Batch]:
-        """The same rows as two batches, to be written in this order: the inbox is cleared by the second."""
+        """Split the rows into two batches, to be written in this order: only the second one clears the inbox."""
         first = Batch(self.recorder_id, stale_days=self.stale_days)
         second = Batch(self.recorder_id, stale_days=self.stale_days, filed_up_to=self.filed_up_to)
         left = len(self) // 2
@@ -85,17 +85,18 @@ class Batch:
         return first, second
 
     def only_row(self) -> tuple[str, Row]:
-        """The kind and the row of a batch of one."""
+        """Return the kind and the row of a batch that has one row."""
         return next((kind, getattr(self, kind)[0]) for kind in KINDS if getattr(self, kind))
 
 
 class Sink(Protocol):
-    """One connection to the database, for one writer."""
+    """A database connection that serves one writer."""
 
     async def write(self, batch: Batch) -> Outcome | None:
-        """All of it in one transaction, durable when it returns, but for starts whose reservation does not fit.
+        """Write the batch in one transaction, without the starts whose reservation does not fit. Durable on return.
 
-        An empty batch tells whether the database is there.
+        An empty batch tests whether the database is available. Returns None for a batch without reservations and
+        settlements.
         """
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""How much of an interception is stored. Most of its texts are chosen by clients and upstreams, so each has a bound."""
+"""Size limits of a record. Clients and upstreams choose most of its texts, so each one is limited."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from .records import Ending, Facts, Interception, Prompt, Thought, TokenUsage, T
 from .text import cut, cut_key, dump, dump_bytes, storable
 
 MAX_TEXT = 1024 * 1024
-"""Bytes of text that are stored of an interception, of one member and of all together."""
+"""Bytes of facts that are stored of one interception."""
 
 KEY_LIMITS = dict.fromkeys(("id", "initiator_id", "api_key_id", "provider", "model", "client", "session_id"), 512)
-"""Bytes of what is searched for. PostgreSQL's indexes take rows of 2,704 bytes, the sums by day have four of these in
-one. A longer value ends with its digest, so that two of them stay two.
+"""Bytes of each indexed value. PostgreSQL indexes rows up to 2,704 bytes, and the daily sums' key holds four of these
+values. A longer value is cut and ends with its digest, so that different values stay different.
 """
 
 LIMITS = {name: 512 for name, kind in BEGUN_TYPES.items() if kind.startswith("str")} | {"user_agent": 8192} | KEY_LIMITS
-"""Bytes of each text of an interception."""
+"""Bytes of each text member of `Interception`."""
 
 OBJECT_ID_LIMIT = 512
 OWNER_LIMIT = 2048
-"""Bytes of an owner's id: as long as an index takes, since it is compared with ids that are not cut."""
+"""Bytes of an owner's id: the most that an index takes, because it is compared with ids that are not cut."""
 KIND_LIMIT = 64
 METADATA_LIMIT = 16 * 1024
 ERROR_LIMIT = 16 * 1024
 
 _MOST_GROUPS, _GROUP_LIMIT = 64, 256
-"""Groups of one interception, and the bytes of each."""
+"""The number of groups of one interception, and the bytes of each name."""
 _MOST_ITEMS = 1000
-"""Entries of the facts of an interception, all lists together."""
+"""Entries in all facts of one interception, all lists together."""
 _ITEM_ID_LIMIT = 256
 _MOST_EXTRA = 32
 _EXTRA_NAME_LIMIT = 64
@@ -46,8 +46,9 @@ _SMALLEST_LIMIT = min(LIMITS.values())
 
 
 def bounded(begun: Interception) -> Interception:
-    """The interception with every text that a database can store. Raises `TypeError` for what is no record at all, so
-    that nothing is started that could not be filed later.
+    """Return the interception with its texts made storable and cut to their limits.
+
+    Raises `TypeError` for members of a wrong type: such a start could not be filed later.
     """
     try:
         texts = "".join(_required(begun)) + "".join([text for text in _optional(begun) if text is not None])
@@ -82,7 +83,7 @@ def _wrong_type(begun: Interception) -> TypeError:
 
 
 def bounded_ending(ending: Ending) -> tuple[Ending, bool]:
-    """The end with texts that a database can store, and whether one was cut."""
+    """Return the end with its texts made storable and cut, and whether the error was cut."""
     error, hint = ending.error, ending.credential_hint
     if error is None and hint is None:
         return ending, False
@@ -94,7 +95,7 @@ def bounded_ending(ending: Ending) -> tuple[Ending, bool]:
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> tuple[str, bool]:
-    """Its JSON text, and whether members were left out to keep it within its bound."""
+    """Return the metadata as JSON text, and whether members were left out to keep within `METADATA_LIMIT`."""
     if not metadata:
         return "{}", False
     body = dump_bytes(metadata)
@@ -112,38 +113,38 @@ def metadata_text(metadata: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def groups_text(groups: Sequence[str]) -> tuple[str | None, bool]:
-    """Their JSON text, None where there are none, and whether some were left out."""
+    """Return the groups as JSON text (None if there are none), and whether some were left out."""
     if not groups:
         return None, False
     return dump(list(dict.fromkeys(map(group_key, groups[:_MOST_GROUPS])))), len(groups) > _MOST_GROUPS
 
 
 def group_key(group: str) -> str:
-    """The text under which a group is stored, for searching."""
+    """Return the group's name as it is stored, for use in a search."""
     return cut_key(group, _GROUP_LIMIT)
 
 
 def key_of(name: str, value: str) -> str:
-    """The text under which a value is stored, for searching."""
+    """Return the value of a member named in `KEY_LIMITS` as it is stored, for use in a search."""
     return cut_key(value, KEY_LIMITS[name])
 
 
 @dataclass(slots=True)
 class Room:
-    """What an interception may store yet: bytes of text, and entries."""
+    """The remaining capacity of an interception's facts: bytes of text, and number of entries."""
 
     text: int = MAX_TEXT
     items: int = _MOST_ITEMS
 
     def take(self, text: str) -> str:
-        """As much of the text as there is room for."""
+        """Cut the text to the room that is left, and subtract it."""
         kept = cut(storable(text), self.text)
         self.text -= len(kept.encode())
         return kept
 
 
 def facts_body(facts: Facts, room: Room) -> tuple[str | None, bool]:
-    """The facts as JSON text, None where there are none, and whether entries were left out."""
+    """Return the facts as JSON text (None if there are none), and whether entries were left out."""
     count = len(facts.token_usages) + len(facts.prompts) + len(facts.tool_usages) + len(facts.thoughts)
     if not count:
         return None, False
@@ -168,7 +169,7 @@ def _members(facts: Facts) -> dict[str, Any]:
 
 
 def bounded_facts(facts: Facts, room: Room) -> tuple[Facts, bool]:
-    """The facts cut to the room there is, and whether entries were left out."""
+    """Return the facts cut to the room that is left, and whether entries were left out."""
     kept = Facts(objects=facts.objects)
     lists = (
         (facts.token_usages, kept.token_usages, _token_usage),
@@ -217,7 +218,7 @@ def _tool_usage(usage: ToolUsage, room: Room) -> ToolUsage:
         arguments = usage.arguments if isinstance(usage.arguments, str) else dump(usage.arguments)
         text = room.take(arguments)
         if len(text) < len(arguments) or (arguments == "null" and not isinstance(usage.arguments, str)):
-            # Too long, or nested too deeply for any encoder.
+            # The arguments are too long, or nested too deeply for any encoder.
             kept.arguments, kept.truncated = text, True
     if usage.error is not None:
         kept.error = room.take(usage.error)
@@ -233,7 +234,7 @@ def _thought(thought: Thought, room: Room) -> Thought:
 
 
 def weight_of(facts: Facts) -> int:
-    """Bytes of their texts, roughly."""
+    """Return the approximate bytes of the facts' texts."""
     texts = [prompt.text for prompt in facts.prompts] + [thought.text for thought in facts.thoughts]
     calls = sum([len(dump_bytes(call.arguments)) + len(call.error or "") for call in facts.tool_usages])
     return sum(map(len, texts)) + calls

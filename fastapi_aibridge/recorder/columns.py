@@ -1,4 +1,4 @@
-"""The columns of an interception, read off the records' dataclasses."""
+"""The column names of the recorder's tables, derived from the dataclasses of the records."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import fields
 from .records import Interception, Prompt, Thought, TokenUsage, ToolUsage
 
 BEGUN = tuple(field.name for field in fields(Interception))
-"""What a start says. New members come last: the inbox of an older release has rows without them."""
+"""The members of a start. New members must come last: inbox rows of an older release end before them."""
 
 BEGUN_TYPES = {field.name: str(field.type) for field in fields(Interception)}
-"""Each member's annotation, as it is written."""
+"""The annotation of each member, as text."""
 
 START_COLUMNS = (BEGUN[0], "recorder_id", *BEGUN[1:])
-"""What is known at the start, in the order of the rows that the writer makes."""
+"""The columns that are known at the start, in the order of the writer's rows."""
 
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
 SUM_COLUMNS = (*TOKEN_COLUMNS, "cost")
-"""What is added up over interceptions. `cost` may be null."""
+"""The columns that usage aggregates add up. `cost` may be null."""
 
 STATE_COLUMNS = ("status", "ended_at", "upstream_status", "error", *TOKEN_COLUMNS, "cost", "cost_estimated")
-"""What the end adds."""
+"""The columns that the end sets."""
 
 END_COLUMNS = ("id", *STATE_COLUMNS, "credential_hint", "truncated")
-"""What the end adds and, after that, what it may change of the start, behind the id it belongs to."""
+"""The id, the columns that the end sets, and the columns of the start that it may change."""
 
 FILED_COLUMNS = (*START_COLUMNS, *STATE_COLUMNS)
-"""All of an interception's row but its key."""
+"""All columns of an interception's row except its primary key."""
 
 INBOX_COLUMNS = ("recorder_id", "number", "body")
 
@@ -43,4 +43,4 @@ FACT_TYPES: dict[str, type[TokenUsage | Prompt | ToolUsage | Thought]] = {
     "tool_usages": ToolUsage,
     "thoughts": Thought,
 }
-"""What the members of `Facts` that belong to the record are lists of."""
+"""The members of `Facts` that are stored, with the type of their entries."""

@@ -1,4 +1,4 @@
-"""Taking batches to the database: again and again while it is away, and past the rows that it refuses."""
+"""Committing batches: repeat them while the database is unavailable, and isolate rows that it refuses."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class WriterStats:
     commits: int = 0
     rows: int = 0
     failures: int = 0
-    """Attempts that the database did not take."""
+    """Attempts to write that failed and are repeated."""
     refused: int = 0
-    """Rows that the database will never take; each is logged."""
+    """Rows that the database refused for good; each is logged."""
     set_aside: int = 0
-    """Those of them that are kept in a table of their own."""
+    """Refused rows that are kept in `aibridge_set_aside`."""
     commit_seconds: float = 0.0
 
 
 class Committer:
-    """Writes one batch at a time.
+    """The part of the writer that commits batches, one at a time.
 
-    An error may mean that the database is away, or that one row is at fault, and not every error says which. So the
-    committer asks: where the database takes an empty batch and does not take this one, the batch is halved until the
-    row that is at fault stands alone. That row is put aside, the others are written.
+    An error may mean that the database is unavailable or that a row is at fault, and not every error says which. So
+    the committer tests with an empty batch: if the database accepts that one but not the real one, the batch is halved
+    until the faulty row is alone. That row is set aside, the others are written.
     """
 
     def __init__(self, sink: Sink, stats: WriterStats) -> None:
@@ -52,8 +52,9 @@ class Committer:
         self.away_since: float | None = None
 
     async def commit(self, batch: Batch, starts: Mapping[int, PendingStart]) -> Outcome:
-        """Returns when the batch is written, but for the starts that were given up meanwhile and for what the database
-        refuses. `starts` are those of the batch's inbox and reservations, by their numbers.
+        """Write the batch, however long that takes, except starts whose caller gave up and rows that are refused.
+
+        `starts` holds the starts of the batch's inbox rows and reservations by their numbers.
         """
         outcome = Outcome()
         begun = self._loop.time()
@@ -70,7 +71,7 @@ class Committer:
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, the records must outlive it
                 at_fault = await self._is_at_fault(piece, error)
                 doubts += at_fault is None
-                # What does not say for certain that a row is at fault may pass: a broken connection, a deadlock.
+                # An error that does not clearly blame a row may be temporary (broken connection, deadlock): retry.
                 if at_fault or (at_fault is None and doubts >= (3 if len(piece) == 1 else 2)):
                     doubts, delay = 0, _FIRST_DELAY
                     pieces[-1:] = self._isolated(piece, error, starts)
@@ -94,11 +95,14 @@ class Committer:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # The driver's own, from a connection that closes: nobody has cancelled this task.
+            # Nobody has cancelled this task: the driver raises this when its connection closes.
             raise ConnectionError("the database's driver gave the write up") from None
 
     async def _is_at_fault(self, piece: Batch, error: Exception) -> bool | None:
-        """Whether it is a row of these; None where the error alone does not tell, though the database is there."""
+        """Return whether a row of the batch caused the error.
+
+        None means that the error does not tell, although the database accepts an empty batch.
+        """
         verdict = judge(error)
         if verdict is Verdict.SHORT or not len(piece):
             return False
@@ -106,18 +110,18 @@ class Committer:
             return True
         try:
             await self._write(Batch(piece.recorder_id))
-        except Exception:  # noqa: BLE001 - the database is away
+        except Exception:  # noqa: BLE001 - the database is unavailable
             return False
         return None
 
     def _isolated(self, piece: Batch, error: Exception, starts: Mapping[int, PendingStart]) -> list[Batch]:
-        """What is to be written in the place of a batch that was refused, the last of the list first."""
+        """Return the batches to write instead of a refused one, in reverse order."""
         if len(piece) > 1:
             return list(reversed(piece.halves()))
         kind, row = piece.only_row()
         self._stats.refused += 1
         reason = type(error).__name__
-        # The error's text may quote what was to be stored.
+        # The error's text may quote the row's values.
         log.error("the database refused a row (%s) of an interception: %s", kind, reason)
         rest = Batch(
             piece.recorder_id, stale_days=piece.stale_days, filed_up_to=piece.filed_up_to, settled=piece.settled
@@ -131,7 +135,7 @@ class Committer:
         pieces = [rest] if len(rest) or rest.stale_days or rest.filed_up_to or rest.has_money else []
         bare = bare_row(kind, row)
         if bare != row:
-            # Who asked, when and at which cost is kept in its place at least.
+            # Keep at least the initiator, the time and the cost of the interception.
             pieces.append(Batch(piece.recorder_id, stale_days=piece.stale_days))
             getattr(pieces[-1], kind).append(bare)
         return pieces
@@ -152,7 +156,7 @@ class Committer:
 
 
 def set_aside_row(recorder_id: str, kind: str, reason: str, row: object) -> tuple[str, str, str, str, int]:
-    """The values of `SET_ASIDE_COLUMNS`: a row that its table refused, as text that every table takes."""
+    """Return the values of `SET_ASIDE_COLUMNS` for a row that its table refused; the row is kept as cut JSON text."""
     body = cut(storable(dump(row)), _LARGEST_SET_ASIDE)
     return recorder_id, kind, reason, body, to_microseconds(datetime.now(UTC))
 

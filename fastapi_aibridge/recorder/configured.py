@@ -1,4 +1,4 @@
-"""The recorder that an app gave, or that the settings ask for."""
+"""The choice of the recorder: the app's own, or the one that the settings name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .recorder import Recorder
 def configured_recorder(
     settings: RecorderSettings, given: Recorder | RecorderFactory | Sequence[Recorder | RecorderFactory] | None
 ) -> Recorder:
-    """`given` is the app's own, if it has one or several."""
+    """Return the recorder to use. `given` holds the app's own recorders, if any; they override the settings."""
     capture = settings.capture_content
     if given is not None:
         if isinstance(given, Recorder) and capture:
@@ -21,7 +21,7 @@ def configured_recorder(
         return FanoutRecorder(*given if isinstance(given, Sequence) else (given,), capture_content=capture)
     if not settings.enabled:
         return NullRecorder()
-    from .sql import SQLRecorder  # a fifth of a second, which an app with a recorder of its own need not wait
+    from .sql import SQLRecorder  # takes a fifth of a second; an app with its own recorder does not need it
 
     return SQLRecorder(
         settings.url.get_secret_value(),

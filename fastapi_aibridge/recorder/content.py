@@ -1,4 +1,4 @@
-"""What remains of a record where content is not to be kept: who called what, how often and how long, but no text."""
+"""Removal of content from records: callers, models, tools, counts and times stay, texts go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .records import Ending, Facts
 
 
 def facts_without_content(facts: Facts) -> Facts:
-    """Tokens stay, and which tools were called; prompts and thoughts go. A tool's failure stays as an empty text."""
+    """Return the facts without prompts, thoughts and tool arguments. A tool's error becomes an empty text."""
     return Facts(
         token_usages=facts.token_usages,
         tool_usages=[

@@ -1,4 +1,4 @@
-"""Counters of budgets outside of commits: opened before their first use, read, released after a crash, pruned."""
+"""Budget counters in SQL, apart from reservations: open and read them, release them after a crash, prune old ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _KEY = ("scope", "subject", "period", "started_at")
 _BATCH = 200
 _LONGEST_PERIOD = timedelta(days=31)
 _KEPT = timedelta(days=35)
-"""After the end of their period, for those who look back."""
+"""The time for which counters can still be read after the end of their period."""
 
 
 class SQLCounters:
-    """The counters of a database; implements `Counters`."""
+    """The budget counters of a database; implements `Counters`."""
 
     def __init__(self, database: Database, flush: Callable[[], Awaitable[None]]) -> None:
-        """`flush` writes what has ended here."""
+        """`flush` writes the ends and settlements that wait in this process."""
         self.changed: CounterListener | None = None
         self._database = database
         self._flush = flush
@@ -56,7 +56,7 @@ class SQLCounters:
         dialect = sqlite if self._database.is_sqlite else postgresql
         async with self._database.writing() as connection:
             for key in keys:
-                # Another process may open it at this moment.
+                # Another process may open the counter at the same time.
                 new = dialect.insert(budget_counters).on_conflict_do_nothing()
                 await connection.execute(
                     new.values(
@@ -99,7 +99,7 @@ class SQLCounters:
         return bool(first.rowcount)
 
     async def prune(self, now: datetime) -> None:
-        """Delete the counters of periods that are long over, and what was kept of recorders that were found dead."""
+        """Delete counters of periods that ended long ago, and settled rows of dead recorders a day after the end."""
         before = to_microseconds(now - _LONGEST_PERIOD - _KEPT)
         late = to_microseconds(now - timedelta(days=1))
         goes_on = exists().where(
@@ -143,9 +143,9 @@ async def _rows(connection: AsyncConnection, keys: Sequence[CounterKey]) -> dict
 
 
 async def release(connection: AsyncConnection, recorder_id: str) -> None:
-    """Settle what a recorder that is gone has left reserved: each interception with the cost that its record has.
+    """Settle all reservations of a dead recorder, each with the cost in the interception's record.
 
-    What was settled is kept for a while: where the recorder lives after all, its ends correct it.
+    The settled rows are kept until `prune`: if the recorder is alive after all, its late ends correct them.
     """
     while True:
         cost = (
@@ -189,7 +189,7 @@ async def release(connection: AsyncConnection, recorder_id: str) -> None:
 
 
 async def _recorded(connection: AsyncConnection, key: CounterKey) -> int:
-    """What the records say was spent in the period until now, for a budget that begins in the middle of it."""
+    """Return the spending in the period so far according to the records, for a counter opened during the period."""
     subject = key_of("initiator_id", key.id) if key.scope == "initiator" else key.id
     total = (await connection.execute(_costs(connection, key.scope, subject, key.start))).scalar()
     return min(int(total or 0), MAX_AMOUNT)
@@ -198,12 +198,15 @@ async def _recorded(connection: AsyncConnection, key: CounterKey) -> int:
 def _costs(
     connection: AsyncConnection, scope: str, subject: ColumnElement[str] | str, start: datetime
 ) -> Select[tuple[Any]]:
-    """The sum of what records since `start` have cost; `subject` is a group's name or what `initiator_id` shall be."""
+    """Select the total cost of records since `start`. `subject` is a group's name or the value of `initiator_id`.
+
+    Requests with the client's own key (`byok`) do not count.
+    """
     wanted = [interceptions.c.started_at >= to_microseconds(start), interceptions.c.credential_kind != "byok"]
     if scope == "initiator":
         wanted.append(interceptions.c.initiator_id == subject)
     elif scope == "group":
-        # Not LIKE, which takes `staff` for `Staff` on SQLite.
+        # SQLite's LIKE would ignore case.
         place = func.instr if connection.dialect.name == "sqlite" else func.strpos
         wanted.append(place(interceptions.c.groups, dump(group_key(str(subject)))) > 0)
     return select(func.sum(interceptions.c.cost)).where(*wanted)
@@ -216,7 +219,7 @@ async def _catch_up(connection: AsyncConnection, scope: str, id_: str, period: s
     wanted = [kept.scope == of, kept.period == period, kept.started_at == to_microseconds(start)]
     if scope not in ("member", "default"):
         wanted.append(kept.subject == id_)
-    # First the locks, so that what is added up afterwards is what holds.
+    # Lock the counters before the sums are read, so that no settlement comes between.
     await connection.execute(select(kept.id).where(*wanted).order_by(kept.id).with_for_update())
     subject = kept.subject if of == "initiator" else id_
     ended = _costs(connection, of, subject, start).correlate(budget_counters).scalar_subquery()

@@ -1,4 +1,4 @@
-"""The opaque cursor of a listing: the place of the last item of a page, in an order that never changes."""
+"""The opaque cursor of a listing: start and id of a page's last interception. Also conversions of timestamps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 in UTC; a naive datetime is taken as UTC."""
+    """Return microseconds since 1970 in UTC; a naive datetime is taken as UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - EPOCH) // _MICROSECOND
@@ -23,12 +23,12 @@ def from_microseconds(value: int) -> datetime:
 
 
 def encode_cursor(started_at: int, interception_id: str) -> str:
-    """The cursor after the interception that started then (in microseconds) and has this id."""
+    """Return the cursor of the page after this interception; `started_at` is in microseconds."""
     return urlsafe_b64encode(f"{started_at}:{interception_id}".encode()).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str) -> tuple[int, str]:
-    """Start in microseconds and id. Raises `InvalidCursor`."""
+    """Return the start in microseconds and the id. Raises `InvalidCursor`."""
     try:
         text = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode()
         started_at, colon, interception_id = text.partition(":")

@@ -1,7 +1,7 @@
-"""Sums by day: a day that is over is added up once, so that aggregates over months read a few rows of each day.
+"""Daily sums: each past day is added up once, so that aggregates over months read few rows.
 
-A day is first marked, and added up one round of upkeep later: by then every write that had begun before the mark has
-ended, and each later one of that day takes the mark away, so that the sums of a sealed day are always right.
+A day is first marked, then added up and sealed in the next upkeep round. By then every write that had begun before the
+mark has ended, and every later write to that day deletes the mark. So the sums of a sealed day are always right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .database import Database
 from .schema import interceptions, usage_daily, usage_days
 
 DAY = 86_400_000_000
-"""Microseconds."""
+"""Microseconds of a day."""
 
 _GRACE = timedelta(hours=1)
 _BATCH = 500
@@ -30,12 +30,12 @@ def day_of(moment: int) -> int:
 
 
 def first_open_day(now: datetime) -> int:
-    """Days before this one may be sealed: whoever writes into them must take the seal away."""
+    """Return the first day that may not be sealed. A write to an earlier day must delete its mark or seal."""
     return day_of(to_microseconds(now - _GRACE))
 
 
 async def seal(database: Database, now: datetime) -> int:
-    """One round: add up the days marked in the last round, mark those that are over since. Returns days sealed."""
+    """Add up and seal the days marked in the last round, then mark newly ended ones. Returns how many were sealed."""
     async with database.reading() as connection:
         marked = list(await connection.scalars(select(usage_days.c.day).where(~usage_days.c.sealed)))
     sealed = 0
@@ -58,7 +58,7 @@ async def _mark(database: Database, before: int) -> None:
 
 
 async def _days_with_calls(connection: AsyncConnection, before: int) -> list[int]:
-    """Found by jumping from day to day in the index."""
+    """Return the days with interceptions, by one index look-up for each day."""
     days: list[int] = []
     moment = None
     while True:
@@ -89,7 +89,7 @@ async def _add_up(database: Database, day: int) -> bool:
         if not mine.rowcount:
             return False
         await connection.execute(delete(usage_daily).where(usage_daily.c.day == day))
-        # PostgreSQL's sums are decimals.
+        # PostgreSQL returns sums as decimals.
         rows = [
             {"day": day, **dict(zip(_KEYS, row, strict=False)), "calls": row.calls}
             | {name: None if (value := getattr(row, name)) is None else int(value) for name in SUM_COLUMNS}

@@ -1,4 +1,4 @@
-"""Opening the database that a URL names, and transactions on it that mean the same on SQLite and PostgreSQL."""
+"""The recorder's database: opened from a URL, with transactions that behave alike on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .problems import database_place, database_problem
 from .sqlite import SQLiteSink, enter_wal
 
 _CONNECT_TIMEOUT = 10.0
-"""Seconds."""
+"""Seconds to connect to PostgreSQL."""
 _STATEMENT_TIMEOUT = 30_000
-"""Milliseconds, of PostgreSQL: what takes longer is given up by the server, and a little later by us."""
+"""Milliseconds after which PostgreSQL cancels a statement; our own driver gives up a little later."""
 
 
 class Database:
-    """One engine for reading and upkeep, and the sink that a writer uses; nothing is touched before `open`.
+    """A database: one engine for reading and upkeep, and a separate sink for a writer. Not touched before `open`.
 
-    A SQLite URL may carry `?synchronous=normal`: a commit then outlives the process at once and the machine a little
-    later. An in-memory SQLite database becomes a temporary file, since several connections look at it.
+    With `?synchronous=normal` in a SQLite URL, a commit survives a crash of the process at once, and a crash of the
+    machine only a little later. An in-memory SQLite database becomes a temporary file for its several connections.
     """
 
     engine: AsyncEngine
@@ -55,7 +55,7 @@ class Database:
             raise ConfigurationError(f"records go to SQLite or PostgreSQL, not to {parsed.get_backend_name()!r}")
 
     def unusable(self, error: BaseException) -> str:
-        """What is wrong, on one line that names the setting and the database."""
+        """Describe the error on one line that names the setting and the database."""
         return f"AIBRIDGE_RECORDER__URL: {database_place(self.url)}: {database_problem(error)}"
 
     def open(self, *, create: bool) -> None:
@@ -89,7 +89,7 @@ class Database:
                     raise ConfigurationError(f"AIBRIDGE_RECORDER__URL: there is no database {str(path.absolute())!r}")
                 return self.url
             try:
-                # It will hold prompts: for nobody else to read. Its log files inherit this.
+                # The file will hold prompts, so only its owner may read it. SQLite's log files inherit the mode.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as error:
                 missing = "" if path.parent.is_dir() else f": there is no directory {str(path.parent.absolute())!r}"
@@ -99,14 +99,14 @@ class Database:
         return self.url
 
     def sink(self) -> Sink:
-        """A connection for a writer."""
+        """Return a new connection for a writer."""
         if self.is_sqlite:
             return SQLiteSink(self.engine.url, synchronous=self._synchronous)
         return PostgresSink(self.engine)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Several reads of one moment."""
+        """Open a read transaction in which all reads see the same snapshot."""
         async with self.engine.connect() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN")
@@ -116,7 +116,7 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A short transaction; on SQLite it takes the write lock at once, so that it cannot fail half way."""
+        """Open a short write transaction. On SQLite it takes the write lock at once, so it cannot fail half way."""
         async with self.engine.connect() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")

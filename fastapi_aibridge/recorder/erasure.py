@@ -1,7 +1,7 @@
-"""Erasing one initiator: what was said, or all of their records.
+"""Erasure of one initiator's data: only the content of the records, or the records themselves.
 
-What is asked for stands in a table until it is done: interceptions that still run are erased once they have ended, by
-whichever recorder looks next.
+An erasure request is kept in a table until it is done. Interceptions that still run are erased after their end, in the
+heartbeat task of any recorder.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from .schema import budget_counters, erasures, facts, interceptions, objects, se
 from .text import cut_key
 
 _BATCH = 50
-"""Interceptions of a transaction: their texts are in memory at once."""
+"""Interceptions in one transaction; all their texts are in memory together."""
 _PAUSE = 0.01
-"""Seconds between two transactions, in which others get their turn."""
+"""Seconds between two transactions, so that other writers get a turn."""
 _UNSEEN = 600 * 1_000_000
-"""Microseconds after which every interception that had started is in the tables, even if its process was killed."""
+"""Microseconds after which every started interception is in the tables, even if its process was killed."""
 _LONGEST_PERIOD = 31 * 86400 * 1_000_000
-"""Microseconds of a budget's period."""
+"""Microseconds of the longest period of a budget."""
 _HEAD = 4096
-"""Characters of a row put aside in which its ids stand."""
+"""Leading characters of a row in `set_aside` that contain its ids."""
 _FIRST_TEXT = re.compile(r'"([^"\\]+)')
 
 
 async def ask(connection: AsyncConnection, initiator_id: str, *, everything: bool) -> None:
-    """Note, in the caller's transaction, that what this initiator said until now is to be erased; or `everything` that
-    is recorded of them. `carry_out` does it.
+    """Request, in the caller's transaction, that the initiator's content until now be erased, or `everything` recorded.
+
+    `carry_out` erases it.
     """
     is_sqlite = connection.dialect.name == "sqlite"
     now = now_of(is_sqlite=is_sqlite)
@@ -55,14 +56,14 @@ async def ask(connection: AsyncConnection, initiator_id: str, *, everything: boo
 
 
 def stored_id(initiator_id: str) -> str:
-    """The id as the tables have it."""
+    """Return the id as the tables have it."""
     return cut_key(initiator_id, LIMITS["initiator_id"])
 
 
 async def carry_out(database: Database, initiator_id: str | None = None) -> int:
-    """Erase what was asked for, of one initiator or of all; returns of how many interceptions.
+    """Carry out the requested erasures, of one initiator or of all. Returns the number of interceptions erased.
 
-    It may be interrupted at any point and goes on at the next call.
+    May be interrupted at any point; the next call continues.
     """
     wanted = select(erasures)
     if initiator_id is not None:
@@ -73,7 +74,7 @@ async def carry_out(database: Database, initiator_id: str | None = None) -> int:
 
 
 class _Erasure:
-    """One that was asked for."""
+    """One requested erasure."""
 
     def __init__(self, database: Database, asked: Row[Any]) -> None:
         self._database = database
@@ -88,11 +89,11 @@ class _Erasure:
 
     async def run(self) -> int:
         first, is_last = await self._state()
-        # The last pass looks at all again: another worker's row may have come late, with a lower number.
+        # The last pass starts from the beginning: another worker may have filed a row late, with a lower `seq`.
         done = 0 if is_last else self._done
         count = 0
         if is_last or await self._next(done):
-            # Before the interceptions go, by which rows are known as theirs.
+            # Rows set aside are matched through the interceptions, so this must come before those are deleted.
             await self._erase_set_aside()
         while batch := await self._next(done):
             async with self._database.writing() as connection:
@@ -106,13 +107,16 @@ class _Erasure:
             if is_last:
                 await connection.execute(delete(erasures).where(self._me, erasures.c.asked_at == self._asked_at))
             else:
-                # What ran when this began is looked at again.
+                # The next call starts at the first interception that was still running.
                 done = done if first is None else min(done, first - 1)
                 await connection.execute(update(erasures).where(self._me).values(done_up_to=done))
         return count
 
     async def _state(self) -> tuple[int | None, bool]:
-        """The first interception that still runs, and whether nothing from before can come any more."""
+        """Return the `seq` of the first running interception (None if none runs), and whether this pass is the last.
+
+        It is once none runs and no start from before the request can be filed any more.
+        """
         running = select(func.min(interceptions.c.seq)).where(self._theirs, interceptions.c.status == "running")
         async with self._database.reading() as connection:
             first: int | None = await connection.scalar(running)
@@ -120,7 +124,7 @@ class _Erasure:
         return first, first is None and self._asked_at < now - _UNSEEN
 
     async def _next(self, last: int) -> dict[int, str]:
-        """Keys and ids of the next interceptions that have ended."""
+        """Return `seq` and id of the next ended interceptions, at most `_BATCH`."""
         async with self._database.reading() as connection:
             rows = await connection.execute(
                 select(interceptions.c.seq, interceptions.c.id)
@@ -135,7 +139,7 @@ class _Erasure:
         await connection.execute(delete(interceptions).where(interceptions.c.id.in_(ids)))
 
     async def _silence(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
-        """Tokens, costs and the names of tools stay."""
+        """Remove the content of the interceptions; tokens, costs and the names of tools stay."""
         found = select(facts.c.seq, facts.c.body).where(facts.c.interception_id.in_(ids))
         changes = [
             {"own_seq": row.seq, "silent": facts_body(facts_without_content(load_facts([row.body])), Room())[0] or "{}"}
@@ -147,12 +151,13 @@ class _Erasure:
         await connection.execute(update(interceptions).where(interceptions.c.id.in_(ids)).values(error=None))
 
     async def _erase_traces(self, connection: AsyncConnection) -> None:
-        """Sums by day go. What providers keep for the initiator stays nobody else's: its owner gets a name that tells
-        nothing.
+        """Delete the initiator's daily sums and old counters, and make their objects at providers anonymous.
+
+        Objects keep an owner, a random one, so that nobody else can use them.
         """
         theirs = (usage_daily.c.initiator_id == self._initiator) & (usage_daily.c.day <= day_of(self._asked_at))
         await connection.execute(delete(usage_daily).where(theirs))
-        # What was spent in a period that may still run goes on counting, or erasure would pay it back.
+        # Spending in a period that may still run keeps counting, or an erasure would refund it.
         await connection.execute(
             delete(budget_counters).where(
                 budget_counters.c.subject == self._initiator,
@@ -167,7 +172,7 @@ class _Erasure:
         )
 
     async def _erase_set_aside(self) -> None:
-        """Rows that no table took, as far as they are of this initiator."""
+        """Delete this initiator's rows from `set_aside`."""
         last = 0
         head = func.substr(set_aside.c.body, 1, _HEAD).label("head")
         while True:
@@ -190,6 +195,6 @@ class _Erasure:
             last = rows[-1].seq
 
     def _is_named(self, head: str) -> bool:
-        """Whether the initiator's id stands in the row by itself; within a row of the inbox its quotes are escaped."""
+        """Return whether the row has the initiator's id as a JSON string. An inbox row has it with escaped quotes."""
         quoted = orjson.dumps(self._initiator).decode()
         return quoted in head or orjson.dumps(quoted).decode()[1:-1] in head

@@ -1,4 +1,4 @@
-"""Interceptions as a stream of bytes, of any number in little memory: JSON lines, CSV, or charges of FOCUS."""
+"""Export of any number of interceptions as a stream of bytes in little memory: JSON lines, CSV or FOCUS charges."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ CSV_COLUMNS = (*_PLAIN, *TOKEN_COLUMNS, *_NESTED)
 
 class ExportFormat(StrEnum):
     JSONL = "jsonl"
-    """One interception to a line, as `record_json` gives it."""
+    """One interception per line, in the form of `record_json`."""
     CSV = "csv"
-    """RFC 4180 with a header line; sums of tokens, and what is nested as JSON in a column of its own. What a
-    spreadsheet would run as a formula is preceded by an apostrophe, control characters are replaced."""
+    """RFC 4180 with a header line: sums of tokens, and nested values as JSON in columns of their own. Text that a
+    spreadsheet would run as a formula is preceded by an apostrophe; control characters are replaced."""
     FOCUS = "focus"
-    """CSV with the columns of FOCUS 1.2: a charge for each interception that has ended."""
+    """CSV with the columns of FOCUS 1.2: one charge for each ended interception."""
 
 
 async def export(
@@ -68,9 +68,9 @@ async def export(
     *,
     format: ExportFormat = ExportFormat.JSONL,  # noqa: A002
 ) -> AsyncIterator[bytes]:
-    """Chunks of the interceptions that match, newest first; the query's limit is not heeded.
+    """Yield chunks of all matching interceptions, newest first; the query's limit is ignored.
 
-    What starts while the export runs is left out. Raises `InvalidCursor`.
+    Interceptions that start during the export are left out. Raises `InvalidCursor`.
     """
     query = replace(query or InterceptionQuery(), limit=_LARGEST_PAGE // 2)
     first = query.cursor
@@ -80,7 +80,7 @@ async def export(
         size = 0
         chunk: list[bytes] = []
         if columns and query.cursor == first:
-            # With the first rows, so that nothing is sent where they cannot be read.
+            # The header goes out with the first rows, so that nothing is sent if the rows cannot be read.
             chunk.append(_csv_line(columns))
         for record in page.items:
             chunk.append(line(record))
@@ -88,7 +88,7 @@ async def export(
         yield b"".join(chunk)
         if page.next_cursor is None:
             return
-        # Records may be large: what the last page weighed decides how many the next one takes.
+        # Records may be large, so the size of the last page decides how many records the next one has.
         limit = query.limit * _LARGEST_CHUNK // max(size, 1)
         query = replace(query, cursor=page.next_cursor, limit=max(1, min(limit, query.limit * 2, _LARGEST_PAGE)))
 
@@ -128,4 +128,4 @@ _LINES: dict[ExportFormat, tuple[Callable[[InterceptionRecord], bytes], tuple[st
     ExportFormat.CSV: (_csv_record, CSV_COLUMNS),
     ExportFormat.FOCUS: (_focus_record, FOCUS_COLUMNS),
 }
-"""How a record is written, and what the header line names."""
+"""The function that writes a record, and the columns of the header line, by format."""

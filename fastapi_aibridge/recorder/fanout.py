@@ -1,4 +1,4 @@
-"""Several recorders as one, and recorders that are only made when they are first needed."""
+"""Recorders made of other recorders: several behind one, and one that is made at its first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .reservations import BudgetRecorder, Counters, Reservation
 from .usage import UsageQuery, UsageRow, UsageStore
 
 if TYPE_CHECKING:
-    from .database import Database  # brings SQLAlchemy along
+    from .database import Database  # imports SQLAlchemy
     from .presence import Presence
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ RecorderFactory = Callable[[], Awaitable[Recorder]]
 
 
 class LazyRecorder:
-    """The recorder that an async factory makes at the first use; if it fails, the next use tries again.
+    """A recorder that an async factory makes at the first use; after a failure, the next use tries again.
 
-    A recorder that is an async context manager is entered when it is made, and left with this one.
+    If the made recorder is an async context manager, it is entered when it is made and exited with this one.
     """
 
     def __init__(self, factory: RecorderFactory) -> None:
@@ -41,11 +41,11 @@ class LazyRecorder:
         self._stack = AsyncExitStack()
 
     async def resolve(self) -> Recorder:
-        """The recorder; whoever asks while it is being made waits for the same one."""
+        """Return the recorder, making it first if necessary; concurrent callers wait for the same one."""
         if self._recorder is not None:
             return self._recorder
         if self._making is None:
-            # A task of its own, so that it goes on when the first one who asks goes away.
+            # A separate task, so that it continues if the first caller is cancelled.
             self._making = asyncio.create_task(self._make(), name="aibridge-recorder-factory")
         return await asyncio.shield(self._making)
 
@@ -81,11 +81,11 @@ class LazyRecorder:
 
 
 class FanoutRecorder:
-    """Each record goes to all of the recorders; an async function among them makes its recorder at the first use.
+    """A recorder that passes each record on to all of its recorders; each may also be given as an async factory.
 
-    A start must succeed in all of them: where one fails, the others are told the end at once. Reading asks the
-    first that can be read. Without `capture_content` none of them is given a prompt, an argument, a thought or an
-    error's text.
+    A start must succeed in all of them: if one fails, the interception is ended in the others at once. Reads go to the
+    first recorder that can be read. Without `capture_content` no recorder receives prompts, tool arguments, thoughts or
+    error texts.
     """
 
     def __init__(self, *recorders: Recorder | RecorderFactory, capture_content: bool = True) -> None:
@@ -114,7 +114,7 @@ class FanoutRecorder:
         await self._stack.aclose()
 
     async def start(self, interception: Interception) -> None:
-        """Raises the first error, when every recorder has answered."""
+        """Record the start in all recorders. Raises the first error after all of them have finished."""
         await self._start(interception, self._recorders)
 
     async def _start(self, interception: Interception, recorders: Sequence[Recorder]) -> None:
@@ -125,7 +125,7 @@ class FanoutRecorder:
         try:
             await asyncio.gather(*started, return_exceptions=True)
         except asyncio.CancelledError:
-            # Those that were still at it are cancelled too and tidy up after themselves.
+            # `gather` has cancelled the starts that were still running; they clean up by themselves.
             await asyncio.wait(started)
             await self._undo(interception, recorders, started, Status.CANCELLED)
             raise
@@ -136,7 +136,7 @@ class FanoutRecorder:
 
     @property
     def counters(self) -> Counters:
-        """Those of the recorder that keeps budgets; no attribute where none of them does."""
+        """The counters of the first recorder that keeps any; raises `AttributeError` if none does."""
         return self._budget_recorder.counters
 
     @property
@@ -147,7 +147,7 @@ class FanoutRecorder:
         raise AttributeError("none of the recorders keeps counters")
 
     async def start_within(self, interception: Interception, asked: Reservation) -> None:
-        """First in the recorder that keeps budgets: the others hear nothing of what does not fit."""
+        """Start in the recorder with the counters first, so that the others do not see a start that is over budget."""
         first: Recorder = self._budget_recorder  # type: ignore[assignment]
         await self._budget_recorder.start_within(interception, asked)
         others = [recorder for recorder in self._recorders if recorder is not first]
@@ -173,22 +173,22 @@ class FanoutRecorder:
         await self._tell(lambda recorder: recorder.end(interception_id, ending, facts))
 
     async def list(self, query: InterceptionQuery) -> Page:
-        """Raises `InvalidCursor`, and `ConfigurationError` where none of the recorders can be read."""
+        """Return one page. Raises `InvalidCursor`, and `ConfigurationError` if none of the recorders can be read."""
         return await (await self._store()).list(query)
 
     async def get(self, interception_id: str) -> InterceptionRecord | None:
-        """Raises `ConfigurationError` where none of the recorders can be read."""
+        """Return the record, or None. Raises `ConfigurationError` if none of the recorders can be read."""
         return await (await self._store()).get(interception_id)
 
     async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
-        """Raises `ConfigurationError` where the recorder that is read cannot add up."""
+        """Aggregate usage. Raises `ConfigurationError` if the first readable recorder cannot, or if there is none."""
         store = await self._store()
         if not isinstance(store, UsageStore):
             raise ConfigurationError("the recorder that is read does not add up usage")
         return await store.usage(query)
 
     async def owner(self, provider: str, object_id: str) -> str | None:
-        """As the first recorder knows that keeps owners; where none does, as this process has seen it."""
+        """Ask the first recorder that keeps owners; if none does, this process's own memory."""
         return await (await self._owners()).owner(provider, object_id)
 
     async def note(
@@ -197,14 +197,14 @@ class FanoutRecorder:
         await (await self._owners()).note(provider, object_id, initiator_id, kind, interception_id)
 
     async def resume(self, provider: str, object_id: str, initiator_id: str) -> InterceptionRecord | None:
-        """Where there is one recorder: others would be told an end that they have been told before."""
+        """Resume only with a single recorder, because others would receive the end twice; otherwise return None."""
         made = [one async for one in self._made()]
         if len(made) == 1 and isinstance(made[0], ResumableRecorder):
             return await made[0].resume(provider, object_id, initiator_id)
         return None
 
     async def store(self) -> InterceptionStore | None:
-        """The first recorder that can be read."""
+        """Return the first recorder that can be read, or None."""
         async for candidate in self._made():
             store = await candidate.store() if isinstance(candidate, FanoutRecorder) else candidate
             if isinstance(store, InterceptionStore):
@@ -213,13 +213,13 @@ class FanoutRecorder:
 
     @property
     def database(self) -> Database | None:
-        """That of the first recorder that has one from the start on."""
+        """The database of the first recorder that has one; recorders made at their first use are not asked."""
         database: Database | None = self._of_first("database")
         return database
 
     @property
     def presence(self) -> Presence | None:
-        """Of the same recorder."""
+        """The presence of the first recorder that has one, like `database`."""
         presence: Presence | None = self._of_first("presence")
         return presence
 
@@ -244,12 +244,12 @@ class FanoutRecorder:
         return store
 
     async def _tell(self, tell: Callable[[Recorder], Awaitable[None]]) -> None:
-        """Each of them in turn, also after one has failed or the caller is cancelled."""
+        """Call each recorder in turn, even after a failure or a cancellation; then raise the first of them."""
         failure: BaseException | None = None
         for recorder in self._recorders:
             try:
                 await tell(recorder)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is raised when all have been told
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised after the other calls
                 failure = failure or error
         if failure is not None:
             raise failure

@@ -1,7 +1,7 @@
 """Interceptions as charges of FOCUS 1.2, the FinOps Open Cost and Usage Specification (focus.finops.org).
 
-One row is one interception: it is priced as one request, since its tokens have several prices, and consumed in tokens.
-What is list price is also what is billed; a provider's discounts are not known here.
+One row is one interception: its pricing unit is the request, since its tokens have several prices, and its consumed
+unit is the token. The billed cost equals the list cost, because a provider's discounts are not known here.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _OF_PRICES = ("source", "date")
 
 
 def focus_cells(record: InterceptionRecord) -> list[object] | None:
-    """The values of `FOCUS_COLUMNS`; None while the interception runs, since nothing is charged yet.
+    """Return the values of `FOCUS_COLUMNS`; None while the interception runs, since nothing is charged yet.
 
-    A cost that is not known is zero here, as the specification has no other word for it; `x_HasPrice` tells.
+    An unknown cost becomes zero, because the specification has no value for it; `x_HasPrice` is then false.
     """
     begun, ending, usages = record.interception, record.ending, record.facts.token_usages
     if ending is None:
@@ -48,7 +48,7 @@ def focus_cells(record: InterceptionRecord) -> list[object] | None:
     cost = _dollars(ending.cost or 0)
     tokens = add_tokens(NO_TOKENS, usages)
     vendor = _VENDORS.get(begun.provider_type, begun.provider_type)
-    # A budget may have had a cheaper model asked for: that one is billed.
+    # If a budget made the gateway request a cheaper model, that one is billed.
     model = begun.upstream_model or begun.model
     price = next((usage.price for usage in usages if usage.price is not None), {})
     values: dict[str, object] = {
@@ -109,7 +109,7 @@ def _dollars(cost: int) -> str:
 
 
 def _month(moment: datetime) -> datetime:
-    """When the month of this moment begins."""
+    """Return the beginning of the month."""
     return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -118,7 +118,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _details(price: Mapping[str, Any]) -> dict[str, float]:
-    """US dollars for a million tokens, under names that are our own."""
+    """Return the prices in US dollars per million tokens, under names of our own."""
     return {
         f"x_{''.join(part.title() for part in kind.split('_'))}": value
         for kind, value in price.items()
@@ -127,7 +127,7 @@ def _details(price: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tags(record: InterceptionRecord) -> dict[str, Any]:
-    """By what finance allocates costs: groups, client, session, and what the app says of its user."""
+    """Return the tags for cost allocation: the principal's metadata and groups, client, session and agent."""
     begun = record.interception
     plain = {key: value for key, value in begun.metadata.items() if isinstance(value, str | int | float | bool)}
     own = {"client": begun.client, "session_id": begun.session_id, "agent_id": begun.agent_id}

@@ -1,4 +1,4 @@
-"""Ids of interceptions."""
+"""Generation of interception ids."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _RAND_B = (1 << 62) - 1
 
 
 def new_id() -> str:
-    """A UUID of version 7 (RFC 9562, section 5.7): it begins with the time, so that indexes grow at their end.
+    """Return a UUID of version 7 (RFC 9562, section 5.7). It begins with the time, so indexes grow at their end.
 
-    It is no secret, so that ordinary random numbers will do; `random` is seeded anew in each process.
+    Ids are not secret, so ordinary random numbers suffice; Python reseeds `random` in forked processes.
     """
     bits = random.getrandbits(74)
     value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (bits >> 62) << 64 | 2 << 62 | bits & _RAND_B

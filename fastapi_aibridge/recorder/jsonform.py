@@ -1,4 +1,4 @@
-"""The JSON form of an interception, as the admin routes and the export give it."""
+"""The JSON form of an interception in the admin routes and the export."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .records import InterceptionRecord, Status
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds: `2026-01-31T12:00:00.000000Z`. A naive datetime is taken as UTC."""
+    """Format as RFC 3339 in UTC: `2026-01-31T12:00:00.000000Z`. A naive datetime is taken as UTC."""
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def usd(cost: int | None) -> float | None:
-    """Micro-dollars as dollars, exact to six decimals."""
+    """Convert micro-dollars to dollars, exact to six decimals; None stays None."""
     return None if cost is None else cost / 1_000_000
 
 
 def record_json(record: InterceptionRecord) -> dict[str, Any]:
-    """The record as plain JSON values, its members always in the same order."""
+    """Return the record as plain JSON values, with its members always in the same order."""
     begun, facts, ending = record.interception, record.facts, record.ending
     return {
         "id": begun.id,

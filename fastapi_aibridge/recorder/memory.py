@@ -1,4 +1,4 @@
-"""A recorder that holds the newest interceptions in memory: for tests, demos and apps that keep nothing."""
+"""A recorder that holds the newest interceptions in memory, for tests, demos and apps without a database."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .usage import Key, Sums, UsageBy, UsageQuery, UsageRow, add_sums, no_sums, 
 
 
 class MemoryRecorder(MemoryOwners):
-    """Holds up to `max_items` interceptions; a further one displaces the oldest, running or not. Of each it keeps
-    `max_text` bytes of text.
+    """A recorder in memory. Beyond `max_items` interceptions a new one displaces the oldest, running or not. Up to
+    `max_text` bytes of text are kept of each.
     """
 
     def __init__(self, max_items: int = 1000, *, capture_content: bool = True, max_text: int = MAX_TEXT) -> None:
@@ -37,11 +37,11 @@ class MemoryRecorder(MemoryOwners):
 
     @property
     def records(self) -> builtins.list[InterceptionRecord]:
-        """All that are held, oldest first."""
+        """Copies of all records held, oldest first."""
         return [_copy(record) for record in self._records.values()]
 
     def clear(self) -> None:
-        """Forget all that have ended; those that run go on."""
+        """Delete all ended interceptions; running ones stay."""
         self._records = {key: record for key, record in self._records.items() if record.ending is None}
 
     async def start(self, interception: Interception) -> None:
@@ -54,12 +54,12 @@ class MemoryRecorder(MemoryOwners):
             self.counters.settle(oldest, cost_of([usage.cost for usage in gone.facts.token_usages]) or 0)
 
     async def start_within(self, interception: Interception, asked: Reservation) -> None:
-        """The same, with what is reserved. Raises `OverBudget` too: then nothing is recorded."""
+        """Reserve, then record the start. Raises `OverBudget`: then nothing is recorded."""
         self.counters.reserve(asked)
         await self.start(interception)
 
     async def reserve(self, asked: Reservation) -> None:
-        """Raises `OverBudget`."""
+        """Reserve for a further call of a running interception. Raises `OverBudget`."""
         self.counters.reserve(asked)
 
     def _recorded(self, key: CounterKey) -> int:
@@ -116,7 +116,7 @@ class MemoryRecorder(MemoryOwners):
         return None if record is None else _copy(record)
 
     async def list(self, query: InterceptionQuery) -> Page:
-        """Newest first. Raises `InvalidCursor`."""
+        """Return one page, newest first. Raises `InvalidCursor`."""
         before = None if query.cursor is None else decode_cursor(query.cursor)
         places = sorted(map(_place, self._matching(query)), reverse=True)
         if before is not None:
@@ -158,7 +158,7 @@ class MemoryRecorder(MemoryOwners):
 
 
 def _keys(begun: Interception, by: Sequence[UsageBy]) -> Iterator[Key]:
-    """The groups of the query that an interception belongs to."""
+    """Yield the keys of the query's groups that the interception counts for."""
     groups = set(map(group_key, begun.groups)) if UsageBy.GROUP in by else ()
     for group in groups or (None,):
         key: builtins.list[date | str | None] = []

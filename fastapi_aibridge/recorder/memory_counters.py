@@ -1,4 +1,4 @@
-"""Counters of budgets in memory, for the recorder that holds interceptions there."""
+"""Budget counters in memory, for `MemoryRecorder`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _MOST = 10_000
 
 
 class MemoryCounters:
-    """Implements `Counters`. Those of periods that are over are dropped once there are `_MOST`."""
+    """Budget counters; implements `Counters`. At `_MOST` counters, those of earlier periods are dropped."""
 
     def __init__(self, recorded: Callable[[CounterKey], int], tokens: Callable[[str, str], int]) -> None:
-        """`recorded` says what the records have for the time of a new counter, `tokens` what a response took."""
+        """`recorded` returns the spending recorded since a counter's period began, `tokens` those of a response."""
         self.changed: CounterListener | None = None
         self._recorded = recorded
         self._tokens = tokens
@@ -63,7 +63,7 @@ class MemoryCounters:
         return True
 
     def reserve(self, asked: Reservation) -> None:
-        """Raises `OverBudget`."""
+        """Make a reservation. Raises `OverBudget`."""
         full = self._ledger.reserve(asked)
         self._tell([counter for counter, _ in asked.limits])
         if full is not None:

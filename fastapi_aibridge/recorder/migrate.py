@@ -1,4 +1,4 @@
-"""Bringing a database's tables to this release's schema; several processes may ask for it at once."""
+"""Migration of a database's tables to this release's schema; several processes may run it at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0030"
-"""The newest revision; known here so that a start with nothing to migrate need not load alembic."""
+"""The newest revision; repeated here so that a start without migrations need not import alembic."""
 
 VERSION_TABLE = "aibridge_version"
 _LOCK = 0x41_49_42_52_49_44_47_45
@@ -25,12 +25,12 @@ _in_process = threading.Lock()
 
 
 def is_ours(name: str | None, kind: str, parents: Mapping[Any, Any]) -> bool:  # noqa: ARG001
-    """The database may be the app's too."""
+    """Return whether alembic should look at a table: the database may also hold the app's tables."""
     return kind != "table" or (name or "").startswith("aibridge_")
 
 
 async def migrate(database: Database) -> bool:
-    """Upgrade to `HEAD`; returns whether there was anything to do."""
+    """Upgrade to `HEAD`. Returns whether there was anything to do."""
     async with database.engine.connect() as connection:
         if await _revision(connection) == HEAD:
             return False
@@ -46,10 +46,10 @@ async def migrate(database: Database) -> bool:
 
 @asynccontextmanager
 async def _alone() -> AsyncIterator[None]:
-    """One migration of this process at a time, in whatever event loop or thread: alembic keeps what it migrates in
-    globals of its modules.
+    """Allow one migration at a time in this process, across event loops and threads: alembic keeps its state in module
+    globals.
     """
-    # Asked for again and again, since no lock waits in several event loops.
+    # Polled, because no lock can be awaited from several event loops.
     while not _in_process.acquire(blocking=False):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     try:

@@ -1,4 +1,4 @@
-"""A recorder that keeps nothing."""
+"""A recorder that stores nothing."""
 
 from __future__ import annotations
 

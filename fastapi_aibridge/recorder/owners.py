@@ -1,4 +1,4 @@
-"""Who made what at a provider: responses, conversations, files and other objects that later requests can name."""
+"""Owners of provider objects: responses, conversations, files and other objects that later requests can name."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections import OrderedDict
 from typing import Protocol, runtime_checkable
 
 MOST_OWNERS = 20_000
-"""Owners that a process remembers."""
+"""Objects whose owners a process remembers."""
 
 
 @runtime_checkable
 class ObjectOwners(Protocol):
-    """A recorder that knows the owners of provider objects. Objects are told apart by the provider's name and their
-    id there.
+    """A recorder that knows the owners of provider objects. The provider's name and the object's id there identify an
+    object.
     """
 
     async def owner(self, provider: str, object_id: str) -> str | None:
-        """The id of the initiator who made it through the gateway; None where nobody did.
+        """Return the id of the initiator who made the object through the gateway; None if it is not known.
 
-        Raises `RecorderUnavailable` where it cannot be found out.
+        Raises `RecorderUnavailable`.
         """
 
     async def note(
         self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None = None
     ) -> None:
-        """Remember who made it. `owner` knows it when this returns, in other processes a moment later. Whoever is
-        noted first stays the owner.
+        """Store the owner of an object; the first one noted stays. `owner` returns it at once in this process, a moment
+        later in others.
         """
 
 
 class MemoryOwners:
-    """The owners of the objects that this process saw last, `max_items` at most: for recorders that keep none."""
+    """The owners of the `max_items` objects that this process used last; stands in for recorders without owners."""
 
     def __init__(self, max_items: int = MOST_OWNERS) -> None:
         if max_items < 1:
@@ -40,7 +40,7 @@ class MemoryOwners:
 
     @property
     def count(self) -> int:
-        """Not `len()`: a recorder that is one of these would be false while it knows nobody."""
+        """The number of owners. Not `len()`, which would make an empty recorder of a subclass false."""
         return len(self._owners)
 
     def known(self, provider: str, object_id: str) -> str | None:
@@ -51,7 +51,7 @@ class MemoryOwners:
         return owner
 
     def remember(self, provider: str, object_id: str, initiator_id: str) -> bool:
-        """Returns whether that is news."""
+        """Store the owner unless the object has one. Returns whether it was stored."""
         if self.known(provider, object_id) is not None:
             return False
         self._owners[provider, object_id] = initiator_id
@@ -78,5 +78,5 @@ class MemoryOwners:
 
 
 def owners_of(recorder: object) -> ObjectOwners:
-    """The recorder itself where it knows owners, else a memory of this process alone."""
+    """Return the recorder itself if it knows owners, else a new `MemoryOwners`."""
     return recorder if isinstance(recorder, ObjectOwners) else MemoryOwners()

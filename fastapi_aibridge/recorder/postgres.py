@@ -1,4 +1,4 @@
-"""The writer's side of PostgreSQL: one connection, one statement and one round trip for each batch."""
+"""The writer's sink for PostgreSQL: one connection; one statement and one round trip for each batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .schema import TARGETS, end_assignments, inbox, interceptions, usage_days
 
 
 class PostgresSink:
-    """A connection that broke is replaced at the next write. A write that hangs is given up after `timeout` seconds."""
+    """A sink that replaces a broken connection at the next write, and gives up a write after `timeout` seconds."""
 
     def __init__(self, engine: AsyncEngine, *, timeout: float = 10.0) -> None:
         self._engine = engine
@@ -54,7 +54,7 @@ class PostgresSink:
 
 
 def _written(batch: Batch) -> Sequence[Any]:
-    """The statement for the kinds of rows that the batch has, and its parameters."""
+    """Return the statement for the kinds of rows in the batch, and its parameters."""
     kinds = tuple([kind for kind in KINDS if getattr(batch, kind)])
     columns = [column for kind in kinds for column in zip(*getattr(batch, kind), strict=True)]
     money = arguments(batch) if batch.has_money else ()

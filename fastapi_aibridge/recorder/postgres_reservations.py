@@ -1,7 +1,7 @@
 """Reservations and settlements in PostgreSQL: arguments and result of the function that the migrations define.
 
-The function locks the counters in one order, settles what has ended, and reserves all at once or, where that does not
-fit, one after the other. It is called within the statement of a batch, so that all is one round trip and one commit.
+The function locks the counters in a fixed order, settles ended interceptions, then makes all reservations together or,
+if they do not fit, one by one. A batch's statement calls it, so there is one round trip and one commit.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .reservations import Counted, Outcome
 
 ARGUMENTS = ("text", "text[]", "bigint[]", "bigint[]", "text[]", "bigint[]", "bigint[]", "integer[]", "bigint[]",
              "bigint[]")  # fmt: skip
-"""The types of what `arguments` gives."""
+"""The SQL types of `arguments`."""
 
 
 def accounted(first: int) -> str:
-    """The function's call, whose arguments begin at this number."""
+    """Return the SQL that calls the function; `first` is the number of its first parameter."""
     places = ", ".join(f"${place}::{kind}" for place, kind in enumerate(ARGUMENTS, first))
     return f"SELECT * FROM aibridge_account({places})"  # noqa: S608
 

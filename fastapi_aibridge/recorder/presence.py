@@ -1,4 +1,4 @@
-"""Who records into this database and lives; what those who died left running becomes interrupted."""
+"""Presence of recorders on a database: heartbeats, and recovery of interceptions that dead recorders left running."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Presence:
-    """One recorder among the others on its database.
+    """The presence of one recorder among all recorders on its database.
 
-    A recorder is dead when its process is seen to be gone, or when its heartbeat is older than `lease` seconds. Beside
-    its heartbeat each says what `tell` was given.
+    A recorder is dead if its process is known to be gone, or if its heartbeat is older than `lease` seconds. Its row
+    also holds the columns set with `tell`.
     """
 
     def __init__(self, database: Database, recorder_id: str, stats: WriterStats, *, lease: float) -> None:
@@ -39,7 +39,7 @@ class Presence:
         self._now = now_of(is_sqlite=database.is_sqlite)
 
     async def beat(self) -> None:
-        """Say that this recorder lives. Another one that thought otherwise is corrected."""
+        """Write a heartbeat. Inserts the row again if another recorder took this one for dead and deleted it."""
         try:
             async with self._beating, self._database.writing() as connection:
                 known = await connection.execute(
@@ -63,14 +63,14 @@ class Presence:
             self._beating_since = time.monotonic()
 
     async def tell(self, **told: Any) -> None:
-        """Say more of this recorder, by the names of columns: now, and with each beat from now on. Raises what the
-        driver raises; the next beat then says it.
+        """Set columns of this recorder's row, now and with each later heartbeat. Raises the driver's errors; the next
+        heartbeat then writes the columns.
         """
         self._told |= told
         await self.beat()
 
     async def members(self, connection: AsyncConnection) -> list[Row[Any]]:
-        """The rows of all that are not known to be gone."""
+        """Return the rows of all recorders whose processes are not known to be gone."""
         rows = (await connection.execute(select(recorders))).all()
         return [row for row in rows if not self._is_gone(row)]
 
@@ -82,9 +82,9 @@ class Presence:
             await connection.execute(delete(recorders).where(recorders.c.id == self.id))
 
     async def recover(self) -> int:
-        """Mark what dead recorders left running as interrupted; returns how many interceptions that were."""
-        # After the database was away all heartbeats are old, so wait until everybody has had time for a new one. One
-        # that starts at that moment does not even know that it was away.
+        """Mark the interceptions that dead recorders left running as interrupted. Returns their number."""
+        # After an outage of the database all heartbeats are old, so first give every recorder time for a new one. A
+        # recorder that has just started cannot know of the outage, so it waits too.
         since = self._beating_since
         by_lease = since is not None and time.monotonic() - since > self._lease / 2_000_000
         recovered = 0
@@ -109,5 +109,5 @@ class Presence:
         return recovered
 
     async def interrupt_own(self) -> int:
-        """For the end of a recorder: whatever it still has running will never end otherwise."""
+        """Mark this recorder's own running interceptions as interrupted, when it shuts down. Returns their number."""
         return await interrupt(self._database, self.id, None, self._stats)

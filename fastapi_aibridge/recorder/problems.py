@@ -1,4 +1,4 @@
-"""What is said of a database that does not answer: which one, and why. Never a password, never a value of a record."""
+"""Messages about a database that cannot be used: which one, and why. They hold no password and no value of a record."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 _SAFE_STATES = ("08", "28", "3D", "42501", "42P01", "53", "57P", "58")
-"""SQLSTATE classes whose messages speak of connection, authorization, names and resources, and not of values."""
+"""SQLSTATE prefixes of errors whose messages name connections, permissions, objects and resources, but no values."""
 
 
 def database_place(url: URL) -> str:
-    """The database in words: `PostgreSQL at db.example.com:5432, database 'aibridge'`."""
+    """Describe the database: `PostgreSQL at db.example.com:5432, database 'aibridge'`."""
     if url.get_backend_name() != "sqlite":
         where = url.query.get("host") or f"{url.host or 'localhost'}:{url.port or 5432}"
         return f"PostgreSQL at {where}, database {url.database or url.username or ''!r}"
@@ -24,9 +24,9 @@ def database_place(url: URL) -> str:
 
 
 def database_problem(error: BaseException) -> str:
-    """Why it failed, in a few words on one line."""
+    """Describe the cause of the error in a few words on one line."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    # SQLAlchemy's adapter for asyncpg wraps what the driver raised.
+    # SQLAlchemy's adapter for asyncpg wraps the driver's error.
     cause = cause.__cause__ or cause
     if isinstance(cause, socket.gaierror):
         return "the host's name cannot be resolved"

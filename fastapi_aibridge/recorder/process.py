@@ -1,4 +1,4 @@
-"""Which process this is, so that another one can tell whether it still lives."""
+"""Identity of a process, so that another process can tell whether it is still alive."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process among all that share a database. `started` tells it from a later one that got the same pid."""
+    """A process among those that share a database. `started` distinguishes it from a later one with the same pid."""
 
     host: str
-    """The machine, its boot and its namespace of pids: two containers of one machine differ."""
+    """Host name, boot id and pid namespace: two containers on one machine differ."""
     pid: int
     started: str
 
@@ -22,7 +22,7 @@ class ProcessIdentity:
         return cls(_host(), os.getpid(), _started(os.getpid()) or "")
 
     def is_gone(self, here: ProcessIdentity) -> bool:
-        """Whether it can be told from `here` that the process has ended; False where that cannot be seen."""
+        """Return whether the process `here` can tell that this one has ended; False if it cannot tell."""
         if self.host != here.host or os.name != "posix":
             return False
         if here.started:
@@ -55,7 +55,7 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, in the kernel's ticks; None for one that is gone, or where there is no /proc."""
+    """Return the process's start time in the kernel's ticks; None if it is gone, or without /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

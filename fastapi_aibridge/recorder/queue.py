@@ -1,4 +1,4 @@
-"""What waits for a commit, in rows and in bytes."""
+"""The queue of starts, ends, facts, objects and settlements that wait for a commit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .rows import NO_TOKENS, end_row, filed_row, inbox_row
 _LARGEST_INBOX = 2000
 _LARGEST_FILING = 256
 _LARGEST_FACTS = 1024 * 1024
-"""Bytes of texts that one commit files: a start that comes meanwhile waits for it."""
+"""Bytes of texts that one commit files. Limited because starts that arrive meanwhile wait for it."""
 _ROW = 256
-"""Bytes that a row takes beside its texts."""
+"""Approximate bytes of a row without its texts."""
 
 
 @dataclass(slots=True, eq=False)
 class _Unfiled:
-    """An interception whose start is durable in the inbox."""
+    """An interception whose start is durable in the inbox, but not in its table yet."""
 
     start: PendingStart
     row: Row
@@ -31,24 +31,24 @@ class _Unfiled:
 
 
 class WriteQueue:
-    """Starts that wait for their commit, and what then waits to be filed: starts, ends, facts and objects."""
+    """Starts that wait for their first commit, and rows that wait to be filed: starts, ends, facts and objects."""
 
     def __init__(self, recorder_id: str) -> None:
         self._recorder_id = recorder_id
         self._loop = asyncio.get_running_loop()
         self.starts: list[tuple[PendingStart, Row | None]] = []
-        """With their rows of the inbox."""
+        """Starts and their inbox rows, which are None for further reservations."""
         self.unfiled: dict[str, _Unfiled] = {}
         self._ends: list[tuple[Row, int | None]] = []
         self._facts: Rows = []
         self._objects: Rows = []
         self._reserving: set[str] = set()
-        """Interceptions that may have something reserved."""
+        """Ids of interceptions that may hold reservations."""
         self._settled: dict[str, int] = {}
-        """What they have cost, for those among them that have ended."""
+        """The cost of ended interceptions that may hold reservations, by id."""
         self.weight = 0
-        """Bytes of all that waits, roughly."""
-        # The inbox: the last number given, the last that may be in it, the last that has left it.
+        """Approximate bytes of everything in the queue."""
+        # Numbers of inbox rows: the last one given, the last one committed, the last one deleted.
         self._number = 0
         self._inbox_last = 0
         self._inbox_filed = 0
@@ -77,12 +77,12 @@ class WriteQueue:
 
     @property
     def is_settling_due(self) -> bool:
-        """Whether a start waits for what has ended to be settled."""
+        """Whether a start waits for the settlement of ended interceptions."""
         return bool(self._settled) and any(start.tried_again for start, _ in self.starts)
 
     @property
     def is_filing_full(self) -> bool:
-        """As many rows wait as one commit files. What is settled goes with the rows, and costs next to nothing."""
+        """Whether enough rows wait to fill one commit. Settlements do not count: they cost next to nothing."""
         return self._rows_to_be_filed >= _LARGEST_FILING
 
     def add_start(
@@ -99,7 +99,7 @@ class WriteQueue:
         return start
 
     def add_reservation(self, asked: Reservation) -> PendingStart:
-        """For an interception that runs."""
+        """Add a further reservation of a running interception."""
         self._number += 1
         waiter = self._loop.create_future()
         start = PendingStart(
@@ -111,17 +111,19 @@ class WriteQueue:
         return start
 
     def settle(self, interception_id: str, cost: int) -> None:
-        """It has ended: what it cost is written together with its end. Does nothing where nothing was reserved."""
+        """Settle an ended interception at its cost, together with its end. Does nothing if nothing was reserved."""
         if interception_id in self._reserving:
             self._reserving.discard(interception_id)
             self._settled[interception_id] = cost
 
     def expect_end(self, interception_id: str) -> None:
-        """Of an interception that another recorder has begun, and for which something may be counted."""
+        """Note that an interception started by another recorder, which may have counted spending, ends here."""
         self._reserving.add(interception_id)
 
     def add_end(self, interception_id: str, end: Row, stale_day: int | None, cost: int | None = 0) -> None:
-        """`cost` is None where the outcome may still become known: what is reserved is released with the recorder."""
+        """Add an end. If `cost` is None, the outcome may become known later, and nothing is settled here: the
+        reservation is released with the recorder.
+        """
         if cost is None:
             self._reserving.discard(interception_id)
         else:
@@ -143,7 +145,7 @@ class WriteQueue:
         self.weight += weigh(row)
 
     def take_back(self, interception_id: str) -> None:
-        """For a start that is durable but whose caller went away before it knew: nobody else will end it."""
+        """End a durable start whose caller was cancelled before it learned of it: nobody else will end it."""
         unfiled = self.unfiled.pop(interception_id, None)
         if unfiled is not None:
             self.settle(interception_id, 0)
@@ -153,7 +155,7 @@ class WriteQueue:
         self.add_end(interception_id, end_row(interception_id, ending, NO_TOKENS), None)
 
     def take_starts(self, batch: Batch) -> dict[int, PendingStart]:
-        """Move those that wait into the batch; who gave up before the first try leaves nothing behind."""
+        """Move waiting starts into the batch, without those whose caller gave up. Returns the moved ones by number."""
         taken: dict[int, PendingStart] = {}
         for start, inbox in self.starts[:_LARGEST_INBOX]:
             self.weight -= start.weight
@@ -170,7 +172,7 @@ class WriteQueue:
         return taken
 
     def take_filing(self, batch: Batch, *, all_of_it: bool) -> bool:
-        """Move what is to be filed into the batch; returns whether nothing is left."""
+        """Move rows that wait to be filed into the batch. Returns whether none are left."""
         limit = _LARGEST_INBOX if all_of_it else _LARGEST_FILING
         room = _LARGEST_FACTS
         before = self.weight
@@ -195,7 +197,7 @@ class WriteQueue:
                 batch.stale_days.add(stale_day)
         del self._ends[: len(batch.ends)]
         if not self.unfiled and not self._ends and self._settled:
-            # Starts that nobody waited for any more when they were written.
+            # Settlements of starts whose callers gave up while they were written; these have no end to go with.
             batch.settled += self._settled.items()
             self._settled = {}
         batch.objects = self._take(self._objects, limit, room)
@@ -218,7 +220,7 @@ class WriteQueue:
         return taken
 
     def committed(self, batch: Batch, starts: dict[int, PendingStart], outcome: Outcome) -> None:
-        """The batch is written: who waits for a start in it may go on."""
+        """Resolve the starts of a written batch, so that their callers continue."""
         self._inbox_filed = max(self._inbox_filed, batch.filed_up_to)
         for start in starts.values():
             full = outcome.refused.get(start.number) if outcome.refused else None
@@ -236,8 +238,8 @@ class WriteQueue:
             self._inbox_last = max(self._inbox_last, *starts)
 
     def _refuse(self, start: PendingStart, counter: int) -> None:
-        """Tell that it does not fit. Where others have ended meanwhile it is tried once more, after they are settled:
-        whoever has an answer in full may count on what it has not used.
+        """Refuse a start that does not fit `counter`. If settlements wait, try it once more after them: a client that
+        has its complete response may rely on the unused part of its reservation.
         """
         if self._settled and not start.tried_again and not start.waiter.done():
             start.tried_again = True
@@ -254,5 +256,5 @@ class WriteQueue:
 
 
 def weigh(row: Row) -> int:
-    """Bytes that a row holds, roughly."""
+    """Return the approximate bytes of a row."""
     return _ROW + sum([len(value) for value in row if value.__class__ is str])

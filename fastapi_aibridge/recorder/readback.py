@@ -1,5 +1,5 @@
-"""Rows as records again. A row may have been written by another release or by another program, so nothing in it is
-relied upon: what cannot be read is left out, and the rest is shown.
+"""Conversion of rows back to records. Another release or program may have written a row, so nothing in it is trusted:
+unreadable values are left out, the rest is returned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .text import load
 _T = TypeVar("_T")
 
 _EMPTY: dict[str, Any] = {"str": "", "int": 0, "bool": False, "float | None": None, "str | None": None}
-"""What stands for a value that cannot be read, by the annotation of its member."""
+"""The substitute for an unreadable value, by its member's annotation."""
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -32,7 +32,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def record(row: Mapping[str, Any], bodies: Iterable[object]) -> InterceptionRecord:
-    """The record of a row of the interceptions' table and its facts' bodies, oldest first."""
+    """Return the record of an interception's row and the bodies of its facts, oldest first."""
     ending = None
     status = _status(row["status"])
     started_at = _moment(row["started_at"])
@@ -71,7 +71,7 @@ def load_facts(bodies: Iterable[object]) -> Facts:
 
 
 def _made(kind: type[_T], value: dict[str, Any]) -> _T:
-    """The entry with what can be read of it. A newer release may have written members that this one does not know."""
+    """Return the entry with its readable members; members that only a newer release knows are ignored."""
     members: dict[str, Any] = {}
     for name, annotation, default in _members(kind):
         given = value.get(name, MISSING)

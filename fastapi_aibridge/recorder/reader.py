@@ -1,4 +1,4 @@
-"""Reading interceptions back from the database: a page of them, one of them, who made an object."""
+"""Queries that read interceptions back: a page, a single one, the owner of an object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _table = interceptions.c
 
 
 def conditions(query: InterceptionFilter, *, columns: Any = _table) -> list[ColumnElement[bool]]:
-    """The query's filters; not its cursor."""
+    """Return the query's filters as SQL conditions, without its cursor."""
     wanted: list[ColumnElement[bool]] = [
         columns[name] == key_of(name, value)
         for name in ("initiator_id", "provider", "model", "session_id")
@@ -35,11 +35,11 @@ def conditions(query: InterceptionFilter, *, columns: Any = _table) -> list[Colu
 
 
 async def read_page(connection: AsyncConnection, query: InterceptionQuery, *, heaviest: int = HEAVIEST_PAGE) -> Page:
-    """As many as the query's limit says, and fewer where they hold more than `heaviest` bytes together."""
+    """Read one page: up to the query's limit, or fewer if their texts exceed `heaviest` bytes together."""
     wanted = conditions(query)
     if query.cursor is not None:
         moment, interception_id = decode_cursor(query.cursor)
-        # Said twice, so that the index on the moment alone finds the place.
+        # `started_at` is compared twice, so that the index on `started_at` alone finds the position.
         before = or_(_table.started_at < moment, _table.id < key_of("id", interception_id))
         wanted.append(and_(_table.started_at <= moment, before))
     limit = min(max(query.limit, 1), LARGEST_PAGE)
@@ -74,7 +74,7 @@ async def read_page(connection: AsyncConnection, query: InterceptionQuery, *, he
 
 
 def _weight(connection: AsyncConnection) -> ColumnElement[int]:
-    """Bytes of the texts of an interception that may be long, its facts above all."""
+    """Return an SQL expression for the bytes of an interception's long texts: facts, metadata and error."""
 
     def size(column: ColumnElement[Any]) -> ColumnElement[int]:
         if connection.dialect.name == "postgresql":
@@ -103,8 +103,8 @@ async def read_one(connection: AsyncConnection, interception_id: str) -> Interce
 async def read_interrupted(
     connection: AsyncConnection, provider: str, object_id: str, initiator_id: str
 ) -> InterceptionRecord | None:
-    """The interception that made an object, where it was interrupted before anything was counted. Names are as they
-    are stored.
+    """Return the initiator's interception that made this response, if it was interrupted and no tokens were counted.
+    The names must be in their stored form.
     """
     wanted = (
         select(_table.id)
@@ -123,13 +123,13 @@ async def read_interrupted(
 
 
 async def read_owner(connection: AsyncConnection, provider: str, object_id: str) -> str | None:
-    """Both as they are stored."""
+    """Return the owner's id, or None. Provider and object id must be in their stored form."""
     wanted = select(objects.c.initiator_id).where(objects.c.provider == provider, objects.c.object_id == object_id)
     return (await connection.execute(wanted)).scalar()
 
 
 async def read_tokens(connection: AsyncConnection, provider: str, object_id: str) -> int:
-    """All tokens of the interception that made this object, 0 where none is known; both as they are stored."""
+    """Return all tokens of the interception that made this object, 0 if unknown. Both names in their stored form."""
     wanted = (
         select(*(_table[name] for name in TOKEN_COLUMNS))
         .join(objects, objects.c.interception_id == _table.id)

@@ -1,4 +1,4 @@
-"""The two sides of the records, as protocols: writing them down, and reading them back."""
+"""The protocols of recorders: one for writing records, and one for reading them back."""
 
 from __future__ import annotations
 
@@ -9,43 +9,41 @@ from typing import Protocol, runtime_checkable
 from .records import Ending, Facts, Interception, InterceptionRecord
 
 HEAVIEST_PAGE = 4 * 1024 * 1024
-"""Bytes of text in one page of a list; a single record may have more."""
+"""Bytes of text in one page of a listing; a single larger record is a page of its own."""
 
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Where interceptions are written down; an app may bring its own.
+    """A store that interceptions are written to; an app may bring its own.
 
-    The three methods are called in this order, `start` and `end` once for each interception and `observe` once for
-    each finished round of an agentic loop. An object that is also an async context manager is entered and left with
-    the app's lifespan; one with an attribute `available` that is false takes the process out of service (`/readyz`).
+    The three methods are called in this order: `start` and `end` once for each interception, `observe` once for each
+    finished round of an agentic loop. A recorder that is also an async context manager is entered and exited with the
+    app's lifespan. While an attribute `available` is false, the process reports that it is not ready (`/readyz`).
     """
 
     async def start(self, interception: Interception) -> None:
-        """Write the start down; durable when it returns. If it raises, the request is refused with 503."""
+        """Write the start; it must be durable on return. If this raises, the request is refused with 503."""
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
-        """Write down what a round showed, while the interception goes on."""
+        """Write the facts of a finished round while the interception continues."""
 
     async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:
-        """Write down the end, and the facts that `observe` has not been given. May return before they are durable."""
+        """Write the end, and the facts that `observe` was not given. May return before they are durable."""
 
 
 @runtime_checkable
 class ResumableRecorder(Protocol):
-    """A recorder that takes up an interception again which was interrupted, once its outcome is known after all."""
+    """A recorder that can resume an interrupted interception once its outcome becomes known."""
 
     async def resume(self, provider: str, object_id: str, initiator_id: str) -> InterceptionRecord | None:
-        """That of the initiator's interception in which the provider made this response, if it was interrupted and
-        has no usage; `end` then writes its end anew. Raises `RecorderUnavailable`.
+        """Resume the initiator's interception in which the provider made this response, so that `end` can replace its
+        end. Returns its record, or None unless it was interrupted and has no usage. Raises `RecorderUnavailable`.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionFilter:
-    """Which interceptions are meant. The bounds in time are half open: from `started_after` on, before
-    `started_before`.
-    """
+    """Conditions on interceptions. The time range is half open: `started_after` <= start < `started_before`."""
 
     initiator_id: str | None = None
     provider: str | None = None
@@ -57,8 +55,8 @@ class InterceptionFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptionQuery(InterceptionFilter):
-    """Which interceptions to list, newest first, `limit` of them from the cursor of the page before. The bounds in
-    time are half open: from `started_after` on, before `started_before`.
+    """A query for one page of interceptions, newest first: at most `limit`, after the `cursor` of the page before. The
+    time range is half open: `started_after` <= start < `started_before`.
     """
 
     limit: int = 50
@@ -72,7 +70,7 @@ class Page:
 
 
 class InvalidCursor(ValueError):
-    """A cursor that this store did not hand out."""
+    """The cursor was not returned by this store."""
 
 
 @runtime_checkable
@@ -80,6 +78,6 @@ class InterceptionStore(Protocol):
     """A recorder that can be read back; the admin routes need one."""
 
     async def list(self, query: InterceptionQuery) -> Page:
-        """One page. Raises `InvalidCursor`."""
+        """Return one page. Raises `InvalidCursor`."""
 
     async def get(self, interception_id: str) -> InterceptionRecord | None: ...

@@ -1,6 +1,6 @@
-"""What is known of an interception: how it began, what was seen of it, how it ended.
+"""The records of an interception: its start, the facts seen in its messages, and its end.
 
-Nobody changes a record once it is made. They are not frozen: that would make each of them three times as dear.
+Treat records as immutable. They are not frozen dataclasses, because creating those takes three times as long.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class Status(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    """The client went away, or the request was cut."""
+    """The client disconnected, or the request was cut off."""
     INTERRUPTED = "interrupted"
-    """The process died; found at the next start."""
+    """The process died before the end was written; another recorder, or the next start, noticed it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Interception:
-    """The start of an interception: all that is known before the upstream is called."""
+    """The start of an interception: everything known before the upstream call."""
 
     id: str
     initiator_id: str
@@ -43,19 +43,19 @@ class Interception:
     metadata: Mapping[str, Any]
     started_at: datetime
     agent_id: str | None = None
-    """The agent within the client that sent the request, where the client tells."""
+    """The agent within the client that sent the request, if the client reports it."""
     parent_agent_id: str | None = None
     truncated: bool = False
-    """A text of the interception's own was cut, or facts were left out, to keep the record within its bounds."""
+    """Whether texts of the start or the end were cut, or facts left out, to keep the record within its limits."""
     groups: tuple[str, ...] = ()
-    """Names of the groups that the principal belonged to."""
+    """Names of the principal's groups."""
     upstream_model: str | None = None
-    """The model that was asked for upstream, where that is another one than the client asked for."""
+    """The model requested upstream, if it differs from the model that the client requested."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TokenUsage:
-    """Tokens of one upstream message. `input_tokens` leaves cached tokens out, whatever the provider counts."""
+    """Token counts of one upstream message. `input_tokens` excludes cached tokens, whatever the provider counts."""
 
     message_id: str
     input_tokens: int = 0
@@ -64,15 +64,15 @@ class TokenUsage:
     cache_write_tokens: int = 0
     extra: Mapping[str, int] = field(default_factory=dict)
     partial: bool = False
-    """The message broke off, or told no usage: these are the counts as far as they are known."""
+    """Whether the message broke off or reported no usage, so that the counts may be incomplete."""
     service_tier: str | None = None
-    """Under which terms the message was made, as the provider reports it: `default`, `flex`, `priority`, `batch`."""
+    """The service tier that the provider reports: `default`, `flex`, `priority`, `batch`."""
     cost: int | None = None
-    """Micro-dollars; None where the model has no price, or nobody asked for one."""
+    """Micro-dollars; None if the model has no price or prices are off."""
     cost_estimated: bool = False
-    """Whether tokens that the cost is for were counted by the gateway, since the provider told no usage."""
+    """Whether the gateway counted tokens of the cost by itself, because the provider did not report them."""
     price: Mapping[str, Any] | None = None
-    """US dollars for a million tokens by kind, with the prices' `source` and the `date` on which they were in force."""
+    """US dollars per million tokens by kind, with the prices' `source` and the `date` on which they were in force."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,14 +80,14 @@ class Prompt:
     message_id: str
     text: str
     source: str = "user"
-    """`user`, or `agent` where the client added the text by itself."""
+    """`user`, or `agent` for text that the client added by itself."""
     truncated: bool = False
-    """The text was cut."""
+    """Whether the text was cut."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ToolUsage:
-    """A tool call that the model made; `arguments` are parsed where they are JSON, else the raw text."""
+    """A tool call of the model. `arguments` is the parsed value if they are JSON, else the raw text."""
 
     message_id: str
     call_id: str
@@ -97,9 +97,9 @@ class ToolUsage:
     server: str | None = None
     error: str | None = None
     duration: float | None = None
-    """Seconds that an injected tool took."""
+    """Seconds that the call of an injected tool took."""
     truncated: bool = False
-    """The arguments or the error were cut; cut arguments are the beginning of their JSON text."""
+    """Whether the arguments or the error were cut; cut arguments are the beginning of their JSON text."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,12 +108,12 @@ class Thought:
     """`thinking`, `reasoning_summary` or `commentary`."""
     text: str
     truncated: bool = False
-    """The text was cut."""
+    """Whether the text was cut."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ProviderObject:
-    """Something that the provider made and keeps, which later requests can name."""
+    """An object that the provider made and keeps, which later requests can name."""
 
     kind: str
     """`response`, `conversation`, `file`, `batch` and so on."""
@@ -122,23 +122,23 @@ class ProviderObject:
 
 @dataclass(slots=True)
 class Facts:
-    """What was seen of one or more upstream messages of an interception."""
+    """The facts seen in one or more upstream messages of an interception."""
 
     token_usages: list[TokenUsage] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
     tool_usages: list[ToolUsage] = field(default_factory=list)
     thoughts: list[Thought] = field(default_factory=list)
     objects: list[ProviderObject] = field(default_factory=list)
-    """Made at the provider. Recorders keep who made them, apart from the record (`ObjectOwners`)."""
-    # What follows is for the cost of the last message, and is not recorded.
+    """Objects made at the provider. Recorders keep their owners apart from the record (`ObjectOwners`)."""
+    # The following members serve to compute the cost of the last message; they are not recorded.
     model: str = ""
-    """The model that answered, as its provider names it."""
+    """The provider's name of the model that answered."""
     parts: list[tuple[str, TokenUsage]] = field(default_factory=list)
-    """What the message was put together from, where that is told: the model, empty for the one asked, and its usage."""
+    """The parts of the message, if reported: the model (empty for the requested one) and its usage."""
     server_calls: Mapping[str, int] = field(default_factory=dict)
-    """Calls of the provider's own tools that its usage does not count, by the names that usages have for them."""
+    """Calls of the provider's own tools that its usage does not count, by their names in `TokenUsage.extra`."""
     usage_settled: bool = True
-    """Whether the usage is the provider's last word, also where the message itself broke off."""
+    """Whether the usage is final, even if the message broke off."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,11 +148,11 @@ class Ending:
     upstream_status: int | None = None
     error: str | None = None
     credential_hint: str | None = None
-    """Of the key that paid in the end, where that is known: it may be another than the one it began with."""
+    """The hint of the key that was used in the end, if known; the start may name another one."""
     cost: int | None = None
-    """Micro-dollars of all messages together; None where one of them has no price."""
+    """Micro-dollars of all messages together; None if one of them has no price."""
     cost_estimated: bool = False
-    """Whether the cost of one of them is estimated."""
+    """Whether the cost of any message is estimated."""
 
 
 @dataclass(slots=True)

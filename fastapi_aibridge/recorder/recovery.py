@@ -1,4 +1,4 @@
-"""What a recorder that is gone has left: its starts get their place, and what still runs becomes interrupted."""
+"""Recovery of a dead recorder's data: file its inbox, and mark its running interceptions as interrupted."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _BATCH = 500
 
 
 async def interrupt(database: Database, recorder_id: str, last_seen: int | None, stats: WriterStats) -> int:
-    """End all that this recorder has running, at the moment when it was last seen; returns how many that were. Counts
-    in `stats` what had to be put aside.
+    """End the recorder's running interceptions as interrupted, at `last_seen` in microseconds (None: now), and release
+    its reservations. Returns the number of interceptions. Rows that had to be set aside are counted in `stats`.
     """
     await _file_inbox(database, recorder_id, stats)
     count = 0
@@ -67,7 +67,7 @@ _INTERRUPT = (
     .values(
         status=str(Status.INTERRUPTED),
         ended_at=bindparam("ended"),
-        # Of the message that ran, nothing is known.
+        # The usage of the message that was running is unknown.
         cost_estimated=True,
         **{name: bindparam(name) for name in SUM_COLUMNS},
     )
@@ -75,7 +75,7 @@ _INTERRUPT = (
 
 
 async def _known_usage(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
-    """What was observed of interceptions that nobody added up, as `SUM_COLUMNS`."""
+    """Add up the observed usage of interceptions without an end: the values of `SUM_COLUMNS` by id."""
     tokens: dict[str, Tokens] = {}
     costs: dict[str, list[int | None]] = {}
     found = await connection.execute(
@@ -89,8 +89,8 @@ async def _known_usage(connection: AsyncConnection, ids: Sequence[str]) -> dict[
 
 
 async def _file_inbox(database: Database, recorder_id: str, stats: WriterStats) -> None:
-    """What the recorder had no time to put in its place. A start that no place takes is put aside: it must not keep
-    the app from starting.
+    """File the starts in the recorder's inbox. A start that cannot be filed is set aside, so that it does not keep the
+    app from starting.
     """
     mine = inbox.c.recorder_id == recorder_id
     while True:
@@ -111,7 +111,7 @@ async def _file_inbox(database: Database, recorder_id: str, stats: WriterStats) 
 
 
 async def _is_filed(database: Database, recorder_id: str, row: Row) -> bool:
-    """Whether the start got its place; one that did not is put aside."""
+    """File one start, or set it aside if it is refused. Returns whether it was filed."""
     try:
         await _file(database, recorder_id, [row])
     except Exception as error:
@@ -120,7 +120,7 @@ async def _is_filed(database: Database, recorder_id: str, row: Row) -> bool:
         reason = type(error).__name__
         number, body = row
         aside = dict(zip(SET_ASIDE_COLUMNS, set_aside_row(recorder_id, "inbox", reason, body), strict=True))
-        # Where the database is away, this fails too, and nothing is lost.
+        # If the database is unavailable, this fails as well, and nothing is lost.
         async with database.writing() as connection:
             await connection.execute(insert(set_aside).values(aside))
             await _leave_inbox(connection, recorder_id, [number])
@@ -130,10 +130,10 @@ async def _is_filed(database: Database, recorder_id: str, row: Row) -> bool:
 
 
 async def _file(database: Database, recorder_id: str, rows: Sequence[Row]) -> None:
-    """Put starts in their place, all of them or none."""
+    """Move starts from the inbox to their table, all of them or none."""
     starts: list[dict[str, Any]] = [inbox_start(body) for _, body in rows]
     dialect = sqlite if database.is_sqlite else postgresql
-    # Another process may recover the same recorder at this moment.
+    # Another process may recover the same recorder at the same time.
     place = dialect.insert(interceptions).on_conflict_do_nothing(index_elements=["id"])
     async with database.writing() as connection:
         await connection.execute(place, [start | {"status": "running"} for start in starts])

@@ -1,9 +1,9 @@
-"""What an interception may cost, reserved from counters in the same commit as its start.
+"""Reservations of an interception's possible cost on budget counters, in the same commit as its start.
 
-A counter holds what somebody has spent in one period and what is reserved there for interceptions that run. Amounts
-are micro-dollars. A reservation fits where spent + reserved + its estimate stay within the limit of each counter that
-it names; otherwise nothing is reserved. A reservation says how much its interception has spent and reserved in all, so
-a batch may be written twice.
+A counter holds the spending of a subject in one period, and the amount reserved there for running interceptions.
+Amounts are micro-dollars. A reservation fits if spent + reserved + its estimate stay within the limit of each counter
+that it names; otherwise nothing is reserved. It states the interception's totals, not differences, so a batch may be
+written twice.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 from .records import Interception
 
 MAX_AMOUNT = 10**15
-"""Micro-dollars: a thousand million dollars. Larger amounts are cut, so that sums stay within 64 bits."""
+"""Micro-dollars: a thousand million dollars. Larger amounts are capped, so that sums stay within 64 bits."""
 
 
 class CounterKey(NamedTuple):
-    """Whose spending is counted, and in which period."""
+    """The subject whose spending a counter counts, and the period."""
 
     scope: str
     """`initiator`, `group` or `everybody`."""
@@ -31,32 +31,32 @@ class CounterKey(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What a counter holds."""
+    """The amounts of a counter, in micro-dollars."""
 
     spent: int = 0
     reserved: int = 0
 
 
 class Reservation(NamedTuple):
-    """What an interception asks for before an upstream call."""
+    """The amount that an interception reserves before an upstream call."""
 
     interception_id: str
     estimate: int
-    """The most that the call can cost."""
+    """The most that the call can cost, in micro-dollars."""
     limits: Sequence[tuple[int, int]]
-    """Ids of counters, with the limit of each."""
+    """Ids of counters and their limits in micro-dollars."""
     spent: int = 0
-    """What the interception's earlier calls have cost: it takes the place of what was reserved for them."""
+    """The cost of the interception's earlier calls; it replaces the amounts reserved for them."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the reservations and settlements of a batch."""
+    """The result of a batch's reservations and settlements."""
 
     refused: dict[int, int] = field(default_factory=dict)
-    """The number of the start: the id of the counter that it does not fit."""
+    """The id of the counter that a reservation does not fit, by the number of its start."""
     counters: dict[int, Counted] = field(default_factory=dict)
-    """All counters that were touched, as they are now."""
+    """The new amounts of all counters involved, by id."""
 
     def add(self, later: Outcome) -> None:
         self.refused.update(later.refused)
@@ -64,7 +64,7 @@ class Outcome:
 
 
 class OverBudget(Exception):
-    """A reservation does not fit a counter."""
+    """A reservation exceeds the limit of a counter, or the counter does not exist."""
 
     def __init__(self, counter: int) -> None:
         super().__init__(f"counter {counter}")
@@ -72,7 +72,7 @@ class OverBudget(Exception):
 
 
 Held: TypeAlias = dict[int, Counted]
-"""Of one interception, by counter."""
+"""The amounts that one interception has spent and reserved, by counter."""
 
 
 _NOTHING = Counted()
@@ -80,7 +80,7 @@ _NOTHING_HELD: Mapping[int, Counted] = {}
 
 
 class Ledger:
-    """The arithmetic, on counters and reservations in memory."""
+    """The arithmetic of reservations and settlements, on counters in memory."""
 
     __slots__ = ("counters", "held")
 
@@ -89,13 +89,13 @@ class Ledger:
         self.held = held
 
     def settle(self, interception_id: str, cost: int) -> None:
-        """The end of an interception: all that it cost is spent, nothing is reserved any more."""
+        """Settle an ended interception: its whole cost is spent, nothing stays reserved."""
         for counter, (spent, reserved) in self.held.pop(interception_id, {}).items():
-            if counter in self.counters:  # an administrator may have deleted it: its batch must be written all the same
+            if counter in self.counters:  # it may have been deleted; the batch must be written all the same
                 self._add(counter, cost - spent, -reserved)
 
     def reserve(self, asked: Reservation) -> int | None:
-        """Reserve, or return the counter that it does not fit."""
+        """Reserve and return None, or change nothing and return the id of a counter that it does not fit."""
         id_, estimate, limits, paid = asked
         held = self.held.get(id_, _NOTHING_HELD)
         counters = self.counters
@@ -124,39 +124,39 @@ class Ledger:
 
 class CounterListener(Protocol):
     def __call__(self, counters: Mapping[int, Counted], /) -> None:
-        """These counters have changed; called after the commit."""
+        """Take note of changed counters; called after the commit."""
 
 
 class Counters(Protocol):
-    """Counters outside of commits. All methods raise `RecorderUnavailable`."""
+    """The operations on counters apart from reservations. All methods raise `RecorderUnavailable`."""
 
     changed: CounterListener | None
 
     async def open(self, keys: Sequence[CounterKey]) -> Sequence[int]:
-        """Their ids. One that is new begins with what the records say was spent in its period."""
+        """Return the counters' ids, opening new ones. A new one starts with the recorded spending of its period."""
 
     async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
-        """What they hold, with all that has ended here; those that were never opened are left out."""
+        """Return the counters' amounts, with everything that ended in this process. Omits counters never opened."""
 
     async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
-        """Budgets by scope, id and period, which hold again: what the records say was spent meanwhile counts, too."""
+        """Raise counters to the recorded spending, for budgets (scope, id, period) that newly apply."""
 
     async def tokens_of(self, provider: str, response_id: str) -> int:
-        """All that the interception read and wrote in which the provider made this response; 0 where none is known."""
+        """Return all tokens of the interception in which the provider made this response; 0 if unknown."""
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
-        """Whether nobody has told yet that this counter has reached so much of its limit; true once for each."""
+        """Claim the warning that a counter reached `percent` of its limit. Returns True to the first caller only."""
 
 
 @runtime_checkable
 class BudgetRecorder(Protocol):
-    """A recorder that keeps counters; budgets need one."""
+    """A recorder that keeps counters, which budgets require."""
 
     @property
     def counters(self) -> Counters: ...
 
     async def start_within(self, interception: Interception, asked: Reservation) -> None:
-        """As `start`, with the reservation in the same commit. Raises `OverBudget`, and what `start` raises."""
+        """Like `start`, with the reservation in the same commit. Raises `OverBudget`, and whatever `start` raises."""
 
     async def reserve(self, asked: Reservation) -> None:
-        """For a further call of an interception that runs. Raises `OverBudget` and `RecorderUnavailable`."""
+        """Reserve for a further call of a running interception. Raises `OverBudget` and `RecorderUnavailable`."""

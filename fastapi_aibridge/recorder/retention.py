@@ -1,4 +1,4 @@
-"""Forgetting: interceptions older than the retention are deleted, a few at a time."""
+"""Retention: deletion of old interceptions, a few at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _BATCH = 200
 
 
 async def prune(database: Database, started_before: datetime, *, batch: int = _BATCH, pause: float = 0.01) -> int:
-    """Delete all that started before that moment and has ended; returns how many interceptions that were.
+    """Delete ended interceptions that started before that moment, with their daily sums, and the objects and set-aside
+    rows noted before it. Returns the number of interceptions.
 
-    Each batch is one short transaction, and between two of them others get their turn.
+    Each batch is one short transaction, followed by a pause of `pause` seconds for other writers.
     """
     moment = to_microseconds(started_before)
     count = 0
@@ -54,7 +55,7 @@ async def prune(database: Database, started_before: datetime, *, batch: int = _B
 async def _forget(
     database: Database, key: Column[Any], noted_at: Column[int], before: int, batch: int, pause: float
 ) -> None:
-    """What was noted before that moment, in short transactions too."""
+    """Delete the rows noted before that moment, also in short transactions."""
     table = key.table
     while True:
         async with database.writing() as connection:

@@ -1,4 +1,4 @@
-"""Records as rows: what the tables hold for an interception, its end and its facts."""
+"""Conversion of records to rows: the values that the tables hold for a start and an end."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .records import Ending, Interception, TokenUsage
 from .text import cut_key, dump, load
 
 Tokens = tuple[int, int, int, int]
-"""Input, output, cache read, cache write."""
+"""Counts of input, output, cache read and cache write tokens."""
 
 NO_TOKENS: Tokens = (0, 0, 0, 0)
 _RUNNING = ("running", None, None, None, *NO_TOKENS, None, None)
-"""The end's part of the row of an interception that goes on."""
+"""The values of `STATE_COLUMNS` for a running interception."""
 
 _MAX = 2**63 - 1
 _METADATA, _STARTED_AT, _HINT, _TRUNCATED, _GROUPS = map(
@@ -27,7 +27,7 @@ _members = attrgetter(*BEGUN)
 
 
 def start_row(begun: Interception, recorder_id: str) -> tuple[Any, ...]:
-    """The values of `START_COLUMNS`. Raises `TypeError` for what could not be filed."""
+    """Return the values of `START_COLUMNS`. Raises `TypeError` for members of a wrong type."""
     begun = bounded(begun)
     first, *rest = _members(begun)
     row = [first, recorder_id, *rest]
@@ -40,12 +40,12 @@ def start_row(begun: Interception, recorder_id: str) -> tuple[Any, ...]:
 
 
 def inbox_row(recorder_id: str, number: int, row: tuple[Any, ...]) -> tuple[str, int, str]:
-    """The values of `INBOX_COLUMNS` for those of `START_COLUMNS`."""
+    """Return the values of `INBOX_COLUMNS` for a row of `START_COLUMNS`."""
     return recorder_id, number, dump(row)
 
 
 def end_row(interception_id: str, ending: Ending, tokens: Tokens, *, truncated: bool = False) -> tuple[Any, ...]:
-    """The values of `END_COLUMNS`. `truncated` tells that facts were left out."""
+    """Return the values of `END_COLUMNS`. `truncated` says that facts were left out."""
     status = ending.upstream_status
     ending, is_cut = bounded_ending(ending)
     return (
@@ -63,7 +63,7 @@ def end_row(interception_id: str, ending: Ending, tokens: Tokens, *, truncated: 
 
 
 def filed_row(start: tuple[Any, ...], end: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    """The values of `FILED_COLUMNS` for those of `START_COLUMNS` and, once it has ended, of `END_COLUMNS`."""
+    """Return the values of `FILED_COLUMNS` for a row of `START_COLUMNS` and one of `END_COLUMNS` (None if it runs)."""
     if end is None:
         return start + _RUNNING
     _, *state, hint, truncated = end
@@ -80,13 +80,13 @@ _COLUMNS = {"filed": FILED_COLUMNS, "ends": END_COLUMNS}
 
 
 def bare_row(kind: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row of an interception or of an end without the texts that nobody searches for; other rows as they are."""
+    """Return an interception's or end's row without its free texts; rows of other kinds unchanged."""
     columns = _COLUMNS.get(kind, ())
     return tuple(_BARE.get(name, value) for name, value in zip(columns, row, strict=True)) if columns else row
 
 
 def add_tokens(tokens: Tokens, usages: Sequence[TokenUsage]) -> Tokens:
-    """The sums with these usages added, held within what a column can hold."""
+    """Return the sums with these usages added, limited to the range of a column."""
     if not usages:
         return tokens
     given, made, read, written = tokens
@@ -101,7 +101,7 @@ def add_tokens(tokens: Tokens, usages: Sequence[TokenUsage]) -> Tokens:
 
 
 def cost_of(costs: Sequence[int | None]) -> int | None:
-    """The sum of what messages cost; None where one of them has no price, or there are none."""
+    """Return the sum of the messages' costs; None if one of them is None or there are none."""
     known = [cost for cost in costs if cost is not None]
     return sum(known) if known and len(known) == len(costs) else None
 
@@ -116,8 +116,8 @@ _START_DEFAULTS: dict[str, Any] = {
 
 
 def inbox_start(body: str) -> dict[str, Any]:
-    """The values of `START_COLUMNS` by name, within their bounds; an older release wrote fewer of them, and longer
-    ones, a newer one more. Raises `ValueError` and its like for what is no start.
+    """Return the values of `START_COLUMNS` by name, cut to their limits. An older release may have written fewer and
+    longer values, a newer one more. Raises `ValueError`, `TypeError` and the like for a body that is no start.
     """
     start = _START_DEFAULTS | dict(zip(START_COLUMNS, load(body), strict=False))
     for name, limit in LIMITS.items():

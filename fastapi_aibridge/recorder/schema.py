@@ -1,8 +1,7 @@
-"""The tables of the SQL recorder. Moments are microseconds since 1970 in UTC, days are days since then.
+"""The tables of the SQL recorder. Timestamps are microseconds since 1970 in UTC, days are counted from the same origin.
 
-A start comes into the inbox and moves to its place a moment later. What an interception is stands in one narrow row;
-everything that its messages showed (and so all content) stands beside it as JSON, one row for each time that facts
-came in.
+A start is written to the inbox and moves to the interceptions' table a moment later. An interception is one narrow row
+there; its facts, and so all content, are JSON in another table, with one row for each time that facts were recorded.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ _IN_SESSION = text("session_id IS NOT NULL")
 
 
 def _begun(name: str) -> Column[Any]:
-    """The column of a member that a start has."""
+    """Return the column of a member of `Interception`."""
     kind = BEGUN_TYPES[name]
     if kind == "bool":
-        # A worker of an older release does not write those that came later.
+        # Workers of an older release do not write columns that were added later.
         return Column(name, Boolean, nullable=False, server_default=false() if name == "truncated" else None)
     nullable = kind.endswith("None") or name == "groups"
     return Column(name, BigInteger if kind == "datetime" else Text, nullable=nullable)
@@ -44,7 +43,7 @@ def _begun(name: str) -> Column[Any]:
 interceptions = Table(
     "aibridge_interceptions",
     metadata,
-    # A narrow key of the database's own keeps every index half as wide as the id would make it.
+    # A narrow key makes every index half as wide as the id would.
     Column("seq", _Key, primary_key=True, autoincrement=True),
     Column("recorder_id", Text, nullable=False),
     *map(_begun, BEGUN),
@@ -53,7 +52,7 @@ interceptions = Table(
     Column("upstream_status", Integer),
     Column("error", Text),
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in TOKEN_COLUMNS),
-    # Micro-dollars; null where there is no price, and in rows of older releases.
+    # Micro-dollars; null without a price, and in rows of older releases.
     Column("cost", BigInteger),
     Column("cost_estimated", Boolean),
     Index("aibridge_interceptions_id", "id", unique=True),
@@ -74,7 +73,7 @@ interceptions = Table(
 inbox = Table(
     "aibridge_inbox",
     metadata,
-    # Each recorder's own, so that what it filed leaves as one range.
+    # Rows are keyed by recorder, so that filed ones are deleted as one range.
     Column("recorder_id", Text, primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("body", Text, nullable=False),
@@ -86,7 +85,7 @@ facts = Table(
     metadata,
     Column("seq", _Key, primary_key=True, autoincrement=True),
     Column("interception_id", Text, nullable=False),
-    # Tells the rows of one interception apart and orders them; a batch that is written twice changes nothing.
+    # Identifies and orders the rows of one interception; writing a batch twice changes nothing.
     Column("part", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
     Index("aibridge_facts_interception", "interception_id", "part", unique=True),
@@ -95,7 +94,7 @@ facts = Table(
 objects = Table(
     "aibridge_objects",
     metadata,
-    # What a provider made and keeps, and for whom.
+    # Objects that a provider made and keeps, with their owners.
     Column("provider", Text, primary_key=True),
     Column("object_id", Text, primary_key=True),
     Column("kind", Text, nullable=False),
@@ -109,7 +108,7 @@ objects = Table(
 set_aside = Table(
     "aibridge_set_aside",
     metadata,
-    # Rows that no other table took, as JSON, for a person to look at.
+    # Rows that their own table refused, as JSON, for inspection by a person.
     Column("seq", _Key, primary_key=True, autoincrement=True),
     Column("recorder_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
@@ -122,11 +121,11 @@ set_aside = Table(
 erasures = Table(
     "aibridge_erasures",
     metadata,
-    # Whose records, or what is said in them, are to be erased: all that started until `asked_at`.
+    # Requested erasures: of the records (`everything`) or only the content of what started until `asked_at`.
     Column("initiator_id", Text, primary_key=True),
     Column("everything", Boolean, primary_key=True),
     Column("asked_at", BigInteger, nullable=False),
-    # Interceptions up to this `seq` are done.
+    # Interceptions up to this `seq` are erased.
     Column("done_up_to", BigInteger, nullable=False, server_default="0"),
 )
 
@@ -137,20 +136,20 @@ recorders = Table(
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("process_started", Text, nullable=False),
-    # By the database's clock, so that machines need not agree on the time.
+    # Time of the database, so that the machines' clocks need not agree.
     Column("heartbeat_at", BigInteger, nullable=False),
-    # Of an app's worker; a script's recorder has none of these.
+    # Columns of an app's worker; null for the recorder of a script.
     Column("started_at", BigInteger),
     Column("provider_version", BigInteger),
     Column("config_version", BigInteger),  # in force
-    Column("config_seen", BigInteger),  # the last that the worker has tried
+    Column("config_seen", BigInteger),  # last tried
     Column("error", Text),
 )
 
 budgets = Table(
     "aibridge_budgets",
     metadata,
-    # Those of the admin API; others come from settings and principals.
+    # Budgets of the admin API; others come from settings and principals.
     Column("scope", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("period", Text, primary_key=True),
@@ -170,7 +169,7 @@ budget_counters = Table(
     # Micro-dollars.
     Column("spent", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
-    # The highest percentage of its limit that somebody has been told of.
+    # The highest percentage of the limit for which a warning was given.
     Column("told", Integer, nullable=False, server_default="0"),
     Index("aibridge_budget_counters_key", "scope", "subject", "period", "started_at", unique=True),
     Index("aibridge_budget_counters_started", "started_at"),
@@ -179,10 +178,10 @@ budget_counters = Table(
 reservations = Table(
     "aibridge_reservations",
     metadata,
-    # What interceptions that run have reserved, and what of their cost is spent already.
+    # The amounts that running interceptions have reserved and already spent, by counter.
     Column("interception_id", Text, primary_key=True),
     Column("counter_id", BigInteger, primary_key=True, autoincrement=False),
-    # Empty once the recorder was found dead: a late end corrects what was settled for it.
+    # Empty after the recorder was found dead and the row was settled; a late end corrects the amount.
     Column("recorder_id", Text, nullable=False),
     Column("spent", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
@@ -214,7 +213,7 @@ usage_daily = Table(
 
 
 def end_assignments(begun: object) -> str:
-    """SET for the row `begun` of an interception that has `ended`."""
+    """Return the assignments that write an end, the row `ended`, to the interception's row `begun`."""
     changed = [
         f"credential_hint = coalesce(ended.credential_hint, {begun}.credential_hint)",
         f"truncated = ({begun}.truncated OR ended.truncated)",
@@ -223,7 +222,7 @@ def end_assignments(begun: object) -> str:
 
 
 _ON_FILED_BEFORE = f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS[1:])}"
-# For a batch that is written again, and for one of a recorder that was taken for dead.
+# The row exists if a batch is written again, or if the recorder was taken for dead and its inbox was filed.
 
 TARGETS: dict[str, tuple[Table, tuple[str, ...], str]] = {
     "inbox": (inbox, INBOX_COLUMNS, "DO NOTHING"),
@@ -232,4 +231,4 @@ TARGETS: dict[str, tuple[Table, tuple[str, ...], str]] = {
     "objects": (objects, OBJECT_COLUMNS, "DO NOTHING"),
     "set_aside": (set_aside, SET_ASIDE_COLUMNS, "DO NOTHING"),
 }
-"""Where the rows of a batch are inserted: the table, its columns, and what happens to a row that is there already."""
+"""The target of each kind of rows: the table, its columns, and the action of ON CONFLICT."""

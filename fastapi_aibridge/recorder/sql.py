@@ -44,41 +44,40 @@ DEFAULT_RETENTION = 60 * 86400.0
 _BEAT = 5.0
 """Seconds between two heartbeats."""
 _RESUMED = 2**40
-"""The part of facts that come after an interruption: behind all that were written before."""
+"""The `part` of facts that follow an interruption; higher than that of all earlier facts."""
 _STARTED_AT = START_COLUMNS.index("started_at")
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """An interception that runs here."""
+    """A running interception of this recorder."""
 
     id: str
-    """As it is stored."""
+    """The id as it is stored."""
     started_at: int
-    """Microseconds."""
+    """Microseconds since 1970."""
     provider: str
     initiator_id: str
     room: Room
     tokens: Tokens = NO_TOKENS
     truncated: bool = False
-    """Facts have been left out."""
+    """Whether facts were left out."""
     part: int | None = None
-    """The number of its facts, where several recorders may write the same ones."""
+    """A fixed `part` for its facts, if several recorders may write the same ones."""
 
 
 class SQLRecorder(SQLStore):
-    """Records into the database that `url` names while it is entered: `async with SQLRecorder(url) as recorder`.
+    """A recorder in the database that `url` names, used as a context: `async with SQLRecorder(url) as recorder`.
 
-    A start is durable when `start` returns; it can be read a moment later, as ends and facts can, at once from this
-    very recorder. While the database is away,
-    `start` raises `RecorderUnavailable`, at first after `start_timeout` seconds and then at once, and what has ended
-    waits: up to `max_pending` records, then `end` waits too. On leaving, all that waits is written, for
-    `shutdown_timeout` seconds at most.
+    A start is durable when `start` returns. Starts, facts and ends can be read at once from this recorder, and a moment
+    later from others. While the database is unavailable, `start` raises `RecorderUnavailable`, at first after
+    `start_timeout` seconds and then at once; facts and ends wait in memory, up to `max_pending` records, then `observe`
+    and `end` wait too. On exit, waiting records are written, for `shutdown_timeout` seconds at most.
 
-    Every `upkeep` seconds, what is older than `retention` seconds (0: nothing) is deleted, and days that are over are
-    added up. Of each interception `max_text` bytes of text are stored; what is longer is cut and marked `truncated`.
-    Other recorders on the database count as dead when their process is gone or has not been heard of for
-    `lease` seconds; what they left running becomes interrupted. `clock` and `sleep` are for tests.
+    Every `upkeep` seconds, interceptions older than `retention` seconds (0: keep all) are deleted, and past days are
+    added up. `max_text` bytes of text are stored of each interception; longer texts are cut and marked `truncated`.
+    Another recorder on the database counts as dead if its process is gone or its heartbeat is older than `lease`
+    seconds; its running interceptions become interrupted. `clock` and `sleep` are for tests.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class SQLRecorder(SQLStore):
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def __aenter__(self) -> Self:
-        """Open, migrate, recover. Raises `RecorderUnavailable` where the database stays away for `open_timeout`."""
+        """Open, migrate and recover. Raises `RecorderUnavailable` if this fails for `open_timeout` seconds."""
         if self._writer is not None:
             raise RuntimeError("this recorder is open already; an app needs one of its own")
         self._database.open(create=True)
@@ -167,11 +166,11 @@ class SQLRecorder(SQLStore):
         await self._database.close()
 
     async def start(self, interception: Interception) -> None:
-        """Durable when it returns. Raises `RecorderUnavailable`."""
+        """Write the start, durable on return. Raises `RecorderUnavailable`."""
         await self._start(interception, None)
 
     async def start_within(self, interception: Interception, asked: Reservation) -> None:
-        """The same, with what is reserved. Raises `OverBudget` too: then nothing is written."""
+        """Like `start`, with a reservation. Also raises `OverBudget`: then nothing is written."""
         await self._start(interception, asked)
 
     async def _start(self, interception: Interception, asked: Reservation | None) -> None:
@@ -205,18 +204,18 @@ class SQLRecorder(SQLStore):
         tokens = add_tokens(running.tokens, facts.token_usages)
         end = end_row(running.id, ending, tokens, truncated=running.truncated)
         stale_day = running.started_at // DAY if running.started_at < self._today else None
-        # Of what was interrupted the outcome may be learnt later: `resume`.
+        # The outcome of an interrupted interception may become known later, through `resume`.
         cost = None if ending.status is Status.INTERRUPTED else ending.cost or 0
         await self._writer.put(running.id, end, row, stale_day, objects, cost)
 
     async def reserve(self, asked: Reservation) -> None:
-        """For a further call of an interception that runs here. Raises `OverBudget` and `RecorderUnavailable`."""
+        """Reserve for a further call of a running interception. Raises `OverBudget` and `RecorderUnavailable`."""
         if self._writer is None:
             raise RecorderUnavailable("the recorder is not open")
         await self._writer.reserve(asked)
 
     async def owner(self, provider: str, object_id: str) -> str | None:
-        """The initiator for whom the provider made it. Raises `RecorderUnavailable`."""
+        """Return the initiator for whom the provider made the object, or None. Raises `RecorderUnavailable`."""
         object_id = cut_key(object_id, OBJECT_ID_LIMIT)
         known = self._owners.known(provider, object_id)
         if known is None and self._writer is not None:
@@ -232,13 +231,15 @@ class SQLRecorder(SQLStore):
     async def note(
         self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None = None
     ) -> None:
-        """`owner` knows it when this returns; it is durable a moment later."""
+        """Store the owner: known to `owner` on return, durable a moment later."""
         row = self._object_row(provider, object_id, initiator_id, kind, interception_id)
         if row is not None and self._writer is not None:
             await self._writer.put("", None, None, objects=(row,))
 
     async def resume(self, provider: str, object_id: str, initiator_id: str) -> InterceptionRecord | None:
-        """What is written of it stays; the facts of its end are written once, whichever recorder learns them."""
+        """Resume an interrupted interception. Its earlier facts stay; those of the new end are stored once, even if
+        several recorders write them.
+        """
         if self._writer is None:
             return None
         names = key_of("provider", provider), cut_key(object_id, OBJECT_ID_LIMIT), key_of("initiator_id", initiator_id)
@@ -258,7 +259,7 @@ class SQLRecorder(SQLStore):
         return found
 
     async def list(self, query: InterceptionQuery) -> Page:
-        """At most 1,000 of them, with all that was recorded here before. Raises `InvalidCursor`."""
+        """Return a page of at most 1,000, with everything this recorder recorded before. Raises `InvalidCursor`."""
         await self._flush()
         return await super().list(query)
 
@@ -272,31 +273,31 @@ class SQLRecorder(SQLStore):
 
     @property
     def database(self) -> Database:
-        """Open while the recorder is. What all workers share is kept there, too."""
+        """The database, open while the recorder is. It also holds the state that all workers share."""
         return self._database
 
     @property
     def presence(self) -> Presence:
-        """Which other recorders there are. There while the recorder is open."""
+        """The recorder's presence among the others; set while the recorder is open."""
         return self._presence
 
     @property
     def stats(self) -> WriterStats:
-        """Commits, rows, failures since the recorder was opened."""
+        """Counts of commits, rows and failures since the recorder was opened."""
         return self._stats
 
     @property
     def pending(self) -> int:
-        """Rows that are not in their place yet."""
+        """Rows that wait to be written to their tables."""
         return 0 if self._writer is None else self._writer.pending
 
     @property
     def available(self) -> bool:
-        """Whether the recorder is open and its database took what it was given last."""
+        """Whether the recorder is open and its database accepted the last write."""
         return self._writer is not None and self._writer.available
 
     async def keep_up(self) -> None:
-        """One round of upkeep: forget what is too old, add up the days that are over."""
+        """Run one round of upkeep: delete interceptions older than the retention, add up past days, prune counters."""
         now = self._clock()
         if self._retention > 0:
             count = await self.prune(now - timedelta(seconds=self._retention))
@@ -306,7 +307,7 @@ class SQLRecorder(SQLStore):
         await self.counters.prune(now)
 
     def _fact_rows(self, running: _Running, facts: Facts) -> tuple[Row | None, Sequence[Row]]:
-        """What is stored of the facts, and of the objects among them that are not known yet."""
+        """Return the row of the facts (None if nothing is stored) and the rows of new objects among them."""
         objects: Sequence[Row] = ()
         if facts.objects:
             rows = [
@@ -322,7 +323,7 @@ class SQLRecorder(SQLStore):
     def _object_row(
         self, provider: str, object_id: str, initiator_id: str, kind: str, interception_id: str | None
     ) -> Row | None:
-        """The values of `OBJECT_COLUMNS`; None for what is known already."""
+        """Return the values of `OBJECT_COLUMNS`; None if the object's owner is already known."""
         object_id, initiator_id = cut_key(object_id, OBJECT_ID_LIMIT), cut_key(initiator_id, OWNER_LIMIT)
         if not self._owners.remember(provider, object_id, initiator_id):
             return None
@@ -353,7 +354,7 @@ class SQLRecorder(SQLStore):
                     await self._presence.recover()
             except Exception as error:  # noqa: BLE001 - whatever the driver raises
                 if asyncio.get_running_loop().time() + 0.25 >= deadline:
-                    # The driver's traceback has a hundred lines that say no more.
+                    # The driver's traceback adds a hundred lines and no information.
                     raise RecorderUnavailable(self._database.unusable(error)) from None
                 await asyncio.sleep(0.25)
             else:

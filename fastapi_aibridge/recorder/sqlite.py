@@ -1,4 +1,4 @@
-"""The writer's side of SQLite: one thread with one connection, which takes a whole batch at a time."""
+"""The writer's sink for SQLite: one thread with one connection, which writes a whole batch at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .sqlite_reservations import account
 
 _Job = tuple[Batch, asyncio.Future[Outcome | None]]
 
-# A statement for many rows gives up the interpreter's lock once, executemany once for each row, and each time it has
-# to win it back from the event loop. Powers of two keep the number of different statements small.
+# A statement for many rows releases the GIL once, executemany once for each row, and must then win it back from the
+# event loop each time. Row numbers that are powers of two keep the number of different statements small.
 _LARGEST = 64
 
 
 class SQLiteSink:
-    """Commits with `synchronous` FULL where a start is among the rows, so that a start survives the machine's end;
-    ends and facts alone are handed to the operating system, and the next start's commit makes them as durable.
+    """A sink that commits batches with starts or reservations with the given `synchronous`, so that by default a start
+    survives a crash of the machine. Other batches use NORMAL; the next start's commit makes them as durable.
     """
 
     def __init__(self, url: URL, *, synchronous: str = "FULL") -> None:
@@ -62,7 +62,7 @@ class SQLiteSink:
                     connection = cast("sqlite3.Connection", pooled.driver_connection)
                     self._prepare(connection)
                 outcome = self._write(connection, batch)
-            except Exception as error:  # noqa: BLE001 - it is raised where the batch is awaited
+            except Exception as error:  # noqa: BLE001 - raised in `write`
                 if connection is not None and not _rolled_back(connection):
                     pooled.invalidate()
                     connection = None
@@ -74,14 +74,14 @@ class SQLiteSink:
         engine.dispose()
 
     def _answer(self, done: asyncio.Future[Outcome | None], answer: Exception | Outcome | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(_settle, done, answer)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.isolation_level = None
         enter_wal(connection.execute)
         connection.execute("PRAGMA cache_size = -32000")
-        # Each checkpoint waits for the disk; a few megabytes more of log mean fewer of them.
+        # Each checkpoint waits for the disk; a log with a few megabytes more means fewer of them.
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         self._now_synchronous = ""
 
@@ -120,10 +120,10 @@ class SQLiteSink:
 
 
 def enter_wal(execute: Callable[[str], object]) -> None:
-    """Use the write-ahead log, and wait for locks up to five seconds.
+    """Switch to the write-ahead log, and wait up to five seconds for locks.
 
-    Whoever looked at the file before another connection switched to the log would wait for that one's end, and finds
-    the switch done when it looks again: so a few short waits, not one long one.
+    If another connection switches at the same time, one long wait would last until that connection closes, but a retry
+    finds the switch done. So this makes many short attempts.
     """
     execute("PRAGMA busy_timeout = 100")
     for attempts_left in reversed(range(50)):

@@ -1,4 +1,4 @@
-"""Reservations and settlements in SQLite, within the transaction of their batch, which has the write lock."""
+"""Reservations and settlements in SQLite, within their batch's transaction, which holds the write lock."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _AGAIN = (
     "SET recorder_id = excluded.recorder_id, spent = excluded.spent, reserved = excluded.reserved"
 )
 _LARGEST = 64
-"""Rows or keys of one statement. Their numbers are powers of two, so that there are few different statements."""
+"""Rows or keys in one statement. Their number is a power of two, so that there are few different statements."""
 
 
 def account(connection: sqlite3.Connection, batch: Batch) -> Outcome:
-    """Settle what has ended, then reserve in the order in which it was asked for."""
+    """Settle ended interceptions, then make the reservations in their order. Returns the outcome."""
     settled = [interception_id for interception_id, _ in batch.settled]
     ledger = _read(connection, batch, settled)
     before = dict(ledger.counters)
@@ -53,7 +53,7 @@ def account(connection: sqlite3.Connection, batch: Batch) -> Outcome:
 
 
 def _read(connection: sqlite3.Connection, batch: Batch, settled: Sequence[str]) -> Ledger:
-    # A start has nothing yet: a transaction that failed was rolled back.
+    # A new start holds nothing yet, because a failed transaction is rolled back.
     starts = {row[1] for row in batch.inbox}
     ids = [*settled, *(asked.interception_id for number, asked in batch.reservations if number not in starts)]
     held: dict[str, dict[int, Counted]] = {}

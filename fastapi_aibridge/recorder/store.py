@@ -1,4 +1,4 @@
-"""Interceptions in a database, to be read, added up and pruned."""
+"""Reading, aggregating and pruning of interceptions in a database, without recording."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .usage import UsageQuery, UsageRow
 
 
 class SQLStore:
-    """The SQLite or PostgreSQL database that `url` names, while it is entered: `async with SQLStore(url) as store`.
+    """A store in the SQLite or PostgreSQL database that `url` names: `async with SQLStore(url) as store`.
 
-    It records nothing, so that a command can look at a database that others record into. A SQLite file that does not
-    exist is an error (`ConfigurationError`) unless it may be created.
+    It records nothing, so a command can use it on a database that others record into. A missing SQLite file raises
+    `ConfigurationError`, unless `create` is true.
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
@@ -39,11 +39,11 @@ class SQLStore:
 
     @property
     def database(self) -> Database:
-        """For what else is kept there."""
+        """The database, which also holds other tables than the records."""
         return self._database
 
     async def list(self, query: InterceptionQuery) -> Page:
-        """At most 1,000 of them. Raises `InvalidCursor`."""
+        """Return a page of at most 1,000. Raises `InvalidCursor`."""
         async with self._database.reading() as connection:
             return await read_page(connection, query)
 
@@ -56,9 +56,9 @@ class SQLStore:
             return await read_usage(connection, query)
 
     async def prune(self, started_before: datetime) -> int:
-        """Delete what started before that moment and has ended; returns how many interceptions that were."""
+        """Delete ended interceptions that started before that moment. Returns their number."""
         return await prune(self._database, started_before)
 
     async def migrate(self) -> bool:
-        """Bring the tables to this release's schema; returns whether there was anything to do."""
+        """Migrate the tables to this release's schema. Returns whether there was anything to do."""
         return await migrate(self._database)

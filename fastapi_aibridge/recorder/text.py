@@ -1,4 +1,4 @@
-"""Text and JSON as databases take them: nothing that a value holds may make a row impossible to store."""
+"""Conversion of texts and values so that a database can store them: no value may make a row impossible to store."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DIGEST = 32
 
 
 def storable(value: _T) -> _T:
-    """The text without what a database refuses: NUL, and surrogates that stand alone. Other values pass."""
+    """Replace what databases refuse in a text: NUL and lone surrogates. Other values are returned unchanged."""
     if not isinstance(value, str) or (value.isascii() and "\0" not in value):
         return value
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()  # type: ignore[return-value]
 
 
 def cut(text: str, limit: int) -> str:
-    """The text, or its beginning that takes `limit` bytes of UTF-8."""
+    """Cut the text to `limit` bytes of UTF-8."""
     if len(text) * 4 <= limit:
         return text
     if len(text) <= limit:
@@ -35,7 +35,7 @@ def cut(text: str, limit: int) -> str:
 
 
 def cut_key(text: str, limit: int) -> str:
-    """A storable text of at most `limit` bytes that still tells keys apart: a longer one ends with its digest."""
+    """Make the text storable in `limit` bytes. A longer one ends with its digest, so different keys stay different."""
     text = storable(text)
     if len(text) * 4 <= limit or (len(text) <= limit and len(text.encode()) <= limit):
         return text
@@ -44,12 +44,12 @@ def cut_key(text: str, limit: int) -> str:
 
 
 def dump(value: object) -> str:
-    """JSON text of anything. What JSON cannot say is said as nearly as possible: a record is never lost over it."""
+    """Return any value as JSON text. Values that JSON lacks are converted or replaced, so that no record is lost."""
     return dump_bytes(value).decode()
 
 
 def dump_bytes(value: object) -> bytes:
-    """As `dump`, in UTF-8."""
+    """Like `dump`, as UTF-8."""
     try:
         return orjson.dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError):
@@ -70,7 +70,7 @@ def _plain(value: object) -> object:
 
 
 def load(text: str) -> Any:
-    """The value of a JSON text. Raises `ValueError` and `RecursionError`."""
+    """Parse JSON text. Raises `ValueError` and `RecursionError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Aggregates over interceptions: how many calls and tokens at which cost, by day, initiator, model and so on."""
+"""Usage aggregates: calls, tokens and cost of interceptions, by day, initiator, model and other keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .recorder import InterceptionFilter
 
 class UsageBy(StrEnum):
     DAY = "day"
-    """The day, in UTC, on which the interception started."""
+    """The day in UTC on which the interception started."""
     INITIATOR = "initiator_id"
     PROVIDER = "provider"
     MODEL = "model"
@@ -22,19 +22,19 @@ class UsageBy(StrEnum):
     SESSION = "session_id"
     AGENT = "agent_id"
     GROUP = "group"
-    """An interception counts for each group that its principal belonged to, and for none where that had none."""
+    """An interception counts for each group of its principal; without groups, it counts for the group None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery(InterceptionFilter):
-    """What to add up; without `by` there is one row, the sum of all."""
+    """A query for usage aggregates. Without `by` there is one row, the total."""
 
     by: tuple[UsageBy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """One group; members that the query did not group by are None."""
+    """The sums of one group; keys that the query did not group by are None."""
 
     day: date | None = None
     initiator_id: str | None = None
@@ -50,21 +50,21 @@ class UsageRow:
     cache_read_tokens: int
     cache_write_tokens: int
     cost: int | None = None
-    """Micro-dollars; None where no call of the group has a price."""
+    """Micro-dollars; None if no call of the group has a price."""
 
 
 @runtime_checkable
 class UsageStore(Protocol):
-    """A recorder that can add up what it holds."""
+    """A recorder that can aggregate usage."""
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        """The groups, in the order of their keys; calls that still run count as calls."""
+        """Return a row for each group, in the order of their keys; running interceptions count as calls."""
 
 
 Key = tuple[date | str | None, ...]
-"""What a group has in common, in the order of `UsageQuery.by`."""
+"""The key of a group, its values in the order of `UsageQuery.by`."""
 Sums = list[int | None]
-"""Calls, and what `SUM_COLUMNS` are, of which the last, the cost, may be None."""
+"""The number of calls, then the sums of `SUM_COLUMNS`; the last one, the cost, may be None."""
 
 
 def no_sums() -> Sums:
@@ -78,7 +78,7 @@ def add_sums(sums: Sums, more: Sequence[int | None]) -> None:
 
 
 def usage_rows(query: UsageQuery, sums: Mapping[Key, Sums]) -> list[UsageRow]:
-    """A row for each group, in the order of their keys; without groups there is one row at least."""
+    """Return a row for each group, in the order of their keys; a query without `by` always has one row."""
     groups: Mapping[Key, Sums] = {(): no_sums()} if not query.by and not sums else sums
     return [usage_row(query, key, groups[key]) for key in sorted(groups, key=lambda key: tuple(map(_sorted, key)))]
 
@@ -88,7 +88,7 @@ def _sorted(value: date | str | None) -> str:
 
 
 def usage_row(query: UsageQuery, key: Key, sums: Sequence[int | None]) -> UsageRow:
-    """The row of a group: its key in the order of `query.by`, its sums in the order of `UsageRow`."""
+    """Return the row of a group. The key is in the order of `query.by`, the sums are in the order of `UsageRow`."""
     names = [by.value for by in query.by]
     keys: dict[str, Any] = dict(zip(names, key, strict=True))
     calls, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost = sums
@@ -104,7 +104,7 @@ def usage_row(query: UsageQuery, key: Key, sums: Sequence[int | None]) -> UsageR
 
 
 def usage_json(query: UsageQuery, row: UsageRow) -> dict[str, str | int | float | None]:
-    """The row as plain JSON values: the members grouped by, in the query's order, then the sums."""
+    """Return the row as plain JSON values: the keys in the query's order, then the sums."""
     keys: dict[str, str | int | float | None] = {}
     for by in query.by:
         value = getattr(row, by.value)

@@ -1,4 +1,4 @@
-"""What an error of the database says: that it will never take these values, or that it takes nothing now."""
+"""Classification of database errors: are the values at fault, or can the database accept nothing now?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import Enum, auto
 
 class Verdict(Enum):
     REFUSED = auto()
-    """These very values; trying again is in vain."""
+    """The values are at fault; a retry is useless."""
     SHORT = auto()
-    """The database lacks disk, memory or connections: whatever it was given, the values are not to blame."""
+    """The database lacks disk space, memory, connections or a lock; the values are not at fault."""
     UNKNOWN = auto()
-    """The database is away, or it is the values: only another write tells."""
+    """The database is unavailable, or the values are at fault; only another write can tell."""
 
 
 _REFUSING = ("22", "23", "54")
-"""Classes of SQLSTATE: data exceptions, broken constraints, limits of the program (an index row that is too long)."""
+"""SQLSTATE classes: data exception, integrity constraint violation, program limit exceeded (a too long index row)."""
 
 _SHORT = ("53", "58")
-"""Insufficient resources, errors of the system."""
+"""SQLSTATE classes: insufficient resources, system error."""
 
 _SQLITE_REFUSING = {"IntegrityError", "DataError"}
 _SQLITE_SHORT = ("SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY")

@@ -1,8 +1,8 @@
-"""The one task that writes: whatever is asked for while a commit runs goes into the next one together.
+"""The group commit of a recorder: one task writes, and all rows that arrive during a commit go into the next one.
 
-A start goes into the inbox at once, a narrow table without indexes, so that a commit for one start is cheap. A moment
-later many of them move to their place together, with what has become of them: most of the cost of a row is in the
-pages of the indexes that it touches, and rows that are written together share pages.
+A start is written at once to the inbox, a narrow table without further indexes, so that the commit of one start is
+cheap. A moment later many starts are filed together, that is, moved to the interceptions' table with their ends: most
+of a row's cost is in the index pages that it touches, and rows written together share pages.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from .queue import WriteQueue
 from .reservations import CounterListener, Outcome, Reservation
 
 _ROUNDS = 6
-"""Of the event loop, for which a commit waits at most."""
+"""Rounds of the event loop that a commit waits for further starts, at most."""
 _FILING_DELAY = 0.05
 _LIGHT = 256 * 1024
-"""Bytes that may be written together with starts."""
+"""Bytes of other rows that may be written in a commit with starts."""
 
 
 class Writer:
-    """Group commit on a sink.
+    """The writing side of a recorder: a queue, and the task that commits it to a sink.
 
-    At most `max_pending` rows and about `max_bytes` wait; whoever brings more waits too. A start waits for
-    `start_timeout` seconds at most, and not at all once the database has been away for that long.
+    At most `max_pending` rows and about `max_bytes` are queued; then callers wait for room. A start waits for at most
+    `start_timeout` seconds, and fails at once while the database has been unavailable for that long. `filing_delay`
+    is the time in seconds until rows are filed if few arrive.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue = WriteQueue(recorder_id)
         self._committer = Committer(sink, self.stats)
-        # What is being committed: its rows, its weight, and the starts in it by their numbers.
+        # The batch that is being committed: its rows, its weight, and its starts by their numbers.
         self._current_rows = 0
         self._current_weight = 0
         self._trying: Mapping[int, PendingStart] = {}
@@ -70,18 +71,18 @@ class Writer:
 
     @property
     def pending(self) -> int:
-        """Rows that are not in their place yet."""
+        """Rows that wait to be written to their tables."""
         return len(self._queue) + self._current_rows
 
     @property
     def available(self) -> bool:
-        """Whether the database took what it was given last."""
+        """Whether the database accepted the last write."""
         return self._committer.away_since is None
 
     async def start(
         self, interception_id: str, row: Row, stale_day: int | None = None, asked: Reservation | None = None
     ) -> None:
-        """Durable when it returns, and with it what is reserved. Raises `RecorderUnavailable` and `OverBudget`."""
+        """Write a start with its reservation, durable on return. Raises `RecorderUnavailable` and `OverBudget`."""
         await self._check_room()
         start = self._queue.add_start(interception_id, row, stale_day, asked)
         self._wake.set()
@@ -94,7 +95,7 @@ class Writer:
             raise
 
     async def reserve(self, asked: Reservation) -> None:
-        """Reserved when it returns. Raises `RecorderUnavailable` and `OverBudget`."""
+        """Make a further reservation, durable on return. Raises `RecorderUnavailable` and `OverBudget`."""
         await self._check_room()
         start = self._queue.add_reservation(asked)
         self._wake.set()
@@ -122,14 +123,15 @@ class Writer:
         objects: Iterable[Row] = (),
         cost: int | None = 0,
     ) -> None:
-        """An end with the whole cost, None where that may still become known; facts, objects. Returns when there is
-        room; they are written however long that takes.
+        """Queue an end, facts and objects; waits for room in the queue. They are written however long that takes.
+
+        `cost` is the interception's whole cost in micro-dollars; None if it may still become known.
         """
         try:
             while self._is_full() and not self._task.done():
                 await self._wait_for_room()
         finally:
-            # Also where the caller is cancelled while it waits: an end is never lost, the bound gives a little.
+            # Even if the caller is cancelled while it waits, no end is lost; the queue then exceeds its bound a little.
             if end is not None:
                 self._queue.add_end(interception_id, end, stale_day, cost)
             if facts is not None:
@@ -139,11 +141,11 @@ class Writer:
             self._schedule_filing()
 
     def expect_end(self, interception_id: str) -> None:
-        """What an interception of another recorder has cost is settled with its end, too."""
+        """Settle the cost with the end of this interception, although another recorder has started it."""
         self._queue.expect_end(interception_id)
 
     async def flush(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109
-        """What was recorded before can be read when it returns; where the database is away or slow, some of it."""
+        """Wait at most `timeout` seconds until queued rows can be read; not at all if the database is unavailable."""
         if self._closing or not self.available or not self._queue.is_filing_needed:
             return
         waiter = self._loop.create_future()
@@ -154,7 +156,7 @@ class Writer:
                 await waiter
 
     async def close(self, timeout: float) -> int:  # noqa: ASYNC109
-        """Write what waits, for so many seconds at most. Returns how many rows could not be written."""
+        """Write the queued rows for at most `timeout` seconds. Returns how many could not be written."""
         self._closing = True
         self._wake.set()
         self._room.set()
@@ -207,7 +209,7 @@ class Writer:
                 continue
             takes_starts = True
             if queue.starts and is_filing and not settles and queue.weight > _LIGHT:
-                # Large texts and starts are written by turns: a commit with a start waits for the disk.
+                # Large texts and starts alternate: a commit with a start waits for the disk.
                 takes_starts = not took_starts
                 is_filing = not takes_starts
             took_starts = takes_starts
@@ -234,8 +236,8 @@ class Writer:
                 self._counters_changed(outcome.counters)
 
     async def _let_others_join(self) -> None:
-        """Under load a start is soon followed by others: wait a few rounds of the event loop for them, as long as each
-        brings some. A commit costs about as much for many as for one.
+        """Wait a few rounds of the event loop for further starts, as long as each brings some. Under load starts follow
+        each other closely, and a commit of many costs about as much as a commit of one.
         """
         if len(self._queue.starts) + self._shared < 3:
             return
@@ -246,7 +248,7 @@ class Writer:
                 return
 
     def _file(self, batch: Batch, *, all_of_it: bool) -> list[asyncio.Future[None]]:
-        """Take what moves to its place; returns who waits for that."""
+        """Move the rows to be filed into the batch. Returns the waiters of `flush` that this batch satisfies."""
         is_all = self._queue.take_filing(batch, all_of_it=all_of_it or bool(self._flushing))
         if self._due_timer is not None:
             self._due_timer.cancel()
@@ -266,7 +268,7 @@ class Writer:
             self._overdue.cancel()
 
     def _expire(self, begun: float) -> None:
-        """A commit has run for `start_timeout`: from now on nobody waits for it longer than that."""
+        """Fail starts that have waited for `start_timeout`, once a commit has run for that long; then check again."""
         now = self._loop.time()
         if self._committer.away_since is None:
             self._committer.away_since = begun

@@ -1,4 +1,4 @@
-"""How alembic runs the migrations: on the connection that `migrate` hands over, beside the app's own tables."""
+"""Alembic environment: runs the migrations on the connection of `migrate`, and ignores the app's own tables."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The first tables: interceptions, their inbox, their facts, who records, sums by day."""
+"""Create the first tables: interceptions, their inbox, their facts, recorders, daily sums."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Agents, truncation, who made what at a provider, and rows that no table took."""
+"""Add agents, truncation, the owners of provider objects, and the table of refused rows."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The audit of what was changed through the admin routes."""
+"""Create the audit of changes made through the admin routes."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Numbers that tell workers of changes."""
+"""Create the version numbers by which workers learn of changes."""
 
 import sqlalchemy as sa
 from alembic import op

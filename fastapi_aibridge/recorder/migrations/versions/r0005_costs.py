@@ -1,4 +1,4 @@
-"""What interceptions cost, and the groups of who asked. Rows of older releases have neither."""
+"""Add the costs of interceptions and the groups of their principals; both are null in older rows."""
 
 import sqlalchemy as sa
 from alembic import op

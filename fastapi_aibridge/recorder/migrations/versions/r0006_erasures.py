@@ -1,4 +1,4 @@
-"""Whose records are to be erased."""
+"""Create the table of requested erasures."""
 
 import sqlalchemy as sa
 from alembic import op

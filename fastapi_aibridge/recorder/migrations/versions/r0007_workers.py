@@ -1,4 +1,4 @@
-"""What each worker has in force."""
+"""Add the versions of settings and providers that each worker has in force."""
 
 import sqlalchemy as sa
 from alembic import op

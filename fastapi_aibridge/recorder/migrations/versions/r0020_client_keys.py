@@ -1,4 +1,4 @@
-"""Client keys that are managed through the admin routes."""
+"""Create the table of client keys, which are managed through the admin routes."""
 
 import sqlalchemy as sa
 from alembic import op

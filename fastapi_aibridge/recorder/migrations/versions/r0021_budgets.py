@@ -1,4 +1,4 @@
-"""Budgets, what was spent of them, and what running interceptions have reserved."""
+"""Create budgets, their counters, and the reservations of running interceptions."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Providers and MCP servers that are managed."""
+"""Create the table of managed providers and MCP servers."""
 
 import sqlalchemy as sa
 from alembic import op
