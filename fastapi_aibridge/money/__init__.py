@@ -1,1 +1,1 @@
-"""Prices and what requests cost. Money is counted in integers: micro-dollars, millionths of a US dollar."""
+"""Prices, costs and budgets. Amounts of money are integers: micro-dollars, millionths of a US dollar."""

@@ -1,4 +1,4 @@
-"""The budgets of one interception: what is reserved for its calls, and what its caller is told."""
+"""The budgets of one interception: reservations for its calls, and the header that warns its client."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ HEADER = "x-aibridge-budget"
 
 
 class Policy(Protocol):
-    """What an account needs of `Budgets`."""
+    """The part of `Budgets` that an account uses."""
 
     refuses_unpriced: bool
     refuses_on_error: bool
 
     def refused(self, counter: OpenCounter) -> None:
-        """Count a refusal, and warn."""
+        """Count a refusal and warn that the budget is used up."""
 
 
 class Account:
-    """Made for each interception that a budget concerns. `start` comes first, `reserve` before each further call."""
+    """The account of an interception with budgets: call `start` first, then `reserve` before each further call."""
 
     __slots__ = (
         "_counters",
@@ -52,7 +52,7 @@ class Account:
         limits: Sequence[Limit],
         estimate: Estimator,
     ) -> None:
-        """`limits` are this caller's, one for each counter: others who share a counter may have another limit."""
+        """`limits` are this principal's, one for each counter; others that share a counter may have other limits."""
         self._policy = policy
         self._recorder = recorder
         self._principal = principal
@@ -61,13 +61,13 @@ class Account:
         self._estimate = estimate
         self._interception_id = ""
         self.fallback: str | None = None
-        """The cheaper model that is asked for instead."""
+        """The cheaper model that is requested instead, if a budget required it."""
 
     async def start(self, interception: Interception, given: int) -> None:
-        """Record the start with what the first call may cost, with so many tokens of input.
+        """Record the start, and reserve what the first call can cost with `given` tokens of input.
 
-        Raises `GatewayError`: 429 over a budget, 403 without a price where that is refused. Raises what the recorder
-        raises.
+        If the requested model does not fit, the budget's fallback model is tried. Raises `GatewayError` (429 over a
+        budget, 403 for a model without a price if settings refuse it), and whatever the recorder raises.
         """
         self._interception_id = interception.id
         model = interception.model
@@ -85,7 +85,9 @@ class Account:
                 return
 
     async def reserve(self, model: str, given: int, spent: int) -> None:
-        """For a further call; `spent` is what those before have cost. Raises `GatewayError`."""
+        """Reserve for a further call with `given` tokens of input; `spent` is the cost of the earlier calls in
+        micro-dollars. Raises `GatewayError`.
+        """
         asked = self._asked(self._priced(self.fallback or model, given), spent)
         try:
             await self._recorder.reserve(asked)
@@ -121,8 +123,8 @@ class Account:
         return next(counter for counter in self._counters if counter.id == over.counter)
 
     def headers(self) -> dict[str, str]:
-        """`X-AIBridge-Budget` once most of a budget is spent; of several the one with the least left."""
-        # What everybody spends together is for administrators.
+        """Return the header `X-AIBridge-Budget` for the budget with the least left, if any is nearly spent."""
+        # The total spending of everybody is shown to administrators only.
         warned = [
             (limit.amount - spent, spent, limit)
             for one, limit in zip(self._counters, self._limits, strict=True)

@@ -1,4 +1,4 @@
-"""Which budgets concern a caller."""
+"""The look-up of the budgets that apply to a principal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..principal import Principal
 from ..recorder.reservations import CounterKey
 
 _MOST = 10_000
-"""Callers whose limits are remembered."""
+"""Principals whose limits are cached."""
 EVERYBODY = "everybody"
-"""The scope of what all callers spend together."""
+"""The scope of the total spending of all initiators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A budget that holds for a caller, and the counter on which it holds."""
+    """A budget that applies to a principal, and the counter that it limits."""
 
     counter: CounterKey
     budget: Budget
@@ -31,16 +31,16 @@ class Limit:
 
 
 class BudgetBook:
-    """All budgets of the settings and of the admin API, looked up by whom they concern.
+    """All budgets of the settings and the admin API, indexed by subject.
 
-    Fields that change: `_today`, which has a bound, and `_begun` and `_over`, the day for which it holds.
+    Fields that change: `_today`, a cache with a bound, and `_begun` and `_over`, the limits of the day it is valid for.
     """
 
     def __init__(self, budgets: Iterable[Budget] = ()) -> None:
         self._by_subject: dict[tuple[str, str], list[Budget]] = {}
         for budget in budgets:
             self._by_subject.setdefault((budget.scope, budget.id), []).append(budget)
-        # Periods begin and end at midnight in UTC: until then a caller's limits stay the same.
+        # Periods begin and end at midnight in UTC, so a principal's limits stay the same until then.
         self._begun = self._over = datetime.min.replace(tzinfo=UTC)
         self._today: dict[tuple[str, Sequence[str]], list[Limit]] = {}
 
@@ -48,7 +48,7 @@ class BudgetBook:
         return sum(map(len, self._by_subject.values()))
 
     def limits(self, principal: Principal, moment: datetime) -> list[Limit]:
-        """Those that hold for this caller, one for each counter: where several do, the tightest."""
+        """Return the limits of this principal at this moment: the lowest one for each counter."""
         if principal.budgets:
             return self._limits(principal, moment)
         if not self._begun <= moment < self._over or len(self._today) >= _MOST:

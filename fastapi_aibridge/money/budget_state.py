@@ -1,4 +1,4 @@
-"""A budget as it stands: its limit, what is spent of it and what is reserved."""
+"""The current state of a budget: its limit, and the amounts spent and reserved."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .budget_book import Limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetState:
-    """One that holds for a caller. Amounts are US dollars."""
+    """The state of a budget that applies to a caller. Amounts are US dollars."""
 
     scope: str
-    """`initiator` for what the caller alone spends, `group` for what a group spends together."""
+    """`initiator` for the caller's own spending, `group` for the total spending of a group."""
     id: str
     period: str
     """`day`, `week` or `month`."""
     limit_usd: float
     spent_usd: float
     reserved_usd: float
-    """For requests that run."""
+    """The amount reserved for running requests."""
     left_usd: float
-    """Never less than 0."""
+    """Never negative."""
     resets_at: datetime
     fallback_model: str | None = None
 
@@ -60,7 +60,7 @@ class BudgetState:
 
 
 def budget_json(budget: Budget, source: str, counted: Counted | None, resets_at: datetime) -> Mapping[str, Any]:
-    """A budget as the admin routes show it. One that holds for each of many callers has no sums of its own."""
+    """Return a budget in the form of the admin routes. `counted` is None for one that each initiator has separately."""
     return {
         "scope": budget.scope,
         "id": budget.id,

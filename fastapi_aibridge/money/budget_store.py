@@ -1,4 +1,4 @@
-"""Budgets of the admin API, in the recorder's database. Each change is in the audit, and all workers hear of it."""
+"""The admin API's budgets in the recorder's database. Each change is audited and announced to all workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..recorder.database import Database
 from ..recorder.schema import budget_counters, budgets
 
 VERSION = "budgets"
-"""The version that workers watch to learn of changes."""
+"""The name of the version that workers watch for changes."""
 MAX_BUDGETS = 10_000
 
 
@@ -33,7 +33,7 @@ class BudgetStore:
             return [_budget(row) for row in rows]
 
     async def put(self, budget: Budget, actor: str) -> None:
-        """Raises `TooManyBudgets`."""
+        """Create or replace a budget. Raises `TooManyBudgets`."""
         async with self._database.writing() as connection:
             before = await _found(connection, budget.key)
             if before is None and await _count(connection) >= MAX_BUDGETS:
@@ -48,7 +48,7 @@ class BudgetStore:
             await _written(connection, budget.key, actor, "budget.put", before, budget)
 
     async def delete(self, key: tuple[str, str, str], actor: str) -> bool:
-        """Whether there was such a budget."""
+        """Delete a budget. Returns whether it existed."""
         async with self._database.writing() as connection:
             before = await _found(connection, key)
             if before is None:
@@ -77,7 +77,7 @@ async def _written(
         after=_told(after),
     )
     if scope in ("initiator", "group", "everybody"):
-        # The next warning is about the new amount, also where the old one was used up.
+        # Warn about the new amount as well, even if the old one was used up.
         counted = budget_counters.c
         await connection.execute(
             update(budget_counters)

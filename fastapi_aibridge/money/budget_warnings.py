@@ -1,4 +1,4 @@
-"""Telling once that a budget is nearly or wholly used up: in the log, in the metrics, to a function of the app."""
+"""Warnings that a budget is nearly or fully used up: in the log, in the metrics, and to a function of the app."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .open_counters import OpenCounter
 log = logging.getLogger(__name__)
 
 LEVELS = (100, 80)
-"""Percent of a budget that are told of, the highest first."""
+"""Percentages of a budget that cause a warning, the highest first."""
 _TIMEOUT = 30.0
-"""Seconds that the app's function may take."""
+"""Seconds after which the app's function is cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetWarning:
-    """A budget is spent to `percent` percent: 80, or 100, also where a request was refused."""
+    """The warning that a budget is spent to 80 or 100 percent; 100 also if it has refused a request."""
 
     scope: str
-    """`initiator`, `group` or `everybody`: whose spending it is."""
+    """`initiator`, `group` or `everybody`."""
     id: str
     period: str
     percent: int
@@ -41,7 +41,7 @@ OnBudget: TypeAlias = Callable[[BudgetWarning], Awaitable[object]]
 
 
 class BudgetWarnings:
-    """Tells of each counter and level once, also where several processes see it reached."""
+    """The sender of warnings: once for each counter and level, even if several processes see it reached."""
 
     def __init__(self, counters: Counters, metrics: Metrics, on_budget: OnBudget | None) -> None:
         self._counters = counters
@@ -50,7 +50,7 @@ class BudgetWarnings:
         self._telling: set[asyncio.Task[None]] = set()
 
     def look(self, counter: OpenCounter, *, refused: bool = False) -> None:
-        """Tell what is to be told of this counter, in a task of its own."""
+        """Warn about this counter in a separate task, if it has reached a level that was not warned about."""
         percent = 100 if refused else level_of(counter)
         amount = counter.limit.amount
         before = counter.told[1] if counter.told[0] == amount else 0
@@ -100,8 +100,8 @@ class BudgetWarnings:
 
 
 def level_of(counter: OpenCounter) -> int:
-    """The highest level that is reached; 0 for none."""
+    """Return the highest level that the counter has reached; 0 for none."""
     spent, amount = counter.counted.spent, counter.limit.amount
     if amount <= 0:
-        return 0  # it blocks from the beginning
+        return 0  # a budget of 0 blocks from the beginning
     return next((level for level in LEVELS if spent * 100 >= amount * level), 0)

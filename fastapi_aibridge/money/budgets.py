@@ -1,4 +1,4 @@
-"""Budgets of an app: which hold for whom, and an account for each interception that they concern."""
+"""The budgets of an app, and the accounts of the interceptions to which they apply."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Budgets:
-    """All budgets of the gateway. A reload changes `configured`, the admin API `managed`, both through `replace`."""
+    """All budgets of the gateway. A reload replaces `configured`, the admin API `managed`, both through `replace`."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class Budgets:
         metrics: Metrics,
         on_budget: OnBudget | None = None,
     ) -> None:
-        """No budget can hold with a recorder that keeps no counters, which is one that is no `BudgetRecorder`."""
+        """`recorder` must be a `BudgetRecorder` if there are to be budgets; others keep no counters."""
         self.is_on = False
-        """Whether there are budgets beside those of principals."""
+        """Whether there are budgets of settings or the admin API; those of principals do not count."""
         self.refuses_unpriced = False
         self.refuses_on_error = True
         self.default_output = 4096
@@ -54,7 +54,7 @@ class Budgets:
         self.prices = prices
         self._book = BudgetBook()
         self.store: BudgetStore | None = None
-        """The store of the admin API's budgets; None without a database."""
+        """The store of the admin API's budgets; None without a database or counters."""
         self._recorder = recorder if isinstance(recorder, BudgetRecorder) else None
         self._metrics = metrics
         self._open: OpenCounters | None = None
@@ -67,9 +67,9 @@ class Budgets:
 
     @asynccontextmanager
     async def kept(self, settings: Settings, versions: VersionWatch | None) -> AsyncIterator[Budgets]:
-        """In force while the block runs: those of the settings, and those of the admin API as they change.
+        """Keep budgets in force while the block runs: those of the settings, and those of the admin API as they change.
 
-        Raises `SettingsError`, and what the database's driver raises.
+        Raises `SettingsError`, and the errors of the database's driver.
         """
         self.check(settings)
         self.apply(settings, self.prices)
@@ -87,7 +87,7 @@ class Budgets:
                 await self._warnings.aclose()
 
     async def reload(self, _: int = 1) -> None:
-        """Read those of the admin API. Raises what the database's driver raises, and `RecorderUnavailable`."""
+        """Read the admin API's budgets again. Raises the errors of the database's driver, and `RecorderUnavailable`."""
         if self.store is None:
             return
         known = {budget.key for budget in self.managed}
@@ -97,7 +97,7 @@ class Budgets:
             await self._recorder.counters.catch_up(new)
 
     def check(self, settings: Settings) -> None:
-        """Raises `SettingsError` where no budget could hold."""
+        """Raise `SettingsError` if settings have budgets that could not work: without counters, or without prices."""
         if settings.budgets and self._recorder is None:
             raise SettingsError(
                 "AIBRIDGE_BUDGETS needs a recorder that keeps counters: leave AIBRIDGE_RECORDER__ENABLED true, or give "
@@ -107,7 +107,7 @@ class Budgets:
             raise SettingsError(f"AIBRIDGE_BUDGETS needs prices: {install_command('prices')}, or set AIBRIDGE_PRICES")
 
     def apply(self, settings: Settings, prices: Prices | None) -> None:
-        """Put settings in force that `check` has accepted."""
+        """Apply settings that `check` has accepted."""
         self.prices = prices
         self.refuses_unpriced = settings.unpriced == "refuse"
         self.refuses_on_error = settings.budget_on_error == "refuse"
@@ -115,7 +115,7 @@ class Budgets:
         self.replace(configured=settings.budgets)
 
     def replace(self, *, configured: Sequence[Budget] | None = None, managed: Sequence[Budget] | None = None) -> None:
-        """Put other budgets in force."""
+        """Replace the budgets of the settings or the admin API; None keeps them."""
         self.configured = self.configured if configured is None else configured
         self.managed = self.managed if managed is None else managed
         self._book = BudgetBook([*self.configured, *self.managed])
@@ -124,7 +124,7 @@ class Budgets:
             self._warn()
 
     def _warn(self) -> None:
-        """Say what budgets do not limit."""
+        """Log the spending that budgets do not limit."""
         if self.prices is None:
             log.warning(
                 "budgets limit nothing, because no model has a price: %s, or set AIBRIDGE_PRICES",
@@ -138,7 +138,10 @@ class Budgets:
     async def account(
         self, principal: Principal, vendor: Vendor, request: ModelRequest, started_at: datetime
     ) -> Account | None:
-        """None where no budget concerns the caller. Raises `GatewayError`: 503 where budgets cannot be read."""
+        """Return the account of an interception; None if no budget applies to the principal.
+
+        Raises `GatewayError` (503) if the counters cannot be read, or returns None then if settings allow that.
+        """
         limits = self._book.limits(principal, started_at)
         if not limits:
             return None
@@ -156,21 +159,21 @@ class Budgets:
         return Account(self, recorder, principal, counters, limits, estimate)
 
     async def _history(self, recorder: BudgetRecorder, vendor: Vendor, request: ModelRequest) -> int:
-        """Tokens of the response that the request goes on with, which the provider reads once more."""
+        """Return the tokens of the earlier response that the request continues, since the provider reads them again."""
         for reference in request.references:
             if reference.kind == "response" and reference.id:
                 return await recorder.counters.tokens_of(vendor.name, reference.id)
         return 0
 
     def listed(self) -> Sequence[tuple[Budget, str]]:
-        """All but those of principals, in the order of their keys, and where each comes from: `settings` or `admin`."""
+        """Return all budgets except those of principals, sorted by key, each with its source: `settings` or `admin`."""
         sources = [(budget, "settings") for budget in self.configured]
         sources += [(budget, "admin") for budget in self.managed]
         return sorted(sources, key=lambda one: one[0].key)
 
     async def states(self, principal: Principal) -> Sequence[BudgetState]:
-        """Those that hold for the caller alone and for the caller's groups, as they stand now; what everybody spends
-        together is for administrators. Raises `RecorderUnavailable`.
+        """Return the states of the principal's own budgets and those of its groups. The budgets for everybody are left
+        out, as only administrators may see them. Raises `RecorderUnavailable`.
         """
         limits = self._book.limits(principal, datetime.now(UTC))
         limits = [limit for limit in limits if limit.counter.scope != EVERYBODY]
@@ -178,7 +181,7 @@ class Budgets:
         return [BudgetState.of(*one) for one in zip(limits, counted, strict=True)]
 
     async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
-        """What these counters hold; those that are new are opened. Raises `RecorderUnavailable`."""
+        """Return the amounts of these counters, opening new ones. Raises `RecorderUnavailable`."""
         if not keys:
             return []
         if self._recorder is None:

@@ -1,4 +1,4 @@
-"""What a caller has spent and may still spend."""
+"""The spending of a caller and the state of the caller's budgets."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from .budgets import Budgets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerUsage:
-    """Amounts are US dollars."""
+    """The caller's spending of this month and budgets, in US dollars."""
 
     spent_usd: float | None
-    """What the caller's requests of this month (in UTC) have cost, as far as they have a price; None without records
-    that can be added up.
+    """The cost of the caller's requests in this month (in UTC), as far as they have a price; None if the recorder does
+    not aggregate usage.
     """
     budgets: Sequence[BudgetState]
     """The budgets of the caller and of the caller's groups."""
 
     @property
     def left_usd(self) -> float | None:
-        """What the tightest budget leaves; None without budgets."""
+        """The smallest amount left of any budget; None without budgets."""
         return min((budget.left_usd for budget in self.budgets), default=None)
 
 
 async def caller_usage(recorder: object, budgets: Budgets, principal: Principal) -> CallerUsage:
-    """Raises `RecorderUnavailable`, and what the recorder raises."""
+    """Return the caller's usage. Raises `RecorderUnavailable`, and whatever the recorder raises."""
     spent = None
     if isinstance(recorder, UsageStore):
         month = period_start("month", datetime.now(UTC))

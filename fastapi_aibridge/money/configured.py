@@ -1,4 +1,4 @@
-"""The prices that the settings give."""
+"""Prices from the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = "settings"
 
 
 class ConfiguredPrices:
-    """By a provider's name or type, then by a model's name or a pattern of names: `house-*`."""
+    """The prices of the settings: by a provider's name or type, then by a model's name or a pattern (`house-*`)."""
 
     def __init__(self, prices: Mapping[str, Mapping[str, ModelPrices]]) -> None:
         self._prices = prices

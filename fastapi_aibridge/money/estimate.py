@@ -1,4 +1,4 @@
-"""The most that an upstream call can cost, as far as its request tells."""
+"""Estimates of the most that an upstream call can cost, from its request."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from .vendor import Vendor
 
 @dataclass(slots=True)
 class Estimator:
-    """For the calls of one interception."""
+    """The estimator for the calls of one interception."""
 
     prices: Prices | None
     vendor: Vendor
     request: ModelRequest
     default_output: int
-    """Tokens of an answer whose request sets no bound."""
+    """Output tokens of a request that sets no maximum."""
     moment: datetime
-    """When the interception started: its price is that of this moment."""
+    """The start of the interception, which decides the price."""
 
     history: int = 0
-    """Tokens that the provider keeps and adds to what the request says, as far as they are known."""
+    """Tokens that the provider adds to the request from its own storage, if known."""
 
     def __call__(self, model: str, given: int) -> int | None:
-        """Micro-dollars for so many tokens of input, of whichever model may answer; None where one has no price."""
+        """Return the most that the call can cost, in micro-dollars, with `given` tokens of input and any of the models
+        that may answer; None if one of them has no price.
+        """
         amounts = self._amounts(model, given)
         return None if None in amounts else self._dearest(amounts)
 
     def of_priced(self, model: str, given: int) -> int:
-        """The same of those models that have a price: a name that nobody knows takes nothing from what others cost."""
+        """Return the same over only those models that have a price, 0 if none has."""
         return self._dearest(self._amounts(model, given))
 
     def _amounts(self, model: str, given: int) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""The names under which a price list may have a model that a request calls otherwise."""
+"""Alternative names of a model, under which a price list may have it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _DATE = re.compile(r"[-@](?:20\d{6}|20\d\d-\d\d-\d\d|latest)$")
 
 
 def names_of(model: str) -> Iterator[str]:
-    """The model's name as the request has it, then ever less of it: without the `[1m]` that Claude Code writes behind
-    it, the way to it (`models/` of Gemini, the ARN of a Bedrock profile), and its date.
+    """Yield the requested name, then ever shorter ones: without the suffix `[1m]` of Claude Code, without the path
+    (`models/` of Gemini, the ARN of a Bedrock profile), and without the date or `latest`.
     """
     yield model
     plain = model

@@ -1,4 +1,4 @@
-"""The counters that this process has opened: their ids, and what they held when they were last seen."""
+"""The counters that this process has opened, with their ids and last known amounts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class OpenCounter:
     id: int
     key: CounterKey
     limit: Limit
-    """The one that was asked for last."""
+    """The limit of the request that used the counter last."""
     counted: Counted = _NOTHING
     told: tuple[int, int] = (0, 0)
-    """The amount of the limit, and the highest percentage of it that this process has seen reached."""
+    """The amount of a limit, and the highest percentage of it that this process has tried to warn about."""
 
 
 class OpenCounters:
-    """Bounded: the counter that was not used for the longest time is forgotten, and opened again when it is needed."""
+    """An LRU cache of open counters; a dropped counter is opened again when it is needed."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -35,9 +35,9 @@ class OpenCounters:
         self._opening = asyncio.Lock()
 
     async def open(self, limits: Sequence[Limit]) -> list[OpenCounter]:
-        """The counters of these limits. Raises `RecorderUnavailable`; asks the database only for those that are new."""
+        """Return the counters of these limits; only new ones need the database. Raises `RecorderUnavailable`."""
         while (known := self.known(limits)) is None:
-            async with self._opening:  # those who come at one moment want the same ones
+            async with self._opening:  # concurrent requests often need the same counters
                 await self._open_missing(limits)
         while len(self._by_key) > _MOST:
             _, gone = self._by_key.popitem(last=False)
@@ -45,7 +45,7 @@ class OpenCounters:
         return known
 
     def known(self, limits: Sequence[Limit]) -> list[OpenCounter] | None:
-        """The same without asking anybody; None where one of them is new."""
+        """Return the counters of these limits from the cache; None if any of them is missing."""
         found = []
         by_key = self._by_key
         for limit in limits:
@@ -65,7 +65,7 @@ class OpenCounters:
                 self._by_key[limit.counter] = self._by_id[id_] = OpenCounter(id_, limit.counter, limit)
 
     def saw(self, counters: Mapping[int, Counted]) -> list[OpenCounter]:
-        """Remember what they hold now; returns those that are known here."""
+        """Store new amounts of counters. Returns the ones that are in the cache."""
         seen = []
         for id_, counted in counters.items():
             counter = self._by_id.get(id_)

@@ -1,4 +1,4 @@
-"""The price of one model at one provider, with all that it depends on."""
+"""The price of one model at one provider, by service tier and size of the prompt."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STANDARD = ""
 
 
 class Tier:
-    """The rates of a service tier by the size of the prompt: from one token above each of `starts` on, the rates at
-    its place count for all of the message.
+    """The rates of a service tier, by the size of the prompt. `rates[0]` apply up to `starts[0]` tokens, `rates[1]`
+    above that up to `starts[1]`, and so on; one set of rates applies to the whole message.
     """
 
     __slots__ = ("rates", "starts")
 
     def __init__(self, rates: Sequence[Rates], starts: Sequence[int] = ()) -> None:
-        """One more of the rates than of the starts, which ascend."""
+        """`starts` must ascend, and `rates` must have one item more."""
         self.rates = rates
         self.starts = starts
 
@@ -32,34 +32,34 @@ class Tier:
 
 
 class Price:
-    """What the messages of one model cost.
+    """The price of a model's messages.
 
-    `source` says whose prices these are, `date` is the day in UTC on which they were in force; both go into the record.
+    `source` names the origin of the price, `date` is the day in UTC on which it was in force; both go into the record.
     """
 
     __slots__ = ("_told", "date", "source", "tiers")
 
     def __init__(self, source: str, date: str, tiers: Mapping[str, Tier]) -> None:
-        """`tiers` has at least the `STANDARD` one."""
+        """`tiers` must contain `STANDARD`."""
         self.source = source
         self.date = date
         self.tiers = tiers
         self._told: dict[int, dict[str, Any]] = {}
 
     def rates(self, usage: TokenUsage) -> Rates:
-        """The rates for this usage's service tier, where it has its own, and for its prompt's size."""
+        """Return the rates for the usage's service tier (the standard one if it has none) and its prompt's size."""
         tier = self.tiers.get(usage.service_tier or STANDARD) or self.tiers[STANDARD]
         if not tier.starts:
             return tier.rates[0]
         return tier.of(usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens)
 
     def cost(self, usage: TokenUsage) -> int:
-        """In micro-dollars, rounded."""
+        """Return the cost in micro-dollars, rounded."""
         return micro_dollars(self.rates(usage).cost(usage))
 
     def estimate(self, input_tokens: int, output_tokens: int, tiers: Sequence[str] = ()) -> int:
-        """The most that so many tokens cost, in micro-dollars, in one of these service tiers or in the standard one:
-        nothing of the input comes from a cache or goes into one.
+        """Return the most that so many tokens cost, in micro-dollars, in the standard tier or any of `tiers`, assuming
+        that the input is neither read from a cache nor written to one.
         """
         standard = self.tiers[STANDARD]
         rates = standard.of(input_tokens) if standard.starts else standard.rates[0]
@@ -70,7 +70,7 @@ class Price:
         return micro_dollars(scaled)
 
     def told(self, rates: Rates) -> dict[str, Any]:
-        """The rates as the record has them, in US dollars for a million tokens, with their source and date."""
+        """Return the rates in the form of the record: US dollars per million tokens, with source and date."""
         told = self._told.get(id(rates))
         if told is None:
             told = self._told[id(rates)] = {"source": self.source, "date": self.date, **rates.told}

@@ -1,6 +1,6 @@
-"""Prices of the models that the package genai-prices knows, read from what it brings along: it asks nobody.
+"""Prices of the models in the package genai-prices, from the data bundled with it, without network access.
 
-Importing it takes a good part of a second, so this file is imported in a thread, and only where prices are wanted.
+Importing it takes a good part of a second, so this module is imported in a thread, and only if prices are wanted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CALLS = {
     "storage_searches_kcount": "file_search_requests",
     "code_executions_kcount": "code_execution_requests",
 }
-"""Prices for a thousand calls: how usages name such a call."""
+"""The usages' names of calls, by the list's names of prices per thousand calls."""
 _TIERS: dict[str, dict[str, str]] = {
     "flex": {"service_tier": "flex"},
     "priority": {"service_tier": "priority"},
@@ -56,19 +56,19 @@ _TIERS: dict[str, dict[str, str]] = {
     "batch": {"processing": "batch"},
 }
 _TYPES = {"bedrock": "aws", "copilot": "github-copilot"}
-"""Our types that the list has under another name."""
+"""The list's names of provider types, where they differ from ours."""
 
 
 class PriceList:
-    """The list, by our providers and the models as requests name them."""
+    """The price list, searched by our providers and by the models' names in requests."""
 
     @cached_property
     def _providers(self) -> list[Provider]:
         return get_snapshot().providers
 
     def find(self, vendor: Vendor, model: str, moment: datetime) -> tuple[Price | None, datetime, datetime]:
-        """The price at this moment, None where the list has none, and from when to when that holds. Takes milliseconds
-        where the list has many models of the provider.
+        """Return the price at this moment (None if the list has none), and the beginning and end of its validity. Takes
+        milliseconds for a provider with many models.
         """
         for provider in self._candidates(vendor):
             for name in names_of(model):
@@ -79,9 +79,7 @@ class PriceList:
         return None, *EVER
 
     def _candidates(self, vendor: Vendor) -> Iterator[Provider]:
-        """The provider that answers at the address; where nobody is known there, the one of this name, then the one of
-        this type.
-        """
+        """Yield the provider with this base URL; if there is none, the one with the vendor's name, then its type."""
         for provider in self._providers:
             if re.match(provider.api_pattern, vendor.base_url):
                 yield provider
@@ -108,7 +106,7 @@ def _fits(when: Mapping[str, str], context: Mapping[str, str]) -> bool:
 
 
 def _tier(prices: ModelPrice) -> Tier | None:
-    """None for a model that is not billed by input tokens."""
+    """Return the prices as a tier; None for a model that is not billed by input tokens."""
     told: dict[str, Decimal | TieredPrices] = {
         name: value for name, value in prices.__dict__.items() if value is not None
     }
@@ -132,7 +130,7 @@ def _at(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
 
 
 def _holds(model: ModelInfo, moment: datetime) -> tuple[datetime, datetime]:
-    """The moments before and after this one at which one of the model's prices begins or ends."""
+    """Return the nearest moments, before and after this one, at which a price of the model begins or ends."""
     conditions: list[Any] = [*model.prices] if isinstance(model.prices, list) else []
     conditions += model.price_variants or ()
     moments = [*EVER, *(at for one in conditions for at in _turns(one.constraint, moment))]

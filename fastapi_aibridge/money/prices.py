@@ -1,4 +1,4 @@
-"""Prices by provider and model: those of the settings first, then those of genai-prices."""
+"""Prices by provider and model: first from the settings, then from genai-prices."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST = 4096
-"""Models whose price is remembered: their names are the callers'."""
+"""Models whose price is cached; limited because clients choose the names."""
 _MOST_UNPRICED = 100
-"""Models without a price that are told of."""
+"""Models without a price that are logged."""
 
 _Known = tuple[Price | None, datetime, datetime]
-"""A price, and from when to when it holds."""
+"""A price, and the beginning and end of its validity."""
 
 
 class Prices:
-    """What models cost. There are none of genai-prices before `ready` has been awaited once.
+    """The prices of models. Prices of genai-prices are missing until `ready` has been awaited once.
 
-    Fields that change: `_known` and `unpriced`, which have a bound; `_list` and `is_ready`, once; `_configured` with a
-    reload.
+    Fields that change: `_known` and `unpriced`, which have a bound; `_loading`, `_list` and `is_ready`, once;
+    `_configured` at a reload.
     """
 
     def __init__(self, configured: Mapping[str, Mapping[str, ModelPrices]], *, listed: bool = True) -> None:
-        """`listed` says whether genai-prices is asked for what is not configured."""
+        """`listed` says whether genai-prices is used for models that the settings give no price."""
         self._configured = ConfiguredPrices(configured)
         self._listed = listed
         self._list: PriceList | None = None
@@ -45,34 +45,34 @@ class Prices:
         self._known: dict[tuple[str, str], _Known] = {}
         self.is_ready = not listed
         self.unpriced: set[tuple[str, str]] = set()
-        """Providers and models that were used and have no price."""
+        """Pairs of a provider's name and a model that was used but has no price."""
 
     @classmethod
     def wanted(cls, configured: Mapping[str, Mapping[str, ModelPrices]]) -> Prices | None:
-        """None where nobody wants to know what requests cost: no price is configured, and the extra `prices`, which
-        brings genai-prices, is not installed.
+        """Return the prices; None if there can be none: none are configured, and the extra `prices`, which installs
+        genai-prices, is missing.
         """
         listed = importlib.util.find_spec("genai_prices") is not None
         return cls(configured, listed=listed) if listed or configured else None
 
     def apply(self, configured: Mapping[str, Mapping[str, ModelPrices]]) -> None:
-        """Go on with other configured prices, or providers."""
+        """Replace the configured prices and clear what is cached; also necessary after a change of providers."""
         self._configured = ConfiguredPrices(configured)
         self._known.clear()
         self.unpriced.clear()
 
     def load(self) -> asyncio.Future[None]:
-        """Begin to load genai-prices, in a thread. Where that fails, its models have no price."""
+        """Start to load genai-prices in a thread. If that fails, its models have no price."""
         if self._loading is None:
             self._loading = asyncio.ensure_future(self._load())
         return self._loading
 
     async def ready(self) -> None:
-        """Load it, and wait for that."""
+        """Load genai-prices if necessary, and wait for it."""
         await asyncio.shield(self.load())
 
     async def aclose(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel loading."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait((self._loading,))
@@ -87,7 +87,7 @@ class Prices:
         self.is_ready = True
 
     def price(self, vendor: Vendor, model: str, moment: datetime) -> Price | None:
-        """The price of the model at this moment, which is aware of its time zone; None where nobody has one."""
+        """Return the model's price at this moment, a timezone-aware datetime; None if there is no price."""
         known = self._known.get((vendor.name, model))
         if known is None or not known[1] <= moment < known[2]:
             known = self._find(vendor, model, moment.astimezone(UTC))
@@ -95,7 +95,7 @@ class Prices:
         return known[0]
 
     def missing(self, vendor: Vendor, model: str) -> None:
-        """Note that a model without a price was used; told in the log, once for each."""
+        """Note that a model without a price was used; each is logged once."""
         if (vendor.name, model) not in self.unpriced and len(self.unpriced) < _MOST_UNPRICED:
             self.unpriced.add((vendor.name, model))
             logger.warning(
@@ -106,7 +106,7 @@ class Prices:
 
     def _find(self, vendor: Vendor, model: str, moment: datetime) -> _Known:
         day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        # A price tells the day on which it was in force.
+        # A price names the day on which it was in force, so it is valid until midnight at most.
         tomorrow = day + timedelta(days=1)
         if (configured := self._configured.find(vendor, model, moment)) is not None:
             return configured, day, tomorrow
@@ -116,7 +116,7 @@ class Prices:
         return (found, since, until) if found is None else (found, max(since, day), min(until, tomorrow))
 
     def _remember(self, key: tuple[str, str], found: _Known) -> None:
-        """Keep the newer of two prices: more requests begin now than have begun before it changed."""
+        """Cache the newer of two prices, since more requests start now than before the price changed."""
         known = self._known.pop(key, None)
         if len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]

@@ -1,4 +1,4 @@
-"""What tokens and calls cost under one set of conditions: one service tier, one size of prompt."""
+"""The rates for tokens and calls under one set of conditions: one service tier and one size of prompt."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from ..recorder.records import TokenUsage
 
 SCALE = 1_000_000
-"""Rates are integers: millionths of a micro-dollar for a token or a call, so that sums are exact."""
+"""Rates are integers, in millionths of a micro-dollar per token or call, so that sums are exact."""
 DEAREST = 10**12
-"""Micro-dollars: no message costs more, so that sums of costs stay within what a database can hold."""
+"""Micro-dollars to which a message's cost is capped, so that sums of costs fit into a database's integers."""
 
 _INPUTS = ("audio_input", "image_input")
 _OUTPUTS = ("audio_output", "image_output", "reasoning")
 KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", *_INPUTS, *_OUTPUTS)
-"""What may have a price, in US dollars for a million tokens."""
+"""The kinds of tokens that may have a price, in US dollars per million tokens."""
 
 
 class Rates:
-    """Prices for a million tokens by kind, for a call by the name under which usages count it, and for each message.
+    """The prices of tokens by kind, of calls by their name in usages, and of each message.
 
-    What has no price of its own is never free: cached input costs what input costs, cache writes 1.25 times and, where
-    they last an hour, 2 times the input price; audio, images and reasoning cost what text does.
+    Kinds without a price of their own are not free: cached input costs as much as input, a cache write 1.25 times and a
+    one-hour cache write 2 times the input price; audio, images and reasoning cost as much as text.
     """
 
     __slots__ = (
@@ -34,7 +34,7 @@ class Rates:
     def __init__(
         self, dollars: Mapping[str, Decimal], calls: Mapping[str, Decimal] | None = None, message: Decimal = Decimal(0)
     ) -> None:
-        """`dollars` has at least `input` and `output`; `calls` and `message` are dollars for one."""
+        """`dollars` are prices per million tokens, at least `input` and `output`; `calls` and `message` per item."""
         given = dollars["input"]
         written = dollars.get("cache_write", given * Decimal("1.25"))
         self._input = _scaled(given)
@@ -42,14 +42,14 @@ class Rates:
         self._cache_read = _scaled(dollars.get("cache_read", given))
         self._cache_write = _scaled(written)
         self._hour = _scaled(dollars.get("cache_write_1h", given * 2)) - self._cache_write
-        # Usages count these within the input or the output: only the difference is added.
+        # Usages include these tokens in input or output, so only the difference in price is added.
         self._beside_input = [(kind, _scaled(dollars[kind]) - self._input) for kind in _INPUTS if kind in dollars]
         self._beside_output = [(kind, _scaled(dollars[kind]) - self._output) for kind in _OUTPUTS if kind in dollars]
         self._dearest_output = self._output + max([0, *(difference for _, difference in self._beside_output)])
         self._calls = {name: _scaled(each * SCALE) for name, each in (calls or {}).items()}
         self._message = _scaled(message * SCALE)
         self.told: dict[str, Any] = {kind: float(dollars[kind]) for kind in KINDS if kind in dollars}
-        """The prices as the record has them."""
+        """The prices in the form of the record."""
         self.told.setdefault("cache_read", float(given))
         self.told.setdefault("cache_write", float(written))
         self.told.setdefault("cache_write_1h", float(given * 2))
@@ -59,7 +59,7 @@ class Rates:
             self.told["message"] = float(message)
 
     def cost(self, usage: TokenUsage) -> int:
-        """In millionths of a micro-dollar."""
+        """Return the cost in millionths of a micro-dollar."""
         total = (
             usage.input_tokens * self._input
             + usage.output_tokens * self._output
@@ -81,15 +81,15 @@ class Rates:
         return total
 
     def estimate(self, input_tokens: int, output_tokens: int) -> int:
-        """The most that this costs, in millionths of a micro-dollar: all output is of the dearest kind."""
+        """Return the most that this costs, in millionths of a micro-dollar, with all output of the dearest kind."""
         return input_tokens * self._input + output_tokens * self._dearest_output + self._message
 
 
 def micro_dollars(scaled: int) -> int:
-    """Rounded to the nearest, and within bounds."""
+    """Convert millionths of a micro-dollar to micro-dollars, rounded, and limited to 0 up to `DEAREST`."""
     return min(max(0, (scaled + SCALE // 2) // SCALE), DEAREST)
 
 
 def _scaled(dollars: Decimal) -> int:
-    # A dollar for a million tokens is a micro-dollar for one.
+    # A dollar per million tokens is a micro-dollar per token.
     return round(dollars * SCALE)

@@ -1,4 +1,4 @@
-"""The errors for requests that a budget does not allow."""
+"""The errors of requests that a budget refuses."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from .budget_book import Limit
 from .open_counters import OpenCounter
 
 _FINAL = {"x-should-retry": "false"}
-"""The vendors' SDKs, Claude Code and Codex give up at once."""
+"""The header that stops the vendors' SDKs, Claude Code and Codex from retrying."""
 
 
 def over_budget(counter: OpenCounter, limit: Limit, estimate: int) -> GatewayError:
-    """429 in the vendor's own form: `insufficient_quota` of OpenAI's, `billing_error` of Anthropic's type."""
+    """Return the 429 error. Clients see the vendor's own type: `insufficient_quota` of OpenAI, `billing_error` of
+    Anthropic.
+    """
     key = counter.key
     of = (
         f"of group {key.id!r} "

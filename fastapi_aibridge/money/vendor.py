@@ -1,4 +1,4 @@
-"""Whose prices are meant."""
+"""The provider's properties that prices depend on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Vendor(Protocol):
-    """What is known of a provider when its prices are looked for; `providers.Provider` is one."""
+    """The part of a provider that a search for prices uses; `providers.Provider` implements it."""
 
     name: str
     base_url: str
