@@ -1,4 +1,4 @@
-"""What operators see: metrics, log lines and spans."""
+"""Observability for operators: metrics, log lines and spans."""
 
 from .lines import InterceptionLines
 from .metrics import Metrics

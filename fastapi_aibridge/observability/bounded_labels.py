@@ -1,4 +1,4 @@
-"""Metrics whose number of label combinations has a bound, whatever clients, providers and tool servers choose."""
+"""Metrics with a bounded number of label combinations, whatever values clients, providers and tool servers choose."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ MetricT = TypeVar("MetricT", "Counter", "Histogram")
 
 OTHER = "other"
 _LONGEST = 128
-"""Characters of a label's value."""
+"""Characters of a label's value that are kept."""
 
 
 class BoundedLabels(Generic[MetricT]):
-    """The children of a metric, held because `labels()` costs more than `inc()`; at most `limit` combinations, and
-    further ones with `other` in the place of the labels that somebody outside chooses.
+    """A metric with at most `limit` label combinations; further ones get `other` for each label that outsiders choose.
 
-    Field that changes: `_children`, which only grows.
+    The children are cached, since `labels()` costs more than `inc()`. Field that changes: `_children`, which only
+    grows.
     """
 
     __slots__ = ("_children", "_chosen", "_limit", "_metric")
 
     def __init__(self, metric: MetricT, *, chosen: tuple[int, ...], limit: int = 1000) -> None:
-        """`chosen` are the places of the labels that somebody outside chooses; the others have few values."""
+        """`chosen` are the positions of the labels that outsiders choose; the other labels have few values."""
         self._metric: MetricT = metric
         self._chosen = frozenset(chosen)
         self._limit = limit

@@ -1,4 +1,4 @@
-"""Metrics that are read from the pool and the providers when they are scraped."""
+"""Metrics that are read from the gateway's parts (pool, recorder, Redis, providers, worker) at each scrape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InFlightCollector(Collector):
-    """How many interceptions run."""
+    """The number of running interceptions."""
 
     def __init__(self, in_flight: Callable[[], int]) -> None:
         self._in_flight = in_flight
@@ -30,7 +30,7 @@ class InFlightCollector(Collector):
 
 
 class PoolCollector(Collector):
-    """The pool's own counters, read when they are scraped."""
+    """The pool's own counters."""
 
     def __init__(self, counts: Callable[[], PoolMetrics | None]) -> None:
         self._counts = counts
@@ -60,7 +60,7 @@ class PoolCollector(Collector):
 
 
 class RecorderCollector(Collector):
-    """Rows that the recorder could not write; zero for recorders that do not count them."""
+    """Rows that the recorder could not write or has yet to write; zero for recorders that do not count them."""
 
     def __init__(self, recorder: Callable[[], object]) -> None:
         self._recorder = recorder
@@ -82,7 +82,7 @@ class RecorderCollector(Collector):
 
 
 class RedisCollector(Collector):
-    """Whether the Redis that workers share can be reached; nothing where none is configured."""
+    """The availability of the workers' shared Redis; no metrics if none is configured."""
 
     def __init__(self, redis: Callable[[], object]) -> None:
         self._redis = redis
@@ -101,7 +101,7 @@ class RedisCollector(Collector):
 
 
 class ProviderCollector(Collector):
-    """The state of the providers' circuit breakers and keys, read when it is scraped."""
+    """The state of the providers' circuit breakers and keys."""
 
     def __init__(self, providers: Callable[[], Iterable[Provider]]) -> None:
         self._providers = providers
@@ -131,7 +131,7 @@ class ProviderCollector(Collector):
                     circuits.add_metric((name, route, state), states.get((route, state), 0))
                 trips.add_metric((name, route), breakers.trips[route])
                 rejections.add_metric((name, route), breakers.rejections[route])
-            # Short keys have the same hint.
+            # Short keys share one hint.
             ready = Tally(key.hint for key in provider.keys if not key.resting_for)
             for hint, number in Tally(key.hint for key in provider.keys).items():
                 keys.add_metric((name, hint, "ready"), ready[hint])
@@ -142,7 +142,7 @@ class ProviderCollector(Collector):
 
 
 class Followed(Protocol):
-    """The versions of shared settings that a worker has in force."""
+    """The worker's state in following shared settings."""
 
     @property
     def config_version(self) -> int: ...
@@ -155,7 +155,7 @@ class Followed(Protocol):
 
 
 class WorkerCollector(Collector):
-    """Whether this worker has what the others have."""
+    """Whether this worker is up to date with the shared settings."""
 
     def __init__(self, worker: Callable[[], Followed | None]) -> None:
         self._worker = worker

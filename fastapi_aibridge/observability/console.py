@@ -1,4 +1,4 @@
-"""Log lines for a process in which nobody has configured logging, as under plain uvicorn."""
+"""Log output for processes without a logging configuration, such as plain uvicorn."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LOGGER = logging.getLogger("fastapi_aibridge")
 LogFormat = Literal["text", "json"]
 
 _PAUSE = 0.1
-"""Seconds for which lines of interceptions are collected: one write for each would cost more than the line."""
+"""Seconds for which interception lines are buffered, because a write for each would cost more than the line."""
 
 
 class Console(logging.Handler):
-    """Writes the package's records to standard error, while no logger above it has a handler of the app's own.
+    """A handler that writes the package's log records to standard error while the root logger has no handlers.
 
-    Field that changes: `_lines`, which wait to be written.
+    Fields that change: `_lines`, the buffer, `_writing`, its timer, and `users`.
     """
 
     def __init__(self, format_: LogFormat) -> None:
@@ -34,23 +34,23 @@ class Console(logging.Handler):
 
     @property
     def alone(self) -> bool:
-        """Whether this is the only handler that a record of the package would reach."""
+        """Whether this is the only handler that log records of the package reach."""
         return LOGGER.handlers == [self] and not (LOGGER.propagate and logging.root.handlers)
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.root.handlers:
-            return  # the app has configured logging after our start
+            return  # the app has configured logging after this handler was added
         with suppress(Exception):
             self.write(self.format(record))
             self.flush()
 
     def write(self, line: str) -> None:
-        """Write the line with others of the next moment."""
+        """Buffer the line, to be written together with others a moment later."""
         self._lines.append(line)
         if self._writing is None:
             try:
                 self._writing = asyncio.get_running_loop().call_later(_PAUSE, self.flush)
-            except RuntimeError:  # a thread
+            except RuntimeError:  # a thread without an event loop
                 self.flush()
 
     def flush(self) -> None:
@@ -66,10 +66,10 @@ class Console(logging.Handler):
 
 @contextmanager
 def console(format_: LogFormat) -> Iterator[Console | None]:
-    """While the block runs, records of the package are written to standard error, unless logging is configured.
+    """Write the package's log records to standard error while the block runs, unless logging is configured.
 
-    Nothing of an app's own logging is changed: where the package's logger, or one above it, has a handler, this does
-    nothing at all, and no level is set.
+    The app's own logging is never changed: if the package's logger or the root logger has a handler, this does nothing
+    and yields None. No level is set.
     """
     shared = next((one for one in LOGGER.handlers if isinstance(one, Console)), None)
     if shared is None and LOGGER.hasHandlers():
@@ -89,7 +89,7 @@ def console(format_: LogFormat) -> Iterator[Console | None]:
 
 
 class _TextFormatter(logging.Formatter):
-    """As uvicorn writes its own lines, and with nothing that would steer a terminal."""
+    """The formatter of text lines: in uvicorn's style, with characters that steer a terminal escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname + ':':<9} {super().format(record)}".translate(_STEERING)
@@ -107,5 +107,5 @@ class _JSONFormatter(logging.Formatter):
 
 
 def timestamp(moment: float) -> str:
-    """RFC 3339, in UTC, of seconds since 1970."""
+    """Format seconds since 1970 as RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Server spans for the app that the plugin lives in."""
+"""Server spans for the app that hosts the plugin."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from fastapi import FastAPI
 
 
 def instrument(app: FastAPI) -> None:
-    """See to it that each request of the app has one server span, and none for the pieces of a stream.
+    """Give each request of the app one server span, and none for the chunks of a stream.
 
-    Newer versions of FastAPI make that span themselves as soon as a tracer provider is set, be it before this call or
-    after it: then there is nothing to do. For others, and where `FastAPI(telemetry={"tracing": False})` switched it
-    off, this is opentelemetry-instrumentation-fastapi without its spans for ASGI messages. Beside FastAPI's own it
-    would double the spans of mounted apps, which see only the outer app's own.
+    Newer versions of FastAPI create that span themselves as soon as a tracer provider is set, before or after this
+    call; then this does nothing. Otherwise, also with `FastAPI(telemetry={"tracing": False})`, it applies
+    opentelemetry-instrumentation-fastapi without its spans for ASGI messages. Using both would double the spans of
+    mounted apps, which see only the outer app's own.
     """
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 

@@ -1,4 +1,4 @@
-"""One log line for each interception that has ended."""
+"""The log line of each ended interception."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ logger = logging.getLogger("fastapi_aibridge.interceptions")
 
 _PLAIN = re.compile(r"[\w.@:/+*-]+", re.ASCII)
 _LONGEST = 256
-"""Characters of one value."""
+"""Characters of a value that are logged."""
 
 
 class InterceptionLines:
-    """Writes the lines: `key=value` in text, one object in JSON. Prompts, keys and errors' texts are in neither."""
+    """The writer of the lines: `key=value` as text, or one JSON object. They hold no prompts, keys or error texts."""
 
     def __init__(self, format_: LogFormat = "text", console: Console | None = None) -> None:
         self._format = format_
         self._console = console
 
     def ended(self, interception: Interception, ending: Ending, seconds: float, usages: Iterable[TokenUsage]) -> None:
-        """`usages` are those of all messages of the interception, `seconds` how long it took."""
+        """Log the end of an interception: `seconds` is its duration, `usages` are those of all its messages."""
         console = self._console
         direct = console is not None and console.alone
         if not (_is_wanted() if direct else logger.isEnabledFor(logging.INFO)):
             return
         told = _told(interception, ending, seconds, usages)
         if console is not None and direct:
-            # Past the logging module, whose record for each line costs more than the line.
+            # Bypass the logging module, whose record would cost more than the line.
             console.write(_json(told, time.time()) if console.format_ == "json" else "INFO:     " + _text(told))
         else:
             line = _json(told, time.time()) if self._format == "json" else _text(told)
@@ -43,7 +43,7 @@ class InterceptionLines:
 
 
 def _is_wanted() -> bool:
-    """Whether nobody has silenced the lines, where no level of the root's is meant for them."""
+    """Return whether the package's loggers allow the lines; the root's level is not considered without handlers."""
     return not logger.disabled and max(logger.level, LOGGER.level) <= logging.INFO
 
 
@@ -92,7 +92,7 @@ def _text(told: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1024)
 def _written(value: str) -> str:
-    # Quoted as JSON, in ASCII, where it is no plain word: callers choose some of them, line breaks included.
+    # A value that is no plain word is quoted as ASCII JSON, because clients may choose values with line breaks.
     return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 

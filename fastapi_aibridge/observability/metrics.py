@@ -1,4 +1,4 @@
-"""Prometheus metrics. Labels are bounded: no principals, and of what clients choose, models above all, only so many."""
+"""Prometheus metrics. Labels are bounded: never principals, and a limited number of values that clients choose."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _KINDS = ("input", "output", "cache_read", "cache_write")
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own unless one is given."""
+    """The metrics of one app, in a registry of their own unless one is given."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        # Not before: it brings HTTP and WSGI servers along.
+        # Imported late, because it loads HTTP and WSGI servers.
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
         from .collectors import InFlightCollector
 
         self.registry = CollectorRegistry() if registry is None else registry
         self.collectors: list[Collector] = []
-        """The metrics that are read only when they are scraped."""
+        """The collectors of metrics that are read only at a scrape."""
         self.in_flight = 0
         self.add(InFlightCollector(lambda: self.in_flight))
 
@@ -36,7 +36,7 @@ class Metrics:
         def times(name: str, words: str, *labels: str) -> Histogram:
             return Histogram(name, words, labels, buckets=_SECONDS, registry=self.registry)
 
-        # What clients, providers and tool servers choose labels of.
+        # Metrics with labels that clients, providers or tool servers choose.
         self._interceptions = BoundedLabels(
             counter("aibridge_interceptions", "Interceptions that have ended.",
                     "provider", "route", "status", "client", "streaming"),
@@ -68,7 +68,7 @@ class Metrics:
                     "provider", "reason"),
             chosen=(1,), limit=500,
         )  # fmt: skip
-        # All others.
+        # Metrics whose labels have few values.
         self._unpriced = counter(
             "aibridge_unpriced", "Interceptions whose cost is not known, because a model has no price.", "provider"
         )
@@ -97,7 +97,7 @@ class Metrics:
             "aibridge_budget_warnings",
             "Budgets of which so many percent were spent; each counts once in its period.", "scope", "percent",
         )  # fmt: skip
-        # Looked up once for all four.
+        # The four token counters by provider, so that one look-up finds them all.
         self._token_kinds: dict[str, tuple[Counter, ...]] = {}
 
     def add(self, collector: Collector) -> None:
@@ -115,7 +115,7 @@ class Metrics:
         self._duration(provider, route).observe(seconds)
 
     def built(self, seconds: float, outcome: str) -> None:
-        """A bridge of the pool: `outcome` is `ok`, `degraded`, `failed`, `timeout` or `shutdown`."""
+        """Count the build of a pool's bridge. `outcome` is `ok`, `degraded`, `failed`, `timeout` or `shutdown`."""
         self._builds.labels(outcome).observe(seconds)
 
     def tokens(self, provider: str, usage: TokenUsage) -> None:
@@ -140,37 +140,41 @@ class Metrics:
         self._tools(server, tool, "error" if is_error else "ok").observe(seconds)
 
     def passed_through(self, provider: str, route: str, status: int) -> None:
-        """`route` is how the path is listed."""
+        """Count a request that was passed through. `route` is the listed route's path, not the request's."""
         self._passed(provider, route, str(status)).inc()
 
     def retried(self, provider: str, reason: str) -> None:
-        """`reason` is a status, `timeout` or `unreachable`; `key` where another key was tried at once."""
+        """Count a retry. `reason` is a status, `timeout`, `unreachable`, or `key` if another key was tried at once."""
         self._retries(provider, reason).inc()
 
     def went_without(self, provider: str, what: str) -> None:
-        """A request was refused with what the gateway adds, `tools` or `usage`, and has succeeded without."""
+        """Count a request that the provider refused with the gateway's additions `what` (`tools` or `usage`), and
+        accepted without them.
+        """
         self._without.labels(provider, what).inc()
 
     def refused(self, code: str) -> None:
         self._refused(code).inc()
 
     def decided_alone(self) -> None:
-        """The limits of a request were not those of all processes together."""
+        """Count a request whose limits were checked by this process alone, without Redis."""
         self._decided_alone.inc()
 
     def over_budget(self, scope: str, period: str) -> None:
         self._over_budget.labels(scope, period).inc()
 
     def budget_reached(self, scope: str, percent: int) -> None:
-        """`percent` is 80 or 100."""
+        """Count a budget that has reached `percent` of its limit, 80 or 100."""
         self._budgets_reached.labels(scope, str(percent)).inc()
 
     def wrong_key(self, kind: str, *, many: bool) -> None:
-        """`kind` is `client` or `admin`; `many` says that an address has just sent as many as are told."""
+        """Count a wrong key. `kind` is `client` or `admin`; `many` says that its address has just reached
+        `wrong_keys.MANY`.
+        """
         self._wrong_keys.labels(kind).inc()
         if many:
             self._guessing.labels(kind).inc()
 
     def reloaded(self, outcome: str) -> None:
-        """`outcome` is `applied` or `refused`."""
+        """Count a reload. `outcome` is `applied` or `refused`."""
         self._reloads.labels(outcome).inc()

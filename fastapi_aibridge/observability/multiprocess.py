@@ -1,7 +1,7 @@
-"""The metrics of all worker processes of one server in one scrape: prometheus-client's multiprocess mode.
+"""Metrics of all worker processes of a server in one scrape, with prometheus-client's multiprocess mode.
 
-Each worker's counters lie in files of a directory that all share. What is read only when it is scraped (the pool, the
-providers, the recorder) is brought into those files every few seconds.
+Each worker keeps its counters in files of a shared directory. Metrics that are read only at a scrape (pool, providers,
+recorder) are copied into these files every few seconds.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that prometheus-client itself reads, when it is imported."""
+"""The environment variable that prometheus-client reads when it is imported."""
 MIRROR_EVERY = 2.0
-"""Seconds between two copies of the metrics that are read only when they are scraped."""
+"""Seconds between two copies of the metrics that are read only at a scrape."""
 
 _FILE = re.compile(r"_(\d+)\.db$")
 
 
 def multiprocess_wanted(settings: object) -> bool:
-    """Whether the settings say so, as far as they are known before prometheus-client is imported: `settings` where the
-    app gives them, else the variable.
+    """Return whether multiprocess mode is wanted, before prometheus-client is imported: by `settings` if these are a
+    `Settings`, else by the environment.
     """
     if isinstance(settings, Settings):
         return settings.metrics.multiprocess
@@ -43,16 +43,16 @@ def multiprocess_wanted(settings: object) -> bool:
 
 
 def check_multiprocess(settings: Settings, directory: Path | None) -> None:
-    """Raises `SettingsError` where it is wanted too late, by a file or the app's own function."""
+    """Raise `SettingsError` if multiprocess mode is wanted too late: by a file or by the app's own function."""
     if settings.metrics.multiprocess and directory is None:
         raise SettingsError("AIBRIDGE_METRICS__MULTIPROCESS must be in the environment: files are read too late for it")
 
 
 def set_up(*, wanted: bool) -> Path | None:
-    """The directory that this server's workers share; None where each tells its own metrics.
+    """Create the directory that this server's workers share, and return it; None without multiprocess mode.
 
-    Must be called before prometheus-client is imported. Raises `SettingsError` where it is too late, or where the
-    directory cannot be used.
+    Must be called before prometheus-client is imported. Raises `SettingsError` if it is too late, or if the directory
+    cannot be used.
     """
     named = os.environ.get(DIRECTORY)
     if not named and not wanted:
@@ -64,7 +64,7 @@ def set_up(*, wanted: bool) -> Path | None:
     except OSError as error:
         raise SettingsError(f"{DIRECTORY}: {path} cannot be used: {error.strerror}") from None
     if not named and (not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid()):
-        # Its name can be guessed, and anybody may make it.
+        # The name can be guessed, so another user may have created the directory.
         raise SettingsError(f"AIBRIDGE_METRICS__MULTIPROCESS: {path} is another user's; set {DIRECTORY} to a directory")
     os.environ[DIRECTORY] = str(path)
     if "prometheus_client" in sys.modules and not _counts_in_files():
@@ -76,8 +76,8 @@ def set_up(*, wanted: bool) -> Path | None:
 
 
 def _server() -> int:
-    """The process whose workers share the directory: the one that started this one, if that is a server."""
-    import multiprocessing  # with pickle, which others need not load
+    """Return the pid that identifies the server: the parent's if that is a server, else this process's."""
+    import multiprocessing  # late, because it loads pickle
 
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
@@ -92,7 +92,7 @@ def _counts_in_files() -> bool:
 
 
 def registry_of_one(directory: Path, pid: int) -> CollectorRegistry:
-    """What one worker has counted."""
+    """Return a registry with the metrics of one worker."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.multiprocess import MultiProcessCollector
     from prometheus_client.registry import Collector
@@ -108,7 +108,7 @@ def registry_of_one(directory: Path, pid: int) -> CollectorRegistry:
 
 
 def registry_of_all(directory: Path) -> CollectorRegistry:
-    """What all workers have counted, without the gauges of those that are gone."""
+    """Return a registry with the metrics of all workers, without the gauges of dead ones."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -131,9 +131,9 @@ def _lives(pid: int) -> bool:
 
 
 class Mirror:
-    """Brings what collectors tell into this worker's files, where the others' scrapes find it.
+    """A copier of the collectors' metrics into this worker's files, so that scrapes of other workers find them.
 
-    Fields that change: `_metrics` and `_counted`, which have a member for each sample that the collectors tell.
+    Fields that change: `_metrics`, with an item for each metric, and `_counted`, with one for each counter sample.
     """
 
     def __init__(self, collectors: Iterable[Collector]) -> None:
@@ -161,7 +161,7 @@ class Mirror:
         child = metric.labels(*values) if names else metric
         if isinstance(child, Counter):
             before = self._counted.get((name, values), 0.0)
-            # Less than before is a new beginning, such as a pool's after a restart of the lifespan.
+            # A lower value means that the counter was reset, such as a pool's after a restart of the lifespan.
             child.inc(value - before if value >= before else value)
             self._counted[name, values] = value
         else:
@@ -169,7 +169,7 @@ class Mirror:
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
-        """Look now, and every few seconds."""
+        """Copy at once, every few seconds while the block runs, and at its end."""
         self.look()
         task = asyncio.create_task(self._look_again(), name="aibridge-metrics-mirror")
         try:

@@ -1,4 +1,4 @@
-"""Spans through the OpenTelemetry API, at no cost while no tracer provider is set."""
+"""Spans of the OpenTelemetry API, without cost while no tracer provider is set."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ NAME = "fastapi_aibridge"
 
 
 def tracer() -> Tracer | None:
-    """The tracer, or None where nobody listens: then not even attributes are put together.
+    """Return the tracer, or None without a tracer provider, so that callers need not even build attributes.
 
-    Each bridge asks once: the API looks into the environment every time, which is dearer than a whole acquire.
+    Each bridge calls this once: the API reads the environment every time, which costs more than a whole acquire.
     """
     provider = trace.get_tracer_provider()
     return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(NAME)
 
 
 def fail(span: Span, error: BaseException) -> None:
-    """Mark a span as failed with the error's class; its text could hold what a span must not."""
+    """Mark a span as failed, with the error's class only: its text may hold secrets or content."""
     span.set_status(trace.StatusCode.ERROR, type(error).__name__)
 
 
 def detached(name: str, attributes: Mapping[str, str], work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-    """`work` in a span below the current one, for a task that does not inherit the current context."""
+    """Wrap `work` in a child span of the current one, for a task that does not inherit the current context."""
     listener = tracer()
     if listener is None:
         return work

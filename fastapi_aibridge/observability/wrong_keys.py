@@ -1,4 +1,4 @@
-"""Wrong keys and tokens: counted for each address, told when they become many, and answered slowly then."""
+"""Wrong keys and tokens: counted for each address; if there are many, logged and answered slowly."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, Protocol
 logger = logging.getLogger(__name__)
 
 MANY = 10
-"""Wrong keys from one address within `WINDOW` that are told and slowed."""
+"""The number of wrong keys from one address within `WINDOW` that is logged; further ones are delayed."""
 WINDOW = 60.0
 DELAY = 1.0
-"""Seconds by which the answer to a further wrong key is delayed. Right keys are not: others may share the address."""
+"""Seconds of delay of the response to a further wrong key. Valid keys are not delayed: others may share the address."""
 ADDRESSES = 4096
-"""Addresses that are remembered, the latest."""
+"""The number of latest addresses that are remembered."""
 WAITING = 256
-"""Answers delayed at once: each costs memory, and a client that sends more is not slowed by delays."""
+"""Responses delayed at the same time: each costs memory, and delays do not slow a client that sends more."""
 
 
 class Counted(Protocol):
     def wrong_key(self, kind: str, *, many: bool) -> None:
-        """Count one; `many` says that the address has just reached `MANY`."""
+        """Count a wrong key; `many` says that its address has just reached `MANY`."""
 
 
 class WrongKeys:
-    """Who sends wrong keys. Fields that change: `_addresses` and `_waiting`, in `note` alone."""
+    """The counts of wrong keys by address. Fields that change: `_addresses` and `_waiting`, only in `note`."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class WrongKeys:
         self._metrics = metrics
         self._clock = clock
         self._sleep = sleep
-        self._addresses: OrderedDict[str, tuple[float, int]] = OrderedDict()  # when the window began, and how many
+        self._addresses: OrderedDict[str, tuple[float, int]] = OrderedDict()  # start of the window, count
         self._waiting = 0
 
     async def note(self, scope: Mapping[str, Any], kind: str) -> None:
-        """One wrong key of this kind (`client` or `admin`) came with this request; returns when it may be answered."""
+        """Count a request with a wrong key of this kind (`client` or `admin`). Returns when it may be answered."""
         address = _network(scope)
         number = self._count(address)
         self._metrics.wrong_key(kind, many=number == MANY)
@@ -73,7 +73,7 @@ class WrongKeys:
 
 
 def _network(scope: Mapping[str, Any]) -> str:
-    """The client's address; of IPv6 the network, as its owner has all the addresses in it."""
+    """Return the client's address; for IPv6 the /64 network, since one client may use all its addresses."""
     host = (scope.get("client") or ("unknown",))[0]
     try:
         address = ipaddress.ip_address(host)
