@@ -177,11 +177,9 @@ async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) ->
             told, alone, beside = time.monotonic(), 0, 0
             while time.monotonic() < end and process.returncode is None:
                 if time.monotonic() > told + TOLD_AFTER:
-                    lately = [seen.p99(seen.alone[alone:]) * 1000, seen.p99(seen.beside[beside:]) * 1000]
+                    ours, theirs = (seen.p99(times) * 1000 for times in (seen.alone[alone:], seen.beside[beside:]))
                     told, alone, beside = time.monotonic(), len(seen.alone), len(seen.beside)
-                    print(
-                        f"{time.strftime('%H:%M')} p99 since the last line: {lately[0]:.1f} ms alone, {lately[1]:.1f} beside"
-                    )
+                    print(f"{time.strftime('%H:%M')} p99 since the last line: {ours:.1f} ms alone, {theirs:.1f} beside")
                     print(seen, flush=True)
                 await _phase(port, seen, seen.alone, seen.loop_alone, process.pid, phase)
                 async with attacked(port):
