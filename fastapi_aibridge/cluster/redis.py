@@ -97,7 +97,7 @@ class SharedRedis:
 
     async def __aenter__(self) -> Self:
         with suppress(RedisUnavailable):
-            await self._ping()
+            await self._check()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -132,7 +132,7 @@ class SharedRedis:
         try:
             result = await work(self._client)
         except self._away as error:
-            if isinstance(error, self._refusal) and not str(error).startswith(_CANNOT_SERVE):
+            if isinstance(error, self._refusal) and not _cannot_serve(error):
                 self._refused(str(error))
             else:
                 self._lost(error)
@@ -163,11 +163,13 @@ class SharedRedis:
 
     # Health
 
-    async def _ping(self) -> None:
-        async def ping(client: Redis) -> None:
-            await client.ping()
+    async def _check(self) -> None:
+        """Find out whether Redis serves. It must take a write: one that is full or a replica still answers a ping."""
 
-        await self._call(ping)
+        async def write(client: Redis) -> None:
+            await client.set(self.key("check"), b"", px=1000)
+
+        await self._call(write)
 
     def _found(self) -> None:
         self._is_available = True
@@ -198,7 +200,7 @@ class SharedRedis:
             while not self._is_available:
                 await asyncio.sleep(PROBE_EVERY)
                 with suppress(RedisUnavailable):
-                    await self._ping()
+                    await self._check()
         finally:
             self._probe = None
 
@@ -266,6 +268,11 @@ class SharedRedis:
             for _, subscribed in subscribers:
                 if subscribed is not None:
                     _guarded(subscribed)
+
+
+def _cannot_serve(error: Exception) -> bool:
+    """Whether the error concerns Redis itself. redis-py takes the code out of the text where it has a class for it."""
+    return str(getattr(error, "status_code", None) or error).startswith(_CANNOT_SERVE)
 
 
 class Script:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from redis.asyncio import Redis
 
 from fastapi_aibridge import AIBridge, Settings
 from fastapi_aibridge.cluster import redis as cluster_redis
@@ -68,6 +70,34 @@ async def test_server_that_does_not_answer_counts_as_away(own_valkey: ValkeyServ
         finally:
             own_valkey.thaw()
         await until(lambda: shared.available)
+
+
+@pytest.mark.parametrize(
+    ("cause", "cure"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ],
+)
+async def test_server_that_takes_no_writes_counts_as_away(
+    own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture, cause: str, cure: str
+) -> None:
+    """One that is full, or has become a replica, answers a ping; the log says once that it is of no use."""
+
+    def run(command: str) -> Callable[[Redis], Awaitable[object]]:
+        return lambda client: client.execute_command(*command.split())
+
+    async with SharedRedis(own_valkey.url) as shared, SharedRedis(own_valkey.url) as operator:
+        await operator.call(run(cause))
+        for _ in range(3):
+            with pytest.raises(RedisUnavailable):
+                await shared.call(run("SET a b"))
+            await asyncio.sleep(2 * cluster_redis.PROBE_EVERY)
+        assert (shared.available, shared.failures) == (False, 1)
+        await operator.call(run(cure))
+        await until(lambda: shared.available)
+        await shared.call(run("SET a b"))
+    assert caplog.text.count("Redis is away") == 1
 
 
 async def test_start_without_redis(own_valkey: ValkeyServer) -> None:
