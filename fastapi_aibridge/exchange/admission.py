@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import orjson
 from starlette.types import Receive, Scope
@@ -20,12 +19,12 @@ from ..principal import Principal
 from ..providers.provider import Provider
 from ..providers.routes import Target
 from ..recorder import Interception
-from ..recorder.identifier import new_id
 from ..upstream.keys import Credential
 from .body import plain_body, read_body
 from .client import Client, client_of, header_of
 from .engine import Engine
 from .fair_queue import Share
+from .interception_log import new_interception
 from .interruption import Interruption
 from .memory import Holding
 from .model_access import check_request
@@ -62,28 +61,7 @@ class Admitted:
 
     def interception(self) -> Interception:
         """Make the start of the request's record."""
-        return Interception(
-            id=new_id(),
-            initiator_id=self.principal.initiator_id,
-            api_key_id=self.principal.api_key_id,
-            provider=self.provider.name,
-            provider_type=self.provider.type,
-            route=self.route,
-            model=self.request.model,
-            streaming=self.request.streaming,
-            client=self.client.name,
-            user_agent=self.client.user_agent,
-            session_id=self.client.session_id,
-            correlating_tool_call_id=self.request.correlating_tool_call_id,
-            credential_kind=self.credential.kind,
-            credential_hint=self.credential.hint,
-            metadata=self.principal.metadata,
-            started_at=datetime.now(UTC),
-            agent_id=self.client.agent_id,
-            parent_agent_id=self.client.parent_agent_id,
-            truncated=self.client.truncated,
-            groups=tuple(self.principal.groups),
-        )
+        return new_interception(self.principal, self.provider, self.route, self.client, self.credential, self.request)
 
 
 async def admit(

@@ -62,7 +62,7 @@ class Engine:
         self.request_headers = request_headers or RequestHeaders()
         self.ownership = Ownership(owners_of(recorder), refuse_foreign=refuse_foreign_ids)
         self.background = BackgroundResponses(self.caller)
-        self.resumption = Resumption(recorder, metrics, self.lines, prices, self.background, self.max_text)
+        self.resumption = Resumption(recorder, metrics, self.lines, lambda: self.prices, self.background, self.max_text)
         self.tool_memory = ToolMemory(shared_memory)
         self.refusals = Refusals()
         self.queue = FairQueue(is_shared=lambda: self.limits.is_shared)

@@ -15,14 +15,47 @@ from ..formats.request import ModelRequest
 from ..masking import Masker
 from ..money.account import Account
 from ..observability import InterceptionLines, Metrics
+from ..principal import Principal
+from ..providers.provider import Provider
 from ..recorder import Ending, Facts, Interception, Prompt, ProviderObject, Recorder, Status, TokenUsage
+from ..recorder.identifier import new_id
+from ..upstream.keys import Credential
 from .cancellation import is_cancelled
+from .client import Client
 from .costs import Costs
 from .fair_queue import Share
 from .masked_facts import mask_facts
 from .steps import in_steps
 
 logger = logging.getLogger(__name__)
+
+
+def new_interception(
+    principal: Principal, provider: Provider, route: str, client: Client, credential: Credential, request: ModelRequest
+) -> Interception:
+    """Make the start of a request's record."""
+    return Interception(
+        id=new_id(),
+        initiator_id=principal.initiator_id,
+        api_key_id=principal.api_key_id,
+        provider=provider.name,
+        provider_type=provider.type,
+        route=route,
+        model=request.model,
+        streaming=request.streaming,
+        client=client.name,
+        user_agent=client.user_agent,
+        session_id=client.session_id,
+        correlating_tool_call_id=request.correlating_tool_call_id,
+        credential_kind=credential.kind,
+        credential_hint=credential.hint,
+        metadata=principal.metadata,
+        started_at=datetime.now(UTC),
+        agent_id=client.agent_id,
+        parent_agent_id=client.parent_agent_id,
+        truncated=client.truncated,
+        groups=tuple(principal.groups),
+    )
 
 
 class InterceptionLog:

@@ -7,7 +7,6 @@ reached by their owner only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 
 from starlette.types import Message, Receive, Scope, Send
@@ -24,8 +23,7 @@ from ..formats.single import SingleRound
 from ..principal import Principal
 from ..providers.provider import Provider
 from ..providers.routes import SAFE_METHODS, Route, Target
-from ..recorder import Facts, Interception, Status
-from ..recorder.identifier import new_id
+from ..recorder import Facts, Status
 from ..sse import Framer
 from ..upstream.keys import BYOK, Credential
 from ..upstream.response import UpstreamResponse
@@ -36,7 +34,7 @@ from .client import client_of, header_of
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
 from .engine import Engine
 from .fair_queue import Share
-from .interception_log import InterceptionLog
+from .interception_log import InterceptionLog, new_interception
 from .interruption import Interruption
 from .memory import Holding
 from .model_access import MODELS_SIZE, check_passed, filtered
@@ -179,7 +177,10 @@ class PassThrough:
         """Run with a record of who changed what, when, and how it ended, durable before the provider is called."""
         engine = self._engine
         empty = ModelRequest(model="", streaming=False, body=b"")
-        log = InterceptionLog(engine.recorder, engine.metrics, engine.lines, self._interception(request), empty)
+        client = client_of(header_of(dict(self._scope["headers"])), None)
+        route = f"{request.method} {self._route.path}"
+        begun = new_interception(self._principal, self._provider, route, client, request.credential, empty)
+        log = InterceptionLog(engine.recorder, engine.metrics, engine.lines, begun, empty)
         await log.start()
         self._id = log.id
         status, error = Status.CANCELLED, None
@@ -202,30 +203,6 @@ class PassThrough:
                 credential_hint=request.credential.hint,
                 masker=self._provider.masker(request.credential),
             )
-
-    def _interception(self, request: UpstreamRequest) -> Interception:
-        client = client_of(header_of(dict(self._scope["headers"])), None)
-        return Interception(
-            id=new_id(),
-            initiator_id=self._principal.initiator_id,
-            api_key_id=self._principal.api_key_id,
-            provider=self._provider.name,
-            provider_type=self._provider.type,
-            route=f"{request.method} {self._route.path}",
-            model="",
-            streaming=False,
-            client=client.name,
-            user_agent=client.user_agent,
-            session_id=client.session_id,
-            correlating_tool_call_id=None,
-            credential_kind=request.credential.kind,
-            credential_hint=request.credential.hint,
-            metadata=self._principal.metadata,
-            started_at=datetime.now(UTC),
-            agent_id=client.agent_id,
-            parent_agent_id=client.parent_agent_id,
-            truncated=client.truncated,
-        )
 
     async def _call(self, request: UpstreamRequest, interruption: Interruption) -> None:
         engine = self._engine
@@ -257,10 +234,7 @@ class PassThrough:
         chunk = begun or await response.read_some()
         # A 204 or 304 may have the length that the body would have; servers take it for the actual one.
         dropped = (b"content-length",) if response.status in (204, 304) else ()
-        head = answer_headers(response, *dropped, *(name.encode() for name in self.added))
-        head += [(name.encode(), value.encode()) for name, value in self.added.items()]
-        if self._id:
-            head.append((INTERCEPTION_ID.encode(), self._id.encode()))
+        head = self._head(response, *dropped)
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
         while chunk:
             if see is not None:
@@ -270,12 +244,20 @@ class PassThrough:
         interruption.settle()
         await self._tell({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def _head(self, response: UpstreamResponse, *dropped: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the headers for the client: the upstream's, and the gateway's own."""
+        head = answer_headers(response, *dropped, *(name.encode() for name in self.added))
+        head += [(name.encode(), value.encode()) for name, value in self.added.items()]
+        if self._id:
+            head.append((INTERCEPTION_ID.encode(), self._id.encode()))
+        return head
+
     async def _relay_models(self, response: UpstreamResponse, interruption: Interruption) -> None:
         body = b""
         if self._scope["method"] != "HEAD":
             answer = _decoded(response, await _read_up_to(MODELS_SIZE, response), MODELS_SIZE)
             body = await in_steps(filtered(answer, self._principal), self._share)
-        head = answer_headers(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
+        head = self._head(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
         if body:
             head.append((b"content-length", str(len(body)).encode()))
         interruption.settle()
@@ -290,8 +272,8 @@ class PassThrough:
         id_ = self._route.object_id(self._target.path)
         one = self._engine.background.waiting(self._account, id_)
         if one is None and credential.kind != BYOK and 200 <= status < 300:
-            take_up = self._engine.resumption.waiting
-            return await take_up(self._principal, self._provider, self._account, credential, id_)
+            resume = self._engine.resumption.resume
+            return await resume(self._principal, self._provider, self._account, credential, id_)
         if one is None or one.credential.kind != credential.kind:
             return None
         return one if credential.kind != BYOK or one.credential == credential else None

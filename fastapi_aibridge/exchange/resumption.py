@@ -5,7 +5,7 @@ shows the outcome.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cachetools import TTLCache
 
@@ -35,7 +35,7 @@ class Resumption:
         recorder: Recorder,
         metrics: Metrics,
         lines: InterceptionLines,
-        prices: Prices | None,
+        prices: Callable[[], Prices | None],
         background: BackgroundResponses,
         max_text: int,
     ) -> None:
@@ -47,7 +47,7 @@ class Resumption:
         self._max_text = max_text
         self._in_vain: TTLCache[tuple[str, str], bool] = TTLCache(_REMEMBERED, _SECONDS)
 
-    async def waiting(
+    async def resume(
         self, principal: Principal, provider: Provider, account: Iterable[str], credential: Credential, response_id: str
     ) -> Waiting | None:
         """Resume the caller's interrupted interception that made this response; None if there is none to resume."""
@@ -74,7 +74,7 @@ class Resumption:
         begun = found.interception
         request = ModelRequest(model=begun.model, streaming=begun.streaming, body=b"")
         costs = None
-        if self._prices is not None:
-            costs = Costs(self._prices, provider, request, "responses", begun.started_at)
+        if (prices := self._prices()) is not None:
+            costs = Costs(prices, provider, request, "responses", begun.started_at)
             costs.wait()
         return InterceptionLog(self._recorder, self._metrics, self._lines, begun, request, costs=costs)

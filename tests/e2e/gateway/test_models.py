@@ -156,6 +156,14 @@ async def test_openai_s_list() -> None:
         assert (answer.body, answer.header("etag")) == (json.dumps(LIST).encode(), '"1"')
 
 
+@pytest.mark.parametrize("models", [{}, only("gpt-*")])
+async def test_lists_tell_what_the_limits_leave(models: dict[str, str]) -> None:
+    """Whether or not something is left out of them."""
+    async with gateway(bridge=BRIDGE, limits={"requests": 5}) as gate:
+        answer = await passed(gate, "GET", f"{OPENAI}/v1/models", LIST, models)
+        assert answer.header("x-ratelimit-remaining-requests") == "4"
+
+
 @pytest.mark.parametrize(
     ("ids", "has_more", "patterns", "shown", "first", "last"),
     [

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fastapi_aibridge import Interception, Status
+from fastapi_aibridge import Interception, Principal, Status
 
 from .gateway import CountingRecorder, Gateway, gateway
 
@@ -47,6 +47,17 @@ async def test_what_changes_something_is_recorded(method: str, path: str, route:
         assert (begun.client, begun.credential_kind) == ("Codex", "centralized")
         assert ending is not None
         assert (ending.status, ending.upstream_status, ending.error) == (Status.COMPLETED, 200, None)
+
+
+async def test_a_change_belongs_to_the_caller_s_groups() -> None:
+    """As every other record does."""
+
+    async def caller() -> Principal:
+        return Principal("alice", groups=["research"])
+
+    async with gateway(bridge={"principal": caller}) as gate:
+        await passed(gate, "DELETE", "/ai/openai/v1/responses/resp_1")
+        assert (await gate.record()).interception.groups == ("research",)
 
 
 @pytest.mark.parametrize(
