@@ -270,7 +270,7 @@ class RetryState:
     def forget(self) -> None:
         """Release a response that the client will not get; its connection is kept if it has been read to the end."""
         if isinstance(self.outcome, UpstreamResponse):
-            self.outcome.release()
+            self.outcome.close()
 
     def result(self) -> UpstreamResponse:
         """Return the last response, or raise the last error."""

@@ -122,7 +122,7 @@ def decoded_pieces(
         raise UnsupportedEncoding(f"the content encoding {encoding!r} is not supported here")
     pieces: deque[bytes] = deque()
     size = 0
-    for piece in _zstd_pieces(data) if name == "zstd" else _zlib_pieces(data, _WINDOW_BITS[name]):
+    for piece in _zstd_pieces(data) if name == "zstd" else _zlib_pieces(data, name):
         size += len(piece)
         if size > limit:
             while pieces:
@@ -135,30 +135,13 @@ def decoded_pieces(
     return pieces
 
 
-def _zlib_pieces(data: BodyText, bits: int) -> Iterator[bytes]:
-    at = 0
-    for _ in range(_MAX_MEMBERS):
-        member = zlib.decompressobj(bits)
-        while not member.eof:
-            step = data[at : at + _ZLIB_STEP]
-            if not step:
-                raise ValueError("the encoded body is cut off")
-            at += len(step)
-            try:
-                while True:
-                    piece = member.decompress(step, _PIECE)
-                    yield piece
-                    step = member.unconsumed_tail
-                    if member.eof or (not step and len(piece) < _PIECE):  # after a full piece there may be more
-                        break
-            except zlib.error as error:
-                raise ValueError(f"the body is not encoded as it says: {error}") from None
-            at -= len(member.unused_data)
-        if at == len(data):
-            return
-        if bits != _WINDOW_BITS["gzip"]:
-            break
-    raise ValueError("the body is not encoded as it says: it goes on behind its end")
+def _zlib_pieces(data: BodyText, encoding: str) -> Iterator[bytes]:
+    inflater = Inflater(encoding, sys.maxsize)
+    for at in range(0, len(data), _ZLIB_STEP):
+        yield from inflater.pieces(data[at : at + _ZLIB_STEP])
+        yield b""  # encoded data may decode to nothing
+    if not inflater.complete:
+        raise ValueError("the encoded body is cut off")
 
 
 def _zstd_pieces(data: BodyText) -> Iterator[bytes]:

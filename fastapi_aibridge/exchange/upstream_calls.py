@@ -8,6 +8,7 @@ from ..errors import GatewayError
 from ..formats.large_text import BodyText
 from ..masking import Masker
 from ..observability.tracing import fail
+from ..upstream.keys import BYOK
 from ..upstream.response import UpstreamResponse
 from .admission import Admitted
 from .calls import UpstreamRequest
@@ -28,7 +29,7 @@ class UpstreamCalls:
         """The status of the upstream's last response."""
         self.problem = ""
         """A problem of the last response that the response itself does not tell."""
-        own_account = self.credential.kind == "byok"
+        own_account = self.credential.kind == BYOK
         headers = engine.request_headers.going_up(admitted.scope["headers"], own_account=own_account)
         # A stream is requested uncompressed, because events can be cut and added only in plain text.
         accepted = b"" if admitted.request.streaming else admitted.headers.get(b"accept-encoding", b"")

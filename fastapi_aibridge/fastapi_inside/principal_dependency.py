@@ -51,7 +51,6 @@ class PrincipalResolver:
                 f"this release of FastAPI does not tell which headers the principal dependency {dependency!r} reads, "
                 "so they could not be kept from providers; use a release that fastapi_aibridge has been tested with"
             )
-        self.dependency = dependency
         self.header_names: frozenset[bytes] = told.headers - OF_PROTOCOLS
         """The headers that the dependency declares: they authenticate to the app, so they never go upstream."""
         self._solver = Solver(dependant)

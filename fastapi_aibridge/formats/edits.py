@@ -70,11 +70,10 @@ def with_member(text: BodyText, name: str, *value: BodyText) -> Steps[BodyText]:
 
 def with_list(text: BodyText, name: str, elements_: Sequence[bytes]) -> Steps[BodyText]:
     """Return the object with this list as a member."""
-    pieces: list[bytes] = [b"["]
+    pieces: list[bytes] = []
     for one in elements_:
-        pieces += [one, b","]
-    pieces[-1] = b"]"
-    return with_member(text, name, *pieces)
+        pieces += [b",", one]
+    return with_member(text, name, b"[", *pieces[1:], b"]")
 
 
 def with_new_member(text: BodyText, name: str, *value: BodyText) -> Steps[BodyText]:

@@ -12,15 +12,3 @@ def find_member(text: bytes, name: str) -> tuple[int, int] | None:
 
 def set_member(text: bytes, name: str, value: bytes) -> bytes:
     return finish(edits.with_member(text, name, value))[:]
-
-
-def add_member(text: bytes, name: str, value: bytes) -> bytes:
-    return finish(edits.with_new_member(text, name, value))[:]
-
-
-def elements(text: bytes) -> list[bytes]:
-    return finish(edits.elements(text))
-
-
-def list_member(text: bytes, name: str) -> list[bytes]:
-    return finish(edits.list_member(text, name))

@@ -81,7 +81,7 @@ class MemoryRecorder(MemoryOwners):
 
     async def observe(self, interception_id: str, facts: Facts) -> None:
         record = self._records.get(interception_id)
-        if record is not None:
+        if record is not None and record.ending is None:
             await self._add(record, facts, self._rooms[interception_id])
 
     async def end(self, interception_id: str, ending: Ending, facts: Facts) -> None:

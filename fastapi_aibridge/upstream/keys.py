@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
+from ..masking import hint
+
 CENTRALIZED, BYOK = "centralized", "byok"
 
 RATE_LIMITED_REST = 30.0
@@ -57,7 +59,7 @@ class Credential:
     """Masked form of the key, enough to tell keys apart and too little to use one: `sk-...1234`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hint", f"{self.key[:3]}...{self.key[-4:]}" if len(self.key) >= 16 else "...")
+        object.__setattr__(self, "hint", hint(self.key))
 
     def __repr__(self) -> str:
         return f"Credential({self.hint!r}, {self.kind!r})"
@@ -108,13 +110,6 @@ class KeyPool:
         if not self._until or self._is_ready(home):
             return home
         return self._other(place, ()) or min(credentials, key=lambda one: self._until.get(one, 0.0))
-
-    def masked(self, text: str, also: Credential) -> str:
-        """Return the text with keys replaced by their hints: the pool's, and `also`."""
-        # The longest first: a shorter key may be the beginning of it.
-        for credential in sorted({*self._credentials, also}, key=lambda one: len(one.key), reverse=True):
-            text = text.replace(credential.key, credential.hint)
-        return text
 
     def another(self, caller: str, tried: Collection[Credential]) -> Credential | None:
         """Return a ready key that is not among those tried; None where there is none."""

@@ -219,10 +219,6 @@ class UpstreamResponse:
             if self._connection is connection:
                 connection.go_on()
 
-    def release(self) -> None:
-        """Drop a response that nobody will read; the connection is kept where all of it has arrived."""
-        self.close()
-
     def close(self) -> None:
         """Drop the response, and close the connection where more is to come on it."""
         connection = self._connection

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fastapi_aibridge.formats import scanner
 from fastapi_aibridge.formats.scanner import MAX_DEPTH, NotJSON, Scanner, TooMuchJSON
-from fastapi_aibridge.formats.splice import add_member, elements, find_member, list_member, set_member
+from fastapi_aibridge.formats.splice import find_member, set_member
 
+from .at_once import add_member, elements, list_member
 from .observing import lean
 from .test_splice import NAMES, SPACE, bodies, load, value_text
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aibridge.formats.splice import add_member, find_member, set_member
+from fastapi_aibridge.formats.splice import find_member, set_member
 
+from .at_once import add_member, list_member, set_list
 from .observing import lean
 
 NAMES = st.sampled_from(["stream_options", "tools", "a", "ä", 'q"', "back\\", "", "\x01"]) | st.text(max_size=3)
@@ -113,6 +114,13 @@ def test_examples(before: bytes, after: bytes) -> None:
 def test_adding() -> None:
     """A member that is not there yet goes to the end."""
     assert add_member(b'{"a":1 }', "b", b"[]") == b'{"a":1 ,"b":[]}'
+
+
+@pytest.mark.parametrize("elements", [[], [b"1"], [b'"a"', b"[2]"]])
+def test_lists(elements: list[bytes]) -> None:
+    """A list of any length, also of none."""
+    assert list_member(set_list(b'{"a":1}', "b", elements), "b") == elements
+    assert set_list(b'{"a":[7]}', "a", elements) == b'{"a":[' + b",".join(elements) + b"]}"
 
 
 def test_long_strings_do_not_exhaust_the_parser() -> None:

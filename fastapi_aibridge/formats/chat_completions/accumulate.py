@@ -16,7 +16,7 @@ _NAMES = frozenset({"id", "type", "role", "index", "format", "name", "object", "
 _ENDS_OF_NAMES = ("_id", "_type", "signature")
 """Endings of members that some providers repeat in each delta, and none sends in pieces."""
 _SAID = frozenset({"text", "thinking", "summary", "content", "data"})
-_OF_TEXT = _SAID | {"type", "format"}
+_OF_TEXT = _SAID | {"type", "format", "signature"}
 _DEPTH = 8
 _OPEN = 8
 """Items at the end of a list that may still be continued."""
@@ -79,9 +79,9 @@ def _goes_on(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
         return bool(item["index"] == last.get("index"))
     return (
         "index" not in last
-        and item.keys() <= _SAID | {"type", "format", "signature"}
+        and item.keys() <= _OF_TEXT
         and not ("signature" in item and "signature" in last)
-        and last.keys() <= _SAID | {"type", "format", "signature"}
+        and last.keys() <= _OF_TEXT
     )
 
 

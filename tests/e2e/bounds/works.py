@@ -27,7 +27,8 @@ from fastapi_aibridge.formats.prompts import split
 from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.formats.rounds import Held, Rounds, extended, with_tools
 from fastapi_aibridge.formats.scanner import finish
-from fastapi_aibridge.formats.splice import add_member, elements, find_member, list_member, set_member
+from fastapi_aibridge.formats.splice import find_member, set_member
+from tests.formats.at_once import add_member, elements, list_member
 
 FORMATS: list[Format] = [chat_completions, messages, responses]
 
