@@ -171,8 +171,8 @@ async def measure(url: str, count: int) -> list[tuple[str, str]]:
         )
         async with SQLRecorder(url, retention=0) as recorder:
             begun = time.perf_counter()
-            await recorder.keep_up()
-            await recorder.keep_up()
+            await recorder.run_upkeep()
+            await recorder.run_upkeep()
             rows.append((f"adding up {DAYS} days, once", f"{time.perf_counter() - begun:.1f} s"))
         for name, ask in {
             "a month by model": lambda: month(UsageBy.MODEL),

@@ -12,13 +12,13 @@ from .bridge import RequestBridge
 from .bridge_state import Acquire, BridgeState
 from .errors import GatewayError
 from .exchange.admission import admit
+from .exchange.body_budget import Holding
 from .exchange.engine import Engine
+from .exchange.error_response import send_error
 from .exchange.exchange import Exchange
 from .exchange.fair_queue import START
 from .exchange.interruption import ClientGone, Interruption
-from .exchange.memory import Holding
 from .exchange.passthrough import PassThrough
-from .exchange.refusal import send_error
 from .money.caller_usage import CallerUsage, caller_usage
 from .principal import Principal
 from .providers.provider import Provider

@@ -100,7 +100,7 @@ async def create(database: Database, asked: KeyRequest, actor: str) -> tuple[Cli
             action="client_key.create",
             object=f"client_key/{key.id}",
             before=None,
-            after=_told(key),
+            after=_audited(key),
         )
     return key, text
 
@@ -126,8 +126,8 @@ async def revoke(database: Database, key_id: str, actor: str) -> ClientKey | Non
                 actor=actor,
                 action="client_key.revoke",
                 object=f"client_key/{key_id}",
-                before=_told(before),
-                after=_told(after),
+                before=_audited(before),
+                after=_audited(after),
             )
     return after
 
@@ -203,7 +203,7 @@ def _moment(value: int | None) -> datetime | None:
     return None if value is None else from_microseconds(value)
 
 
-def _told(key: ClientKey) -> dict[str, Any]:
+def _audited(key: ClientKey) -> dict[str, Any]:
     """The members of a key that the audit records."""
     names: Iterable[str] = ("initiator_id", "label", "hint", "groups", "models", "expires_at", "revoked_at")
     members = key.json()

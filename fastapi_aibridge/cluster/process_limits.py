@@ -86,7 +86,7 @@ class ProcessLimits:
 
     def _sweep(self, now: float) -> None:
         self._swept = now
-        self._windows = {key: window for key, window in self._windows.items() if window.empty_in(now)}
+        self._windows = {key: window for key, window in self._windows.items() if not window.is_empty(now)}
 
     def enter(self, counters: Iterable[Counter], request: str) -> None:
         """Count the request as running in these counters of concurrent requests."""
@@ -154,6 +154,6 @@ class _Window:
             return max(0, math.floor(limit - used)), 2 * seconds - gone if self._now else seconds - gone
         return max(0, limit - self._now), 2 * seconds - gone if self._now else 0.0
 
-    def empty_in(self, now: float) -> float:
-        gone = self._slide(now)
-        return 2 * self._seconds - gone if self._now else self._seconds - gone if self._before else 0.0
+    def is_empty(self, now: float) -> bool:
+        self._slide(now)
+        return not self._now and not self._before

@@ -73,9 +73,9 @@ class SharedReloads(Generic[Loaded, Applied]):
         here or elsewhere.
         """
         async with self._lock:
-            before = await self._told(self._read())
+            before = await self._or_unavailable(self._read())
             loaded = await self._load()
-            version, rows = await self._told(self._raise())
+            version, rows = await self._or_unavailable(self._raise())
             if version != before + 1:
                 # Another worker has bumped it meanwhile: the loaded settings may be older than its change.
                 loaded = await self._tried(version)
@@ -151,7 +151,7 @@ class SharedReloads(Generic[Loaded, Applied]):
         async with self._database.writing() as connection:
             return await bump(connection, SETTINGS), await self._workers.rows(connection)
 
-    async def _told(self, work: Awaitable[Result]) -> Result:
+    async def _or_unavailable(self, work: Awaitable[Result]) -> Result:
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await work

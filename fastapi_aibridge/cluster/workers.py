@@ -41,7 +41,7 @@ class Workers:
         try:
             async with self._database.reading() as connection:
                 now = await connection.scalar(select(now_of(is_sqlite=self._database.is_sqlite)))
-            await self._presence.tell(started_at=now)
+            await self._presence.set_columns(started_at=now)
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own
             raise RecorderUnavailable(self._database.unusable(error)) from None
 
@@ -106,11 +106,11 @@ class Workers:
 
     async def rows(self, connection: AsyncConnection) -> Rows:
         """Return the rows of all live workers."""
-        return [row for row in await self._presence.members(connection) if row.started_at is not None]
+        return [row for row in await self._presence.live_rows(connection) if row.started_at is not None]
 
     async def _tell(self, **told: Any) -> None:
         try:
-            await self._presence.tell(**told)
+            await self._presence.set_columns(**told)
         except Exception as error:  # noqa: BLE001 - drivers have errors of their own; the next heartbeat tells it
             log.warning("the other workers could not be told: %s", type(error).__name__)
 

@@ -21,12 +21,12 @@ from ..providers.routes import Target
 from ..recorder import Interception
 from ..upstream.keys import Credential
 from .body import plain_body, read_body
+from .body_budget import Holding
 from .client import Client, client_of, header_of
 from .engine import Engine
 from .fair_queue import Share
 from .interception_log import new_interception
 from .interruption import Interruption
-from .memory import Holding
 from .model_access import check_request
 from .steps import in_steps
 

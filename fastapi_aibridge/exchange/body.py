@@ -9,10 +9,10 @@ from starlette.types import Receive, Scope
 
 from ..errors import GatewayError
 from ..formats.large_text import BodyText, joined
+from .body_budget import Holding
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decoding
 from .fair_queue import Share
 from .interruption import ClientGone, Interruption
-from .memory import Holding
 from .steps import in_steps
 
 SILENCE = 60.0

@@ -115,7 +115,7 @@ class Costs:
         if facts.parts and not usage.cost_estimated:
             cost = self._cost_of_parts(facts, price)
         usage.cost = cost
-        usage.price = price.told(rates)
+        usage.price = price.as_recorded(rates)
         self.estimated = self.estimated or usage.cost_estimated
         if cost is not None and self.total is not None:
             self.total += cost

@@ -13,13 +13,13 @@ from ..recorder.owners import owners_of
 from ..settings import LimitSettings
 from ..upstream.client import UpstreamClient
 from .background import BackgroundResponses
+from .body_budget import BodyBudget
 from .calls import UpstreamCaller
 from .fair_queue import FairQueue
 from .interruption import Watches
 from .limits import Limits
-from .memory import BodyBudget
 from .ownership import Ownership
-from .refusals import Refusals
+from .refused_additions import RefusedAdditions
 from .resumption import Resumption
 from .tool_memory import SharedMemory, ToolMemory
 
@@ -64,6 +64,6 @@ class Engine:
         self.background = BackgroundResponses(self.caller)
         self.resumption = Resumption(recorder, metrics, self.lines, lambda: self.prices, self.background, self.max_text)
         self.tool_memory = ToolMemory(shared_memory)
-        self.refusals = Refusals()
+        self.refusals = RefusedAdditions()
         self.queue = FairQueue(is_shared=lambda: self.limits.is_shared)
         self.watches = Watches()

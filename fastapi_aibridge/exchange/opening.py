@@ -13,7 +13,7 @@ from ..formats.large_text import BodyText, Steps
 from ..formats.rounds import Memory, Rounds
 from ..observability import Metrics
 from .admission import Admitted
-from .refusals import REMEMBERED, Refusals, ToolsKey
+from .refused_additions import REMEMBERED, RefusedAdditions, ToolsKey
 from .toolset import Toolset
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Opening:
 
     def __init__(
         self,
-        refusals: Refusals,
+        refusals: RefusedAdditions,
         metrics: Metrics,
         admitted: Admitted,
         toolset: Toolset | None,

@@ -29,6 +29,7 @@ from ..upstream.keys import BYOK, Credential
 from ..upstream.response import UpstreamResponse
 from .background import ANSWER_SIZE, Waiting
 from .body import plain_body, read_body
+from .body_budget import Holding
 from .calls import UpstreamRequest
 from .client import client_of, header_of
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decode
@@ -36,7 +37,6 @@ from .engine import Engine
 from .fair_queue import Share
 from .interception_log import InterceptionLog, new_interception
 from .interruption import Interruption
-from .memory import Holding
 from .model_access import MODELS_SIZE, check_passed, filtered
 from .ownership import Account
 from .relay import answer_headers, encoding_of
@@ -144,7 +144,7 @@ class PassThrough:
     async def _check_path(self, method: str) -> None:
         """Check that the caller may use this method and path with the organisation's key."""
         provider, route = self._provider, self._route
-        if method in route.organisation and not provider.settings.allow_organisation_changes:
+        if method in route.organisation_methods and not provider.settings.allow_organisation_changes:
             raise _concerns_everybody(provider, method)
         if id_ := route.object_id(self._target.path):
             await self._check([Reference(route.kind, id_)])
@@ -213,7 +213,7 @@ class PassThrough:
             try:
                 if self._filters and 200 <= response.status < 300:
                     await self._relay_models(response, interruption)
-                elif self._route.makes and request.method == "POST" and 200 <= response.status < 300:
+                elif self._route.creates and request.method == "POST" and 200 <= response.status < 300:
                     await self._relay_made(response, interruption)
                 elif self._route.kind == "response" and (
                     waiting := await self._waiting(request.credential, response.status)
@@ -323,7 +323,7 @@ class PassThrough:
         """Relay a response that names a new object, after its owner has been recorded."""
         body = await _read_up_to(READ_SIZE, response)
         if not self._own_account:
-            made = made_in(_decoded(response, body, READ_SIZE), self._route.makes)
+            made = made_in(_decoded(response, body, READ_SIZE), self._route.creates)
             await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made, self._id or None)
         await self._relay(response, interruption, body)
 

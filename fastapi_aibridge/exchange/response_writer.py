@@ -11,7 +11,7 @@ from starlette.types import Message, Send
 from ..errors import GatewayError
 from ..formats.rounds import Rounds
 from ..providers.provider import Provider
-from .refusal import send_error
+from .error_response import send_error
 
 logger = logging.getLogger(__name__)
 

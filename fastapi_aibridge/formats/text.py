@@ -46,7 +46,7 @@ class Budget:
         return True
 
 
-class Text:
+class TextBuffer:
     """A text that comes in pieces, cut where the budget ends."""
 
     __slots__ = ("_budget", "_buffer", "_first", "_last", "_room", "truncated")

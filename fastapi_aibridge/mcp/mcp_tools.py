@@ -74,7 +74,7 @@ class MCPTools:
     @property
     def tools(self) -> tuple[Tool, ...]:
         for session in self._sessions:
-            session.used()
+            session.refresh_if_stale()
         return self._current()
 
     @property

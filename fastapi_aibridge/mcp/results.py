@@ -31,7 +31,7 @@ def content_of(result: Mapping[str, Any]) -> tuple[Content, ...]:
         # An early form of results, and servers that answer with the value itself.
         rest = {key: value for key, value in result.items() if key not in _ENVELOPE}
         structured = rest.get("toolResult") if rest.keys() == {"toolResult"} else rest or None
-    if structured is not None and not _told(structured, [part.text for part in parts if isinstance(part, Text)]):
+    if structured is not None and not _repeats(structured, [part.text for part in parts if isinstance(part, Text)]):
         parts.append(Text(_json(structured)))
     return tuple(parts)
 
@@ -134,7 +134,7 @@ def _json(value: object) -> str:
             return "[a value that is nested too deeply to be shown]"
 
 
-def _told(structured: Any, texts: list[str]) -> bool:
+def _repeats(structured: Any, texts: list[str]) -> bool:
     """Whether a text equals the structured content, or all texts the value that SDKs wrap as `{"result": value}`."""
     values = [_value(text) for text in texts]
     if structured in values or structured in texts:

@@ -135,8 +135,8 @@ class Session:
             await asyncio.wait((self._refreshing,), timeout=self._connect_timeout)
         return result
 
-    def used(self) -> None:
-        """Note a use of the tools: read a list again that may be out of date and has no listener."""
+    def refresh_if_stale(self) -> None:
+        """Read the list of tools again if it may be out of date and no listener would tell."""
         connection = self._connection
         if (
             connection is not None

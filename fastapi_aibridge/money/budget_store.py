@@ -73,8 +73,8 @@ async def _written(
         actor=actor,
         action=action,
         object=name,
-        before=_told(before),
-        after=_told(after),
+        before=_audited(before),
+        after=_audited(after),
     )
     if scope in ("initiator", "group", "everybody"):
         # Warn about the new amount as well, even if the old one was used up.
@@ -91,7 +91,7 @@ async def _count(connection: AsyncConnection) -> int:
     return await connection.scalar(select(func.count()).select_from(budgets)) or 0
 
 
-def _told(budget: Budget | None) -> dict[str, Any] | None:
+def _audited(budget: Budget | None) -> dict[str, Any] | None:
     if budget is None:
         return None
     return {"usd": usd(budget.limit), "fallback_model": budget.fallback_model}

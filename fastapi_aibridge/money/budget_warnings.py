@@ -53,10 +53,10 @@ class BudgetWarnings:
         """Warn about this counter in a separate task, if it has reached a level that was not warned about."""
         percent = 100 if refused else level_of(counter)
         amount = counter.limit.amount
-        before = counter.told[1] if counter.told[0] == amount else 0
+        before = counter.warned[1] if counter.warned[0] == amount else 0
         if percent <= before:
             return
-        counter.told = amount, percent
+        counter.warned = amount, percent
         task = asyncio.create_task(self._tell(counter, percent), name="aibridge-budget-warning")
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
@@ -72,7 +72,7 @@ class BudgetWarnings:
             if not await self._counters.claim_warning(counter.id, percent):
                 return
         except RecorderUnavailable:
-            counter.told = (0, 0)
+            counter.warned = (0, 0)
             return
         self._metrics.budget_reached(key.scope, percent)
         log.warning(

@@ -21,7 +21,7 @@ class OpenCounter:
     limit: Limit
     """The limit of the request that used the counter last."""
     counted: Counted = _NOTHING
-    told: tuple[int, int] = (0, 0)
+    warned: tuple[int, int] = (0, 0)
     """The amount of a limit, and the highest percentage of it that this process has tried to warn about."""
 
 

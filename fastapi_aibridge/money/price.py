@@ -37,14 +37,14 @@ class Price:
     `source` names the origin of the price, `date` is the day in UTC on which it was in force; both go into the record.
     """
 
-    __slots__ = ("_told", "date", "source", "tiers")
+    __slots__ = ("_recorded", "date", "source", "tiers")
 
     def __init__(self, source: str, date: str, tiers: Mapping[str, Tier]) -> None:
         """`tiers` must contain `STANDARD`."""
         self.source = source
         self.date = date
         self.tiers = tiers
-        self._told: dict[int, dict[str, Any]] = {}
+        self._recorded: dict[int, dict[str, Any]] = {}
 
     def rates(self, usage: TokenUsage) -> Rates:
         """Return the rates for the usage's service tier (the standard one if it has none) and its prompt's size."""
@@ -69,9 +69,9 @@ class Price:
                 scaled = max(scaled, tier.of(input_tokens).estimate(input_tokens, output_tokens))
         return micro_dollars(scaled)
 
-    def told(self, rates: Rates) -> dict[str, Any]:
+    def as_recorded(self, rates: Rates) -> dict[str, Any]:
         """Return the rates in the form of the record: US dollars per million tokens, with source and date."""
-        told = self._told.get(id(rates))
-        if told is None:
-            told = self._told[id(rates)] = {"source": self.source, "date": self.date, **rates.told}
-        return told
+        recorded = self._recorded.get(id(rates))
+        if recorded is None:
+            recorded = self._recorded[id(rates)] = {"source": self.source, "date": self.date, **rates.as_recorded}
+        return recorded

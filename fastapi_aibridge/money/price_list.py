@@ -107,13 +107,13 @@ def _fits(when: Mapping[str, str], context: Mapping[str, str]) -> bool:
 
 def _tier(prices: ModelPrice) -> Tier | None:
     """Return the prices as a tier; None for a model that is not billed by input tokens."""
-    told: dict[str, Decimal | TieredPrices] = {
+    given: dict[str, Decimal | TieredPrices] = {
         name: value for name, value in prices.__dict__.items() if value is not None
     }
-    starts = sorted({tier.start for value in told.values() if isinstance(value, TieredPrices) for tier in value.tiers})
+    starts = sorted({tier.start for value in given.values() if isinstance(value, TieredPrices) for tier in value.tiers})
     rates = []
     for input_tokens in (0, *(start + 1 for start in starts)):
-        at = {name: _at(value, input_tokens) for name, value in told.items()}
+        at = {name: _at(value, input_tokens) for name, value in given.items()}
         dollars = {ours: at[theirs] for theirs, ours in _KINDS.items() if theirs in at}
         if "input" not in dollars:
             return None

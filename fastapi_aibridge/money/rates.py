@@ -28,7 +28,7 @@ class Rates:
 
     __slots__ = (
         "_beside_input", "_beside_output", "_cache_read", "_cache_write", "_calls", "_dearest_output", "_hour",
-        "_input", "_message", "_output", "told",
+        "_input", "_message", "_output", "as_recorded",
     )  # fmt: skip
 
     def __init__(
@@ -48,15 +48,15 @@ class Rates:
         self._dearest_output = self._output + max([0, *(difference for _, difference in self._beside_output)])
         self._calls = {name: _scaled(each * SCALE) for name, each in (calls or {}).items()}
         self._message = _scaled(message * SCALE)
-        self.told: dict[str, Any] = {kind: float(dollars[kind]) for kind in KINDS if kind in dollars}
+        self.as_recorded: dict[str, Any] = {kind: float(dollars[kind]) for kind in KINDS if kind in dollars}
         """The prices in the form of the record."""
-        self.told.setdefault("cache_read", float(given))
-        self.told.setdefault("cache_write", float(written))
-        self.told.setdefault("cache_write_1h", float(given * 2))
+        self.as_recorded.setdefault("cache_read", float(given))
+        self.as_recorded.setdefault("cache_write", float(written))
+        self.as_recorded.setdefault("cache_write_1h", float(given * 2))
         if self._calls:
-            self.told["calls"] = {name: float(each) for name, each in (calls or {}).items()}
+            self.as_recorded["calls"] = {name: float(each) for name, each in (calls or {}).items()}
         if message:
-            self.told["message"] = float(message)
+            self.as_recorded["message"] = float(message)
 
     def cost(self, usage: TokenUsage) -> int:
         """Return the cost in millionths of a micro-dollar."""

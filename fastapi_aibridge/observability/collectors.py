@@ -141,7 +141,7 @@ class ProviderCollector(Collector):
         yield from (circuits, trips, rejections, keys, rests)
 
 
-class Followed(Protocol):
+class FollowedSettings(Protocol):
     """The worker's state in following shared settings."""
 
     @property
@@ -157,7 +157,7 @@ class Followed(Protocol):
 class WorkerCollector(Collector):
     """Whether this worker is up to date with the shared settings."""
 
-    def __init__(self, worker: Callable[[], Followed | None]) -> None:
+    def __init__(self, worker: Callable[[], FollowedSettings | None]) -> None:
         self._worker = worker
 
     def describe(self) -> Iterable[Metric]:

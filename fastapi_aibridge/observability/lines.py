@@ -33,13 +33,13 @@ class InterceptionLines:
         direct = console is not None and console.alone
         if not (_is_wanted() if direct else logger.isEnabledFor(logging.INFO)):
             return
-        told = _told(interception, ending, seconds, usages)
+        fields = _fields(interception, ending, seconds, usages)
         if console is not None and direct:
             # Bypass the logging module, whose record would cost more than the line.
-            console.write(_json(told, time.time()) if console.format_ == "json" else "INFO:     " + _text(told))
+            console.write(_json(fields, time.time()) if console.format_ == "json" else "INFO:     " + _text(fields))
         else:
-            line = _json(told, time.time()) if self._format == "json" else _text(told)
-            logger.info("%s", line, extra={"aibridge": told})
+            line = _json(fields, time.time()) if self._format == "json" else _text(fields)
+            logger.info("%s", line, extra={"aibridge": fields})
 
 
 def _is_wanted() -> bool:
@@ -47,14 +47,14 @@ def _is_wanted() -> bool:
     return not logger.disabled and max(logger.level, LOGGER.level) <= logging.INFO
 
 
-def _told(interception: Interception, ending: Ending, seconds: float, usages: Iterable[TokenUsage]) -> dict[str, Any]:
+def _fields(interception: Interception, ending: Ending, seconds: float, usages: Iterable[TokenUsage]) -> dict[str, Any]:
     input_tokens = output_tokens = cache_read_tokens = cache_write_tokens = 0
     for usage in usages:
         input_tokens += usage.input_tokens
         output_tokens += usage.output_tokens
         cache_read_tokens += usage.cache_read_tokens
         cache_write_tokens += usage.cache_write_tokens
-    told = {
+    fields = {
         "id": interception.id,
         "initiator": interception.initiator_id[:_LONGEST],
         "client": interception.client,
@@ -70,23 +70,23 @@ def _told(interception: Interception, ending: Ending, seconds: float, usages: It
         "cache_write_tokens": cache_write_tokens,
     }
     if ending.cost is not None:
-        told["cost_usd"] = ending.cost / 1_000_000
-        told["cost_estimated"] = ending.cost_estimated
-    return told
+        fields["cost_usd"] = ending.cost / 1_000_000
+        fields["cost_estimated"] = ending.cost_estimated
+    return fields
 
 
-def _text(told: dict[str, Any]) -> str:
-    upstream_status = told["upstream_status"]
+def _text(fields: dict[str, Any]) -> str:
+    upstream_status = fields["upstream_status"]
     upstream = "" if upstream_status is None else f" upstream_status={upstream_status}"
     cost = ""
-    if "cost_usd" in told:
-        cost = f" cost_usd={told['cost_usd']:.6f}{' cost_estimated=true' if told['cost_estimated'] else ''}"
+    if "cost_usd" in fields:
+        cost = f" cost_usd={fields['cost_usd']:.6f}{' cost_estimated=true' if fields['cost_estimated'] else ''}"
     return (
-        f"interception id={told['id']} initiator={_written(told['initiator'])} client={_written(told['client'])} "
-        f"provider={_written(told['provider'])} route={_written(told['route'])} model={_written(told['model'])} "
-        f"status={told['status']}{upstream} seconds={told['seconds']} "
-        f"input_tokens={told['input_tokens']} output_tokens={told['output_tokens']} "
-        f"cache_read_tokens={told['cache_read_tokens']} cache_write_tokens={told['cache_write_tokens']}{cost}"
+        f"interception id={fields['id']} initiator={_written(fields['initiator'])} client={_written(fields['client'])} "
+        f"provider={_written(fields['provider'])} route={_written(fields['route'])} model={_written(fields['model'])} "
+        f"status={fields['status']}{upstream} seconds={fields['seconds']} "
+        f"input_tokens={fields['input_tokens']} output_tokens={fields['output_tokens']} "
+        f"cache_read_tokens={fields['cache_read_tokens']} cache_write_tokens={fields['cache_write_tokens']}{cost}"
     )
 
 
@@ -96,6 +96,6 @@ def _written(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
-def _json(told: dict[str, Any], moment: float) -> str:
+def _json(fields: dict[str, Any], moment: float) -> str:
     head = {"time": timestamp(moment), "level": "INFO", "logger": logger.name}
-    return json.dumps({**head, **told})
+    return json.dumps({**head, **fields})

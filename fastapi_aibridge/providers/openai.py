@@ -27,13 +27,13 @@ class OpenAIProvider(Provider):
     }
     passed_through = (
         Route(path="/v1/models", methods=("GET",), models="list"),
-        Route(path="/v1/models/*", methods=("GET", "DELETE"), organisation=("DELETE",), models="path"),
-        Route(path="/v1/conversations", methods=("POST",), makes="conversation", names_objects=True),
+        Route(path="/v1/models/*", methods=("GET", "DELETE"), organisation_methods=("DELETE",), models="path"),
+        Route(path="/v1/conversations", methods=("POST",), creates="conversation", names_objects=True),
         Route(
             path="/v1/conversations/*/items",
             methods=("GET", "POST"),
             kind="conversation",
-            makes="item",
+            creates="item",
             names_objects=True,
         ),
         Route(path="/v1/conversations/*", methods=("GET", "POST", "DELETE"), kind="conversation"),

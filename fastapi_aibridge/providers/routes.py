@@ -25,11 +25,11 @@ class Route:
     """Allowed methods; `GET` includes `HEAD`."""
     reads_by_post: bool = False
     """Whether a `POST` changes nothing at the provider, as in counting tokens; it is not recorded then."""
-    organisation: tuple[str, ...] = ()
+    organisation_methods: tuple[str, ...] = ()
     """Methods that affect everybody who shares the credential; refused unless the settings allow it."""
     kind: str = ""
     """Kind of the object that the first `*` names, for example `response`; it may have one owner."""
-    makes: str = ""
+    creates: str = ""
     """Kind of the object that a `POST` makes, for example `conversation`; the id in the response gets an owner."""
     names_objects: bool = False
     """Whether a `POST` body may name responses, conversations or their items."""

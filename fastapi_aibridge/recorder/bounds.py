@@ -53,9 +53,9 @@ def bounded(begun: Interception) -> Interception:
     try:
         texts = "".join(_required(begun)) + "".join([text for text in _optional(begun) if text is not None])
     except TypeError:
-        raise _wrong_type(begun) from None
+        raise _type_error(begun) from None
     if begun.streaming not in (True, False) or not isinstance(begun.metadata, Mapping):
-        raise _wrong_type(begun)
+        raise _type_error(begun)
     if len(texts) <= _SMALLEST_LIMIT and texts.isascii() and "\0" not in texts:
         return begun
     kept: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def bounded(begun: Interception) -> Interception:
     return replace(begun, **kept, truncated=truncated)
 
 
-def _wrong_type(begun: Interception) -> TypeError:
+def _type_error(begun: Interception) -> TypeError:
     for name, expected in BEGUN_TYPES.items():
         value = getattr(begun, name)
         if name in _ALWAYS and not isinstance(value, str):

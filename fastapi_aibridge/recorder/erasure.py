@@ -97,7 +97,7 @@ class _Erasure:
             await self._erase_set_aside()
         while batch := await self._next(done):
             async with self._database.writing() as connection:
-                await (self._forget if self._everything else self._silence)(connection, list(batch.values()))
+                await (self._delete if self._everything else self._erase_content)(connection, list(batch.values()))
             count += len(batch)
             done = max(batch)
             await asyncio.sleep(_PAUSE)
@@ -134,11 +134,11 @@ class _Erasure:
             )
             return {row.seq: row.id for row in rows}
 
-    async def _forget(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
+    async def _delete(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
         await connection.execute(delete(facts).where(facts.c.interception_id.in_(ids)))
         await connection.execute(delete(interceptions).where(interceptions.c.id.in_(ids)))
 
-    async def _silence(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
+    async def _erase_content(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
         """Remove the content of the interceptions; tokens, costs and the names of tools stay."""
         found = select(facts.c.seq, facts.c.body).where(facts.c.interception_id.in_(ids))
         changes = [

@@ -19,7 +19,7 @@ class MemoryCounters:
         self._tokens = tokens
         self._ids: dict[CounterKey, int] = {}
         self._ledger = Ledger({}, {})
-        self._told: dict[int, int] = {}
+        self._warned: dict[int, int] = {}
         self._last = 0
 
     async def open(self, keys: Sequence[CounterKey]) -> Sequence[int]:
@@ -38,7 +38,7 @@ class MemoryCounters:
                 counter = self._ids.pop(key)
                 if not any(counter in held for held in self._ledger.held.values()):
                     del self._ledger.counters[counter]
-                    self._told.pop(counter, None)
+                    self._warned.pop(counter, None)
 
     async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
         return {key: self._ledger.counters[self._ids[key]] for key in keys if key in self._ids}
@@ -57,9 +57,9 @@ class MemoryCounters:
         return self._tokens(provider, response_id)
 
     async def claim_warning(self, counter: int, percent: int) -> bool:
-        if self._told.get(counter, 0) >= percent:
+        if self._warned.get(counter, 0) >= percent:
             return False
-        self._told[counter] = percent
+        self._warned[counter] = percent
         return True
 
     def reserve(self, asked: Reservation) -> None:

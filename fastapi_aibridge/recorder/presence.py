@@ -35,7 +35,7 @@ class Presence:
         self._process = ProcessIdentity.current()
         self._beating = asyncio.Lock()
         self._beating_since: float | None = None
-        self._told: dict[str, Any] = {}
+        self._columns: dict[str, Any] = {}
         self._now = now_of(is_sqlite=database.is_sqlite)
 
     async def beat(self) -> None:
@@ -43,7 +43,7 @@ class Presence:
         try:
             async with self._beating, self._database.writing() as connection:
                 known = await connection.execute(
-                    update(recorders).where(recorders.c.id == self.id).values(heartbeat_at=self._now, **self._told)
+                    update(recorders).where(recorders.c.id == self.id).values(heartbeat_at=self._now, **self._columns)
                 )
                 if not known.rowcount:
                     await connection.execute(
@@ -53,7 +53,7 @@ class Presence:
                             pid=self._process.pid,
                             process_started=self._process.started,
                             heartbeat_at=self._now,
-                            **self._told,
+                            **self._columns,
                         )
                     )
         except BaseException:
@@ -62,14 +62,14 @@ class Presence:
         if self._beating_since is None:
             self._beating_since = time.monotonic()
 
-    async def tell(self, **told: Any) -> None:
+    async def set_columns(self, **columns: Any) -> None:
         """Set columns of this recorder's row, now and with each later heartbeat. Raises the driver's errors; the next
         heartbeat then writes the columns.
         """
-        self._told |= told
+        self._columns |= columns
         await self.beat()
 
-    async def members(self, connection: AsyncConnection) -> list[Row[Any]]:
+    async def live_rows(self, connection: AsyncConnection) -> list[Row[Any]]:
         """Return the rows of all recorders whose processes are not known to be gone."""
         rows = (await connection.execute(select(recorders))).all()
         return [row for row in rows if not self._is_gone(row)]

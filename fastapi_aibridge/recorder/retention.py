@@ -48,11 +48,11 @@ async def prune(database: Database, started_before: datetime, *, batch: int = _B
             break
         await asyncio.sleep(pause)
     for key, noted_at in ((objects.c.object_id, objects.c.noted_at), (set_aside.c.seq, set_aside.c.set_aside_at)):
-        await _forget(database, key, noted_at, moment, batch, pause)
+        await _delete(database, key, noted_at, moment, batch, pause)
     return count
 
 
-async def _forget(
+async def _delete(
     database: Database, key: Column[Any], noted_at: Column[int], before: int, batch: int, pause: float
 ) -> None:
     """Delete the rows noted before that moment, also in short transactions."""

@@ -107,7 +107,7 @@ class SQLRecorder(SQLStore):
         self._open_timeout = open_timeout
         self._shutdown_timeout = shutdown_timeout
         self._lease = lease
-        self._upkeep = upkeep
+        self._upkeep_interval = upkeep
         self._clock = clock
         self._sleep = sleep
         self._id = ""
@@ -145,7 +145,7 @@ class SQLRecorder(SQLStore):
         )
         self._tasks = (
             asyncio.create_task(self._stay_present(), name="aibridge-recorder-presence"),
-            asyncio.create_task(self._keep_up(), name="aibridge-recorder-upkeep"),
+            asyncio.create_task(self._upkeep_loop(), name="aibridge-recorder-upkeep"),
         )
         return self
 
@@ -296,7 +296,7 @@ class SQLRecorder(SQLStore):
         """Whether the recorder is open and its database accepted the last write."""
         return self._writer is not None and self._writer.available
 
-    async def keep_up(self) -> None:
+    async def run_upkeep(self) -> None:
         """Run one round of upkeep: delete interceptions older than the retention, add up past days, prune counters."""
         now = self._clock()
         if self._retention > 0:
@@ -380,10 +380,10 @@ class SQLRecorder(SQLStore):
             except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 log.warning("the recorder's heartbeat failed: %s", type(error).__name__)
 
-    async def _keep_up(self) -> None:
+    async def _upkeep_loop(self) -> None:
         while True:
             try:
-                await self.keep_up()
+                await self.run_upkeep()
             except Exception as error:  # noqa: BLE001 - drivers have errors of their own
                 log.warning("the upkeep of the records failed: %s", type(error).__name__)
-            await self._sleep(self._upkeep)
+            await self._sleep(self._upkeep_interval)

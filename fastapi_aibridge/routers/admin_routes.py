@@ -49,7 +49,7 @@ class GuardedRoute(APIRoute):
                 return await handler(request)
             except RequestValidationError as error:
                 raise RequestValidationError(
-                    told((one["type"], one["loc"], one["msg"]) for one in error.errors())
+                    problem_list((one["type"], one["loc"], one["msg"]) for one in error.errors())
                 ) from None
 
         return handle
@@ -67,7 +67,7 @@ class GuardedRoute(APIRoute):
             raise
 
 
-def told(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> list[dict[str, Any]]:
+def problem_list(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> list[dict[str, Any]]:
     """Return the first of these problems, each a kind, a place and a message, in the form of a 422 response."""
     return [
         {

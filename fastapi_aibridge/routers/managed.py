@@ -17,7 +17,7 @@ from ..cluster.worker import WorkersOutcome
 from ..errors import AIBridgeError, SettingsError
 from ..settings import MCPServerSettings, Settings
 from .access import AdminAccess, Need
-from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading, told
+from .admin_routes import UNREADABLE, AdminRoutes, json_answer, problem_list, reading
 from .answers import ChangedItem, Invalid, ManagedItem, ManagedItems, Problem
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class _Routes:
                 entry = await store.change(self._kind, name, edit, actor=actor, action=action)
         except InvalidSettings as error:
             problems = ((one.kind, ("body", *one.place), one.text) for one in error.members)
-            raise HTTPException(422, told(problems)) from None
+            raise HTTPException(422, problem_list(problems)) from None
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
         except TooManyEntries as error:

@@ -11,7 +11,7 @@ from starlette.routing import Match
 from starlette.types import Message, Scope, Send
 
 from ..errors import GatewayError
-from ..exchange.refusal import send_error
+from ..exchange.error_response import send_error
 from ..settings import RESERVED_NAMES
 from .serving import Gateway, provider_of, refuse
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from ..errors import BuildTimeout, GatewayError, PoolShutdown, PrincipalError
-from ..exchange.refusal import send_error
+from ..exchange.error_response import send_error
 from ..principal import Principal
 
 if TYPE_CHECKING:

@@ -64,7 +64,7 @@ def described(schema: Mapping[str, Any]) -> dict[str, Any]:
     if title := clean(schema.get("title"), 256):
         kept["title"] = title
     description = clean(schema.get("description"), MAX_DESCRIPTION)
-    hints = [f"{name}: {hint}" for name in ("format", "pattern") if (hint := _told(schema, name))]
+    hints = [f"{name}: {hint}" for name in ("format", "pattern") if (hint := _described(schema, name))]
     examples = schema.get("examples")
     if isinstance(examples, list) and examples and (shown := _encoded(examples[:3], 256)):
         hints.append(f"examples: {clean(shown, 256)}")
@@ -155,7 +155,7 @@ def _is_plain_pattern(pattern: object) -> bool:
     return True
 
 
-def _told(schema: Mapping[str, Any], name: str) -> str:
+def _described(schema: Mapping[str, Any], name: str) -> str:
     value = schema.get(name)
     if not isinstance(value, str) or value == "date-time" or (name == "pattern" and _is_plain_pattern(value)):
         return ""

@@ -38,17 +38,17 @@ class Connector:
         Raises `UpstreamUnreachable`.
         """
         if origin.is_secure:
-            await self._told(origin, self._contexts.get(origin.ca_file, origin.client_cert))
+            await self._logged(origin, self._contexts.get(origin.ca_file, origin.client_cert))
 
     async def connect(self, origin: Origin) -> Connection:
         """Connect to an origin. Raises `UpstreamUnreachable`; the caller sets the time limit."""
         loop = asyncio.get_running_loop()
-        connection = await self._told(origin, self._connect(loop, Connection(loop), origin))
+        connection = await self._logged(origin, self._connect(loop, Connection(loop), origin))
         if self._failing and self._failing.pop(origin, None) is not None:
             logger.info("upstream %s can be reached again", origin)
         return connection
 
-    async def _told(self, origin: Origin, work: Awaitable[T]) -> T:
+    async def _logged(self, origin: Origin, work: Awaitable[T]) -> T:
         """Await the work; log a failure, and raise it as `UpstreamUnreachable` or `UpstreamTimeout`."""
         try:
             return await work

@@ -85,7 +85,7 @@ async def test_server_that_takes_no_writes_counts_as_away(
     """One that is full, or has become a replica, answers a ping; the log says once that it is of no use."""
 
     def run(command: str) -> Callable[[Redis], Awaitable[object]]:
-        return lambda client: client.execute_command(*command.split())
+        return lambda client: client.execute_command(*command.split())  # type: ignore[no-untyped-call]
 
     async with SharedRedis(own_valkey.url) as shared, SharedRedis(own_valkey.url) as operator:
         await operator.call(run(cause))

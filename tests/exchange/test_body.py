@@ -11,9 +11,9 @@ from starlette.types import Message, Receive
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange import body as body_module
 from fastapi_aibridge.exchange.body import read_body
+from fastapi_aibridge.exchange.body_budget import BodyBudget, Holding
 from fastapi_aibridge.exchange.fair_queue import FairQueue
 from fastapi_aibridge.exchange.interruption import ClientGone, Interruption
-from fastapi_aibridge.exchange.memory import BodyBudget, Holding
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange.body import decode_body
+from fastapi_aibridge.exchange.body_budget import BodyBudget
 from fastapi_aibridge.exchange.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts_gzip, decode
 from fastapi_aibridge.exchange.fair_queue import FairQueue
-from fastapi_aibridge.exchange.memory import BodyBudget
 
 BODY = b'{"model":"gpt-5","input":"' + b"abc" * 1000 + b'"}'
 

@@ -16,7 +16,7 @@ from fastapi_aibridge.formats import chat_completions, messages, responses
 from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.lenient import load
 from fastapi_aibridge.formats.rounds import Rounds
-from fastapi_aibridge.formats.text import Budget, Text
+from fastapi_aibridge.formats.text import Budget, TextBuffer
 from fastapi_aibridge.sse import parts
 
 from .observing import observer
@@ -246,10 +246,10 @@ def test_more_calls_and_items_than_anybody_makes_are_not_kept() -> None:
 def test_a_text_is_cut_where_the_budget_ends() -> None:
     """Its own, and that of all texts together."""
     budget = Budget(each=5, total=8, recorded=5)
-    first, second = Text(budget), Text(budget)
+    first, second = TextBuffer(budget), TextBuffer(budget)
     for piece in ("abc", "def", "g"):
         first.add(piece)
         second.add(piece)
     assert (str(first), first.truncated, str(second), second.truncated) == ("abcde", True, "abc", True)
     assert budget.exceeded
-    assert not Text(budget)
+    assert not TextBuffer(budget)

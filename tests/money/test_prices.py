@@ -52,7 +52,7 @@ def estimated(prices: Prices) -> int | None:
 
 def told(price: Price | None, **counts: Any) -> dict[str, Any]:
     assert price is not None
-    return price.told(price.rates(usage(**counts)))
+    return price.as_recorded(price.rates(usage(**counts)))
 
 
 HOUSE = {"openai": {"house-model": {"input": 1.5, "output": 6, "cache_read": 0.15, "cache_write": 1.875}}}

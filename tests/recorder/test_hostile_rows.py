@@ -56,7 +56,7 @@ async def test_a_text_that_no_index_takes_is_cut(url: str, name: str) -> None:
         await record(recorder, begun)
         await recorder.note(begun.provider, LONG, begun.initiator_id, LONG)
         await record(recorder, honest := interception())
-        await recorder.keep_up()
+        await recorder.run_upkeep()
     async with SQLRecorder(url) as recorder:
         assert recorder.stats.refused == 0
         assert await recorder.get(honest.id) is not None
@@ -130,7 +130,7 @@ async def test_metadata_and_moments_of_any_kind(url: str) -> None:
         )
         await recorder.start(begun := interception())
         await recorder.end(begun.id, ending(ended_at=datetime(1, 1, 1, tzinfo=UTC)), facts)
-        await recorder.keep_up()
+        await recorder.run_upkeep()
     async with SQLRecorder(url, retention=0) as recorder:
         assert recorder.stats.refused == 0
         page = await recorder.list(InterceptionQuery())

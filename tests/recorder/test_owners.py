@@ -126,7 +126,7 @@ async def test_owners_are_forgotten_with_the_records(url: str) -> None:
         now[0] += timedelta(hours=2)
         await recorder.note("openai", "new", "alice", "response")
         await until(lambda: not recorder.pending)
-        await recorder.keep_up()
+        await recorder.run_upkeep()
     async with SQLRecorder(url) as recorder:
         assert await recorder.owner("openai", "old") is None
         assert await recorder.owner("openai", "new") == "alice"

@@ -79,10 +79,10 @@ async def test_sums_of_days_go_with_their_interceptions(url: str) -> None:
         await record(recorder, NOON)
         await record(recorder, NOON + timedelta(days=1))
         await until(lambda: not recorder.pending)
-        await recorder.keep_up()
-        await recorder.keep_up()
+        await recorder.run_upkeep()
+        await recorder.run_upkeep()
         clock.now += timedelta(days=57, hours=13)
-        await recorder.keep_up()
+        await recorder.run_upkeep()
         (row,) = await recorder.usage(UsageQuery(by=(UsageBy.DAY,)))
         assert row.day == (NOON + timedelta(days=1)).date()
 
@@ -91,7 +91,7 @@ async def test_retention_of_zero_keeps_all(url: str) -> None:
     """Zero means for ever."""
     async with SQLRecorder(url, retention=0) as recorder:
         kept = await record(recorder, NOON - timedelta(days=10_000))
-        await recorder.keep_up()
+        await recorder.run_upkeep()
         assert await ids(recorder) == {kept}
 
 

@@ -114,7 +114,7 @@ async def test_sums_are_the_same_before_and_after_days_are_added_up(url: str) ->
         await record_all(recorder)
         await check(recorder)
         for _ in range(3):
-            await recorder.keep_up()
+            await recorder.run_upkeep()
             await check(recorder)
 
 
@@ -123,18 +123,18 @@ async def test_what_is_written_late_into_a_day_that_was_added_up_counts(url: str
     late = interception(started_at=FIRST)
     async with SQLRecorder(url, retention=0, clock=lambda: LATER) as recorder:
         await record(recorder, 1)
-        await recorder.keep_up()
-        await recorder.keep_up()
+        await recorder.run_upkeep()
+        await recorder.run_upkeep()
         await recorder.start(late)
         assert await recorder.usage(UsageQuery()) == [row(2, 1)]  # the late one runs
         for _ in range(2):
-            await recorder.keep_up()
+            await recorder.run_upkeep()
         assert await recorder.usage(UsageQuery()) == [row(2, 1)]
         await recorder.end(late.id, ending(cost=6_000_000), Facts(token_usages=[usage(6)]))
     async with SQLRecorder(url, retention=0, clock=lambda: LATER) as recorder:
         assert await recorder.usage(UsageQuery()) == [row(2, 7)]
-        await recorder.keep_up()
-        await recorder.keep_up()
+        await recorder.run_upkeep()
+        await recorder.run_upkeep()
         assert await recorder.usage(UsageQuery(by=(UsageBy.DAY,))) == [row(2, 7, day=date(2026, 3, 1))]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from ..text import Budget, Text
+from ..text import Budget, TextBuffer
 
 Members: TypeAlias = dict[str, Any]
 
@@ -36,7 +36,7 @@ def _joined(key: str, known: Any, value: Any, budget: Budget, depth: int) -> Any
             # Mistral: thinking comes as parts, and the text after it as a string.
             _append(known, {"type": "text", "text": value}, budget, depth)
             return known
-        text = known if isinstance(known, Text) else Text(budget)
+        text = known if isinstance(known, TextBuffer) else TextBuffer(budget)
         text.add(value)
         return text
     if isinstance(value, dict) and depth:
@@ -45,7 +45,7 @@ def _joined(key: str, known: Any, value: Any, budget: Budget, depth: int) -> Any
         return members
     if isinstance(value, list) and depth:
         items = known if isinstance(known, list) else []
-        if isinstance(known, Text) and str(known):
+        if isinstance(known, TextBuffer) and str(known):
             items.append({"type": "text", "text": known})
         for item in value:
             _append(items, item, budget, depth - 1)
@@ -87,7 +87,7 @@ def _goes_on(last: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
 
 def built(value: Any) -> Any:
     """Convert accumulated members to plain JSON values."""
-    if isinstance(value, Text):
+    if isinstance(value, TextBuffer):
         return str(value)
     if isinstance(value, dict):
         return {key: built(one) for key, one in value.items()}

@@ -11,7 +11,7 @@ import orjson
 from ...recorder.records import Facts, ToolUsage
 from ..lenient import arguments_of, as_object, count, error_text, member, objects, reported, text
 from ..rounds import ToolCall
-from ..text import Budget, Text
+from ..text import Budget, TextBuffer
 from ..usage import MAX_MODEL, chat_usage, gone_on
 from .accumulate import Members, add, built
 
@@ -39,7 +39,7 @@ class Call:
         self.extra: Members = {}
         self._of_function: Members = {}
         self._made_id = ""
-        self._written = Text(budget)
+        self._written = TextBuffer(budget)
         self._given: object = None
         self.hidden = False
         """Whether the call is hidden from the client, because its tool is injected."""

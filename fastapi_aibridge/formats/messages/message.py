@@ -10,7 +10,7 @@ import orjson
 from ...recorder.records import Facts, Thought, ToolUsage
 from ..lenient import arguments_of, count, error_text, member, reported, text
 from ..rounds import ToolCall
-from ..text import Budget, Text
+from ..text import Budget, TextBuffer
 from ..usage import MAX_MODEL, gone_on, messages_parts, messages_usage
 
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
@@ -27,8 +27,8 @@ class Block:
         self.id = text(members.get("id"))
         self.tool = text(members.get("name"))
         self.members: dict[str, Any] = dict(members) if whole or self.kind == "tool_use" else {}
-        self._input: Text | None = None
-        self._texts: dict[str, Text] = {}
+        self._input: TextBuffer | None = None
+        self._texts: dict[str, TextBuffer] = {}
         self.hidden = False
         """Whether the block is hidden from the client, because it calls an injected tool."""
         self.index: int | None = None
@@ -39,7 +39,7 @@ class Block:
 
     def _say(self, name: str, said: str, budget: Budget) -> None:
         if (known := self._texts.get(name)) is None:
-            known = self._texts[name] = Text(budget)
+            known = self._texts[name] = TextBuffer(budget)
         known.add(said)
 
     def add(self, delta: Mapping[str, Any], budget: Budget, *, whole: bool) -> None:
@@ -47,7 +47,7 @@ class Block:
         if kind == "input_json_delta":
             if self.kind == "tool_use" or whole:
                 if self._input is None:
-                    self._input = Text(budget)
+                    self._input = TextBuffer(budget)
                 self._input.add(text(delta.get("partial_json")))
         elif (name := _TEXTS.get(kind) if isinstance(kind, str) else None) is not None:
             if whole or self.kind == name:

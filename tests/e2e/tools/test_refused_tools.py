@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastapi_aibridge import Status
-from fastapi_aibridge.exchange import refusals
+from fastapi_aibridge.exchange import refused_additions
 from fastapi_aibridge.testing import Received, Reply
 
 from ...formats.rounds.driving import CHAT, RESPONSES, Kind
@@ -73,7 +73,7 @@ async def test_only_what_was_refused_goes_without(server: ToolServer) -> None:
 
 async def test_it_is_tried_again_after_a_while(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider may learn."""
-    monkeypatch.setattr(refusals, "REMEMBERED", 0.0)
+    monkeypatch.setattr(refused_additions, "REMEMBERED", 0.0)
     async with harness(picky(), {"box": server.url}) as home:
         for _ in range(2):
             await home.ask(CHAT, streamed=False)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_aibridge.errors import GatewayError
-from fastapi_aibridge.exchange.memory import BodyBudget, Holding, usable_memory
+from fastapi_aibridge.exchange.body_budget import BodyBudget, Holding, usable_memory
 
 GIB = 1024**3
 

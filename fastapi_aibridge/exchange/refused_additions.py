@@ -31,7 +31,7 @@ def shape_of(body: BodyText) -> frozenset[str]:
         return frozenset()
 
 
-class Refusals:
+class RefusedAdditions:
     """The additions that providers have refused or accepted; bounded in number and time."""
 
     __slots__ = ("_taken", "_tools", "_usage")

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from starlette.types import Message
 
 from fastapi_aibridge.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
-from fastapi_aibridge.exchange.refusal import send_error
+from fastapi_aibridge.exchange.error_response import send_error
 from fastapi_aibridge.providers.anthropic import AnthropicProvider
 from fastapi_aibridge.providers.openai import OpenAIProvider
 from fastapi_aibridge.providers.provider import Provider
