@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from fastapi_aibridge.budget import period_end, period_start
-from fastapi_aibridge.exchange import admission
+from fastapi_aibridge.exchange import interception_log
 from fastapi_aibridge.recorder.reservations import Counted, CounterKey
-from tests.waiting import until
+from fastapi_aibridge.recorder.sql import SQLRecorder
+from tests.e2e.gateway.gateway import gateway
 
-from .serving import ask, budget, budgeted, reply
+from .serving import BODIES, CHAT, PRICES, budget
 
 pytestmark = pytest.mark.anyio
 
@@ -44,16 +46,24 @@ async def test_a_month_turns_while_requests_run(monkeypatch: pytest.MonkeyPatch)
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return cls.moment.astimezone(tz)
 
-    monkeypatch.setattr(admission, "datetime", Clock)
+    monkeypatch.setattr(interception_log, "datetime", Clock)
     months = [CounterKey("initiator", "alice", "month", datetime(2026, month, 1, tzinfo=UTC)) for month in (11, 12)]
-    async with budgeted(budget(0.12), reply=reply(delay=1.5)) as gateway:
-        recorder: Any = gateway.aibridge._host.runtime.recorder
-        november = asyncio.create_task(ask(gateway))
-        await until(lambda: gateway.provider.received)
-        assert (await ask(gateway)).status_code == 429
+    recorder = SQLRecorder("sqlite+aiosqlite://")
+    async with gateway(recorder=recorder, budgets=[budget(0.12)], prices=PRICES) as gate:
+
+        async def ask() -> int:
+            body = {"model": "gpt-5", **BODIES[CHAT]}
+            return (await gate.request("POST", CHAT, json.dumps(body).encode())).status
+
+        november = asyncio.create_task(ask())
+        call_of_november = await gate.upstream.call()
+        assert await ask() == 429
         Clock.moment += timedelta(seconds=2)
-        december = asyncio.create_task(ask(gateway))
-        await until(lambda: len(gateway.provider.received) == 2)
+        december = asyncio.create_task(ask())
+        call_of_december = await gate.upstream.call()
         assert (await recorder.counters.counted(months)) == dict.fromkeys(months, Counted(0, 100_000))
-        assert [(await one).status_code for one in (november, december)] == [200, 200]
+        usage = {"prompt_tokens": 0, "completion_tokens": 5, "total_tokens": 5}
+        for call in (call_of_november, call_of_december):
+            await call.answer(json.dumps({"id": "c", "choices": [], "usage": usage}).encode())
+        assert [await one for one in (november, december)] == [200, 200]
         assert (await recorder.counters.counted(months)) == dict.fromkeys(months, Counted(50_000, 0))
