@@ -77,7 +77,7 @@ async def admit(
 ) -> Admitted:
     """Read, decode and parse a request, in a block of `interruption`. Raises `GatewayError` and `ClientGone`."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    body = await read_body(scope, receive, engine.max_body_size, holding, share, interruption)
+    body = await read_body(scope, receive, engine.max_body_size, holding, interruption)
     if b"content-encoding" in headers:
         body = await plain_body(scope, body, engine.max_body_size, holding, share)
     format_ = provider.intercepted[target.path]

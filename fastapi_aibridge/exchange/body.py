@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from starlette.types import Receive, Scope
 
 from ..errors import GatewayError
-from ..formats.large_text import BodyText, joined
+from ..formats.large_text import BodyText, TextBuilder
 from .body_budget import Holding
 from .encoding import DecodedTooLarge, UnsupportedEncoding, decoding
 from .fair_queue import Share
@@ -22,7 +21,7 @@ ARRIVAL = 900.0
 
 
 async def read_body(
-    scope: Scope, receive: Receive, limit: int, holding: Holding, share: Share, interruption: Interruption
+    scope: Scope, receive: Receive, limit: int, holding: Holding, interruption: Interruption
 ) -> BodyText:
     """Return the body as it was sent, counted in `holding`.
 
@@ -45,17 +44,15 @@ async def read_body(
                 raise too_large(limit)
             holding.grow(len(body))
             return body
-        pieces: deque[bytes] = deque()
-        size = 0
+        builder = TextBuilder()
         while message["type"] == "http.request":
             piece = message.get("body", b"")
-            size += len(piece)
-            if size > limit:
+            if builder.size + len(piece) > limit:
                 raise too_large(limit)
             holding.grow(len(piece))
-            pieces.append(piece)
+            builder.add(piece)
             if not message.get("more_body", False):
-                return await in_steps(joined(pieces), share)
+                return builder.text()
             silence.broken()
             message = await receive()
     finally:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import zstandard
 
-from ..formats.large_text import BodyText, Steps, joined
+from ..formats.large_text import BodyText, Steps, TextBuilder
 from ..formats.scanner import finish
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -95,7 +94,7 @@ class Inflater:
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
     """Decode a whole body at once. Raises as `decoding` does."""
-    return b"".join(finish(decoded_pieces(data, encoding, limit)))
+    return finish(decoding(data, encoding, limit))[:]
 
 
 def decoding(
@@ -106,33 +105,19 @@ def decoding(
     `taken` is called with the size of each decoded piece. Raises `UnsupportedEncoding`, `DecodedTooLarge` or
     `ValueError`.
     """
-    if encoding.strip().lower() == "identity":
-        return data
-    return (yield from joined((yield from decoded_pieces(data, encoding, limit, taken))))
-
-
-def decoded_pieces(
-    data: BodyText, encoding: str, limit: int, taken: Callable[[int], None] = lambda _: None
-) -> Steps[deque[bytes]]:
-    """Decode as `decoding` does, and return the decoded pieces."""
     name = encoding.strip().lower()
     if name == "identity":
-        return deque([data[:]])
+        return data
     if name != "zstd" and name not in _WINDOW_BITS:
         raise UnsupportedEncoding(f"the content encoding {encoding!r} is not supported here")
-    pieces: deque[bytes] = deque()
-    size = 0
+    builder = TextBuilder()
     for piece in _zstd_pieces(data) if name == "zstd" else _zlib_pieces(data, name):
-        size += len(piece)
-        if size > limit:
-            while pieces:
-                pieces.pop()
-                yield
+        if builder.size + len(piece) > limit:
             raise DecodedTooLarge("the decoded body is over the limit")
         taken(len(piece))
-        pieces.append(piece)
+        builder.add(piece)
         yield
-    return pieces
+    return builder.text()
 
 
 def _zlib_pieces(data: BodyText, encoding: str) -> Iterator[bytes]:

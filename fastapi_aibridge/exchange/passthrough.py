@@ -106,7 +106,7 @@ class PassThrough:
         self._own_account = credential.kind == BYOK
         if not self._own_account:
             await self._check_path(method)
-        body = await read_body(self._scope, receive, engine.max_body_size, holding, self._share, interruption)
+        body = await read_body(self._scope, receive, engine.max_body_size, holding, interruption)
         if not self._own_account and self._route.names_objects and method == "POST":
             await self._check_body(body, holding)
         if self._principal.models is not None:

@@ -11,7 +11,7 @@ from ..formats.rounds import Rounds
 from ..providers.response_headers import client_headers
 from ..sse import Framer, parts
 from ..upstream.response import UpstreamResponse
-from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decoded_pieces
+from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decoding
 from .fair_queue import PIECE, Share
 from .interruption import Interruption
 from .response_writer import ResponseWriter
@@ -189,7 +189,7 @@ class Answer:
         decoded: bytes | None = body
         if encoding != "identity":
             try:
-                decoded = b"".join(await in_steps(decoded_pieces(body, encoding, OBSERVED_SIZE), share))
+                decoded = (await in_steps(decoding(body, encoding, OBSERVED_SIZE), share))[:]
             except (UnsupportedEncoding, DecodedTooLarge):
                 return cls(response, body)
             except ValueError as error:

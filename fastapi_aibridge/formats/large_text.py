@@ -7,8 +7,7 @@ both are done in steps. Code that reads texts in pieces (slices, searches, regul
 from __future__ import annotations
 
 import mmap
-from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from typing import ClassVar, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -49,18 +48,17 @@ class LargeText(mmap.mmap):
 BodyText = bytes | LargeText
 
 
-def joined(pieces: Iterable[BodyText | memoryview]) -> Steps[BodyText]:
-    """Join the pieces to one text. A deque is emptied on the way, so that no piece is in memory twice."""
-    left = pieces if isinstance(pieces, deque) else deque(pieces)
-    if len(left) == 1 and not isinstance(left[0], memoryview):
-        return left[0]
-    size = sum(map(len, left))
+def joined(pieces: Sequence[BodyText | memoryview]) -> Steps[BodyText]:
+    """Join the pieces to one text."""
+    if len(pieces) == 1 and not isinstance(pieces[0], memoryview):
+        return pieces[0]
+    size = sum(map(len, pieces))
     if size < LARGE:
-        return b"".join(left)
+        return b"".join(pieces)
     text = LargeText(-1, size, **_PRIVATE)
     at = since = 0
-    while left:
-        piece = memoryview(left.popleft())
+    for one in pieces:
+        piece = memoryview(one)
         for begin in range(0, len(piece), STEP):
             some = piece[begin : begin + STEP]
             text[at : at + len(some)] = some
@@ -69,6 +67,50 @@ def joined(pieces: Iterable[BodyText | memoryview]) -> Steps[BodyText]:
             if since >= STEP:
                 since = 0
                 yield
+    return text
+
+
+class TextBuilder:
+    """Puts together a text whose size is not known before.
+
+    Each piece is copied at once. Large texts grow in pages of their own: pieces that wait on the heap cost some
+    milliseconds when the last of them is freed, because the heap then gives all their pages back.
+    """
+
+    __slots__ = ("_large", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._large: LargeText | None = None
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        begin = self.size
+        self.size = end = begin + len(piece)
+        if self._large is None:
+            self._pieces.append(piece)
+            if end < LARGE:
+                return
+            begin, piece = 0, b"".join(self._pieces)
+            self._pieces.clear()
+            self._large = LargeText(-1, 2 * end, **_PRIVATE)
+        elif end > len(self._large):
+            self._large = _resized(self._large, 2 * end)
+        self._large[begin:end] = piece
+
+    def text(self) -> BodyText:
+        """Return the text; nothing can be added afterwards."""
+        return b"".join(self._pieces) if self._large is None else _resized(self._large, self.size)
+
+
+def _resized(text: LargeText, size: int) -> LargeText:
+    try:
+        text.resize(size)
+    except SystemError:  # this system cannot move pages
+        other = LargeText(-1, size, **_PRIVATE)
+        kept = min(size, len(text))
+        other[:kept] = text[:kept]
+        return other
     return text
 
 

@@ -37,9 +37,9 @@ def piece(body: bytes, *, more: bool) -> Message:
 
 
 async def arrive(receive: Receive, limit: int, holding: Holding, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-    scope, share = {"type": "http", "headers": list(headers)}, FairQueue().share("alice")
+    scope = {"type": "http", "headers": list(headers)}
     with Interruption() as interruption:
-        body = await read_body(scope, receive, limit, holding, share, interruption)
+        body = await read_body(scope, receive, limit, holding, interruption)
     return body[:]
 
 
@@ -151,9 +151,9 @@ async def test_reading_can_be_interrupted() -> None:
     arrival = Interruption()
 
     async def reading() -> None:
-        holding, share = BodyBudget(1000).holding("alice"), FairQueue().share("alice")
+        holding = BodyBudget(1000).holding("alice")
         with arrival:
-            await read_body({"type": "http", "headers": []}, Trickle(0), 10, holding, share, arrival)
+            await read_body({"type": "http", "headers": []}, Trickle(0), 10, holding, arrival)
 
     task = asyncio.create_task(reading())
     await asyncio.sleep(0.01)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import re
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from fastapi_aibridge.formats import edits, large_text
-from fastapi_aibridge.formats.large_text import LARGE, STEP, LargeText, contains, joined
+from fastapi_aibridge.formats.large_text import LARGE, STEP, LargeText, TextBuilder, contains, joined
 from fastapi_aibridge.formats.scanner import finish
 
 
@@ -38,11 +37,10 @@ def test_a_small_text_is_plain() -> None:
 
 def test_a_large_text_reads_like_bytes() -> None:
     """Put together of pieces of any size, with a step for each few of them."""
-    pieces = deque([b'{"a":', b"1" * 3 * STEP, b"2" * 100] * 4)
+    pieces = [b'{"a":', b"1" * 3 * STEP, b"2" * 100] * 4
     whole = b"".join(pieces)
     steps = joined(pieces)
     assert sum(1 for _ in steps) >= len(whole) // STEP - 4
-    assert not pieces
     text = large(whole)
     assert text[:] == whole
     assert len(text) == len(whole)
@@ -50,6 +48,30 @@ def test_a_large_text_reads_like_bytes() -> None:
     assert not text.startswith(b"1")
     assert re.compile(rb"2+").search(text, 10)
     assert text[-1] == whole[-1]
+
+
+@pytest.mark.parametrize("moves_pages", [True, False])
+@pytest.mark.parametrize("sizes", [[], [0, 3], [LARGE - 1, 1], [5, LARGE, 7], [100_000] * 50, [LARGE, 9 * LARGE]])
+def test_texts_of_sizes_that_nobody_knew(sizes: list[int], moves_pages: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put together of pieces as they come, large ones in pages of their own; also on systems that cannot move pages."""
+    if not moves_pages:
+        monkeypatch.setattr(LargeText, "resize", raising(SystemError), raising=False)
+    builder, whole = TextBuilder(), b""
+    for number, size in enumerate(sizes):
+        piece = bytes([65 + number % 26]) * size
+        builder.add(piece)
+        whole += piece
+        assert builder.size == len(whole)
+    text = builder.text()
+    assert text[:] == whole
+    assert isinstance(text, LargeText) == (len(whole) >= LARGE)
+
+
+def raising(error: type[Exception]) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("place", [0, STEP - 2, STEP, 2 * STEP - 3, 3 * LARGE - 4])
