@@ -167,7 +167,7 @@ class SharedRedis:
         """Find out whether Redis serves. It must take a write: one that is full or a replica still answers a ping."""
 
         async def write(client: Redis) -> None:
-            await client.set(self.key("check"), b"", px=1000)
+            await client.set(self.key("check"), b"", px=1)
 
         await self._call(write)
 
