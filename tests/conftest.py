@@ -17,16 +17,16 @@ from .recorder.postgres import PostgresServer, in_memory, migrated
 
 pytest_plugins = ["fastapi_aibridge.testing.pytest_plugin"]
 
-# How long an example takes depends on what else the machine has to do.
+# The time of one example depends on the machine's other load.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-# Commits of the tests' databases do not wait for a disk to which other tests write; nor do those of child processes.
+# The databases of the tests, and of their child processes, commit in memory: no commit waits for a busy disk.
 if (place := in_memory()) is not None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(place)
 
 
-# Files of few tests that take long, because they wait for what must take its time.
+# Files with few but slow tests, most of whose time is spent waiting.
 LONGEST_FILES = [
     "e2e/cluster/test_outages.py", "e2e/records/test_crash.py", "e2e/load/test_load.py", "e2e/cluster/test_limits.py",
     "e2e/chaos/test_soak.py", "e2e/records/test_outage.py", "e2e/budgets/test_crash.py", "e2e/bounds/test_hostile.py",
@@ -35,14 +35,14 @@ LONGEST_FILES = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that no process has it left when the others are done."""
+    """Run the slowest files first, so that no worker process is still busy with one when the others have finished."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Thousands of tests are made, and stay: no garbage collection needs to look through them again and again."""
+    """Collect the tests with the garbage collector off: it would scan thousands of lasting objects again and again."""
     gc.disable()
     try:
         return (yield)
@@ -52,7 +52,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(autouse=True)
 def forgotten_apps() -> Iterator[None]:
-    """FastAPI keeps the dependencies of thousands of apps, and with them the apps: collections would take a second."""
+    """Clear FastAPI's caches after each test: they keep all apps alive, which slows garbage collections down."""
     yield
     for one in vars(dependencies).values():
         if hasattr(one, "cache_clear"):
@@ -61,7 +61,7 @@ def forgotten_apps() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def empty_environment() -> Iterator[None]:
-    """Tests, and the processes that they start, find no settings but their own."""
+    """Remove settings from the environment, so that tests and the processes they start see only their own."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.upper().startswith(("AIBRIDGE_", "OPENAI_", "ANTHROPIC_", "OTEL_")):
@@ -76,21 +76,21 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """The server; a machine on which it does not start fails the tests."""
+    """The shared PostgreSQL server; tests fail on a machine where it does not start."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
-    """A server that the test may stop."""
+    """A PostgreSQL server that the test may stop."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, of either kind."""
+    """The URL of an empty database, once SQLite and once PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
@@ -99,7 +99,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of SQLite that has this release's tables."""
+    """A SQLite file with the tables of this release."""
     path = tmp_path_factory.mktemp("migrated") / "records.db"
     asyncio.run(migrated(f"sqlite+aiosqlite:///{path}"))
     return path
@@ -107,8 +107,8 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of either kind that has this release's tables, and nothing in them. It takes less time than a
-    migration for each test.
+    """The URL of a database with the tables of this release and no rows, once SQLite and once PostgreSQL: a copy,
+    because a migration for each test would take longer.
     """
     if request.param == "sqlite":
         path = tmp_path / "records.db"
@@ -126,13 +126,13 @@ def shared_valkey() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def valkey(shared_valkey: ValkeyServer) -> ValkeyServer:
-    """An empty Valkey server; a machine on which it does not start fails the tests."""
+    """The shared Valkey server, emptied; tests fail on a machine where it does not start."""
     shared_valkey.flush()
     return shared_valkey
 
 
 @pytest.fixture
 def own_valkey() -> Iterator[ValkeyServer]:
-    """A server that the test may stop."""
+    """A Valkey server that the test may stop."""
     with ValkeyServer() as server:
         yield server

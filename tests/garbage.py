@@ -1,4 +1,4 @@
-"""What is left to the garbage collector."""
+"""A check that code leaves no reference cycles behind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def nothing_left(part: str = "fastapi_aibridge") -> Iterator[None]:
-    """No object of this part of the package is held by a cycle of references only when the block ends.
+    """Assert that the block leaves no objects of this part of the package to the cyclic garbage collector.
 
-    The smaller the part, the less can a test that ran before leave there.
+    A smaller part is less likely to be disturbed by objects that an earlier test left behind.
     """
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What the upstreams of the tests are made of: a server on a loopback port, and the framing of HTTP/1.1 by hand."""
+"""The building blocks of test upstreams: a server on a loopback port, and HTTP/1.1 framing by hand."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Loopback:
-    """Listens in the running event loop while the block runs, with `tls` where that is given.
+    """A server that listens in the running event loop while the block runs, with TLS if `tls` is given.
 
-    What is done with a connection is up to `serve`.
+    Subclasses say in `serve` how a connection is handled.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.host = host
         self.port = port
-        """0 is a free one, which stands here from the start on."""
+        """0 takes a free port, whose number is here once the block is entered."""
         self._tls = tls
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -34,11 +34,11 @@ class Loopback:
         return f"http://{self.host}:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection, which is closed at the end of this. That the client leaves may be raised."""
+        """Serve one connection, which is closed afterwards. An error raised because the client left is ignored."""
         raise NotImplementedError
 
     async def hang_up(self) -> None:
-        """Close every connection, idle ones too."""
+        """Close every connection, including idle ones."""
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -70,12 +70,12 @@ class Loopback:
                     await writer.wait_closed()
         finally:
             self._connections.discard(task)
-            with contextlib.suppress(AttributeError):  # from a transport that still had to send when it was closed
+            with contextlib.suppress(AttributeError):  # raised by a transport that was closed with data still to send
                 writer.transport.abort()
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -84,7 +84,7 @@ def free_port() -> int:
 
 class Request(NamedTuple):
     head: bytes
-    """As it came, with the empty line."""
+    """The bytes as received, with the empty line at the end."""
     body: bytes
 
     @property
@@ -93,7 +93,7 @@ class Request(NamedTuple):
 
     @property
     def path(self) -> str:
-        """As it came, with the query."""
+        """The request target as received, with the query."""
         return self._lines[0].split(" ")[1]
 
     @property
@@ -110,13 +110,13 @@ class Request(NamedTuple):
 
 
 async def read_request(reader: asyncio.StreamReader, ahead: bytes = b"") -> Request:
-    """The next request; `ahead` is what has been read of it. Raises `IncompleteReadError` where none comes."""
+    """Return the next request; `ahead` is the part already read. Raises `IncompleteReadError` if there is none."""
     head = ahead + await reader.readuntil(b"\r\n\r\n")
     return Request(head, await reader.readexactly(content_length(head)))
 
 
 def content_length(head: bytes) -> int:
-    """What the head of a request or an answer says; 0 where it says nothing."""
+    """Return the `Content-Length` of a request or response head, 0 if it has none."""
     found = re.search(rb"(?i)\r\ncontent-length:\s*(\d+)", head)
     return int(found[1]) if found else 0
 

@@ -1,4 +1,4 @@
-"""How the package is put together: its files import in one direction only, and each can be read at one sitting."""
+"""The structure of the package: files import in one direction only, and each is short enough to read in one sitting."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import fastapi_aibridge
 ROOT = Path(fastapi_aibridge.__file__).parent
 PACKAGE = ROOT.name
 LONGEST = 400
-"""Lines of a file."""
+"""The most lines that a file may have."""
 FILES = sorted(ROOT.rglob("*.py"))
 
 
 def module(path: Path) -> str:
-    """A file's name as a module below the package; a folder's `__init__.py` is the folder."""
+    """Return a file's module name relative to the package; a folder's `__init__.py` has the folder's name."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -27,7 +27,7 @@ MODULES = {module(path) for path in FILES}
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules of the package that a file imports: at its top, in its functions, for the type checker only."""
+    """Yield the modules of the package that a file imports: at the top, in functions and for type checking only."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.ImportFrom):
@@ -50,12 +50,12 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Each module and what it imports. The package's own front, which imports all, is left out."""
+    """Map each module to its imports, without the package's `__init__` and `__main__`, which may import everything."""
     return {module(path): set(imports(path)) - {""} for path in FILES if module(path) not in ("", "__main__")}
 
 
 def test_no_two_files_need_each_other() -> None:
-    """However far around, inside a folder too, and not even for their types: each can be read after those below it."""
+    """No import cycle exists between files, not even through imports for types or within a folder."""
     try:
         list(TopologicalSorter(graph()).static_order())
     except CycleError as error:
@@ -63,7 +63,7 @@ def test_no_two_files_need_each_other() -> None:
 
 
 def test_parts_import_in_one_direction() -> None:
-    """The same of folders, and of modules beside them."""
+    """No import cycle exists between the folders and modules at the top of the package."""
     parts: dict[str, set[str]] = {}
     for name, needed in graph().items():
         part = name.partition(".")[0]
@@ -76,14 +76,14 @@ def test_parts_import_in_one_direction() -> None:
 
 
 def test_files_are_short() -> None:
-    """One noun each."""
+    """No file is longer than the limit, and the median is below 150 lines."""
     lines = {module(path): len(path.read_text().splitlines()) for path in FILES}
     assert {name: number for name, number in lines.items() if number > LONGEST} == {}
     assert median(lines.values()) < 150
 
 
 def test_the_inside_of_fastapi_is_known_in_one_place() -> None:
-    """What FastAPI does not promise is asked for in one folder, which CI runs on its oldest and newest release."""
+    """FastAPI's private modules are imported in one folder only, which CI tests with the oldest and newest release."""
     private = ("fastapi.dependencies", "fastapi._", "fastapi.routing._")
     knowing = set()
     for path in FILES:

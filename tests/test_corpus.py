@@ -1,4 +1,4 @@
-"""The corpus of exchanges: that it is sound in itself, and that the gateway does on a real socket what it says."""
+"""The corpus of exchanges: it is consistent in itself, and the gateway follows it on a real socket."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def each(exchanges: list[Exchange]) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Replay]]:
-    """The gateway and the upstream that it calls: in one event loop, where every piece sent is a piece read."""
+    """The gateway and its upstream in one event loop, so that each piece sent is read as one piece."""
     database = tmp_path_factory.mktemp("corpus") / "records.db"
     with start_blocking_portal() as portal:
         replay = Replay()
@@ -83,7 +83,7 @@ def runner(gateway: tuple[Gateway, Replay]) -> Iterator[Runner]:
 
 @each(EXCHANGES)
 def test_the_gateway_keeps_to_the_exchange(runner: Runner, exchange: Exchange) -> None:
-    """Client, upstream and record get exactly what the exchange says."""
+    """Client, upstream and record get exactly what the exchange specifies."""
     assert runner.run(exchange) == []
 
 
@@ -110,7 +110,7 @@ def test_byte_by_byte_changes_nothing(runner: Runner, exchange: Exchange) -> Non
 
 
 def test_the_command_runs_the_corpus(gateway: tuple[Gateway, Replay], capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m tests.corpus` says which exchanges differ, and how; here the gateway calls another upstream."""
+    """`python -m tests.corpus` names each exchange that differs, and how; here the gateway calls another upstream."""
     target = ["--url", gateway[0].url, "--key", KEY, "--no-records", "--replay-port", "0"]
     assert main([*target, "-k", "messages/blocking_plain"]) == 1
     out = capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_the_command_runs_the_corpus(gateway: tuple[Gateway, Replay], capsys: py
 
 
 def test_there_are_exchanges_of_all_kinds() -> None:
-    """Each format has answers in one piece, streams, errors, breaks and tool calls; names and ids are unique."""
+    """Each format has blocking responses, streams, errors, broken streams and tool calls; message ids are unique."""
     for format_ in ("chat_completions", "messages", "responses"):
         own = [exchange for exchange in EXCHANGES if exchange.format == format_]
         assert len(own) >= 30
@@ -136,7 +136,7 @@ def test_there_are_exchanges_of_all_kinds() -> None:
 
 @each(EXCHANGES)
 def test_an_exchange_says_what_it_is_from(exchange: Exchange) -> None:
-    """It has a summary of one sentence and the vendor's page."""
+    """An exchange has a summary of one sentence and names the vendor's page."""
     assert exchange.summary.endswith(".")
     assert all(page.startswith("https://") for page in exchange.pages)
     assert exchange.pages
@@ -144,7 +144,7 @@ def test_an_exchange_says_what_it_is_from(exchange: Exchange) -> None:
 
 @each(EXCHANGES)
 def test_an_exchange_agrees_with_itself(exchange: Exchange) -> None:
-    """The record's model and mode are the request's, its upstream status is the upstream's."""
+    """The record has the model and mode of the request, and the status of the upstream."""
     body = json.loads(exchange.request.body)
     assert exchange.record["model"] == body["model"]
     assert exchange.record["streaming"] is body.get("stream", False)
@@ -159,7 +159,7 @@ def test_an_exchange_agrees_with_itself(exchange: Exchange) -> None:
 
 @each(EXCHANGES)
 def test_the_upstream_gets_what_the_client_sent_and_is_asked_for_usage(exchange: Exchange) -> None:
-    """Nothing is changed on the way up, except that a streamed chat asks for its usage."""
+    """The request goes upstream unchanged, except that a streamed chat asks for its usage."""
     body = json.loads(exchange.request.body)
     if exchange.format == "chat_completions" and body.get("stream"):
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
@@ -170,7 +170,7 @@ def test_the_upstream_gets_what_the_client_sent_and_is_asked_for_usage(exchange:
 
 @each(STREAMS)
 def test_the_client_gets_whole_events_of_the_upstream(exchange: Exchange) -> None:
-    """What the client gets is the upstream's body up to a break, without usage that it did not ask for."""
+    """The client gets the upstream's body up to a break, without usage that it did not ask for."""
     assert exchange.upstream is not None
     body, client = exchange.upstream.body, exchange.client.body
     if exchange.client.decoded:
@@ -189,19 +189,19 @@ def test_the_client_gets_whole_events_of_the_upstream(exchange: Exchange) -> Non
 
 
 _LAST = re.compile(rb'\[DONE\]|"type":"(?:message_stop|response\.completed|error)"|data: \{"error":')
-"""After these events nothing is missing but the end of the connection."""
+"""The last event of a complete stream: after it only the end of the connection can be missing."""
 
 
 @each([e for e in EXCHANGES if e.upstream and e.record.get("token_usages")])
 def test_usage_follows_from_the_bytes(exchange: Exchange) -> None:
-    """A second, simple computation gets the same tokens out of the upstream's body."""
+    """A second, simple computation finds the same tokens in the upstream's body."""
     usages = exchange.record["token_usages"]
     assert compare(usages, [_usage(exchange)], "usage") == []
 
 
 @each([e for e in EXCHANGES if e.upstream])
 def test_bodies_are_the_vendors(exchange: Exchange) -> None:
-    """The vendor's own models, made from its API description, validate every answer and event."""
+    """The vendor's own models, made from its API description, accept every response and event."""
     assert exchange.upstream is not None
     if exchange.upstream.status >= 400:
         if exchange.name != "chat_completions/error_502_html":
@@ -220,7 +220,7 @@ def bare_upstream() -> Iterator[Replay]:
 
 @each([e for e in EXCHANGES if not e.name.endswith("break_after_end")])
 def test_the_official_sdks_take_the_answers(bare_upstream: Replay, exchange: Exchange) -> None:
-    """The openai and anthropic SDKs read each answer, and raise where the exchange has failed."""
+    """The openai and anthropic SDKs read each response, and raise if the exchange has failed."""
     bare_upstream.play(exchange.upstream)
     if exchange.record["status"] == "failed" and exchange.name not in _FAILED_WITHOUT_A_WORD:
         with pytest.raises((openai.APIError, anthropic.APIError, httpx2.HTTPError)):
@@ -234,11 +234,11 @@ _FAILED_WITHOUT_A_WORD = {
     "responses/streamed_error_event",
     "responses/streamed_failed",
 }
-"""Answers that say in their body that they have failed: the SDKs hand them to the caller."""
+"""Responses that report a failure in their body: the SDKs hand them to the caller without raising."""
 
 
 def _by_sdk(url: str, exchange: Exchange) -> int:
-    """How many answers or events an SDK reads."""
+    """Return the number of responses or events that an SDK reads."""
     body = json.loads(exchange.request.body)
     path = exchange.request.route
     answers: Any
@@ -260,7 +260,7 @@ def _by_sdk(url: str, exchange: Exchange) -> int:
 
 
 def _values(answer: Answer) -> list[dict[str, Any]]:
-    """The JSON of a body, or of each event in it."""
+    """Return the JSON of a body, or of each event in it."""
     body = answer.body
     if any(name == "Content-Encoding" for name, _ in answer.headers):
         body = gzip.decompress(body)
@@ -363,7 +363,7 @@ Content-Type: application/json
 
 
 def test_the_line_break_before_a_marker_belongs_to_the_marker() -> None:
-    """A body ends before the line break that comes before the next marker, so that it may end with or without one."""
+    """A body ends before the line break in front of the next marker, so it may itself end with or without one."""
     exchange = parse(FILE, "responses/x")
     assert exchange.request.body == b'{"model":"m"}'
     assert exchange.upstream is not None
@@ -371,7 +371,7 @@ def test_the_line_break_before_a_marker_belongs_to_the_marker() -> None:
 
 
 def test_what_is_not_said_follows_from_the_rest() -> None:
-    """Without sections of their own, upstream and client get what the other side sent."""
+    """Without sections of their own, upstream and client get the bytes that the other side sent."""
     exchange = parse(FILE, "responses/x")
     assert exchange.upstream_request == exchange.request.body
     assert exchange.client == Wanted(status=200, headers=(), body=b'{"a": 1}\n')
@@ -390,7 +390,7 @@ def test_what_is_not_said_follows_from_the_rest() -> None:
     ],
 )
 def test_options_say_what_cannot_be_seen(option: bytes, body: bytes) -> None:
-    """Line ends, repetition and compression are named beside the marker and applied to the body alone."""
+    """Line ends, repetition and compression are named beside the marker and apply to the body alone."""
     file = FILE.replace(b"=== upstream", b"=== upstream: " + option).replace(b'{"a": 1}\n', b"a<<b * 3>>\n\n")
     upstream = parse(file, "responses/x").upstream
     assert upstream is not None
@@ -398,7 +398,7 @@ def test_options_say_what_cannot_be_seen(option: bytes, body: bytes) -> None:
 
 
 def test_an_upstream_may_break_off_or_say_nothing() -> None:
-    """After a break, or where nothing came at all, the client section says what the client gets."""
+    """After a break, or if the upstream sends nothing, the client section specifies what the client gets."""
     broken = FILE.replace(b"=== upstream", b"=== upstream: break")
     with pytest.raises(ExchangeError, match="say in a client section"):
         parse(broken, "responses/x")
@@ -452,14 +452,14 @@ def _answer(body: bytes, *, stream: bool = False, breaks: bool = False) -> Answe
 
 
 def test_pieces_are_cut_where_told() -> None:
-    """Offsets may come in any order and twice; those outside the body are left out, no piece is empty."""
+    """Offsets may be unordered and repeated; those outside the body are ignored, and no piece is empty."""
     assert list(pieces(b"abcdef", [4, 1, 4, 0, 6, 9])) == [b"a", b"bcd", b"ef"]
     assert list(pieces(b"ab", ())) == [b"ab"]
     assert list(pieces(b"", [1])) == []
 
 
 def test_replay_sends_a_body_and_goes_on(bare_upstream: Replay) -> None:
-    """A body has its length, the connection serves the next request, and the replay keeps both."""
+    """A body has a length, the connection serves the next request, and the replay keeps both requests."""
     bare_upstream.play(_answer(b"{}"))
     with socket.create_connection(("127.0.0.1", bare_upstream.port), timeout=5) as connection:
         for body in (b"one", b"three"):
@@ -475,7 +475,7 @@ def test_replay_sends_a_body_and_goes_on(bare_upstream: Replay) -> None:
 
 
 def test_replay_reads_chunked_requests(bare_upstream: Replay) -> None:
-    """A request body of unknown length is put together."""
+    """A chunked request body is put together."""
     bare_upstream.play(None)
     assert (
         _talk(bare_upstream, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n")
@@ -485,7 +485,7 @@ def test_replay_reads_chunked_requests(bare_upstream: Replay) -> None:
 
 
 def test_replay_cuts_streams_into_chunks(bare_upstream: Replay) -> None:
-    """Each piece of a stream is a chunk of its own; a stream that breaks has no last chunk."""
+    """Each piece of a stream is a chunk of its own; a broken stream has no last chunk."""
     bare_upstream.play(_answer(b"abcdefghijklmnop", stream=True, breaks=True), [3])
     head, _, body = _talk(bare_upstream, b"POST / HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
     assert b"Transfer-Encoding: chunked" in head
@@ -493,7 +493,7 @@ def test_replay_cuts_streams_into_chunks(bare_upstream: Replay) -> None:
 
 
 def test_replay_breaks_off_a_body(bare_upstream: Replay) -> None:
-    """A body that breaks is shorter than it announced."""
+    """A broken body is shorter than its announced length."""
     bare_upstream.play(_answer(b"abc", breaks=True))
     assert _talk(bare_upstream, b"POST / HTTP/1.1\r\n\r\n").endswith(b"Content-Length: 4\r\n\r\nabc")
 
@@ -515,12 +515,12 @@ def test_replay_breaks_off_a_body(bare_upstream: Replay) -> None:
     ],
 )
 def test_a_record_has_at_least_what_is_wanted(want: object, got: object, differences: list[str]) -> None:
-    """Members that are not named do not matter; kinds of tokens that are not named are 0."""
+    """Members that are not named do not matter, and kinds of tokens that are not named count as 0."""
     assert compare(want, got, "record") == differences
 
 
 def test_exact_comparison_refuses_surplus_members() -> None:
-    """Where JSON is compared as a whole, nothing may be added."""
+    """JSON that is compared exactly may have no additional members."""
     assert compare({"a": {}}, {"a": {"b": 1}}, "body", exact=True) == ["body.a.b is not wanted"]
 
 
@@ -545,5 +545,5 @@ def test_exact_comparison_refuses_surplus_members() -> None:
     ],
 )
 def test_error_events_have_the_providers_shape(format_: Any, tail: bytes, fine: bool) -> None:
-    """One whole event of the kind that the vendor documents."""
+    """A stream ends with one whole event of the kind that the vendor documents."""
     assert (is_error_event(format_, tail) == []) is fine

@@ -1,4 +1,4 @@
-"""Where callers put their credentials, and whose they are."""
+"""The credentials of a request: where callers put them, and which principal they belong to."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from fastapi_aibridge.principal import Principal
     ],
 )
 def test_the_callers_token(headers: dict[bytes, bytes], token: bytes | None) -> None:
-    """A bearer token, the scheme in any case, or else `X-Api-Key`; such a request brings no key of its own."""
+    """The token is a bearer token, its scheme in any case, or else `X-Api-Key`; neither is a key for the provider."""
     assert caller_token(headers) == token
     assert byok_key(headers) is None
 
 
 def test_with_a_token_of_ours_the_others_are_the_providers() -> None:
-    """`X-AIBridge-Token` authenticates alone; an empty one authenticates nobody."""
+    """With `X-AIBridge-Token`, even an empty one, the other headers hold the caller's own provider key."""
     headers = {b"x-aibridge-token": b" t ", b"authorization": b"Bearer sk-own", b"x-api-key": b"other"}
     assert (caller_token(headers), byok_key(headers)) == (b"t", "sk-own")
     headers = {b"x-aibridge-token": b"", b"x-api-key": b"sk-own"}
@@ -45,7 +45,7 @@ def test_with_a_token_of_ours_the_others_are_the_providers() -> None:
 
 
 def test_client_keys() -> None:
-    """A key is plain or a digest in the settings, and always plain when it is sent."""
+    """The settings name a client key in plain or as a digest; clients always send it in plain."""
     digest = hashlib.sha256(b"k-bob").hexdigest()
     keys = ClientKeys(
         {"alice": [SecretStr("k-alice"), SecretStr("k-new")], "bob": [SecretStr(f"sha256:{digest.upper()}")]}
@@ -58,19 +58,19 @@ def test_client_keys() -> None:
 
 
 def test_client_keys_are_not_kept() -> None:
-    """Only digests are: no dump of the process's objects gives a key away."""
+    """Only digests are kept: a dump of the process's objects reveals no key."""
     keys = ClientKeys({"alice": [SecretStr("k-alice")]})
     assert "k-alice" not in repr(vars(keys))
 
 
 def test_without_client_keys_nobody_is_known() -> None:
-    """Not even with an empty token."""
+    """Without client keys every token is refused, an empty one too."""
     assert ClientKeys({}).principal(b"") is None
     assert ClientKeys({}).principal(b"x") is None
 
 
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a comparison takes says nothing of the secret."""
+    """The time of a comparison reveals nothing about the secret."""
     compared = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -84,7 +84,7 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_empty_secret_lets_nobody_in() -> None:
-    """A secret that was forgotten is not one that everybody knows."""
+    """An empty secret in the settings matches no token."""
     assert not same_token(b"", SecretStr(""))
     assert not same_token(None, SecretStr(""))
     assert not same_token(b"x", SecretStr(""))

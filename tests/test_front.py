@@ -1,4 +1,4 @@
-"""The package's front: names, some of which are loaded at their first use."""
+"""The names that the package exports, some of which are loaded at first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import fastapi_aibridge
 
 @pytest.mark.parametrize("name", fastapi_aibridge.__all__)
 def test_every_name_is_there(name: str) -> None:
-    """Whether it comes with the package or with its first use."""
+    """Every exported name exists and is listed, whether it is loaded at once or at first use."""
     assert getattr(fastapi_aibridge, name) is not None
     assert name in dir(fastapi_aibridge)
 

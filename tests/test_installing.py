@@ -1,4 +1,4 @@
-"""The command that an error gives for a missing extra."""
+"""The install command that an error gives for a missing extra."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Distribution:
 def test_it_works_for_who_has_only_a_checkout(
     monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None, command: str
 ) -> None:
-    """There is no release to install, so the folder is named that the package came from."""
+    """A package from a folder is installed from there again; every other origin gets the name of the release."""
     monkeypatch.setattr(installing, "distribution", lambda _: Distribution(origin))
     assert installing.install_command("mcp") == command
 
 
 def test_a_package_that_was_never_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a path of modules."""
+    """A package that is only on the module path gets the name of the release."""
 
     def missing(name: str) -> None:
         raise metadata.PackageNotFoundError(name)

@@ -1,4 +1,4 @@
-"""The upstreams of the tests themselves."""
+"""The loopback server that the tests' upstreams are made of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Lavish(Loopback):
-    """Answers more than a socket takes at once, and leaves without waiting for it to be read."""
+    """An upstream that writes more than a socket buffers and returns without waiting until it is read."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(bytes(SIZE))
@@ -22,7 +22,7 @@ SIZE = 16 * 1024 * 1024
 
 
 async def test_what_is_left_to_send_is_sent() -> None:
-    """Also to a client that is slow to begin; and the end of that is no error."""
+    """Everything written is sent, even to a client that reads late, and the close raises no error."""
     async with Lavish() as upstream:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Secrets in what others say."""
+"""Masking of secrets in texts and JSON that others wrote."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = "sk-of-the-organisation-1234"
     ],
 )
 def test_texts(secret: str, said: str) -> None:
-    """A secret is found as it is, as JSON writes it, and as a URL does."""
+    """A secret is masked in its plain form, in its JSON form and in its URL-encoded form."""
     text = Masker([secret]).text(said)
     for form in (secret, json.dumps(secret)[1:-1]):
         assert form not in text
@@ -31,7 +31,7 @@ def test_texts(secret: str, said: str) -> None:
 
 
 def test_json_at_any_depth() -> None:
-    """In names, in values, in lists; all else stays, in its order, and the original is not touched."""
+    """Names, values and lists are masked; everything else keeps its order, and the original is not changed."""
     value = {"b": [1, None, f"x {KEY}", {"c": (KEY, True)}], KEY: {"d": 1.5}, "a": "plain"}
     before = repr(value)
     masked = Masker([KEY]).json(value)
@@ -41,7 +41,7 @@ def test_json_at_any_depth() -> None:
 
 
 def test_what_holds_no_secret_is_the_same_object() -> None:
-    """Nearly everything that comes holds none: nothing is copied."""
+    """A value without secrets, the usual case, is returned without a copy."""
     value = {"a": ["x", {"b": "y"}]}
     assert Masker([KEY]).json(value) is value
     text = "nothing here"
@@ -51,7 +51,7 @@ def test_what_holds_no_secret_is_the_same_object() -> None:
 
 
 def test_nesting_deeper_than_python_calls() -> None:
-    """A provider chooses how deep its arguments are nested."""
+    """JSON nested deeper than Python's recursion limit is masked: the provider chooses the nesting."""
     deep: object = KEY
     for _ in range(50_000):
         deep = [deep]
@@ -59,24 +59,24 @@ def test_nesting_deeper_than_python_calls() -> None:
     while isinstance(masked, list):
         (masked,) = masked
     assert masked == hint(KEY)
-    while isinstance(deep, list):  # taken apart by hand, as freeing it at once would recurse
+    while isinstance(deep, list):  # taken apart by hand, because freeing it at once would recurse
         (deep,) = deep
 
 
 def test_a_secret_that_begins_another_does_not_unmask_it() -> None:
-    """Also where the longer one came later."""
+    """A secret that is the beginning of a longer one does not unmask its rest, in whichever order they are added."""
     short, long = "sk-key-0123456789", "sk-key-0123456789-and-more"
     assert Masker([short]).including(long).text(long) == hint(long)
     assert Masker([short, long]).text(f"{long} {short}") == f"{hint(long)} {hint(short)}"
 
 
 def test_header_values() -> None:
-    """The scheme is no secret; what is short would garble ordinary words."""
+    """Header values are secrets without their scheme; short ones are left out, because they occur in ordinary words."""
     assert secrets_in_headers(["Bearer abcdefgh", "eu", "token-1234"]) == ["abcdefgh", "token-1234"]
 
 
 def test_time_grows_with_the_text() -> None:
-    """Four times the text takes about four times as long."""
+    """Masking a text four times as long takes about four times as long."""
     masker = Masker([KEY, "another-secret-value"])
 
     def seconds(size: int) -> float:
@@ -91,7 +91,7 @@ def test_time_grows_with_the_text() -> None:
 
 
 def test_a_masker_does_not_show_what_it_masks() -> None:
-    """It holds every key there is, in one place."""
+    """Neither its representation nor its pickle shows the keys that it holds."""
     masker = Masker([KEY])
     assert KEY not in repr(masker)
     assert KEY.encode() not in pickle.dumps(masker)

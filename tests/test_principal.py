@@ -1,4 +1,4 @@
-"""What a principal may be: whatever could not be written into a record is refused where the principal is made."""
+"""The values a principal accepts: anything that a record cannot hold is refused when the principal is made."""
 
 import dataclasses
 import enum
@@ -23,7 +23,7 @@ NO_TEXT = [None, 5, True, 1.5, uuid.UUID(int=1), b"alice", ("a", "b"), ["a"], {"
 @pytest.mark.parametrize("field", ["initiator_id", "api_key_id"])
 @pytest.mark.parametrize("value", NO_TEXT, ids=lambda one: type(one).__name__)
 def test_ids_are_text(field: str, value: Any) -> None:
-    """An id that is no `str` is refused by an error that names the field, the type and the cure."""
+    """An id that is no `str` is refused by an error that names the field, the type and the remedy."""
     ids: dict[str, Any] = {"initiator_id": "alice", field: value}
     with pytest.raises(
         PrincipalError, match=rf"^{field} of a Principal must be a str, not {type(value).__name__}"
@@ -38,7 +38,7 @@ def test_ids_are_text(field: str, value: Any) -> None:
 @pytest.mark.parametrize("field", ["initiator_id", "api_key_id"])
 @pytest.mark.parametrize("value", ["\0", "a\0b", "\ud800", "é\udfff", "a" * (MAX_ID + 1), "é" * (MAX_ID + 1)])
 def test_ids_that_no_database_takes(field: str, value: str) -> None:
-    """NUL, lone surrogates and what is too long for an index are refused as the caller's doing."""
+    """NUL, lone surrogates and text too long for an index are refused as an error of the caller."""
     with pytest.raises(PrincipalError, match=f"^{field} of a Principal ") as e:
         Principal(**{"initiator_id": "alice", field: value})  # type: ignore[arg-type]
     assert e.value.by_caller
@@ -47,7 +47,7 @@ def test_ids_that_no_database_takes(field: str, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "a" * MAX_ID, "zoë", "名前", "\U0001f600" * MAX_ID, "a b|c\n"])
 def test_ids_that_are_right(value: str) -> None:
-    """All other text is an id."""
+    """Any other text is accepted as an id."""
     assert Principal(value, value).key == (value, value)
 
 
@@ -135,7 +135,7 @@ RIGHT_METADATA: list[Mapping[str, Any]] = [
 
 @pytest.mark.parametrize("metadata", RIGHT_METADATA)
 def test_metadata_that_is_right(metadata: Mapping[str, Any]) -> None:
-    """What is accepted can be written."""
+    """Accepted metadata can be written."""
     assert dump(dict(Principal("alice", metadata=metadata).metadata))
 
 
@@ -150,18 +150,18 @@ json_values = st.recursive(
 
 @given(st.dictionaries(text, json_values))
 def test_any_small_json_object_is_metadata(metadata: dict[str, Any]) -> None:
-    """No JSON object of ordinary size is refused, and each of them can be written."""
+    """Every JSON object of ordinary size is accepted and can be written."""
     assert dump(dict(Principal("alice", metadata=metadata).metadata))
 
 
 def test_a_copy_is_checked_too() -> None:
-    """There is no way around the check."""
+    """`dataclasses.replace` is checked like the constructor."""
     with pytest.raises(PrincipalError):
         dataclasses.replace(Principal("alice"), initiator_id=None)  # type: ignore[arg-type]
 
 
 def test_same_session() -> None:
-    """Session keys are compared by what they are, not by how they are wrapped."""
+    """Session keys are compared by value, whether they are plain or a `SecretStr`."""
     one, same, other = (Principal("a", session_key=key) for key in ("k", SecretStr("k"), "l"))
     none = Principal("b")
     assert one.has_session_of(same)
@@ -174,7 +174,7 @@ def test_same_session() -> None:
 @pytest.mark.parametrize("field", ["groups", "models"])
 @pytest.mark.parametrize("value", ["staff", 5, b"staff", {"a": 1}, [5], [None], ["a", b"b"], object()])
 def test_groups_and_models_are_sequences_of_text(field: str, value: Any) -> None:
-    """A single text above all is refused: it would be taken for its letters."""
+    """Other types are refused, a single string too: it would be taken as a sequence of letters."""
     with pytest.raises(PrincipalError, match=f"^{field} of a Principal ") as e:
         Principal(**{"initiator_id": "alice", field: value})
     assert not e.value.by_caller
@@ -183,14 +183,14 @@ def test_groups_and_models_are_sequences_of_text(field: str, value: Any) -> None
 @pytest.mark.parametrize("value", [["\0"], ["\ud800"], ["a" * 513], [str(n) for n in range(129)]])
 @pytest.mark.parametrize("field", ["groups", "models"])
 def test_groups_and_models_are_bounded(field: str, value: list[str]) -> None:
-    """They may come from an identity provider, so that is not the app's mistake."""
+    """Values over the bounds are an error of the caller, because an identity provider may have sent them."""
     with pytest.raises(PrincipalError, match=f"^{field} of a Principal ") as e:
         Principal(**{"initiator_id": "alice", field: value})  # type: ignore[arg-type]
     assert e.value.by_caller
 
 
 def test_groups_and_models_are_kept_as_they_cannot_change() -> None:
-    """As tuples, each once, whatever sequence they came in."""
+    """Groups and models are stored as tuples without duplicates, whatever sequence was given."""
     given = ["staff", "staff", "ops"]
     principal = Principal("alice", groups=given, models=frozenset({"gpt-5"}))  # type: ignore[arg-type]
     given.clear()
@@ -221,10 +221,10 @@ def test_groups_and_models_are_kept_as_they_cannot_change() -> None:
     ],
 )
 def test_models(patterns: Any, model: str, allowed: bool) -> None:
-    """Patterns of fnmatch, in which case counts; a pattern that is the model's very name matches it."""
+    """Models are `fnmatch` patterns that respect case; a pattern also matches the model of exactly that name."""
     assert Principal("alice", models=patterns).allows(model) is allowed
 
 
 def test_hostile_patterns_match_in_linear_time() -> None:
-    """Stars do not multiply."""
+    """Matching a pattern with many stars takes no exponential time."""
     assert not Principal("alice", models=["*a" * 128]).allows("a" * 100 + "b" * 156)

@@ -1,4 +1,4 @@
-"""Waiting for what other tasks, threads and processes do."""
+"""Waiting for other tasks, threads and processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until the condition, which may be a coroutine function, holds. Raises `TimeoutError` where it does not."""
+    """Wait until the condition, which may be a coroutine function, holds. Raises `TimeoutError` after these seconds."""
     async with asyncio.timeout(seconds):
         while True:
             holds = condition()

@@ -1,4 +1,4 @@
-"""Edits that the package makes in steps, with all steps at once."""
+"""The package's stepwise edits, each run to its end in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the three formats share."""
+"""Strategies and helpers shared by the tests of the three formats."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ PLAUSIBLE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=15,
 )
-"""Values that have the formats' own names in all the wrong places."""
+"""JSON values with the formats' own member names in unexpected places."""
 
 
 @st.composite
 def blocks(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> bytes:
-    """An event around a value, spelled and framed in any way that is allowed."""
+    """A server-sent event around a value, in any spelling and framing that is allowed."""
     value = json.dumps(draw(values), separators=draw(SEPARATORS), ensure_ascii=draw(st.booleans()))
     return draw(FRAMES).replace("{}", value).encode("utf-8", "replace")
 
@@ -61,7 +61,7 @@ def request_of(format_: Format, **members: Any) -> bytes:
 
 
 class Observer:
-    """A round that is relayed as it comes, and what is seen of it."""
+    """A round that is relayed without injected tools, and the facts read from it."""
 
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
@@ -91,7 +91,7 @@ def observer(format_: Format, *, max_text: int = 2**20, **members: Any) -> Obser
 
 
 def streamed(format_: Format, *values: Any, **members: Any) -> Observer:
-    """An observer that has seen these events, each as a block of its own."""
+    """Return an observer that has read these events, each as a block of its own."""
     watching = observer(format_, **members)
     for value in values:
         data = value if isinstance(value, str) else json.dumps(value)
@@ -100,7 +100,7 @@ def streamed(format_: Format, *values: Any, **members: Any) -> Observer:
 
 
 def answered(format_: Format, value: Any) -> Observer:
-    """An observer that has seen this answer, which is no stream."""
+    """Return an observer that has read this blocking response."""
     watching = observer(format_)
     watching.blocking(json.dumps(value).encode())
     return watching

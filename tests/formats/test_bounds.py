@@ -1,4 +1,4 @@
-"""What an upstream chooses has a bound: time that grows no faster than what is read, memory, and each single step."""
+"""Bounds on what an upstream can cost: time linear in the bytes read, limited memory, and short single steps."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def rounds_of(format_: Format, *, whole: bool) -> Rounds:
 
 
 def timed(rounds: Rounds, stream: bytes) -> tuple[float, float]:
-    """Seconds of processor time in all, and of the longest step."""
+    """Return the processor time in seconds: in all, and of the longest step."""
     longest = 0.0
     begun = time.thread_time()
     for part in parts(stream, STEP):
@@ -110,10 +110,10 @@ def timed(rounds: Rounds, stream: bytes) -> tuple[float, float]:
 @pytest.mark.parametrize("whole", [False, True], ids=["relayed", "woven"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_time_grows_with_what_is_read_and_steps_are_short(shape: str, whole: bool) -> None:
-    """Four times as much takes less than six times as long, and no step over 20 ms."""
+    """Four times as many bytes take less than six times as long, and no step takes over 20 ms."""
     format_, stream = SHAPES[shape]
     gc.collect()
-    gc.disable()  # whose pauses are those of all the test's objects
+    gc.disable()  # a collection would scan the objects of all tests
     try:
         best: list[tuple[float, float]] = []
         for size in (1000, 4000):
@@ -132,7 +132,7 @@ def test_time_grows_with_what_is_read_and_steps_are_short(shape: str, whole: boo
     ids=["lists", "objects", "strings", "numbers", "text"],
 )
 def test_a_large_event_is_read_as_far_as_its_small_members(inside: bytes) -> None:
-    """What it would take long to build is left out; what is told beside it is not."""
+    """Members that are slow to build are left out; the small members beside them are read."""
     data = b'{"response":{"output":[' + inside + b'1],"usage":{"input_tokens":7}},"type":"response.completed"}'
     gc.disable()
     try:
@@ -143,7 +143,7 @@ def test_a_large_event_is_read_as_far_as_its_small_members(inside: bytes) -> Non
             took.append(time.thread_time() - begun)
     finally:
         gc.enable()
-    assert min(took) < 0.06  # twice and more what was measured, for slow machines
+    assert min(took) < 0.06  # at least twice the measured time, for slow machines
     assert (value["type"], value["response"]["usage"]) == ("response.completed", {"input_tokens": 7})
 
 
@@ -151,7 +151,7 @@ SUMMARY = {"type": "reasoning", "summary": [{"text": "x" * 1000}]}
 
 
 def grown(rounds: Rounds, start: bytes, repeated: bytes, megabytes: int) -> int:
-    """Bytes that are held more after so much of a stream."""
+    """Return the bytes of memory that are held additionally after so many megabytes of a stream."""
     many = repeated * (STEP // len(repeated))
     rounds.stream(start)
     rounds.stream(many)
@@ -178,12 +178,12 @@ def grown(rounds: Rounds, start: bytes, repeated: bytes, megabytes: int) -> int:
     ids=["thinking", "input", "blocks", "arguments", "summaries"],
 )
 def test_memory_of_what_is_recorded_is_bounded(format_: Format, start: bytes, repeated: bytes) -> None:
-    """Some texts of the largest size that is recorded, not what the provider sends."""
+    """Memory is limited to a few texts of the largest recorded size, however much the provider sends."""
     assert grown(rounds_of(format_, whole=False), start, repeated, 24) < 12 * 2**20
 
 
 def test_what_is_recorded_is_cut_and_says_so() -> None:
-    """Arguments and thoughts, in each format."""
+    """Recorded arguments and thoughts are cut and marked as truncated in each format."""
     long = "x" * 300
     watching = observer(messages, max_text=100)
     watching.stream(block(type="thinking") + delta(type="thinking_delta", thinking=long))
@@ -204,7 +204,7 @@ def test_what_is_recorded_is_cut_and_says_so() -> None:
 
 
 def test_what_is_too_large_to_go_back_ends_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that could not be kept whole is not sent back in part."""
+    """A message too large to keep whole is not sent back in part: its tool calls raise an error."""
     monkeypatch.setattr("fastapi_aibridge.formats.text.WHOLE", 1000)
     rounds = rounds_of(chat_completions, whole=True)
     rounds.stream(chunk({"content": "x" * 2000}) + chunk({"tool_calls": [call(0)]}))
@@ -218,7 +218,7 @@ def test_what_is_too_large_to_go_back_ends_the_rounds(monkeypatch: pytest.Monkey
 
 
 def test_a_stream_that_does_not_end_at_its_end_is_cut() -> None:
-    """What is held back until it is known whether a round follows has a bound."""
+    """The part of a stream that is held back until it is known whether a round follows is bounded."""
     rounds = woven(CHAT, CHAT.request(streamed=True), remembering())
     rounds.stream(event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]))
     late = b": still here" * 1000 + b"\n\n"
@@ -227,7 +227,7 @@ def test_a_stream_that_does_not_end_at_its_end_is_cut() -> None:
 
 
 def test_more_calls_and_items_than_anybody_makes_are_not_kept() -> None:
-    """Neither by their number nor by the names that they have."""
+    """The number of calls and items that are kept is bounded, and so are their names."""
     watching = observer(chat_completions)
     for number in range(5000):
         watching.stream(chunk({"tool_calls": [call(number)]}))
@@ -244,7 +244,7 @@ def test_more_calls_and_items_than_anybody_makes_are_not_kept() -> None:
 
 
 def test_a_text_is_cut_where_the_budget_ends() -> None:
-    """Its own, and that of all texts together."""
+    """A text is cut at its own budget and at the budget of all texts together."""
     budget = Budget(each=5, total=8, recorded=5)
     first, second = TextBuffer(budget), TextBuffer(budget)
     for piece in ("abc", "def", "g"):

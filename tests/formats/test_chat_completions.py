@@ -1,4 +1,4 @@
-"""Chat Completions: what is read of a request, asked of the upstream, kept from the client and recorded."""
+"""Chat Completions: reading and editing requests, hiding usage from the client, and recording responses."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def call(**members: Any) -> dict[str, Any]:
     ],
 )
 def test_the_prompts_are_all_texts_of_the_last_message(content: Any, texts: list[str]) -> None:
-    """A string, or the text parts."""
+    """The prompts are the content string or all text parts of the last message."""
     assert prompts({"role": "system", "content": "s"}, {"role": "user", "content": content}) == texts
 
 
 def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
-    """Rounds of an agent's loop are not the user's words."""
+    """Requests within an agent's loop have no prompt, because their last message is not the user's."""
     user = {"role": "user", "content": "Hi"}
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1"}]}
     assert prompts(user, {"role": "assistant", "content": "Yes?"}) == []
@@ -89,7 +89,7 @@ def test_a_tool_result_names_its_call() -> None:
     ],
 )
 def test_a_stream_is_asked_for_its_usage(before: bytes, after: bytes) -> None:
-    """The option is written into the client's bytes; all others stay."""
+    """`include_usage` is written into the client's bytes, which otherwise stay as they are."""
     request = chat_completions.parse(before)
     assert request.body == after
     assert not request.usage_asked
@@ -104,7 +104,7 @@ def test_a_stream_is_asked_for_its_usage(before: bytes, after: bytes) -> None:
     ],
 )
 def test_other_requests_go_up_as_they_are(body: bytes) -> None:
-    """Where the client asked itself, or wants no stream, nothing is edited."""
+    """The body is not edited if the client asked for usage itself or wants no stream."""
     request = chat_completions.parse(body)
     assert request.body == body
     assert request.usage_asked
@@ -130,7 +130,7 @@ DONE = b"data: [DONE]\n\n"
     ],
 )
 def test_the_usage_chunk_is_kept_from_a_client_that_did_not_ask(only: bytes) -> None:
-    """Recorded and left out, however it is written, alone or between others; nothing else is."""
+    """The usage chunk is recorded and left out, however it is written and grouped; nothing else is left out."""
     for blocks in ([START, only, DONE], [START + only + DONE], [START + only, DONE], [START, only + DONE]):
         watching = observer(chat_completions)
         assert b"".join([watching.stream(block) for block in blocks]) == START + DONE
@@ -139,7 +139,7 @@ def test_the_usage_chunk_is_kept_from_a_client_that_did_not_ask(only: bytes) -> 
 
 
 def test_a_client_that_asked_gets_the_usage_chunk() -> None:
-    """Then the stream is relayed as it is."""
+    """A stream whose client asked for usage is relayed unchanged."""
     watching = observer(chat_completions, stream_options={"include_usage": True})
     assert watching.stream(START + ONLY + DONE) == START + ONLY + DONE
     assert watching.facts().token_usages
@@ -158,14 +158,14 @@ def test_a_client_that_asked_gets_the_usage_chunk() -> None:
     ],
 )
 def test_only_the_usage_chunk_is_left_out(event: bytes) -> None:
-    """Chunks without choices, or with usage beside choices, are the client's."""
+    """Chunks without choices or usage, and chunks with both, are relayed."""
     assert observer(chat_completions).stream(event) == event
     watching = observer(chat_completions)
     assert watching.stream(START + event + ONLY + DONE) == START + event + DONE
 
 
 def test_usage_of_every_kind() -> None:
-    """Cached tokens are taken out of the input; the extra kinds are kept under our names."""
+    """Cached tokens are subtracted from the input; the other kinds are extras under the gateway's own names."""
     usage = {
         "prompt_tokens": 100,
         "completion_tokens": 50,
@@ -199,14 +199,14 @@ def test_usage_of_every_kind() -> None:
 
 
 def test_more_cached_than_counted_is_no_negative_input() -> None:
-    """More cached tokens than counted ones are beside the input: it does not go below zero."""
+    """If more tokens are cached than counted, the cached ones are taken as additional and nothing is subtracted."""
     usage = {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 5}}
     [recorded] = answered(chat_completions, {"choices": [], "usage": usage}).facts().token_usages
     assert (recorded.input_tokens, recorded.cache_read_tokens) == (3, 5)
 
 
 def test_usage_of_a_broken_stream_is_partial() -> None:
-    """Some providers send usage with every chunk: where the message breaks off, the last one is a part."""
+    """Usage in the chunks of a stream that breaks off is recorded as partial."""
     watching = streamed(chat_completions, {**chunk({"content": "Hi"}), "usage": USAGE})
     assert not watching.finished
     assert [usage.partial for usage in watching.facts().token_usages] == [True]
@@ -215,12 +215,12 @@ def test_usage_of_a_broken_stream_is_partial() -> None:
 
 
 def test_without_usage_none_is_recorded() -> None:
-    """Zeros would be made up."""
+    """A response without usage records none, rather than zeros."""
     assert streamed(chat_completions, chunk({"content": "Hi"}), "[DONE]").facts().token_usages == []
 
 
 def test_the_end_is_the_finish_reason_or_done() -> None:
-    """Not the words of the model, even where they look like either."""
+    """Only a finish reason or `[DONE]` ends a message, not text of the model that looks like either."""
     for text in ("[DONE]", "data: [DONE]", '"finish_reason":"stop"', '{"finish_reason": "stop"}'):
         watching = streamed(chat_completions, chunk({"role": "assistant"}), chunk({"content": text}))
         assert not watching.finished
@@ -232,7 +232,7 @@ def test_the_end_is_the_finish_reason_or_done() -> None:
 
 
 def test_parallel_tool_calls() -> None:
-    """Deltas of several calls, interleaved, each go to their own; the first index need not be 0."""
+    """Interleaved deltas of several calls are put together by index, and the first index need not be 0."""
     watching = streamed(
         chat_completions,
         call(index=1, id="call_a", type="function", function={"name": "read", "arguments": ""}),
@@ -246,7 +246,7 @@ def test_parallel_tool_calls() -> None:
 
 @pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
 def test_calls_that_share_an_index_are_told_apart_by_id(index: dict[str, Any]) -> None:
-    """Some providers number none of their calls, or all of them 0."""
+    """Calls without an index, or all with index 0, are told apart by id, as some providers need."""
     watching = streamed(
         chat_completions,
         call(id="call_a", function={"name": "read", "arguments": "{"}, **index),
@@ -258,7 +258,7 @@ def test_calls_that_share_an_index_are_told_apart_by_id(index: dict[str, Any]) -
 
 
 def test_calls_without_index_may_interleave() -> None:
-    """A delta without index goes to the call that its id names."""
+    """A delta without an index belongs to the call that its id names."""
     watching = streamed(
         chat_completions,
         call(id="call_a", function={"name": "read", "arguments": "[1"}),
@@ -270,7 +270,7 @@ def test_calls_without_index_may_interleave() -> None:
 
 
 def test_choices_have_calls_of_their_own() -> None:
-    """The same index in two choices is two calls."""
+    """Calls with the same index in two choices are two calls."""
     one = {"index": 0, "function": {"name": "read", "arguments": "1"}}
     two = {"index": 0, "function": {"name": "list", "arguments": "2"}}
     watching = streamed(chat_completions, chunk({"tool_calls": [one]}), chunk({"tool_calls": [two]}, choice=1))
@@ -278,7 +278,7 @@ def test_choices_have_calls_of_their_own() -> None:
 
 
 def test_custom_tools_keep_their_input_as_text() -> None:
-    """What a custom tool gets is no JSON, even where it looks like it."""
+    """The input of a custom tool stays text, even if it looks like JSON."""
     watching = streamed(
         chat_completions,
         call(index=0, id="call_a", type="custom", custom={"name": "shell", "input": "["}),
@@ -290,7 +290,7 @@ def test_custom_tools_keep_their_input_as_text() -> None:
 
 
 def test_the_old_function_call() -> None:
-    """`function_call` came before tools and has no id."""
+    """A call in the older `function_call` member is recorded with an empty id."""
     watching = streamed(
         chat_completions,
         chunk({"function_call": {"name": "read", "arguments": ""}}),
@@ -302,13 +302,13 @@ def test_the_old_function_call() -> None:
 
 
 def test_arguments_that_break_off_are_kept_as_text() -> None:
-    """Cut by the token limit or the connection, they are no JSON."""
+    """Arguments cut by the token limit or a broken connection are recorded as text."""
     watching = streamed(chat_completions, call(index=0, id="call_a", function={"name": "read", "arguments": '{"pa'}))
     assert tools(watching) == [("call_a", "read", '{"pa')]
 
 
 def test_a_blocking_answer() -> None:
-    """All choices' calls, in order."""
+    """The tool calls of all choices are recorded in order."""
     calls = [{"id": f"call_{one}", "type": "function", "function": {"name": one, "arguments": "{}"}} for one in "abc"]
     choices = [{"index": 0, "message": {"tool_calls": calls[:2]}}, {"index": 1, "message": {"tool_calls": calls[2:]}}]
     watching = answered(chat_completions, {"id": "chatcmpl-1", "choices": choices, "usage": USAGE})
@@ -329,14 +329,14 @@ def test_a_blocking_answer() -> None:
     ],
 )
 def test_an_error_of_the_upstream_is_seen(error: Any, text: str) -> None:
-    """Within a stream as in an answer, whatever its shape; what follows does not hide it."""
+    """The first error is recorded, whatever its shape, both in a stream and in a blocking response."""
     assert streamed(chat_completions, chunk(), {"error": error}, {"error": "more"}).error == text
     watching = answered(chat_completions, {"error": error})
     assert (watching.error, watching.finished) == (text, False)
 
 
 def test_our_own_error_event() -> None:
-    """A stream that breaks off ends with an error as OpenAI sends it."""
+    """A broken stream ends with an error event in OpenAI's shape."""
     event = observer(chat_completions).error_event(UpstreamUnreachable("gone"))
     assert event.startswith(b"data: {")
     assert event.endswith(b"}\n\n")
@@ -350,7 +350,7 @@ def test_our_own_error_event() -> None:
     [({"reasoning_tokens": 0}, 2), ({"reasoning_tokens": 7}, 9), ({"reasoning_tokens": 90}, 2), ({}, 10), (None, 10)],
 )
 def test_a_total_beyond_its_parts_is_reasoning_unless_that_is_named(details: Any, output: int) -> None:
-    """xAI names the reasoning that is beside the output, Gemini does not; a wrong total changes nothing."""
+    """Reasoning beside the output is added to it: the named number if the total allows it, else the unnamed excess."""
     usage = {**USAGE, "total_tokens": 18, "completion_tokens_details": details}
     [seen] = answered(chat_completions, {"id": "x", "choices": [], "usage": usage}).facts().token_usages
     assert seen.output_tokens == output

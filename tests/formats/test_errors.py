@@ -1,4 +1,4 @@
-"""Errors of upstreams, in the shapes in which providers report them: the record says what was wrong."""
+"""Errors of upstreams in the shapes that providers use, and how the record quotes them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BODIES: dict[str, tuple[Any, str]] = {
 @each_format
 @pytest.mark.parametrize("name", BODIES)
 def test_an_error_of_any_shape_is_recorded(format_: Format, name: str) -> None:
-    """In the provider's own words, without what the client had sent."""
+    """The record quotes the provider's words, without the client's input."""
     body, words = BODIES[name]
     watching = answered(format_, body)
     assert (watching.error, watching.facts().token_usages) == (words, [])
@@ -54,7 +54,7 @@ def test_an_error_of_any_shape_is_recorded(format_: Format, name: str) -> None:
 @each_format
 @pytest.mark.parametrize("odd", [{}, {"detail": []}, {"message": {"role": "user"}}, {"errors": None}, {"error": None}])
 def test_what_reports_no_error_is_none(format_: Format, odd: dict[str, Any]) -> None:
-    """Members of these names that say nothing."""
+    """Error members that are empty or have an unknown shape are no error."""
     assert answered(format_, odd).error is None
 
 
@@ -69,7 +69,7 @@ def test_what_reports_no_error_is_none(format_: Format, odd: dict[str, Any]) -> 
     ids=lambda one: one.name if hasattr(one, "name") else "",
 )
 def test_a_message_may_have_members_of_these_names(format_: Format, message: dict[str, Any]) -> None:
-    """What is a message is none the less one for a `detail` beside it."""
+    """A message with a `detail` or `errors` member beside its own is still a message."""
     watching = answered(format_, {**message, "detail": "quick", "message": "cached", "errors": ["x"], "error": None})
     assert watching.error is None
 
@@ -77,19 +77,19 @@ def test_a_message_may_have_members_of_these_names(format_: Format, message: dic
 @pytest.mark.parametrize("format_", FORMATS[:3], ids=lambda format_: format_.name)
 @pytest.mark.parametrize("error", [{"message": "No."}, "No."])
 def test_an_error_in_an_event_without_a_type(format_: Format, error: Any) -> None:
-    """OpenAI's SDKs raise on the member, whatever the event is called; compatible servers rely on that."""
+    """An `error` member without a type is an error, because OpenAI's SDKs raise on it."""
     assert streamed(format_, {"error": error}).error == "No."
 
 
 def test_an_error_object_in_a_stream() -> None:
-    """As vLLM sends it."""
+    """An error object in a stream, as vLLM sends it, is recorded."""
     watching = streamed(chat_completions, {"id": "x", "choices": []}, {"object": "error", "message": "out of memory"})
     assert watching.error == "out of memory"
 
 
 @pytest.mark.parametrize("ends", [["response.done"], ["response.completed", "response.done"]])
 def test_responses_that_are_done(ends: list[str]) -> None:
-    """Some servers end them as OpenAI's Realtime API does; the first end is the end."""
+    """`response.done`, the last event of some servers, ends a response, and repeats nothing after another end."""
     response = {"id": "r", "status": "completed", "usage": {"input_tokens": 8, "output_tokens": 2}}
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     watching = streamed(responses, *({"type": kind, "response": {**response, "output": [call]}} for kind in ends))
@@ -100,7 +100,7 @@ def test_responses_that_are_done(ends: list[str]) -> None:
 
 
 def test_responses_that_are_done_and_failed() -> None:
-    """The status tells."""
+    """`response.done` with the status `failed` is recorded as a failure."""
     failed = {"id": "r", "status": "failed", "error": {"code": "server_error", "message": "No."}, "output": []}
     assert streamed(responses, {"type": "response.done", "response": failed}).error == "server_error: No."
 
@@ -114,7 +114,7 @@ def test_responses_that_are_done_and_failed() -> None:
     ],
 )
 def test_an_error_within_a_choice(choice: dict[str, Any], words: str) -> None:
-    """As OpenRouter tells that a provider behind it has failed, blocking and streamed."""
+    """An error within a choice, as OpenRouter reports a failed provider, is recorded, blocking and streamed."""
     blocking = answered(chat_completions, {"id": "x", "choices": [{"message": {"content": "a"}, **choice}]})
     stream = streamed(chat_completions, {"id": "x", "choices": [{"index": 0, "delta": {}, **choice}]}, "[DONE]")
     assert (blocking.error, stream.error) == (words, words)

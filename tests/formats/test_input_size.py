@@ -1,4 +1,4 @@
-"""How many tokens are reserved for what a request says."""
+"""The number of tokens that is reserved for the input of a request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_image_counts_as_an_image_however_many_bytes_it_has(image: dict[str, 
 
 
 def test_slashes_may_be_escaped() -> None:
-    """As PHP writes them."""
+    """An image is recognised in JSON with escaped slashes, as PHP writes it."""
     body = json.dumps([IMAGES["chat"], IMAGES["responses"]]).replace("/", "\\/").encode()
     assert 2 * IMAGE <= finish(input_tokens(body)) < 2 * IMAGE + 200
 
@@ -65,7 +65,7 @@ def test_what_the_model_reads_as_something_else_counts_by_its_bytes(content: Any
 
 
 def test_what_is_written_into_a_cache_counts_as_more() -> None:
-    """Also in a large request."""
+    """Text with a cache lifetime counts 1.25 or 2 times, in large requests too."""
     for words in ("word " * 100, "word " * LARGE):
         plain = tokens(words)
         for ttl, times in ((None, 1.25), ("1h", 2)):

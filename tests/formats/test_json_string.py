@@ -1,4 +1,4 @@
-"""Long JSON strings, decoded in steps."""
+"""Decoding of long JSON strings in steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIECES = st.sampled_from(["a", "\\\\", '\\"', "\\n", "\\u00e4", "\\ud83d\\ude00"
 @settings(max_examples=200, deadline=None)
 @given(st.lists(PIECES, max_size=60), st.integers(12, 40))
 def test_a_string_is_what_it_is_in_one_piece(pieces: list[str], size: int) -> None:
-    """Wherever it is cut into steps: in runs of backslashes, in pairs of escapes, in characters of several bytes."""
+    """The result is the same wherever the steps cut: in backslashes, surrogate pairs or characters of several bytes."""
     written = '"' + "".join(pieces) + '"'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_string, "_PIECE", size)
@@ -27,7 +27,7 @@ def test_a_string_is_what_it_is_in_one_piece(pieces: list[str], size: int) -> No
 
 
 def test_what_is_kept_has_a_bound() -> None:
-    """In bytes, at a whole character; what stands behind it is not read."""
+    """The text is cut at a whole character within the given number of bytes, and the rest is not read."""
     written = ('"' + "\u00e4" * 100_000 + '\\q"').encode()
     assert finish(decoding(written, 0, len(written), 1001)) == ("\u00e4" * 500, True)
 
@@ -35,7 +35,7 @@ def test_what_is_kept_has_a_bound() -> None:
 @pytest.mark.parametrize("wrong", [b"\\q", b"\\u12", b"\\ud83d", b"\\", b"\n", b"\xff"])
 @pytest.mark.parametrize("before", [b"", b"x" * 100_000, b"\\\\" * 50_000])
 def test_what_is_no_string_is_refused(wrong: bytes, before: bytes) -> None:
-    """Anywhere in it."""
+    """An invalid string is refused wherever the fault is."""
     text = b'"' + before + wrong + b'"'
     with pytest.raises(ValueError, match=r"."):
         finish(decoding(text, 0, len(text), 2**30))

@@ -1,4 +1,4 @@
-"""Texts that are put together, read and given back in steps."""
+"""Large texts that are built, read and freed in steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastapi_aibridge.formats.scanner import finish
 
 @pytest.fixture
 def given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Generator[None, None, None]]]:
-    """What is to be done to give texts back."""
+    """The generators that free the memory of texts, one for each text."""
     found: list[Generator[None, None, None]] = []
     monkeypatch.setattr(LargeText, "give_back", found.append)
     yield found
@@ -29,14 +29,14 @@ def large(text: bytes) -> LargeText:
 
 
 def test_a_small_text_is_plain() -> None:
-    """And one that is whole already is left as it is."""
+    """A small text is plain bytes, and a single piece is returned without a copy."""
     assert finish(joined([b"a", memoryview(b"bc")])) == b"abc"
     whole = b"x" * LARGE
     assert finish(joined([whole])) is whole
 
 
 def test_a_large_text_reads_like_bytes() -> None:
-    """Put together of pieces of any size, with a step for each few of them."""
+    """A large text is joined in several steps and can be used like bytes."""
     pieces = [b'{"a":', b"1" * 3 * STEP, b"2" * 100] * 4
     whole = b"".join(pieces)
     steps = joined(pieces)
@@ -53,7 +53,7 @@ def test_a_large_text_reads_like_bytes() -> None:
 @pytest.mark.parametrize("moves_pages", [True, False])
 @pytest.mark.parametrize("sizes", [[], [0, 3], [LARGE - 1, 1], [5, LARGE, 7], [100_000] * 50, [LARGE, 9 * LARGE]])
 def test_texts_of_sizes_that_nobody_knew(sizes: list[int], moves_pages: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put together of pieces as they come, large ones in pages of their own; also on systems that cannot move pages."""
+    """A text can be built without knowing its size, on systems that cannot move memory pages too."""
     if not moves_pages:
         monkeypatch.setattr(LargeText, "resize", raising(SystemError), raising=False)
     builder, whole = TextBuilder(), b""
@@ -76,7 +76,7 @@ def raising(error: type[Exception]) -> Callable[..., None]:
 
 @pytest.mark.parametrize("place", [0, STEP - 2, STEP, 2 * STEP - 3, 3 * LARGE - 4])
 def test_marks_are_found_wherever_they_stand(place: int) -> None:
-    """On the border of two steps, too; not behind the part that is searched."""
+    """Marks are found across the border of two steps, but not outside the given range."""
     whole = bytearray(b" " * 3 * LARGE)
     whole[place : place + 4] = b"MARK"
     text = large(bytes(whole))
@@ -86,7 +86,7 @@ def test_marks_are_found_wherever_they_stand(place: int) -> None:
 
 
 def test_pages_go_when_nobody_refers_to_the_text(given_back: list[Generator[None, None, None]]) -> None:
-    """Step by step, and not before: a connection may still be writing a part of it."""
+    """Memory is freed in steps, after the last reference: a connection may still be writing a part."""
     text = large(b"x" * 3 * LARGE)
     written = memoryview(text)[5:10]
     del text
@@ -101,7 +101,7 @@ def test_pages_go_when_nobody_refers_to_the_text(given_back: list[Generator[None
 
 @pytest.mark.parametrize("name", ["a", "b", "new"])
 def test_edits_of_large_texts_are_those_of_small_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same bytes come out, in whichever form."""
+    """Edits give the same bytes for large texts as for small ones."""
     whole = b'{"a" : [' + b'{"x":1},' * 200_000 + b'0], "b":"' + b"y" * LARGE + b'"} \n'
     edited = finish(edits.with_member(large(whole), name, b"[1]"))
     assert isinstance(edited, LargeText) == (len(edited) >= LARGE)

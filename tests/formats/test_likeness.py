@@ -1,4 +1,4 @@
-"""Events that are known by the one before are those that would have been passed over, and no others."""
+"""Events that are passed over because they resemble the one before: only those that tell nothing when parsed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def facts_of(format_: Format, block: bytes, size: int) -> tuple[bytes, Facts, st
 @lean
 @given(events=EVENTS, size=st.integers(1, 13))
 def test_the_same_is_read_as_where_each_event_is(events: list[dict[str, Any]], size: int) -> None:
-    """Whatever is in the texts, and however the events come together."""
+    """Passing over similar events gives the same bytes and facts as parsing every event."""
     begin = {"id": "chatcmpl-1", **delta("", "x")}
     block = b"".join(b"data: " + json.dumps({"id": "chatcmpl-1", **one}).encode() + b"\n\n" for one in [begin, *events])
     every = Decoder(ChatMessage(Budget.of_record(2**20)), tells, every=True)
@@ -84,7 +84,7 @@ def test_the_same_is_read_as_where_each_event_is(events: list[dict[str, Any]], s
 @pytest.mark.parametrize("format_", [chat_completions, messages], ids=lambda one: one.name)
 @pytest.mark.parametrize("hidden", [b"data: [DONE]", b'event: error\ndata: {"type":"error","error":{"message":"m"}}'])
 def test_what_stands_between_broken_events(format_: Format, hidden: bytes) -> None:
-    """A text that goes on in a later event hides none of those between."""
+    """An event between two similar ones is read, even if a text seems to continue across it."""
     start = b'data: {"id":"m","type":"message_start","message":{"id":"m"},"choices":[{"delta":{"text":""}}]}\n\n'
     word = b'data: {"choices":[{"delta":{"text":"%s"}}]}\n\n'
     block = start + word % b"a" + word % b"b" + word % (b"c\n\n" + hidden + b"\n\n")
@@ -95,7 +95,7 @@ def test_what_stands_between_broken_events(format_: Format, hidden: bytes) -> No
 
 
 def test_few_of_many_deltas_are_looked_through() -> None:
-    """Nor do streams whose events are all different cost more than a few attempts."""
+    """One delta is searched for markers, and a hundred similar ones pass without a search."""
     seen: list[bytes] = []
 
     def looked_through(events: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Anthropic Messages: what is read of a request and recorded of an answer."""
+"""Anthropic Messages: reading requests and recording responses."""
 
 from __future__ import annotations
 
@@ -53,44 +53,44 @@ def usage(**members: Any) -> dict[str, Any]:
     ],
 )
 def test_the_prompts_are_all_texts_of_the_last_message(content: Any, texts: list[str]) -> None:
-    """A string, or the text parts; tool results are none."""
+    """The prompts are the content string or all text parts of the last message, without tool results."""
     assert said(parsed({"role": "user", "content": content})) == texts
 
 
 def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
-    """A prefilled answer is not the user's."""
+    """A prefilled answer at the end leaves no prompt."""
     assert parsed({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I"}).prompts == []
     assert parsed().prompts == []
 
 
 def test_instructions_behind_the_users_words_leave_them_the_prompt() -> None:
-    """Coding agents put system messages behind what the user said last."""
+    """System messages after the user's last message, as coding agents add them, do not hide the prompt."""
     request = parsed({"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."})
     assert said(request) == ["Hi"]
 
 
 def test_a_tool_result_names_its_call() -> None:
-    """Of several, the last one does."""
+    """The last of several tool results names the correlating call."""
     results = [{"type": "tool_result", "tool_use_id": f"toolu_{number}"} for number in (1, 2)]
     assert parsed({"role": "user", "content": results}).correlating_tool_call_id == "toolu_2"
     assert parsed({"role": "user", "content": "Hi"}).correlating_tool_call_id is None
 
 
 def test_the_user_id_is_read() -> None:
-    """Claude Code's session is in it."""
+    """`metadata.user_id`, in which Claude Code sends its session, is read if it is text."""
     assert parsed(metadata={"user_id": "u"}).user_id == "u"
     assert parsed(metadata={"user_id": 5}).user_id is None
     assert parsed(metadata=None).user_id is None
 
 
 def test_a_request_is_never_edited() -> None:
-    """The format needs no option of ours."""
+    """The body goes upstream as received, because the format needs no additional option."""
     body = b'{ "model":"m","stream" : true }'
     assert messages.parse(body).body == body
 
 
 def test_usage_of_a_delta_is_cumulative() -> None:
-    """The last counts hold, the others stay as the start gave them; nulls say nothing."""
+    """The last count of each kind holds, counts not repeated stay as at the start, and null changes nothing."""
     watching = streamed(
         messages,
         start(input_tokens=10, output_tokens=1, cache_read_input_tokens=5, cache_creation_input_tokens=4),
@@ -104,7 +104,7 @@ def test_usage_of_a_delta_is_cumulative() -> None:
 
 
 def test_usage_of_every_kind() -> None:
-    """Cache writes by lifetime, server tools and thinking are extras."""
+    """Cache writes by lifetime, server tools and thinking are recorded as extras."""
     given = {
         "input_tokens": 1,
         "output_tokens": 2,
@@ -124,7 +124,7 @@ def test_usage_of_every_kind() -> None:
 
 
 def test_usage_of_a_broken_stream_is_partial() -> None:
-    """Until the message has stopped, the counts are those known so far."""
+    """Usage is partial until the message has stopped."""
     going_on = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 7}}
     watching = streamed(messages, start(input_tokens=10, output_tokens=1), going_on)
     [recorded] = watching.facts().token_usages
@@ -133,7 +133,7 @@ def test_usage_of_a_broken_stream_is_partial() -> None:
 
 
 def test_a_reason_to_stop_completes_a_message() -> None:
-    """Some servers send nothing behind it; later counts are still taken."""
+    """A stop reason completes a message, because some servers send nothing more; later counts still apply."""
     watching = streamed(messages, start(input_tokens=10, output_tokens=1), usage(output_tokens=7))
     assert watching.finished
     watching.stream(f"data: {json.dumps(usage(output_tokens=9))}\n\n".encode())
@@ -142,7 +142,7 @@ def test_a_reason_to_stop_completes_a_message() -> None:
 
 
 def test_tool_use() -> None:
-    """Parallel calls, interleaved, a start at another index than 0, and input that comes whole with the start."""
+    """Tool calls are read in parallel, interleaved, from any start index, and with whole input in the start event."""
     watching = streamed(
         messages,
         start(),
@@ -162,14 +162,14 @@ def test_tool_use() -> None:
 
 
 def test_blocks_that_share_an_index_are_all_seen() -> None:
-    """A start begins a block whatever came before at its index."""
+    """A start event begins a new block even if its index was used before."""
     first, second = block(0, type="tool_use", id="a", name="x"), block(0, type="tool_use", id="b", name="y")
     rest = delta(0, type="input_json_delta", partial_json="{}")
     assert tools(streamed(messages, start(), first, rest, second, rest)) == [("a", "x", {}), ("b", "y", {})]
 
 
 def test_arguments_that_break_off_are_kept_as_text() -> None:
-    """Cut by the token limit or the connection, they are no JSON."""
+    """Arguments cut by the token limit or a broken connection are recorded as text."""
     given = (
         block(0, type="tool_use", id="a", name="x", input={}),
         delta(0, type="input_json_delta", partial_json='{"pa'),
@@ -178,13 +178,13 @@ def test_arguments_that_break_off_are_kept_as_text() -> None:
 
 
 def test_tools_that_the_vendor_runs_are_not_the_clients() -> None:
-    """Server tools are counted in the usage and are no calls to the client."""
+    """Server tools are not recorded as calls to the client."""
     watching = streamed(messages, start(), block(0, type="server_tool_use", id="s", name="web_search"), STOP)
     assert tools(watching) == []
 
 
 def test_thinking() -> None:
-    """Thinking blocks are thoughts; empty and redacted ones say nothing."""
+    """Thinking blocks are recorded as thoughts, except for empty and redacted ones."""
     watching = streamed(
         messages,
         start(),
@@ -202,7 +202,7 @@ def test_thinking() -> None:
 
 
 def test_a_blocking_answer() -> None:
-    """Its blocks are recorded in order."""
+    """The blocks of a blocking response are recorded in order."""
     watching = answered(
         messages,
         {
@@ -231,7 +231,7 @@ def test_a_blocking_answer() -> None:
     ],
 )
 def test_an_error_of_the_upstream_is_seen(error: Any, text: str) -> None:
-    """Within a stream as in an answer; the message has not finished then."""
+    """An error is recorded, in a stream and in a blocking response, and the message does not count as finished."""
     watching = streamed(messages, start(input_tokens=3), {"type": "error", "error": error})
     assert (watching.error, watching.finished) == (text, False)
     assert [usage.partial for usage in watching.facts().token_usages] == [True]
@@ -239,7 +239,7 @@ def test_an_error_of_the_upstream_is_seen(error: Any, text: str) -> None:
 
 
 def test_our_own_error_event() -> None:
-    """A stream that breaks off ends with an error event as Anthropic sends it."""
+    """A broken stream ends with an error event in Anthropic's shape."""
     event = observer(messages).error_event(UpstreamTimeout("silent"))
     assert event == b'event: error\ndata: {"type":"error","error":{"type":"timeout_error","message":"silent"}}\n\n'
     assert b'"api_error"' in observer(messages).error_event(GatewayError(500, "c", "m"))

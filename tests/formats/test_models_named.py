@@ -1,4 +1,4 @@
-"""Which models a request names."""
+"""The models that a request names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def anywhere(body: bytes, path: str = "/v1/batches") -> set[str]:
     ],
 )
 def test_what_a_request_asks_for(body: Any, models: set[str]) -> None:
-    """Its model, those that it names to fall back on, and those of its tools; not what is said in its messages."""
+    """The model, its fallbacks and the models of tools are found; names within messages are not."""
     assert asked(body) == models
 
 
@@ -52,7 +52,7 @@ def test_what_a_request_asks_for(body: Any, models: set[str]) -> None:
     "body", [b"", b"[]", b"{", b'{"model": "a", "model": "b"}', b'{"model": "a", "Model": "b"}', b'{"model": "\xff"}']
 )
 def test_what_could_be_read_in_two_ways_is_refused(body: bytes) -> None:
-    """With 400."""
+    """A body with duplicate members, or one that is no valid JSON object, is refused with 400."""
     with pytest.raises(GatewayError) as caught:
         asked(body)
     assert caught.value.status == 400
@@ -76,19 +76,19 @@ def test_what_could_be_read_in_two_ways_is_refused(body: bytes) -> None:
     ],
 )
 def test_what_any_body_names(body: bytes, models: set[str]) -> None:
-    """JSON at any depth, JSON lines, forms."""
+    """Models are found in JSON at any depth, in JSON lines and in forms."""
     assert anywhere(body) == models
 
 
 @pytest.mark.parametrize("shift", range(65_520, 65_545))
 def test_a_name_across_two_steps(shift: int) -> None:
-    """Wherever the steps of the search end."""
+    """A name is found wherever the steps of the search end."""
     assert anywhere(b" " * shift + b'{"model": "a"}') == {"a"}
     assert anywhere(b"--b" + b" " * shift + b'\r\nX: form-data; name="model"\r\n\r\na\r\n') == {"a"}
 
 
 def test_a_model_in_the_path() -> None:
-    """As Gemini and Azure have it."""
+    """Models in the path are found, as Gemini and Azure write them."""
     assert anywhere(b"{}", "/v1beta/models/gemini-2.5-pro:generateContent") == {"gemini-2.5-pro"}
     assert anywhere(b"{}", "/openai/deployments/gpt-5/images/generations") == {"gpt-5"}
 
@@ -101,7 +101,7 @@ def test_a_model_in_the_path() -> None:
     ],
 )
 def test_a_request_for_very_many(body: bytes) -> None:
-    """It is refused, before there are as many to be looked up as a body has room for."""
+    """A request that names more than 256 models is refused before they are looked up."""
     with pytest.raises(GatewayError, match="more than 256"):
         anywhere(body) and asked(body)
 
@@ -111,9 +111,7 @@ def test_a_request_for_very_many(body: bytes) -> None:
     [b"name=model\n", b'"model"' + b" " * 50, b'"model":', b'"\\"\\', b'"', b"name=model;\r\n" * 3, b"\\", b'\\"'],
 )
 def test_each_step_is_short(piece: bytes) -> None:
-    """A hostile body of some megabytes costs what its length is, not its square, and no step of it keeps others
-    waiting.
-    """
+    """The search takes time linear in the length of a hostile body, and no step over 20 ms."""
     begun = time.process_time()
     longest = min(longest_step(piece * (4_000_000 // len(piece))) for _ in range(2))
     assert time.process_time() - begun < 16

@@ -1,4 +1,4 @@
-"""What holds for the observers of all formats: nothing makes them fail, and how a stream is grouped changes nothing."""
+"""Properties of all formats' observers: no input makes them fail, and the grouping of a stream changes nothing."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ DONE = st.sampled_from([b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n"])
 @lean
 @given(data=st.data())
 def test_grouping_changes_nothing(format_: Format, data: st.DataObject) -> None:
-    """Event by event, all at once or in groups: the same facts, and the same bytes for the client."""
+    """Events one by one, all at once or in groups give the same facts, and the same bytes for the client."""
     event = st.one_of(blocks(EVENTS[format_.name]), DONE)
     events: list[bytes] = data.draw(st.lists(event, max_size=8))
     asked: bool = data.draw(st.booleans())
@@ -156,12 +156,12 @@ def test_grouping_changes_nothing(format_: Format, data: st.DataObject) -> None:
 @lean
 @given(data=st.data())
 def test_what_can_be_passed_on_unread_says_nothing(format_: Format, data: st.DataObject) -> None:
-    """An event that is not parsed because it looks like text would not have changed the facts if it had been."""
+    """An event that is passed on unparsed would not have changed the facts."""
     values = data.draw(st.lists(EVENTS[format_.name], max_size=6))
     plain, marked = observer(format_), observer(format_)
     for value in values:
         plain.stream(f"data: {json.dumps(value)}\n\n".encode())
-        # A comment with every marker in it has the event parsed.
+        # A comment that contains every marker causes the event to be parsed.
         markers = ' "error" [DONE] "usage":1 response.created "message_start"'
         marked.stream(f":{markers}\ndata: {json.dumps(value)}\n\n".encode())
     assert seen(plain) == seen(marked)
@@ -173,7 +173,7 @@ def test_what_can_be_passed_on_unread_says_nothing(format_: Format, data: st.Dat
     block=blocks(PLAUSIBLE) | st.binary(), body=st.binary() | PLAUSIBLE.map(lambda value: json.dumps(value).encode())
 )
 def test_no_upstream_makes_an_observer_fail(format_: Format, block: bytes, body: bytes) -> None:
-    """Whatever comes from upstream, an observer gives its facts, and the end of a stream can still be told."""
+    """An observer gives its facts and can write an error event, whatever the upstream sent."""
     watching = observer(format_)
     if format_ is not chat_completions:
         assert watching.stream(block) == block
@@ -190,7 +190,7 @@ def test_no_upstream_makes_an_observer_fail(format_: Format, block: bytes, body:
 @lean
 @given(body=st.binary() | PLAUSIBLE.map(lambda value: json.dumps(value).encode()))
 def test_no_request_makes_a_parser_fail(format_: Format, body: bytes) -> None:
-    """A request is read, or refused with 400."""
+    """A request is read or refused with 400."""
     status = 400
     try:
         request = format_.parse(body)
@@ -206,7 +206,7 @@ def test_no_request_makes_a_parser_fail(format_: Format, body: bytes) -> None:
     members=st.dictionaries(st.sampled_from(["messages", "input", "stream", "stream_options", "metadata"]), PLAUSIBLE)
 )
 def test_a_request_with_a_model_is_read(format_: Format, members: dict[str, Any]) -> None:
-    """What a vendor would refuse for another reason than JSON or model is the vendor's to refuse."""
+    """A request with a model is accepted: other errors in it are the vendor's to refuse."""
     members.pop("model", None)
     body = json.dumps({"model": "gpt-5", **members}).encode()
     request = format_.parse(body)
@@ -234,7 +234,7 @@ def test_a_request_with_a_model_is_read(format_: Format, members: dict[str, Any]
     ],
 )
 def test_refused_requests(format_: Format, body: bytes, code: str) -> None:
-    """No JSON, no object or no model: 400, with a code that says which."""
+    """A body that is no JSON, no object or names no model is refused with 400 and a code for the reason."""
     with pytest.raises(GatewayError) as refused:
         format_.parse(body)
     assert (refused.value.status, refused.value.code) == (400, code)
@@ -242,7 +242,7 @@ def test_refused_requests(format_: Format, body: bytes, code: str) -> None:
 
 @each_format
 def test_counts_that_are_none_are_not_recorded(format_: Format) -> None:
-    """Booleans, negative numbers, fractions, texts and numbers that fit nowhere are no token counts."""
+    """Booleans, negative numbers, fractions, texts and excessive numbers are not recorded as token counts."""
     odd = [True, -1, 1.5, "7", 10**15, 2**64, None]
     for number in odd:
         names = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens")
@@ -261,7 +261,7 @@ def test_counts_that_are_none_are_not_recorded(format_: Format) -> None:
     ids=["NaN", "infinity", "half a pair", "no UTF-8", "half a pair in a name", "a long number"],
 )
 def test_what_is_nearly_json_is_read(format_: Format, odd: bytes) -> None:
-    """Python's and JavaScript's encoders write some things that are no JSON; the tokens were spent all the same."""
+    """NaN, lone surrogates and invalid UTF-8, as some encoders write them, do not keep usage from being recorded."""
     body = b'{"id": "x", "usage": {"input_tokens": 7, "prompt_tokens": 7, "total_tokens": 9}, "odd": %b}' % odd
     watching = observer(format_)
     assert watching.blocking(body)
@@ -273,21 +273,21 @@ def test_what_is_nearly_json_is_read(format_: Format, odd: bytes) -> None:
 @each_format
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"id": ', b"[" * 100_000])
 def test_what_is_no_message_at_all_is_told_apart(format_: Format, body: bytes) -> None:
-    """Where there is no object, there is no answer; an object may be one of a kind that is not known yet."""
+    """A body that is no JSON object is reported as no message; any object may be one."""
     assert not observer(format_).blocking(body)
     assert observer(format_).blocking(b"{}")
 
 
 @each_format
 def test_the_model_and_the_stream_flag_are_read(format_: Format) -> None:
-    """Only `true` asks for a stream."""
+    """Only the value `true` asks for a stream."""
     assert format_.parse(request_of(format_)).streaming
     for value in (False, None, "true", 1):
         assert not format_.parse(request_of(format_, stream=value)).streaming
 
 
 def test_a_call_without_arguments_has_an_empty_object_of_them() -> None:
-    """Some providers write nothing where a tool takes nothing; the tool is called with `{}` then."""
+    """Empty arguments, which some providers send for a tool without parameters, are recorded as `{}`."""
     function = {"name": "now", "arguments": ""}
     call = {"index": 0, "id": "call_a", "type": "function", "function": function}
     assert tools(streamed(chat_completions, {"id": "x", "choices": [{"delta": {"tool_calls": [call]}}]})) == [

@@ -1,4 +1,4 @@
-"""What a request names that is stored at the provider."""
+"""References in a request to objects that are stored at the provider."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def named(body: object) -> list[tuple[str, str]]:
     ],
 )  # fmt: skip
 def test_what_is_named(members: dict[str, Any], references: list[tuple[str, str]]) -> None:
-    """Responses and conversations by their members, items where they do not hold all that they stand for."""
+    """Responses and conversations are found by their members, and items unless they carry their own content."""
     assert named(members) == references
     request = responses.parse(json.dumps({"model": "gpt-5", **members}).encode())
     assert request.references == ([] if "items" in members else [Reference(*one) for one in references])
@@ -60,7 +60,7 @@ def test_what_is_named(members: dict[str, Any], references: list[tuple[str, str]
     ],
 )
 def test_escapes_hide_nothing(body: bytes) -> None:
-    """JSON may be written in many ways, and providers read all of them."""
+    """References are found in JSON with escapes and a byte order mark."""
     assert [id_ for _, id_ in finish(references_in(body))] == ["resp_1"]
 
 
@@ -79,14 +79,14 @@ def test_escapes_hide_nothing(body: bytes) -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(body: bytes) -> None:
-    """A provider might find in it what the gateway does not."""
+    """A body that a provider might read differently from the gateway is refused with 400."""
     with pytest.raises(GatewayError) as refused:
         finish(references_in(body))
     assert refused.value.status == 400
 
 
 def test_an_empty_body_names_nothing() -> None:
-    """A conversation can be made without one."""
+    """An empty body names nothing: a conversation can be created with it."""
     assert finish(references_in(b"")) == finish(references_in(b" \n")) == []
 
 
@@ -102,7 +102,7 @@ def test_an_empty_body_names_nothing() -> None:
     ],
 )
 def test_what_was_made(answer: bytes, ids: list[str]) -> None:
-    """One object, or a list of them; nothing where the answer says nothing."""
+    """The ids of one created object, or of each in a list, are read; an invalid response gives none."""
     assert made_in(answer, "item") == [Reference("item", id_) for id_ in ids]
 
 

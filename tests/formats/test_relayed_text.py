@@ -1,4 +1,4 @@
-"""How much was said, counted from what was relayed."""
+"""Estimates of the number of tokens, made from the relayed text."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_files_in_a_request_are_no_text() -> None:
     ids=range(7),
 )
 def test_nothing_is_slow_to_count(evil: bytes) -> None:
-    """A megabyte in well under a second of processor time, whatever it is; a quadratic search takes minutes."""
+    """A hostile megabyte is counted within a second of processor time; a quadratic search would take minutes."""
     began = time.process_time()
     said("chat_completions", *(evil[at : at + 8192] for at in range(0, len(evil), 8192)))
     tokens_of_answer(evil)

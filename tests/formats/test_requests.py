@@ -1,4 +1,4 @@
-"""What is read of requests: models, prompts and the members that decide what is recorded."""
+"""Reading of requests: models, prompts and the members that affect the record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def said_in(format_: Format, *said: Any, **members: Any) -> ModelRequest:
 
 
 def parsed(format_: Format, body: dict[str, Any]) -> ModelRequest:
-    """A request, read the same whether a parser has read all of it or the scanner has found its members."""
+    """Return the parsed request, after a check that its spaced and its compact JSON are read the same."""
     spaced = format_.parse(json.dumps(body).encode())
     compact = format_.parse(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
     assert replace(compact, body=b"") == replace(spaced, body=b"")
@@ -48,7 +48,7 @@ def part(text: str) -> dict[str, Any]:
 
 @each_format
 def test_nothing_hides_behind_other_parts(format_: Format) -> None:
-    """Neither behind a full stop, nor in an earlier message of the same turn, nor before instructions."""
+    """A prompt is recorded with all parts and messages of the user's turn, also before instructions."""
     request = said_in(
         format_,
         {"role": "user", "content": "long ago"},
@@ -74,14 +74,14 @@ def test_nothing_hides_behind_other_parts(format_: Format) -> None:
     ],
 )
 def test_nothing_hides_behind_an_odd_role(format_: Format, message: dict[str, Any]) -> None:
-    """Nor in an odd form: a lenient provider reads it."""
+    """Words in a message of an unusual role or form are recorded, because a lenient provider reads them."""
     request = said_in(format_, message, {"role": "user", "content": "."})
     assert [one.text for one in request.prompts] == ["real words", "."]
 
 
 @each_format
 def test_what_agents_add_is_told_apart(format_: Format) -> None:
-    """By the tags that they use; the words in a tag are recorded too, and so are those around it."""
+    """Text in the tags that agents use is recorded with the source `agent`, and the text around it as the user's."""
     details = "<environment_details>\n# Files\na.py\n</environment_details>"
     request = said_in(
         format_, {"role": "user", "content": [part(REMINDER), part("Mend it."), part(f"Now.\n{details}")]}
@@ -111,13 +111,13 @@ def test_what_agents_add_is_told_apart(format_: Format) -> None:
     ],
 )
 def test_splitting(text: str, found: list[tuple[str, str]]) -> None:
-    """A text without such a tag stays as it is."""
+    """A text is split at the tags of agents only, and is otherwise left unchanged."""
     assert split(text) == found
 
 
 @each_format
 def test_very_many_parts_are_all_kept(format_: Format) -> None:
-    """The later ones together, so that the number of rows has a bound."""
+    """All parts are kept, the later ones joined, so that the number of rows is bounded."""
     request = said_in(format_, {"role": "user", "content": [part(f"word {number}") for number in range(1000)]})
     assert len(request.prompts) <= 66
     assert "\n".join(one.text for one in request.prompts) == "\n".join(f"word {number}" for number in range(1000))
@@ -125,7 +125,7 @@ def test_very_many_parts_are_all_kept(format_: Format) -> None:
 
 @each_format
 def test_more_parts_than_anybody_writes_are_refused(format_: Format) -> None:
-    """Rather than passed over."""
+    """A message of 25,000 parts is refused with 400, because parts must not go unread."""
     parts = [part(".")] * 25_000
     body = {"model": "m", "input" if format_ is responses else "messages": [{"role": "user", "content": parts}]}
     assert refusal(format_, json.dumps(body).encode()).status == 400
@@ -134,7 +134,7 @@ def test_more_parts_than_anybody_writes_are_refused(format_: Format) -> None:
 @each_format
 @pytest.mark.parametrize("letter", ["a", "\u00e4", "\U0001f600", "\n"])
 def test_long_texts_are_cut_where_they_are_read(format_: Format, letter: str) -> None:
-    """To the bytes that are to be kept, and marked."""
+    """A prompt is cut to the given number of bytes and marked as truncated."""
     for ascii_only in (True, False):
         name = "input" if format_ is responses else "messages"
         message = {"role": "user", "content": letter * 40_000}
@@ -149,7 +149,7 @@ def test_long_texts_are_cut_where_they_are_read(format_: Format, letter: str) ->
 
 @each_format
 def test_all_texts_together_have_a_bound(format_: Format) -> None:
-    """The first ones are kept, and the last that is kept says that others are missing."""
+    """All prompts together are bounded, and the last one kept is marked as truncated."""
     name = "input" if format_ is responses else "messages"
     body = json.dumps({"model": "m", name: [{"role": "user", "content": [part("x" * 600)] * 5}]}).encode()
     prompts = finish(format_.read(body, 1000)).prompts
@@ -159,7 +159,7 @@ def test_all_texts_together_have_a_bound(format_: Format) -> None:
 
 @each_format
 def test_models_have_a_length(format_: Format) -> None:
-    """256 characters, however they are written."""
+    """A model name has at most 256 characters, however they are encoded."""
     for letter in ("m", "\u00e4"):
         assert format_.parse(json.dumps({"model": letter * 256}).encode()).model == letter * 256
         error = refusal(format_, json.dumps({"model": letter * 257}).encode())
@@ -180,7 +180,7 @@ def test_models_have_a_length(format_: Format) -> None:
     ],
 )
 def test_members_that_are_read_stand_once(format_: Format, twice: bytes) -> None:
-    """Else the record might name one model and the provider run another."""
+    """A duplicate of a member that the gateway reads is refused: the provider might use the other value."""
     error = refusal(format_, twice)
     assert (error.status, error.code) == (400, "duplicate_member")
 
@@ -195,14 +195,14 @@ def test_members_that_are_read_stand_once(format_: Format, twice: bytes) -> None
     ],
 )
 def test_so_do_those_of_the_messages_that_are_read(format_: Format, message: bytes) -> None:
-    """Nested as deep as the words are."""
+    """Duplicate members in the messages and parts that are read are refused."""
     name = b"input" if format_ is responses else b"messages"
     assert refusal(format_, b'{"model":"a","%b":[%b]}' % (name, message)).code == "duplicate_member"
 
 
 @each_format
 def test_other_members_may_stand_twice(format_: Format) -> None:
-    """They are the provider's business."""
+    """Duplicates of members that the gateway does not read are left to the provider."""
     body = b'{"model":"a","seed":1,"seed":2}'
     assert format_.parse(body).body == body
 
@@ -210,7 +210,7 @@ def test_other_members_may_stand_twice(format_: Format) -> None:
 @each_format
 @pytest.mark.parametrize("size", [0, 700_000])
 def test_deep_nesting_is_refused(format_: Format, size: int) -> None:
-    """With an error that says so, whatever the body's size."""
+    """Nesting that is too deep is refused with an error that says so, in small and large bodies."""
     deep = b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b',"y":"' + b"y" * size + b'"}'
     error = refusal(format_, deep)
     assert (error.status, error.code) == (400, "invalid_json")
@@ -220,13 +220,13 @@ def test_deep_nesting_is_refused(format_: Format, size: int) -> None:
 @each_format
 @pytest.mark.parametrize("size", [10, 100_000, 700_000])
 def test_bytes_that_are_no_utf8_are_refused(format_: Format, size: int) -> None:
-    """Anywhere in the body, of any size."""
+    """Invalid UTF-8 is refused anywhere in a body of any size."""
     assert refusal(format_, b'{"model":"m","x":["' + b"y" * size + b'\xff"]}').code == "invalid_json"
 
 
 @each_format
 def test_a_byte_order_mark_is_passed_on(format_: Format) -> None:
-    """Some servers take it and some do not; the body goes up as it came."""
+    """A byte order mark is sent upstream unchanged, because some servers accept it."""
     body = b'\xef\xbb\xbf{"model":"m"}'
     request = format_.parse(body)
     assert (request.model, request.body) == ("m", body)
@@ -234,7 +234,7 @@ def test_a_byte_order_mark_is_passed_on(format_: Format) -> None:
 
 @each_format
 def test_large_bodies_are_read_like_small_ones(format_: Format) -> None:
-    """Text, structure and the order of members make no difference."""
+    """A large body is read like a small one, whatever its text, structure and order of members."""
     filling = {"role": "assistant", "content": [part('He said, "x", {and} [so] on\\') for _ in range(20_000)]}
     name = "input" if format_ is responses else "messages"
     body = {name: [filling, {"role": "user", "content": [part("Hi"), part("there")]}], "model": "m", "stream": True}
@@ -244,7 +244,7 @@ def test_large_bodies_are_read_like_small_ones(format_: Format) -> None:
 
 
 def test_a_stored_prompt_names_its_model() -> None:
-    """A response of a stored prompt needs no model of its own."""
+    """A Responses request with a stored prompt needs no model."""
     request = responses.parse(b'{"prompt":{"id":"pmpt_1","version":"2"},"input":"x"}')
     assert (request.model, [one.text for one in request.prompts]) == ("", ["x"])
     assert refusal(responses, b'{"prompt":"pmpt_1"}').code == "missing_model"
@@ -257,7 +257,7 @@ def test_a_stored_prompt_names_its_model() -> None:
     ("tools", "none"), [(b"[]", True), (b"[ ]", True), (b"null", True), (b'[{"type":"x"}]', False), (None, False)]
 )
 def test_whether_the_client_offers_tools(format_: Format, tools: bytes | None, none: bool) -> None:
-    """An empty list is none; a plain question says nothing of tools."""
+    """An empty list or null offers no tools; a request without the member leaves it open."""
     member = b',"tools":%b' % tools if tools else b""
     assert format_.parse(b'{"model":"m"%b}' % member).offers_no_tools is none
 
@@ -277,7 +277,7 @@ def test_whether_the_client_offers_tools(format_: Format, tools: bytes | None, n
     ],
 )
 def test_instructions_without_tools_offer_none(format_: Format, body: dict[str, Any]) -> None:
-    """As agents ask for a title."""
+    """A request with instructions but without tools, as agents send it to get a title, offers none."""
     assert format_.parse(json.dumps({"model": "m", **body}).encode()).offers_no_tools
     assert not format_.parse(json.dumps({"model": "m", **body, "tools": [{}]}).encode()).offers_no_tools
 
@@ -304,7 +304,7 @@ def test_odd_members_are_read_the_same_however_they_are_written(format_: Format,
         body = json.dumps({"model": "m", **members}, separators=separators, ensure_ascii=False).encode()
         try:
             request = format_.parse(body)
-            bounds = (request.max_output, request.choices)  # read of values that are not the same objects
+            bounds = (request.max_output, request.choices)  # in place of the raw values, which are other objects
             outcomes.append((replace(request, body=b"", output_bounds=(), choice_counts=()), bounds))
         except GatewayError as error:
             outcomes.append(str(error))
@@ -314,7 +314,7 @@ def test_odd_members_are_read_the_same_however_they_are_written(format_: Format,
 @pytest.mark.parametrize("size", [0, 20_000, 600_000])
 @pytest.mark.parametrize("name", ["Previous_Response_Id", "PREVIOUS_RESPONSE_ID", "previous_response_ID"])
 def test_members_are_read_in_whatever_case(name: str, size: int) -> None:
-    """Some providers read them so: what is named in an unusual one must not pass unread."""
+    """Names of members are read in any case, because some providers accept them, and count as duplicates."""
     body = json.dumps({"Model": "gpt-5", name: "resp_1", "input": "x" * size}, separators=(",", ":")).encode()
     request = responses.parse(body)
     assert request.model == "gpt-5"
@@ -325,6 +325,6 @@ def test_members_are_read_in_whatever_case(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("options", ["{}", '{"include_usage":false}', "null", "1"])
 def test_options_in_another_case_are_left_alone(options: str) -> None:
-    """They cannot be set without being there twice."""
+    """`stream_options` in another case is not edited: adding the option would duplicate the member."""
     body = b'{"model":"m","stream":true,"messages":[],"Stream_Options":%b}' % options.encode()
     assert chat_completions.parse(body).body == body

@@ -1,4 +1,4 @@
-"""OpenAI Responses: what is read of a request and recorded of an answer."""
+"""OpenAI Responses: reading requests and recording responses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def item(**members: Any) -> dict[str, Any]:
     ],
 )
 def test_the_prompts_are_all_texts_since_the_last_answer(given: Any, texts: list[str]) -> None:
-    """The input itself, or the text parts of the user's messages."""
+    """The prompts are the input string or all text parts of user messages since the last response."""
     assert [one.text for one in parsed(given).prompts] == texts
 
 
@@ -80,7 +80,7 @@ def test_a_tool_result_names_its_call(kind: str) -> None:
 
 
 def test_usage_of_every_kind() -> None:
-    """It comes with the end; cached tokens are taken out of the input."""
+    """Usage is read from the last event or the blocking response; cached tokens are subtracted from the input."""
     usage = {
         "input_tokens": 100,
         "input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 10},
@@ -102,7 +102,7 @@ def test_usage_of_every_kind() -> None:
 
 @pytest.mark.parametrize("kind", ["completed", "incomplete", "failed", "cancelled"])
 def test_the_end(kind: str) -> None:
-    """Each of the four last events finishes the response, with whatever usage it has."""
+    """Each of the four last events finishes the response and makes its usage final."""
     watching = streamed(responses, whole("created"), whole("in_progress"), whole(kind, usage=USAGE, output=[]))
     assert watching.finished
     assert [usage.partial for usage in watching.facts().token_usages] == [False]
@@ -110,13 +110,13 @@ def test_the_end(kind: str) -> None:
 
 
 def test_usage_before_the_end_is_partial() -> None:
-    """Where a response tells its usage and then breaks off, it is a part."""
+    """Usage in an event before the end is recorded as partial."""
     [usage] = streamed(responses, whole("in_progress", usage=USAGE)).facts().token_usages
     assert usage.partial
 
 
 def test_tool_calls() -> None:
-    """Function arguments are parsed, custom input is kept, the vendor's own tools are named by their type."""
+    """Function arguments are parsed, custom input stays text, and local tools of the vendor are named by their type."""
     items: list[dict[str, Any]] = [
         CALL,
         {**CALL, "call_id": "call_2", "arguments": '{"pa'},
@@ -139,14 +139,14 @@ def test_tool_calls() -> None:
 
 
 def test_the_end_repeats_the_items() -> None:
-    """An item that was seen on its own and again in the finished response is one."""
+    """An item that is repeated in the finished response is recorded once."""
     watching = streamed(responses, whole("created"), item(**CALL), whole("completed", output=[CALL]))
     assert len(tools(watching)) == 1
     assert len(tools(streamed(responses, item(**CALL), whole("completed", output=[])))) == 1
 
 
 def test_thoughts() -> None:
-    """Reasoning summaries, each part one, and messages of the phase `commentary`."""
+    """Each part of a reasoning summary is a thought, and so is a message of the phase `commentary`."""
     items = [
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}, {"text": "b"}, {"text": ""}]},
         {"type": "message", "phase": "commentary", "content": [{"text": "I "}, {"text": "look."}]},
@@ -176,18 +176,18 @@ def test_thoughts() -> None:
     ],
 )
 def test_an_error_of_the_upstream_is_seen(watching: Observer, text: str) -> None:
-    """As an event, as the response's end, and as an answer."""
+    """An error is recorded from an error event, a failed response and a blocking response."""
     assert watching.error == text
 
 
 def test_an_incomplete_response_is_no_error() -> None:
-    """The token limit ends a response; it does not fail it."""
+    """A response that ends at the token limit is finished without an error."""
     watching = streamed(responses, whole("incomplete", status="incomplete", output=[]))
     assert (watching.finished, watching.error) == (True, None)
 
 
 def test_our_own_error_event_goes_on_counting() -> None:
-    """Its sequence number follows the last one that the client got, over comments too."""
+    """The sequence number of the error event continues that of the last relayed event."""
     watching = observer(responses)
     error = GONE
     assert numbered(watching.error_event(error)) == [("error", 0)]
@@ -206,7 +206,7 @@ def numbered(events: bytes) -> list[tuple[str, int]]:
 
 
 def test_a_broken_stream_ends_with_an_error_for_each_client() -> None:
-    """OpenAI's SDKs raise on an `error` member; Codex reads nothing but `response.failed`."""
+    """A broken stream ends with two error events: Codex reads only `response.failed`, OpenAI's SDKs only `error`."""
     watching = streamed(responses, whole("created", created_at=1, model="m", status="in_progress", tools=[{}] * 9))
     error, failed = [json.loads(sse.data_of(event)) for event in sse.events(watching.error_event(GONE, failed=True))]
     said = {"code": "upstream_unreachable", "message": "gone"}

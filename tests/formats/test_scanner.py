@@ -1,4 +1,4 @@
-"""Where values begin and end, in any text: checked beside a reader that goes character by character."""
+"""The scanner: where JSON values begin and end, compared with a reader that goes character by character."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .test_splice import NAMES, SPACE, bodies, load, value_text
 
 
 def plain_spans(text: bytes) -> list[tuple[int, int]]:
-    """The places of the elements or member values of the outermost container, one character at a time."""
+    """Return the spans of the outermost container's elements or member values, found one character at a time."""
     spans: list[tuple[int, int]] = []
     depth = 0
     begin, inside, escaped = -1, False, False
@@ -57,7 +57,7 @@ def lists(draw: st.DrawFn) -> bytes:
 
 @pytest.fixture(params=[4, 64, 64 * 1024], autouse=True)
 def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts are looked through in pieces: small ones, so that every boundary falls somewhere; and those in use."""
+    """Scan in small windows, so that their borders fall everywhere, and in windows of the size in use."""
     if request.param < 64 * 1024:
         monkeypatch.setattr(scanner, "_NEAR", 4)
         monkeypatch.setattr(scanner, "_DENSE", request.param)
@@ -67,7 +67,7 @@ def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @lean
 @given(bodies())
 def test_members_are_where_a_plain_reader_finds_them(text: bytes) -> None:
-    """All of them, duplicates too, in their order."""
+    """All members are found in order, including duplicates."""
     found = [one.value for one in Scanner(text).members() if one]
     assert [(place.start, place.stop) for place in found] == plain_spans(text)
 
@@ -75,7 +75,7 @@ def test_members_are_where_a_plain_reader_finds_them(text: bytes) -> None:
 @lean
 @given(lists())
 def test_elements_are_what_a_parser_reads(text: bytes) -> None:
-    """Each as it is written."""
+    """Elements are found with the bytes that they are written in."""
     assert [load(one) for one in elements(text)] == load(text)
     found = [one for one in Scanner(text).elements() if one]
     assert [(place.start, place.stop) for place in found] == plain_spans(text)
@@ -84,7 +84,7 @@ def test_elements_are_what_a_parser_reads(text: bytes) -> None:
 @lean
 @given(bodies(), NAMES)
 def test_lists_in_members(text: bytes, name: str) -> None:
-    """The elements of a list, and of anything else none."""
+    """The elements of a list are found; a member of another type has none."""
     value = load(text).get(name)
     assert [load(one) for one in list_member(text, name)] == (value if isinstance(value, list) else [])
 
@@ -102,7 +102,7 @@ def test_lists_in_members(text: bytes, name: str) -> None:
     ],
 )
 def test_long_values_have_their_ends(inside: bytes) -> None:
-    """Whatever they are made of."""
+    """The end of a long value is found, whatever it contains."""
     text = b'{"a":[' + inside + b'],"b":1}'
     assert find_member(text, "b") == (len(text) - 2, len(text) - 1)
 
@@ -110,7 +110,7 @@ def test_long_values_have_their_ends(inside: bytes) -> None:
 @lean
 @given(st.binary(max_size=60) | st.text('{}[]",:\\ \u00e41', max_size=60).map(str.encode))
 def test_garbage_is_an_error_or_is_passed_over(text: bytes) -> None:
-    """It never ends in anything but `ValueError`, and never goes on for ever."""
+    """Garbage raises no error but `ValueError` and does not loop for ever."""
     for work in (lambda: find_member(text, "a"), lambda: elements(text), lambda: set_member(text, "a", b"1")):
         with suppress(ValueError):
             work()
@@ -118,20 +118,20 @@ def test_garbage_is_an_error_or_is_passed_over(text: bytes) -> None:
 
 @pytest.mark.parametrize("text", [b"", b'{"a":', b'{"a":1', b'{"a" 1}', b'{"a":1]', b'{"a', b'{"a":"x\\', b"5", b"[]"])
 def test_an_object_that_is_cut_off_is_an_error(text: bytes) -> None:
-    """An edit of it would be anything."""
+    """A truncated or invalid object is refused, because an edit would corrupt it."""
     with pytest.raises(NotJSON):
         list(Scanner(text).members())
 
 
 @pytest.mark.parametrize("text", [b"", b"[1", b"[1}", b"[,", b'["', b"[[]", b"{}"])
 def test_a_list_that_is_cut_off_is_an_error(text: bytes) -> None:
-    """The same."""
+    """A truncated or invalid list is refused."""
     with pytest.raises(NotJSON):
         elements(text)
 
 
 def test_nesting_has_a_bound() -> None:
-    """Parsers further on would give up at a number of their own."""
+    """Nesting over the limit is refused, because JSON parsers have limits of their own."""
     with pytest.raises(TooMuchJSON, match="levels"):
         elements(b"[" * 100_000)
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
@@ -139,7 +139,7 @@ def test_nesting_has_a_bound() -> None:
 
 
 def test_values_have_a_bound_where_one_is_set() -> None:
-    """Those at the top weigh more: each is looked at."""
+    """The number of values can be limited, with a higher weight for those at the top level."""
     text = json.dumps({"a": [0] * 1000}).encode()
     assert len([one for one in Scanner(text, most=1100, weight=10).members() if one]) == 1
     for most, weight in ((900, 1), (1000, 100)):
@@ -148,12 +148,12 @@ def test_values_have_a_bound_where_one_is_set() -> None:
 
 
 def test_nearly_json_can_be_edited() -> None:
-    """What strict parsers refuse and some providers send: NaN, half a surrogate pair, bytes that are no UTF-8."""
+    """JSON with NaN, a lone surrogate or invalid UTF-8, as some providers send it, can be edited."""
     text = b'{"a":NaN,"b":"\\ud83d","c":"\xff","n":0}'
     assert set_member(text, "n", b"1") == text.replace(b'"n":0', b'"n":1')
     assert add_member(text, "m", b"2").endswith(b',"m":2}')
 
 
 def test_a_byte_order_mark_stays() -> None:
-    """Before an object that is edited."""
+    """A byte order mark before the object stays when it is edited."""
     assert set_member(b'\xef\xbb\xbf{"a":1}', "a", b"2") == b'\xef\xbb\xbf{"a":2}'

@@ -1,4 +1,4 @@
-"""Edits of a JSON object's text: one member changes, and no other byte."""
+"""Edits of a JSON object's text that change one member and no other byte."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUMBERS = st.sampled_from(["-0", "1e5", "123456789012345678901234567890", "0.1E-
 
 @st.composite
 def string_text(draw: st.DrawFn, value: str) -> str:
-    """A string as some writer would spell it: plain, or with escapes that nobody needs."""
+    """A string as some writer might spell it: plain, or with unnecessary escapes."""
     plain = json.dumps(value, ensure_ascii=draw(st.booleans()))
     if draw(st.booleans()) and value.isascii():
         return '"' + "".join(f"\\u{ord(character):04x}" for character in value) + '"'
@@ -54,7 +54,7 @@ def object_text(draw: st.DrawFn, depth: int = 3) -> str:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """An object's bytes, white space around it included."""
+    """The bytes of an object, with white space around it."""
     return (draw(SPACE) + draw(object_text()) + draw(SPACE)).encode()
 
 
@@ -65,7 +65,7 @@ def load(text: bytes) -> Any:
 @lean
 @given(bodies(), NAMES)
 def test_a_member_is_found_as_a_parser_finds_it(text: bytes, name: str) -> None:
-    """The span holds the value that a parser reads: the last one of that name, at the top level."""
+    """The span is that of the value that a parser reads: the last top-level member of that name."""
     span = find_member(text, name)
     value = load(text)
     assert (span is not None) == (name in value)
@@ -78,7 +78,7 @@ def test_a_member_is_found_as_a_parser_finds_it(text: bytes, name: str) -> None:
 @lean
 @given(bodies(), NAMES, value_text())
 def test_setting_changes_one_member_and_no_other_byte(text: bytes, name: str, new: str) -> None:
-    """The object then has the member, and the bytes before and behind it are those that were there."""
+    """The object then has the new value, and all bytes before and after it are unchanged."""
     span = find_member(text, name)
     result = set_member(text, name, new.encode())
     assert load(result) == {**load(text), name: load(new.encode())}
@@ -107,23 +107,23 @@ def test_setting_changes_one_member_and_no_other_byte(text: bytes, name: str, ne
     ],
 )
 def test_examples(before: bytes, after: bytes) -> None:
-    """Empty objects, nested and repeated names, escapes and long numbers."""
+    """A member is set in objects with nested and repeated names, escapes and long numbers, and in empty ones."""
     assert set_member(before, "n", b"1") == after
 
 
 def test_adding() -> None:
-    """A member that is not there yet goes to the end."""
+    """A new member is added at the end."""
     assert add_member(b'{"a":1 }', "b", b"[]") == b'{"a":1 ,"b":[]}'
 
 
 @pytest.mark.parametrize("elements", [[], [b"1"], [b'"a"', b"[2]"]])
 def test_lists(elements: list[bytes]) -> None:
-    """A list of any length, also of none."""
+    """A list of any length can be set, including an empty one."""
     assert list_member(set_list(b'{"a":1}', "b", elements), "b") == elements
     assert set_list(b'{"a":[7]}', "a", elements) == b'{"a":[' + b",".join(elements) + b"]}"
 
 
 def test_long_strings_do_not_exhaust_the_parser() -> None:
-    """Megabytes of escapes in one string are no trap."""
+    """Megabytes of escapes in one string do not break the search."""
     text = b'{"image":"' + b'\\n\\"' * 500_000 + b'","n":0}'
     assert set_member(text, "n", b"1") == text.replace(b'"n":0', b'"n":1')

@@ -1,4 +1,4 @@
-"""The framing of server-sent events: whole events only, not a byte changed."""
+"""The framing of server-sent events: blocks of whole events with unchanged bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def feed(framer: sse.Framer, chunks: list[bytes]) -> list[bytes]:
 
 
 def data_by_specification(stream: bytes) -> list[bytes]:
-    """The data of all whole events, as WHATWG HTML 9.2.6 says it, a line at a time; those without data left out."""
+    """Return the data of all whole events with data, read line by line as WHATWG HTML 9.2.6 specifies."""
     lines = re.split(rb"\r\n|\n|\r", stream)[:-1]
     found: list[bytes] = []
     data: list[bytes] = []
@@ -47,7 +47,7 @@ def data_by_specification(stream: bytes) -> list[bytes]:
 @lean
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000)))
 def test_no_byte_is_lost_or_added(stream: bytes, places: list[int]) -> None:
-    """However a stream is cut, the blocks and the rest together are the stream."""
+    """The blocks and the rest together are the stream, however it is cut."""
     framer = sse.Framer()
     blocks = feed(framer, cut(stream, places))
     assert b"".join(blocks) + framer.rest == stream
@@ -56,7 +56,7 @@ def test_no_byte_is_lost_or_added(stream: bytes, places: list[int]) -> None:
 @lean
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000)))
 def test_blocks_are_whole_events(stream: bytes, places: list[int]) -> None:
-    """Each block falls into events without a rest, and they say what a parser of the whole stream finds."""
+    """Each block consists of whole events, and their data is what a parser of the whole stream finds."""
     framer = sse.Framer()
     found = []
     for block in feed(framer, cut(stream, places)):
@@ -68,7 +68,7 @@ def test_blocks_are_whole_events(stream: bytes, places: list[int]) -> None:
 
 
 def test_a_line_break_too_many_stays() -> None:
-    """The events of a block are all of its bytes, one line break more than needed included."""
+    """An additional line break after an event is part of the block."""
     block = sse.Framer().feed(b"data: x\n\n\n")
     assert list(sse.events(block)) == [b"data: x\n\n", b"\n"]
 
@@ -76,24 +76,24 @@ def test_a_line_break_too_many_stays() -> None:
 @lean
 @given(STREAMS, st.lists(st.integers(min_value=0, max_value=10_000)))
 def test_cuts_do_not_hold_events_back(stream: bytes, places: list[int]) -> None:
-    """What has been handed out at the end does not depend on where the stream was cut."""
+    """The events handed out in the end do not depend on where the stream was cut."""
     whole, pieces = sse.Framer(), sse.Framer()
     whole.feed(stream)
     feed(pieces, cut(stream, places))
-    # An empty line too many may go with the event before it or with the next.
+    # A surplus empty line may go with the event before it or with the next one.
     assert whole.rest.lstrip(b"\r\n") == pieces.rest.lstrip(b"\r\n")
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\n\n"])
 def test_an_event_is_handed_out_with_its_last_byte(end: bytes) -> None:
-    """An event waits for nothing once its empty line is there."""
+    """An event is handed out as soon as its empty line is complete."""
     framer = sse.Framer()
     event = b"data: x" + end
     assert [framer.feed(event[at : at + 1]) for at in range(len(event))] == [b""] * (len(event) - 1) + [event]
 
 
 def test_a_carriage_return_at_the_end_of_a_chunk_waits() -> None:
-    """A CR may be half of a CRLF: what it ends is known with the next byte."""
+    """A CR at the end of a chunk waits for the next byte, because it may be half of a CRLF."""
     framer = sse.Framer()
     assert framer.feed(b"data: x\r\n\r") == b""
     assert framer.feed(b"\ndata: y") == b"data: x\r\n\r\n"
@@ -101,14 +101,14 @@ def test_a_carriage_return_at_the_end_of_a_chunk_waits() -> None:
 
 
 def test_lines_may_end_with_carriage_returns_alone() -> None:
-    """CR is a line end of its own."""
+    """A CR alone ends a line."""
     framer = sse.Framer()
     assert framer.feed(b"data: x\r\rdata: y\r\r") == b"data: x\r\r"
     assert framer.rest == b"data: y\r\r"
 
 
 def test_comments_pass() -> None:
-    """A comment is an event without data, and is handed out as any other."""
+    """A comment is an event without data, and is handed out like any other."""
     framer = sse.Framer()
     assert framer.feed(b": ping\n\ndata: x\n\n") == b": ping\n\ndata: x\n\n"
     assert [sse.data_of(event) for event in sse.events(b": ping\n\ndata: x\n\n")] == [b"", b"x"]
@@ -133,12 +133,12 @@ def test_comments_pass() -> None:
     ],
 )
 def test_data_of_an_event(event: bytes, data: bytes) -> None:
-    """Data lines are joined with LF; one space behind the colon, and all other fields, are not data."""
+    """Data lines are joined with LF, without the one space after the colon; other fields are no data."""
     assert sse.data_of(event) == data
 
 
 def test_an_event_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory for one stream is bounded: an event over the limit raises."""
+    """An event over the size limit raises, so that the memory of a stream is bounded."""
     monkeypatch.setattr(sse, "MAX_EVENT_SIZE", 1000)
     framer = sse.Framer()
     for _ in range(10):
@@ -149,7 +149,7 @@ def test_an_event_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_a_long_event_in_many_chunks_costs_its_length(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte is looked at a few times, however small the chunks: not the whole again with each of them."""
+    """Each byte is searched less than twice, however small the chunks are."""
     looked_at = 0
     search = sse._end_of_events
 
@@ -166,6 +166,6 @@ def test_a_long_event_in_many_chunks_costs_its_length(end: bytes, monkeypatch: p
 
 
 def test_events_written_are_read_again() -> None:
-    """What the gateway writes itself is framed as it reads it."""
+    """Events that the gateway writes have the framing that it reads."""
     assert sse.event(b'{"a":1}', "error") == b'event: error\ndata: {"a":1}\n\n'
     assert sse.event(b"x") == b"data: x\n\n"

@@ -1,4 +1,4 @@
-"""Embeddings, completions and compactions: requests that know no tools, and what is recorded of their answers."""
+"""Embeddings, completions and compactions: formats without tools, and the record of their responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tokens(found: Facts) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("format_", EACH, ids=lambda one: one.name)
 def test_requests_take_no_tools(format_: Format) -> None:
-    """The model is read, and the body goes up as it came."""
+    """The model is read, and the body goes upstream unchanged."""
     body = b'{"model" : "m-1",  "input": "x", "prompt": "x", "dimensions": 1e2}'
     request = format_.parse(body)
     assert (request.model, request.streaming, request.takes_tools, request.body) == ("m-1", False, False, body)
@@ -51,7 +51,7 @@ def test_requests_take_no_tools(format_: Format) -> None:
     ],
 )
 def test_the_usage_of_embeddings(answer: dict[str, Any]) -> None:
-    """It stands beside the vectors, before or behind them, however many there are."""
+    """Usage is found before or after the vectors, however many there are."""
     for written in (json.dumps(answer), json.dumps(answer, separators=(",", ":"))):
         found, error = facts(embeddings, written.encode())
         assert tokens(found) == [(8, 0)]
@@ -69,7 +69,7 @@ def test_the_usage_of_embeddings(answer: dict[str, Any]) -> None:
     ],
 )
 def test_answers_that_tell_no_usage(answer: bytes, error: str | None) -> None:
-    """What is not there is not recorded; an error is."""
+    """A response without valid usage records no tokens; an error in it is recorded."""
     found, told = facts(embeddings, answer)
     assert sum(map(sum, tokens(found))) == 0
     assert told == error
@@ -77,12 +77,12 @@ def test_answers_that_tell_no_usage(answer: bytes, error: str | None) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b"no JSON", b"null", b" " * 2_000_000 + b"[]"])
 def test_what_is_no_answer(answer: bytes) -> None:
-    """Whoever reads it can tell that it is none."""
+    """A body that is no JSON object is reported as no response."""
     assert not embeddings.single(b"{}", 2**20, usage_asked=True).blocking(answer)
 
 
 def test_the_prompts_of_completions() -> None:
-    """One or several texts are recorded, tokens are not."""
+    """Prompts given as text are recorded, prompts given as tokens are not."""
     said = {"Say it": ["Say it"], ("a", "b"): ["a", "b"], (1, 2): [], ((1, 2), (3,)): [], (): []}
     for prompt, texts in said.items():
         request = completions.parse(json.dumps({"model": "m", "prompt": prompt}, indent=1).encode())
@@ -90,7 +90,7 @@ def test_the_prompts_of_completions() -> None:
 
 
 def test_streamed_completions_are_asked_for_their_usage() -> None:
-    """As chats are, and what the client did not ask for is kept from it."""
+    """A streamed completion is asked for its usage, which is hidden from a client that did not ask."""
     request = completions.parse(b'{"model":"m","prompt":"x","stream":true}')
     assert json.loads(request.body[:])["stream_options"] == {"include_usage": True}
     rounds = completions.single(request.body, 2**20, usage_asked=request.usage_asked)
@@ -104,7 +104,7 @@ def test_streamed_completions_are_asked_for_their_usage() -> None:
 
 
 def test_the_usage_of_completions_and_compactions() -> None:
-    """In the words of their siblings."""
+    """The usage of completions has the names of Chat Completions, that of compactions the names of Responses."""
     answer = {"id": "cmpl-1", "choices": [{"text": "Hi", "finish_reason": "stop"}]}
     found, _ = facts(completions, json.dumps({**answer, "usage": {**USAGE, "completion_tokens": 2}}).encode())
     assert tokens(found) == [(8, 2)]
@@ -114,7 +114,7 @@ def test_the_usage_of_completions_and_compactions() -> None:
 
 
 def test_what_is_embedded_or_compacted_is_not_kept() -> None:
-    """Documents are not what a user said, and a conversation was recorded as it went on."""
+    """Documents for embedding and compacted conversations are not recorded as prompts."""
     assert embeddings.parse(b'{"model":"m","input":["a document"]}').prompts == []
     assert compaction.parse(b'{"model":"m","input":"x","previous_response_id":"resp_1"}').prompts == []
     assert compaction.parse(b'{"model":"m","input":"x","previous_response_id":"resp_1"}').references == [

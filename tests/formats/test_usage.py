@@ -322,7 +322,7 @@ def counted(usage: Any) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize(("provider", "usage", "right", "extra"), CHAT, ids=[one[0] for one in CHAT])
 def test_chat(provider: str, usage: dict[str, Any], right: tuple[int, int, int, int], extra: dict[str, int]) -> None:
-    """Blocking and streamed, each dialect is recorded as it was billed."""
+    """Each provider's usage is recorded as it was billed, blocking and streamed."""
     blocking = answered(chat_completions, {"id": "x", "choices": [{"message": {}}], "usage": usage})
     stream = streamed(chat_completions, {"id": "x", "choices": []}, {"choices": [], "usage": usage}, "[DONE]")
     for watching in (blocking, stream):
@@ -338,7 +338,7 @@ def test_chat(provider: str, usage: dict[str, Any], right: tuple[int, int, int, 
     ],
 )
 def test_usage_in_other_places_of_a_stream(ending: dict[str, Any]) -> None:
-    """Within the choice, and beside it."""
+    """Usage within a choice, or in a member of its own, is found."""
     watching = streamed(chat_completions, {"id": "x", "choices": []}, ending, "[DONE]")
     assert [one.input_tokens for one in watching.facts().token_usages] == [19]
 
@@ -353,14 +353,14 @@ def test_usage_in_other_places_of_a_stream(ending: dict[str, Any]) -> None:
     ],
 )
 def test_usage_in_every_chunk(usages: tuple[Any, Any]) -> None:
-    """Cumulative counts: the last ones hold, and zeros or nothing at the end wipe nothing out."""
+    """Counts in every chunk are cumulative: the last ones hold, and zeros or null at the end erase nothing."""
     chunks = [{"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}}], "usage": one} for one in usages]
     watching = streamed(chat_completions, *chunks, "[DONE]")
     assert [counted(one) for one in watching.facts().token_usages] == [(19, 7, 0, 0)]
 
 
 def test_cumulative_counts_keep_a_bounded_number_of_members() -> None:
-    """Nothing on a stream grows with what has gone by."""
+    """The number of kept members is bounded, however many the stream names."""
     known: dict[str, Any] = {"output_tokens": 1}
     for number in range(1000):
         known = gone_on(known, {f"odd_{number}": 1, "output_tokens": number})
@@ -369,7 +369,7 @@ def test_cumulative_counts_keep_a_bounded_number_of_members() -> None:
 
 
 def test_names_of_the_other_apis() -> None:
-    """A compatible server may answer with the counts of the API that it knows better."""
+    """A compatible server may report usage under the names of another API."""
     chat = {"prompt_tokens": 8, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
     for format_, answer in ((responses, {"id": "x", "output": []}), (messages, {"id": "x", "content": []})):
         [recorded] = answered(format_, {**answer, "usage": chat}).facts().token_usages
@@ -377,7 +377,7 @@ def test_names_of_the_other_apis() -> None:
 
 
 def test_cache_writes_of_which_only_the_kinds_are_named() -> None:
-    """They are written all the same."""
+    """The kinds of cache writes are summed if the total is missing."""
     kinds = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}
     usage = {"input_tokens": 8, "output_tokens": 3, "cache_creation": kinds}
     [recorded] = answered(messages, {"id": "m", "content": [], "usage": usage}).facts().token_usages
@@ -385,7 +385,7 @@ def test_cache_writes_of_which_only_the_kinds_are_named() -> None:
 
 
 def test_responses() -> None:
-    """OpenAI's names, and xAI's reasoning beside the output."""
+    """OpenAI's usage is read, and reasoning that xAI counts beside the output is added."""
     details = {"output_tokens_details": {"reasoning_tokens": 10}, "input_tokens_details": {"cached_tokens": 3}}
     for tokens, right in (((8, 12, 20), (5, 12, 3, 0)), ((8, 2, 20), (5, 12, 3, 0))):
         usage = {**dict(zip(("input_tokens", "output_tokens", "total_tokens"), tokens, strict=True)), **details}
@@ -408,7 +408,7 @@ ADVISOR = {"type": "advisor_message", "model": "claude-opus", "input_tokens": 40
     ],
 )
 def test_iterations_of_other_kinds_are_billed_beside_the_message(iterations: Any, right: tuple[int, ...]) -> None:
-    """Anthropic's counts at the top are those of the message alone, streamed and not."""
+    """Anthropic's top-level counts cover the message alone; iterations of other kinds are added to them."""
     usage = {key: value for key, value in MESSAGE.items() if key != "type"} | {"iterations": iterations}
     blocking = answered(messages, {"id": "m", "content": [], "usage": usage})
     start = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 23000, "output_tokens": 1}}}
@@ -419,7 +419,7 @@ def test_iterations_of_other_kinds_are_billed_beside_the_message(iterations: Any
 
 
 def test_a_zero_in_a_delta_says_nothing() -> None:
-    """Counts of a stream only grow: what the start said is not wiped out, at any depth."""
+    """A zero in a later event erases no earlier count, at any depth, because counts of a stream only grow."""
     before = {"input_tokens": 1500, "cache_creation": {"ephemeral_1h_input_tokens": 9}, "service_tier": "standard"}
     now = {"input_tokens": 0, "output_tokens": 16, "cache_creation": {"ephemeral_1h_input_tokens": 0}, "new": 0}
     expected = {**before, "output_tokens": 16, "new": 0}
@@ -428,7 +428,7 @@ def test_a_zero_in_a_delta_says_nothing() -> None:
 
 
 def test_usages_of_rounds_add_up() -> None:
-    """Member by member; lists one behind the other, so that no iteration is lost."""
+    """The usage of rounds is summed member by member, and lists are joined, so that no iteration is lost."""
     one = {"input_tokens": 1, "iterations": [MESSAGE], "details": {"a": 2, "b": None}, "tier": "x"}
     two = {"input_tokens": 2, "iterations": [COMPACTION], "details": {"a": 3}, "tier": "y"}
     assert total([one, two]) == {
