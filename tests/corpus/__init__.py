@@ -1,1 +1,1 @@
-"""Exchanges between clients, a gateway and its providers, and what runs them. `docs/corpus.md` has the format."""
+"""Exchanges between clients, a gateway and its providers, and code to run them. `docs/corpus.md` has the format."""

@@ -1,5 +1,6 @@
-"""Reads the exchanges: what a client asks, what the upstream answers, what the client must get and what must be
-recorded. The format of a file is in `docs/corpus.md`."""
+"""Reads exchanges: a client's request, the upstream's response, and what client and record must get. The format of the
+files is in `docs/corpus.md`.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +34,14 @@ _REPEAT = re.compile(rb"<<([^<>\n]*) \* ([0-9]+)>>")
 
 
 class ExchangeError(ValueError):
-    """A file that does not keep to the format. The text names the file and what is wrong."""
+    """Raised for a file that breaks the format; the text names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     method: str
     path: str
-    """Below the gateway's prefix, the provider's name first."""
+    """The path below the gateway's prefix, beginning with the provider's name."""
     headers: Headers
     body: bytes
 
@@ -50,7 +51,7 @@ class Request:
 
     @property
     def upstream_path(self) -> str:
-        """What the upstream sees, with the query."""
+        """The path and query that the upstream must receive."""
         return self.path.removeprefix(f"/{self.provider}")
 
     @property
@@ -60,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the upstream sends. With `breaks`, the connection is cut after the body, before it is complete."""
+    """The upstream's response. With `breaks`, the connection is cut after this body, before its announced end."""
 
     status: int
     reason: str
@@ -70,14 +71,17 @@ class Answer:
 
     @property
     def chunked(self) -> bool:
-        """Streams have no length to announce."""
+        """Whether the body is sent in chunks: streams announce no length."""
         return any(name.lower() == "content-type" and "event-stream" in value for name, value in self.headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the client must get. `error`: the whole body, or one event after `body`, is an error of the gateway's own,
-    in the provider's shape. `decoded`: `body` is what the client reads, in whatever encoding it comes."""
+    """The response that the client must get.
+
+    With `error`, the whole body, or one event after `body`, is an error of the gateway in the provider's shape. With
+    `decoded`, `body` is compared with the decoded body, in whatever encoding it arrives.
+    """
 
     status: int
     headers: Headers
@@ -89,20 +93,20 @@ class Wanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     name: str
-    """Folder and file, without the suffix."""
+    """The folder and file name, without the suffix."""
     summary: str
     pages: tuple[str, ...]
-    """The vendors' pages that it is written from."""
+    """The vendors' pages that the exchange is based on."""
     request: Request
     upstream_request: bytes
-    """The body that the upstream must get."""
+    """The body that the upstream must receive."""
     as_json: bool
-    """The upstream's body is to equal `upstream_request` as JSON, not byte for byte."""
+    """Whether the upstream's body is compared with `upstream_request` as JSON instead of byte for byte."""
     upstream: Answer | None
-    """None: the upstream hangs up without an answer."""
+    """The upstream's response; with None, it hangs up without one."""
     client: Wanted
     record: dict[str, Any]
-    """Members that the record must have."""
+    """The members that the record must have."""
 
     @property
     def format(self) -> Format:
@@ -110,12 +114,12 @@ class Exchange:
 
     @property
     def streamed(self) -> bool:
-        """The answer is a stream of events (the request may well have asked for one and got an error)."""
+        """Whether the response is a stream of events; the request may have asked for one and got an error."""
         return self.upstream is not None and self.upstream.chunked
 
 
 def load(directory: Path = DIRECTORY) -> list[Exchange]:
-    """All exchanges below a directory, by name."""
+    """Return all exchanges below a directory, sorted by name."""
     return [
         parse(path.read_bytes(), path.relative_to(directory).with_suffix("").as_posix())
         for path in sorted(directory.glob(f"*/*{SUFFIX}"))
@@ -123,7 +127,7 @@ def load(directory: Path = DIRECTORY) -> list[Exchange]:
 
 
 def parse(content: bytes, name: str) -> Exchange:
-    """One exchange. Raises ExchangeError."""
+    """Return the exchange in a file. Raises `ExchangeError`."""
     try:
         return _parse(content, name)
     except ExchangeError as error:

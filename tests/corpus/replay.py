@@ -1,5 +1,6 @@
-"""An upstream that answers with the very bytes it was given, cut into pieces where it was told, and keeps what it
-received. It knows HTTP/1.1 framing and nothing of the formats above it."""
+"""An upstream that sends prepared bytes, cut into given pieces, and keeps the requests it received. It knows the
+framing of HTTP/1.1 and none of the formats above it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from .exchange import Answer
 
 
 class Replay(Loopback):
-    """`play` says what the next requests are answered with."""
+    """An upstream that answers all requests with the response given to `play`."""
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__(host=host, port=port)
@@ -24,7 +25,7 @@ class Replay(Loopback):
         self._cuts: Sequence[int] = ()
 
     def play(self, answer: Answer | None, cuts: Sequence[int] = ()) -> None:
-        """Answer with this from now on, the body cut at these offsets; None hangs up. Forgets what was received."""
+        """Answer with this from now on, the body cut at these offsets; None hangs up. Forget the earlier requests."""
         self.received = []
         self._answer, self._cuts = answer, cuts
 
@@ -35,7 +36,7 @@ class Replay(Loopback):
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         received = await _receive(reader)
         if received.method == "GET":
-            # A gateway may ask what has become of a response in the background, at any time later.
+            # A gateway may ask for the status of a background response at any later time.
             writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             return True
         self.received.append(received)
@@ -45,7 +46,7 @@ class Replay(Loopback):
         writer.write(_head(answer))
         await writer.drain()
         for piece in pieces(answer.body, cuts):
-            await asyncio.sleep(0)  # so that it is read as a piece
+            await asyncio.sleep(0)  # so that the gateway reads each piece separately
             writer.write(chunk(piece) if answer.chunked else piece)
             await writer.drain()
         if answer.breaks:
@@ -57,7 +58,7 @@ class Replay(Loopback):
 
 
 def pieces(body: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
-    """The body, cut at the offsets that lie inside it; no piece is empty."""
+    """Yield the body, cut at the offsets that lie inside it; no piece is empty."""
     start = 0
     for end in [*sorted({cut for cut in cuts if 0 < cut < len(body)}), len(body)]:
         if end > start:
@@ -84,7 +85,7 @@ async def _receive(reader: asyncio.StreamReader) -> Request:
 
 @contextlib.contextmanager
 def replay_in_thread(*, host: str = "127.0.0.1", port: int = 0) -> Iterator[Replay]:
-    """A `Replay` for synchronous code."""
+    """Run a `Replay` for synchronous code."""
     replay = Replay(host=host, port=port)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(replay):
         yield replay

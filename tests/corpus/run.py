@@ -20,24 +20,24 @@ from .replay import Replay, replay_in_thread
 
 INTERCEPTION_ID = "x-aibridge-interception-id"
 RECORD_WAIT = 3.0
-"""Seconds until a record must have its end."""
+"""Seconds within which a record must be completed."""
 NOT_RELAYED = {"connection", "content-length", "date", "keep-alive", "server", "set-cookie", "transfer-encoding"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """Where the gateway is, and what it accepts."""
+    """The address of a gateway, and the credentials that it accepts."""
 
     url: str
-    """With the prefix, without a slash at the end."""
+    """The URL with the prefix, without a slash at the end."""
     key: str
-    """The caller's."""
+    """The client key."""
     admin_token: str | None = None
-    """None: records are not looked at."""
+    """The token of the admin routes; with None, records are not checked."""
     paths: Mapping[str, str] = field(default_factory=dict)
-    """Provider: its path below `url`, where that is not `/{provider}`."""
+    """The path below `url` of each provider that is not at `/{provider}`."""
     provider_keys: Mapping[str, str] = field(default_factory=dict)
-    """Provider: the credential that the upstream must see, where it is known."""
+    """The credential that the upstream must receive, by provider; others are not checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,12 @@ class Reply:
     status: int
     headers: httpx.Headers
     body: bytes
-    """Not decoded."""
+    """The body as received, with its content encoding."""
     broken: str | None = None
 
 
 class Runner:
-    """One exchange after the other; the replay upstream cannot tell concurrent ones apart."""
+    """Runs exchanges one at a time, because the replay upstream cannot tell concurrent ones apart."""
 
     def __init__(self, gateway: Gateway, replay: Replay, client: httpx.Client) -> None:
         self._gateway = gateway
@@ -58,7 +58,7 @@ class Runner:
         self._client = client
 
     def run(self, exchange: Exchange, cuts: Sequence[int] = ()) -> list[str]:
-        """What differs from the exchange, with the upstream's body cut at these offsets."""
+        """Return the differences from the exchange, with the upstream's body cut at these offsets."""
         self._replay.play(exchange.upstream, cuts)
         reply = self._send(exchange)
         return [
@@ -87,7 +87,7 @@ class Runner:
     def _compare_received(self, exchange: Exchange, received: list[Request]) -> list[str]:
         hangs_up = exchange.upstream is None
         if hangs_up and len(received) == 2 and received[0].body == received[1].body:
-            # On a connection that has been idle a hang-up can mean just that: asking once more is no fault.
+            # On an idle connection a hang-up may mean that it is closed: one more attempt is correct.
             received = received[:1]
         if len(received) != 1:
             return [f"the upstream got {len(received)} requests, want 1"]
@@ -146,8 +146,9 @@ class Runner:
 
 
 def compare(want: object, got: object, where: str, *, exact: bool = False) -> list[str]:
-    """How JSON differs from what is wanted. Members that are not wanted may be there, except in an `extra`, where a
-    kind that is missing on either side counts as 0; with `exact` they may not. Lists have to have the same length."""
+    """Return the differences between JSON values. Additional members are allowed unless `exact`; in an `extra`, a kind
+    that is missing on either side counts as 0. Lists must have equal lengths.
+    """
     if isinstance(want, dict) and isinstance(got, dict):
         if where.endswith(".extra"):
             want = {name: want.get(name, 0) for name in {*want, *got}}
@@ -213,7 +214,7 @@ def _compare_bytes(want: bytes, got: bytes, what: str) -> list[str]:
 
 
 def is_error(format_: Format, body: bytes) -> list[str]:
-    """What a body lacks to be an error in the provider's shape."""
+    """Return why a body is no error in the provider's shape; empty if it is one."""
     try:
         value = json.loads(body)
         error = value["error"]
@@ -226,9 +227,9 @@ def is_error(format_: Format, body: bytes) -> list[str]:
 
 
 def is_error_event(format_: Format, tail: bytes) -> list[str]:
-    """What the end of a stream lacks to be an error event in the provider's shape (and chat's `[DONE]`, if any).
+    """Return why the end of a stream is no error event in the provider's shape, which for chat may include `[DONE]`.
 
-    Of Responses an `error` event, a `response.failed`, or both in this order: each is what some clients read.
+    For Responses an `error` event, a `response.failed` or both in this order are accepted, as each client reads one.
     """
     if format_ == "chat_completions":
         tail = tail.removesuffix(b"data: [DONE]\n\n")
@@ -256,13 +257,13 @@ def _is_responses_error(name: str, data: bytes) -> bool:
 
 
 def interesting_cuts(answer: Answer) -> list[int]:
-    """Offsets where a cut is likely to hurt: in and around line ends, field names and characters of several bytes."""
+    """Return offsets where a cut is likely to do harm: at line ends, field names and characters of several bytes."""
     body = answer.body
     return [at for at in range(1, len(body)) if body[at - 1] in b"\r\n:\\" or body[at] in b"\r\n:" or body[at] >= 0x80]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 means that no exchange differs."""
+    """Run the command; returns 0 if no exchange differs, else 1."""
     options = _options().parse_args(arguments)
     gateway = Gateway(
         url=options.url.rstrip("/"),

@@ -1,4 +1,4 @@
-"""Paths as clients write them: what is judged is what goes upstream, and what could be read in two ways is refused."""
+"""Paths as clients write them: the checked path is the one sent upstream, and ambiguous ones are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi_aibridge.providers.path import raw_tail
 
 
 def decoded(raw: bytes) -> str:
-    """The path as uvicorn gives it to an app."""
+    """Return the path as uvicorn passes it to an app."""
     return unquote_to_bytes(raw).decode("utf-8", "replace")
 
 
@@ -32,7 +32,7 @@ def decoded(raw: bytes) -> str:
     ],
 )
 def test_plain_paths_stay_as_they_were_written(written: bytes, tail: str) -> None:
-    """Reserved characters stay encoded or not, as the client chose; what needs no encoding has none."""
+    """Reserved characters stay encoded or not, as the client wrote them; unreserved characters are not encoded."""
     assert raw_tail(decoded(written), b"/ai/openai/" + written) == tail
 
 
@@ -84,12 +84,12 @@ def test_plain_paths_stay_as_they_were_written(written: bytes, tail: str) -> Non
     ],
 )
 def test_hostile_paths_are_refused(written: bytes) -> None:
-    """Empty and dot segments, encoded slashes, backslashes, double encoding, control characters, what is no URL."""
+    """Empty and dot segments, encoded slashes, backslashes, double encoding and invalid characters are refused."""
     assert raw_tail(decoded(written), b"/ai/openai/" + written) is None
 
 
 def test_a_raw_path_that_says_something_else_is_refused() -> None:
-    """A server or middleware may have rewritten one of the two; which is meant nobody can tell."""
+    """A path that differs from its raw form is refused, because a server or middleware may have rewritten either."""
     assert raw_tail("v1/models", b"/ai/openai/v1/files") is None
     assert raw_tail("v1/models", b"") is None
     assert raw_tail("v1/models/a b", b"/openai/v1/models/a+b") is None
@@ -98,7 +98,7 @@ def test_a_raw_path_that_says_something_else_is_refused() -> None:
 
 
 def test_without_a_raw_path_it_is_written_anew() -> None:
-    """ASGI servers need not give the raw path."""
+    """Without a raw path, which ASGI servers may leave out, the path is encoded again."""
     assert raw_tail("v1/models/ft:gpt-5:a b", None) == "v1/models/ft:gpt-5:a%20b"
     assert raw_tail("v1/models/a?b#c", None) == "v1/models/a%3Fb%23c"
     assert raw_tail("v1/models/é", None) == "v1/models/%C3%A9"
@@ -106,7 +106,7 @@ def test_without_a_raw_path_it_is_written_anew() -> None:
 
 
 def test_characters_that_are_none_are_refused() -> None:
-    """A lone surrogate has no bytes."""
+    """A lone surrogate is refused, because it has no bytes."""
     assert raw_tail("v1/models/\ud800", b"/v1/models/x") is None
     assert raw_tail("v1/models/\ud800", None) is None
 
@@ -118,7 +118,7 @@ PIECES = st.sampled_from([b"/", b".", b"..", b"%2e", b"%2F", b"%", b"%25", b"\\"
 @given(st.lists(PIECES | st.binary(max_size=2), max_size=8).map(b"".join), st.booleans())
 @example(b"v1/models/%2e%2e/%2e%2e", True)
 def test_what_passes_means_what_was_judged(written: bytes, given_raw: bool) -> None:
-    """Decoded once more it is the judged path; no server finds a dot segment, a second slash or an odd byte in it."""
+    """A path that passes decodes to the checked path, without dot segments, new slashes or unsafe bytes."""
     tail = decoded(written)
     raw = raw_tail(tail, b"/openai/" + written if given_raw else None)
     if raw is None:

@@ -1,4 +1,4 @@
-"""Providers: addresses, routes, credentials, what they add to a request, and their error shapes."""
+"""Providers: addresses, routes, credentials, additional headers and error shapes."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def anthropic(base_url: str = "https://api.anthropic.com", **members: Any) -> An
     ],
 )
 def test_where_a_path_is_found_upstream(provider: Provider, path: str, query: bytes, url: str) -> None:
-    """Below the base URL, which has the version path where the vendor's SDK expects it there; encoding untouched."""
+    """A path is appended to the base URL, with the version path where the vendor's SDK has it; encoding stays."""
     assert provider.origin.scheme + "://" + provider.origin.authority + provider.target(path, query).decode() == url
 
 
 @pytest.mark.parametrize("query", [b"a=b c\r\nHost: x", b"a=\x00", b"a#b", b"\xc3\xa9=\xff"])
 def test_no_query_breaks_out_of_its_place(query: bytes) -> None:
-    """What no query may have is percent-encoded: no line break, no fragment."""
+    """Characters that a query may not contain are percent-encoded, line breaks and `#` among them."""
     target = openai().target("/v1/models", query).decode("ascii")
     assert target.isprintable()
     assert " " not in target
@@ -60,14 +60,14 @@ def test_no_query_breaks_out_of_its_place(query: bytes) -> None:
 
 
 def test_without_a_base_url_the_vendors_own_is_called() -> None:
-    """Also where an app makes the settings itself."""
+    """Without a base URL the vendor's own is used, also in settings that an app makes itself."""
     settings = ProviderSettings(api_key=SecretStr(KEY))
     assert OpenAIProvider("o", settings).base_url == "https://api.openai.com/v1"
     assert AnthropicProvider("a", settings).base_url == "https://api.anthropic.com"
 
 
 def test_the_central_credential_pays() -> None:
-    """Unless the caller brought a key and may."""
+    """The central credential is used unless the caller brings a key and the provider allows that."""
     assert openai().credential(None, ALICE) == CENTRAL
     assert openai(byok=True).credential(None, ALICE) == CENTRAL
     own = openai(byok=True).credential("sk-own", ALICE)
@@ -75,7 +75,7 @@ def test_the_central_credential_pays() -> None:
 
 
 def test_keys_that_are_not_wanted_or_missing() -> None:
-    """403 for one that the provider does not take, 401 where there is none."""
+    """A key that the provider does not allow is refused with 403, a missing one with 401."""
     with pytest.raises(GatewayError, match="no key of the caller's own") as refused:
         openai().credential("sk-own", ALICE)
     assert refused.value.status == 403
@@ -86,14 +86,14 @@ def test_keys_that_are_not_wanted_or_missing() -> None:
 
 @pytest.mark.parametrize(("key", "hint"), [(KEY, "sk-...cdef"), ("short", "..."), ("x" * 15, "..."), ("", "...")])
 def test_a_hint_is_not_the_key(key: str, hint: str) -> None:
-    """Seven characters of a long key, none of a short one; nor does the representation say more."""
+    """A hint has seven characters of a long key and none of a short one; the representation shows no more."""
     credential = Credential(key, "byok")
     assert credential.hint == hint
     assert repr(credential) == f"Credential({hint!r}, 'byok')"
 
 
 def test_no_representation_shows_a_key() -> None:
-    """Representations end up in logs."""
+    """No representation shows a key, because representations end up in logs."""
     for provider in (openai(), anthropic()):
         assert KEY not in repr(provider)
         assert KEY not in repr(provider.settings)
@@ -106,12 +106,12 @@ def written(
     credential: Credential = CENTRAL,
     principal: Principal = ALICE,
 ) -> list[tuple[bytes, bytes]]:
-    """The headers as they go on the wire."""
+    """Return the headers as they are sent."""
     return [(name, bytes(value)) for name, value in provider.with_own_headers(headers, credential, principal)]
 
 
 def test_what_the_gateway_adds() -> None:
-    """The credential in the vendor's header, and the configured headers; nothing of the caller unless wanted."""
+    """The gateway adds the credential in the vendor's header and the configured headers, and no data of the caller."""
     alice = Principal("alice", metadata={"team": "x"})
     assert written(openai(extra_headers={"X-Team": "blue"}), [], CENTRAL, alice) == [
         (b"authorization", b"Bearer " + KEY.encode()),
@@ -121,7 +121,7 @@ def test_what_the_gateway_adds() -> None:
 
 
 def test_an_access_token_of_a_claude_subscription_is_a_bearer_token() -> None:
-    """Anthropic refuses it in `X-Api-Key`; Claude Code sends it, with `X-AIBridge-Token`, as the caller's own key."""
+    """A Claude subscription token is sent as a bearer token, because Anthropic refuses it in `X-Api-Key`."""
     token = "sk-ant-oat01-0123456789"
     assert written(anthropic(), [], Credential(token, "byok")) == [
         (b"authorization", b"Bearer " + token.encode()),
@@ -131,7 +131,7 @@ def test_an_access_token_of_a_claude_subscription_is_a_bearer_token() -> None:
 
 @pytest.mark.parametrize("kind", ["centralized", "byok"])
 def test_lists_of_the_gateway_and_the_caller_are_one(kind: str) -> None:
-    """What the settings and the credential add leaves the caller's betas: each once, the caller's first, one header."""
+    """The beta headers of caller, settings and credential become one list without duplicates, the caller's first."""
     provider = anthropic(extra_headers={"Anthropic-Beta": "house-1, files-2"})
     sent = [(b"anthropic-beta", b"context-1m, files-2"), (b"x-app", b"cli"), (b"anthropic-beta", b"interleaved")]
     headers = written(provider, sent, Credential("sk-ant-oat01-0123456789", kind))
@@ -144,7 +144,7 @@ def test_lists_of_the_gateway_and_the_caller_are_one(kind: str) -> None:
 
 
 def test_the_gateways_headers_replace_the_callers() -> None:
-    """Also where the provider has one header only, in any case and in the spelling with underscores."""
+    """The gateway's own headers replace the caller's, in any case and in the spelling with underscores."""
 
     class House(OpenAIProvider):
         def authorization(self, key: str) -> tuple[str, str]:
@@ -158,7 +158,7 @@ def test_the_gateways_headers_replace_the_callers() -> None:
 
 
 def test_what_the_gateway_adds_does_not_show() -> None:
-    """Lists of headers are local variables of much that may fail, and reports of failures show those."""
+    """Added headers are hidden in representations, copies and pickles, because error reports show local variables."""
     headers = openai(extra_headers={"X-Team": "s3cret"}).with_own_headers([], CENTRAL, ALICE)
     for shown in (repr(headers), str(pickle.loads(pickle.dumps(headers))), repr(copy.deepcopy(headers))):
         assert KEY not in shown
@@ -167,7 +167,7 @@ def test_what_the_gateway_adds_does_not_show() -> None:
 
 
 def test_actor_headers_are_safe() -> None:
-    """Names and values come from the app's users: none breaks a line, ends a name or leaves ASCII."""
+    """Actor headers from user data contain no line breaks, invalid names or characters beyond ASCII."""
     hostile = Principal(
         "al ice\r\nX-Evil: 1",
         metadata={"user name": "Zoë", "a: b\r\nx": "c\nd", "ü": "?", "N": 5, "pct": "100%", "ok_1.x-y": ""},
@@ -184,7 +184,7 @@ def test_actor_headers_are_safe() -> None:
 
 
 def test_unchanged_providers_are_kept() -> None:
-    """A reload makes new ones only where settings changed: the others keep what they know."""
+    """A reload builds only providers with changed settings anew; the others keep their state."""
     one = {name: ProviderSettings(type=name, api_key=SecretStr(KEY)) for name in ("openai", "anthropic")}
     first = build_providers(one)
     assert [type(provider) for provider in first] == [OpenAIProvider, AnthropicProvider]
@@ -214,7 +214,7 @@ def test_unchanged_providers_are_kept() -> None:
     ],
 )
 def test_error_shapes(status: int, openai_type: str, anthropic_type: str) -> None:
-    """Each vendor's SDK finds the error in the shape that it knows."""
+    """Errors have the type and shape that the vendor's SDK expects."""
     error = GatewayError(status, "some_code", "What happened.")
     assert openai().error_body(error) == {
         "error": {"message": "What happened.", "type": openai_type, "param": None, "code": "some_code"}

@@ -1,4 +1,4 @@
-"""Which headers go up: what the vendors' SDKs and the known agents send, and nothing that speaks of the caller."""
+"""Request headers: those of SDKs and known agents are sent upstream, those about the caller are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN = [
     (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
 ]
 
-# What each client was seen to send, beside its credentials and what HTTP needs.
+# The headers that each client was seen to send, besides its credentials and what HTTP needs.
 SENT_BY_CLIENTS = {
     "Claude Code": """accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version content-type
         user-agent x-app x-claude-code-session-id x-claude-code-agent-id x-claude-code-parent-agent-id
@@ -62,19 +62,19 @@ def goes(name: str, *, own_account: bool = False, forwarded: Iterable[str] = ())
 
 
 def test_the_callers_headers_go_up() -> None:
-    """In order, repeated ones as often as they came."""
+    """Headers are sent in order, repeated ones as often as received."""
     assert RequestHeaders().going_up(PLAIN, own_account=False) == list(PLAIN)
 
 
 @pytest.mark.parametrize("client", SENT_BY_CLIENTS)
 def test_what_known_clients_send_goes_up(client: str) -> None:
-    """A provider that looks at them sees the client as it would without the gateway."""
+    """All headers of known clients are sent, so that a provider sees the client as without the gateway."""
     assert [name for name in SENT_BY_CLIENTS[client].split() if not goes(name)] == []
 
 
 @pytest.mark.parametrize("name", ["anthropic-next-beta", "openai-new-thing", "x-stainless-new", "x-codex-tomorrow"])
 def test_families_are_open(name: str) -> None:
-    """What the vendors and agents add to their families tomorrow goes up without a new release of the gateway."""
+    """New headers in the families of vendors and agents are sent without a new release of the gateway."""
     assert goes(name)
 
 
@@ -96,8 +96,8 @@ NEVER = """authorization x-api-key api-key x-goog-api-key cookie cookie2 proxy-a
 
 @pytest.mark.parametrize("name", NEVER)
 def test_what_is_meant_for_us_stays(name: str) -> None:
-    """Credentials, cookies, hop-by-hop headers, what proxies and browsers say of the caller, and what would make it
-    another request: whoever pays, whatever the settings say, and in the spelling with underscores as well.
+    """Credentials, cookies, hop-by-hop headers, data of proxies and browsers about the caller, and headers that change
+    the request are never sent, whatever the settings say and in either spelling.
     """
     forms = {name, name.replace("-", "_"), name.replace("-", "_", 1)}
     for form, own_account, forwarded in product(forms, (False, True), ((), ("*",), (name,), (name.upper(), "x-*"))):
@@ -108,13 +108,13 @@ def test_what_is_meant_for_us_stays(name: str) -> None:
     "name", ["x-user-token", "x-team", "x-employee-number", "tracestate", "x-amzn-trace-id", "x_stainless_lang", "x-a"]
 )
 def test_what_nobody_knows_stays(name: str) -> None:
-    """A proxy that the list has not heard of says who its users are, too."""
+    """Unknown headers are not sent, because an unknown proxy may name its users in them."""
     assert not goes(name)
     assert not goes(name, own_account=True)
 
 
 def test_the_settings_name_more() -> None:
-    """By name in any case, by how a name begins, or all that is not forbidden."""
+    """The settings allow more headers: by name in any case, by prefix, or all that are not forbidden."""
     headers = [(b"x-team", b"1"), (b"x-house-a", b"2"), (b"x-house-b", b"3"), (b"x-other", b"4"), (b"origin", b"5")]
     assert up(*headers, forwarded=["X-Team"]) == ["x-team"]
     assert up(*headers, forwarded=["X-House-*"]) == ["x-house-a", "x-house-b"]
@@ -122,7 +122,7 @@ def test_the_settings_name_more() -> None:
 
 
 def test_secrets_go_up_by_name_only() -> None:
-    """A star is not meant for a secret that some proxy added; nor is a family, unless the caller pays."""
+    """Headers that look like secrets need their exact name in the settings, or a known family if the caller pays."""
     assert not goes("x-gitlab-token", forwarded=["*"])
     assert not goes("x-gitlab-token", forwarded=["x-gitlab-*"])
     assert goes("x-gitlab-token", forwarded=["x-gitlab-token"])
@@ -131,34 +131,34 @@ def test_secrets_go_up_by_name_only() -> None:
 
 
 def test_a_star_lets_no_second_spelling_through() -> None:
-    """`content_type` would be the content type, for some servers, of a request that has another."""
+    """A star does not allow `content_type` and the like: some servers would read it as `content-type`."""
     for name in ("content_type", "content_encoding", "anthropic_beta", "x_request_id"):
         assert not goes(name, forwarded=["*"])
     assert goes("session_id", forwarded=["*"])
 
 
 def test_a_setting_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """An operator who names a forbidden header reads why it does not arrive."""
+    """A forbidden header in the settings is logged with the reason for which it is not sent."""
     RequestHeaders(forwarded=["Cookie", "x-team"])
     assert [record.getMessage() for record in caplog.records] == ["FORWARD_HEADERS: cookie never goes to a provider"]
 
 
 def test_headers_that_a_connection_names_stay() -> None:
-    """They are hop-by-hop by the caller's own word (RFC 9110, section 7.6.1)."""
+    """Headers named by the request's `Connection` header are hop-by-hop (RFC 9110, section 7.6.1)."""
     headers = [(b"x-a", b"1"), (b"connection", b"close, X-A"), (b"x-b", b"2"), (b"connection", b"x-c"), (b"x-c", b"3")]
     assert up(*headers, forwarded=["*"]) == ["x-b"]
     assert up((b"connection", b"keep-alive"), (b"x-app", b"1")) == ["x-app"]
 
 
 def test_private_headers_stay() -> None:
-    """Those that the app's own authentication reads, and those that the settings name, in both spellings."""
+    """Headers for the app's own authentication, or private by the settings, are not sent in either spelling."""
     private = [b"X-Session", b"x-app", b"x_tenant"]
     headers = [(b"x-session", b"s"), (b"x_session", b"s"), (b"x-app", b"1"), (b"x-tenant", b"t"), (b"x-a", b"1")]
     assert up(*headers, private=private, forwarded=["*"]) == ["x-a"]
 
 
 def test_whose_account_pays_is_the_payers_choice() -> None:
-    """Organization, project and account choose who pays: with our credential they stay."""
+    """Headers for organization, project and account are sent only if the caller's own credential pays."""
     headers = [(name, b"x") for name in (b"openai-organization", b"openai-project", b"chatgpt-account-id")]
     assert up(*headers, (b"openai-beta", b"b")) == ["openai-beta"]
     assert len(up(*headers, (b"openai-beta", b"b"), own_account=True)) == 4
@@ -166,7 +166,7 @@ def test_whose_account_pays_is_the_payers_choice() -> None:
 
 @pytest.mark.parametrize("value", [b"na\xc3\xafve", b"na\xefve", b"", b"\xe2\x82\xac"])
 def test_values_beyond_ascii_are_the_same_bytes_upstream(value: bytes) -> None:
-    """Whether they are UTF-8 or not."""
+    """Bytes beyond ASCII are sent unchanged, whether they are UTF-8 or not."""
     assert RequestHeaders().going_up([(b"x-app", value)], own_account=False) == [(b"x-app", value)]
 
 
@@ -174,12 +174,12 @@ def test_values_beyond_ascii_are_the_same_bytes_upstream(value: bytes) -> None:
     "name", [b"x-codex-a b", b"x-codex-a:b", b"x-codex-\xe9", b"x-codex-(", b"x-codex-" + b"a" * 200]
 )
 def test_what_is_no_name_stays(name: bytes) -> None:
-    """An HTTP server refuses such names; a caller in process might send them."""
+    """A header with an invalid name is not sent: a caller in process might send one, though HTTP servers refuse it."""
     assert up((name, b"x"), forwarded=["*"]) == []
 
 
 def test_invented_names_fill_no_memory() -> None:
-    """Names are remembered, so that each is judged once; callers may invent any number of them, of any length."""
+    """The cache of judged names is bounded, however many names callers invent."""
     rule = RequestHeaders(forwarded=["*"])
     for number in range(5000):
         rule.going_up([(b"x-codex-%d-" % number + b"a" * (number % 200), b"x")], own_account=bool(number % 2))
@@ -190,7 +190,7 @@ def test_invented_names_fill_no_memory() -> None:
 
 @pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
 def test_control_characters_are_refused(byte: int) -> None:
-    """In a name or a value: the client is told which header, without the character."""
+    """A control character in a name or value is refused with 400; the error names the header without the character."""
     for header in ((b"x-app", b"a" + bytes([byte]) + b"b"), (b"x-" + bytes([byte]) + b"app", b"ab")):
         with pytest.raises(GatewayError, match="'x-app'") as refused:
             check_headers([(b"host", b"x"), header])
@@ -198,12 +198,12 @@ def test_control_characters_are_refused(byte: int) -> None:
 
 
 def test_what_headers_may_have_passes() -> None:
-    """Tabs, and bytes beyond ASCII."""
+    """Tabs and bytes beyond ASCII are allowed in values."""
     check_headers([(b"x-app", b"a\tb"), (b"x-b", bytes(range(128, 256))), (b"c", b"")])
 
 
 def test_headers_have_a_size() -> None:
-    """Names and values together."""
+    """The total size of names and values is limited."""
     check_headers([(b"a", b"x" * (MAX_HEADERS - 1))])
     with pytest.raises(GatewayError) as refused:
         check_headers([(b"ab", b"x" * (MAX_HEADERS - 1))])

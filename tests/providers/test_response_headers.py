@@ -1,4 +1,4 @@
-"""Which headers come down: what the provider said of its answer, and not what would speak for our host."""
+"""Response headers: those about the provider's response are relayed, those that act for the gateway's host are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SANDBOX = (b"content-security-policy", b"sandbox")
 
 
 def test_the_upstreams_headers_come_down() -> None:
-    """In order, names in lower case, values untouched."""
+    """Headers are relayed in order, with names in lower case and unchanged values."""
     headers = [(b"Content-Type", b"text/event-stream"), (b"X-Request-Id", b"r"), (b"x-ratelimit-limit", b"\xff")]
     assert client_headers(headers) == [*((name.lower(), value) for name, value in headers), NO_SNIFFING]
 
@@ -32,20 +32,20 @@ def test_the_upstreams_headers_come_down() -> None:
     X-UA-Compatible X-Permitted-Cross-Domain-Policies Date Server""".split(),  # noqa: SIM905
 )
 def test_what_would_speak_for_our_host_does_not_come_down(name: str) -> None:
-    """Cookies, logins, browsers' policies and orders to the proxy or cache in front are the host's own to set."""
+    """Cookies, logins, browser policies and orders to proxies or caches are dropped: the host sets its own."""
     for written in (name, name.lower(), name.upper()):
         headers = client_headers([(written.encode(), b"x"), JSON, (b"x-a", b"1")])
         assert headers == [JSON, (b"x-a", b"1"), NO_SNIFFING]
 
 
 def test_headers_that_the_upstreams_connection_names_do_not_come_down() -> None:
-    """Hop-by-hop is hop-by-hop in both directions."""
+    """Headers that the upstream's `Connection` header names are hop-by-hop and dropped."""
     headers = [(b"Connection", b"X-A, close"), (b"X-A", b"1"), (b"X-B", b"2"), JSON]
     assert client_headers(headers) == [(b"x-b", b"2"), JSON, NO_SNIFFING]
 
 
 def test_headers_that_the_body_no_longer_fits_are_dropped() -> None:
-    """Who changes a body names the headers that spoke of the old one."""
+    """Headers that no longer fit a changed body are dropped by name."""
     headers = [(b"Content-Length", b"5"), (b"Content-Encoding", b"gzip"), (b"ETag", b"e"), JSON]
     assert client_headers(headers, b"content-length", b"content-encoding") == [(b"etag", b"e"), JSON, NO_SNIFFING]
 
@@ -64,7 +64,7 @@ def test_headers_that_the_body_no_longer_fits_are_dropped() -> None:
     ],
 )
 def test_an_apis_answer_is_not_sniffed(value: bytes) -> None:
-    """That is all that a browser has to be told of it."""
+    """An API response forbids browsers to guess its type, and needs no other policy."""
     assert client_headers([(b"content-type", value)])[1:] == [NO_SNIFFING]
 
 
@@ -87,5 +87,5 @@ def test_an_apis_answer_is_not_sniffed(value: bytes) -> None:
     ],
 )
 def test_any_other_answer_is_put_into_a_sandbox(values: list[bytes]) -> None:
-    """A page that a provider answers with runs no script in the name of the gateway's host."""
+    """Any other response is sandboxed, so that a provider's page runs no script on the gateway's host."""
     assert client_headers([(b"content-type", value) for value in values])[len(values) :] == [NO_SNIFFING, SANDBOX]

@@ -1,4 +1,4 @@
-"""What of a provider's API can be called: listed paths, with the methods that they are listed with."""
+"""The callable parts of a provider's API: the listed paths, each with its listed methods."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     ],
 )
 def test_which_paths_are_relayed(one: Provider, path: str, methods: str) -> None:
-    """Those that are listed, each with its own methods; below `/*` at least one more segment."""
+    """A listed path is relayed with its own methods only; `/*` stands for at least one more segment."""
     assert [method for method in METHODS if relayed(one, method, path)] == methods.split()
 
 
 @pytest.mark.parametrize("path", sorted(set(OpenAIProvider.intercepted) - {"/v1/responses/compact"}))
 def test_what_is_intercepted(path: str) -> None:
-    """By POST only, and with the path as it was written."""
+    """Intercepted paths accept only POST; the raw path stays as written."""
     target = find(OPENAI, "POST", path)
     assert target == find(OPENAI, "POST", path, path.replace("s", "%73"))
     assert (target.path, target.raw_path, target.route) == (path, path, None)
@@ -79,7 +79,7 @@ def test_what_is_intercepted(path: str) -> None:
 
 
 def test_further_paths() -> None:
-    """What `PASS_THROUGH` names is relayed with any method, and does not weaken what is listed."""
+    """`PASS_THROUGH` paths are relayed with any method, but never loosen a listed or intercepted route."""
     one = provider(pass_through=("/v1/files", "/v1/files/*", "/v1/models/*", "/v1/chat/completions"))
     assert [method for method in METHODS if relayed(one, method, "/v1/files/f/content")] == list(METHODS[:-1])
     assert relayed(one, "GET", "/v1/files")
@@ -101,7 +101,7 @@ def test_further_paths() -> None:
     ],
 )  # fmt: skip
 def test_who_is_nearly_right_is_told(one: Provider, method: str, path: str, hint: str) -> None:
-    """The usual mistakes are a method, and a base URL without or with `/v1`."""
+    """The 404 gives a hint for the usual mistakes: a wrong method, or a base URL with or without `/v1`."""
     with pytest.raises(GatewayError) as refused:
         find(one, method, path)
     assert (refused.value.status, refused.value.code) == (404, "not_found")
@@ -119,7 +119,7 @@ def test_who_is_nearly_right_is_told(one: Provider, method: str, path: str, hint
     ],
 )
 def test_a_models_name_may_have_slashes(path: str, raw: str) -> None:
-    """The official SDKs encode them, and so they go up."""
+    """A model's name may contain slashes, which are sent encoded or not, as the client wrote them."""
     for one in (OPENAI, ANTHROPIC):
         assert find(one, "GET", path, raw).raw_path == raw
 
@@ -146,7 +146,7 @@ def test_a_models_name_may_have_slashes(path: str, raw: str) -> None:
     ],
 )
 def test_an_encoded_slash_is_a_slash(path: str, raw: str) -> None:
-    """It leads out of no name, and stands nowhere but in a model's name."""
+    """An encoded slash cannot lead out of a name, and is refused outside a model's name."""
     for method in ("GET", "POST", "DELETE"):
         with pytest.raises(GatewayError) as refused:
             find(OPENAI, method, path, raw)
@@ -154,7 +154,7 @@ def test_an_encoded_slash_is_a_slash(path: str, raw: str) -> None:
 
 
 def test_what_a_call_does() -> None:
-    """Whether it changes something, and which object its path names."""
+    """A route tells whether a call changes something, and which object its path names."""
     items = Route(path="/v1/conversations/*/items", kind="conversation")
     assert items.object_id("/v1/conversations/conv_1/items") == "conv_1"
     assert Route(path="/v1/files/*").object_id("/v1/files/f") == ""
@@ -170,6 +170,6 @@ def test_what_a_call_does() -> None:
 
 
 def test_a_path_of_many_segments_costs_no_more_than_its_length() -> None:
-    """A path may have as many segments as bytes."""
+    """A path with as many segments as possible is matched in linear time."""
     path = "/v1/models/" + "/".join("a" * 20_000)
     assert find(OPENAI, "GET", path, path.replace("a/a", "a%2Fa")).route is not None

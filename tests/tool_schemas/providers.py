@@ -1,4 +1,4 @@
-"""What providers refuse in a tool's parameters, as their documentation and public reports say."""
+"""The tool parameters that providers refuse, according to their documentation and public reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KNOWN = {
 
 
 def refusals(schema: Any) -> list[str]:
-    """Why some provider would refuse a request with this tool; empty where none does."""
+    """Return the reasons for which some provider would refuse a request with this tool; empty if all accept it."""
     found = []
     if not isinstance(schema, dict) or schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
         return ["all: it is no object with properties"]

@@ -1,4 +1,4 @@
-"""Schemas that tools declare, and what is offered in their place."""
+"""Schemas that tools declare, and the schemas that are offered to models in their place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def of(**properties: Any) -> dict[str, Any]:
     ],
 )
 def test_what_all_providers_take_stays_as_it_is(schema: dict[str, Any]) -> None:
-    """Nothing is changed, and there is nothing to say."""
+    """A schema that all providers accept is offered unchanged and without remarks."""
     offered = offered_schema(schema)
     assert (offered.schema, offered.remarks, offered.own_names) == (schema, (), {})
     assert refusals(schema) == []
@@ -120,7 +120,7 @@ def test_what_all_providers_take_stays_as_it_is(schema: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_refused_is_rewritten(declared: object, offered: dict[str, Any]) -> None:
-    """One property, with what it becomes. Nothing of it is refused any more."""
+    """A property that some provider refuses is replaced by one that all accept."""
     schema = offered_schema(
         {**of(it=declared, other=STRING), "$defs": DEFS, "$schema": "http://json-schema.org/draft-07/schema#"}
     )
@@ -129,7 +129,7 @@ def test_what_is_refused_is_rewritten(declared: object, offered: dict[str, Any])
 
 
 def test_null_stays_possible_where_a_value_is_required() -> None:
-    """Else a model could say nothing at all."""
+    """A required property that allows null keeps the null type, so that a model can leave it empty."""
     required = offered_schema({**of(a={"type": ["string", "null"], "description": "d"}), "required": ["a"]}).schema
     assert required["properties"]["a"] == {"description": "d", "anyOf": [STRING, {"type": "null"}]}
 
@@ -145,7 +145,7 @@ def test_null_stays_possible_where_a_value_is_required() -> None:
     ],
 )
 def test_required_names_properties_alone(declared: dict[str, Any], required: list[str]) -> None:
-    """Also where it stands in the wrong place."""
+    """Only names of properties stay required; a `required` in the wrong place is moved or dropped."""
     schema = offered_schema(declared).schema
     assert schema.get("required", []) == required
     assert refusals(schema) == []
@@ -153,7 +153,7 @@ def test_required_names_properties_alone(declared: dict[str, Any], required: lis
 
 @pytest.mark.parametrize("alternatives", ["anyOf", "oneOf"])
 def test_alternatives_at_the_top_become_one_object(alternatives: str) -> None:
-    """All of their properties are offered; those that each of them requires are required."""
+    """Alternatives at the top become one object with all properties; those that every alternative requires stay so."""
     one, other = {**of(a=STRING, b=STRING), "required": ["a", "b"]}, {**of(a=STRING, c=STRING), "required": ["a"]}
     schema = offered_schema({"type": "object", alternatives: [one, other]}).schema
     assert schema["properties"] == {"a": STRING, "b": STRING, "c": STRING}
@@ -165,12 +165,12 @@ def test_alternatives_at_the_top_become_one_object(alternatives: str) -> None:
     [{}, {"type": "string"}, {"type": "array"}, {"$ref": "#"}, {"type": None}, {"properties": []}, {"anyOf": 7}],
 )
 def test_the_top_is_always_an_object(schema: dict[str, Any]) -> None:
-    """Whatever a tool declares."""
+    """Every schema becomes an object at the top, whatever a tool declares."""
     assert offered_schema(schema).schema == {"type": "object", "properties": {}}
 
 
 def test_odd_names_of_properties_come_back_in_the_arguments() -> None:
-    """Wherever they stand; names that are allowed and values stay as they are."""
+    """Unusual property names are replaced and restored in the arguments at any depth; other names and values stay."""
     odd = "x" * 80
     declared = {
         **of(**{"$.xgafv": STRING, "täg": STRING, "": STRING, odd: STRING, "fine-1.x": STRING}),
@@ -197,7 +197,7 @@ def test_odd_names_of_properties_come_back_in_the_arguments() -> None:
 
 
 def test_two_odd_names_never_become_one() -> None:
-    """They would differ only in what is replaced."""
+    """Names that differ only in replaced characters stay different."""
     offered = offered_schema(of(**{"a b": STRING, "a?b": STRING, "a_b": STRING}))
     assert len(offered.schema["properties"]) == 3
 
@@ -210,7 +210,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def laughing(levels: int, width: int) -> dict[str, Any]:
-    """Each level refers to the next one many times."""
+    """Return a schema in which each level refers to the next one many times."""
     defs = {f"l{n}": of(**{f"p{m}": {"$ref": f"#/$defs/l{n + 1}"} for m in range(width)}) for n in range(levels)}
     return {**of(a={"$ref": "#/$defs/l0"}), "$defs": {**defs, f"l{levels}": STRING}}
 
@@ -254,7 +254,7 @@ WORST: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", WORST)
 def test_the_worst_schemas_are_done_with_soon(name: str) -> None:
-    """In a bounded time and size; what is left is still taken by all providers, and the tool's remarks say so."""
+    """A hostile schema is converted in bounded time and size to one that all providers accept, with few remarks."""
     took = []
     for _ in range(3):
         began = time.thread_time()
@@ -320,7 +320,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 @example({"allOf": [{}], "properties": None})
 @example({"allOf": [{"properties": 1}], "properties": 1})
 def test_whatever_is_declared_is_taken(schema: dict[str, Any]) -> None:
-    """No schema, however odd, raises, or becomes one that some provider refuses."""
+    """No schema raises or is offered in a form that some provider refuses."""
     offered = offered_schema(schema)
     assert refusals(offered.schema) == []
-    assert offered_schema(offered.schema).schema == offered.schema  # once is enough
+    assert offered_schema(offered.schema).schema == offered.schema  # a second conversion changes nothing

@@ -1,4 +1,4 @@
-"""An app with the gateway, called in process; its upstream is a real one."""
+"""An app with the gateway that is called in process, with an upstream on a real socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time that the test moves."""
+"""A clock that the test moves."""
 
 
 class MovableClock:

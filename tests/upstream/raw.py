@@ -1,4 +1,4 @@
-"""An upstream that speaks HTTP by hand, so that it can break every rule of it."""
+"""An upstream that writes HTTP by hand, so that it can break every rule of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.loopback import Loopback, Request, read_request, response_head
 
 @dataclass(frozen=True)
 class Answer:
-    """What is written after a request has been read: nothing, if it is `silent`. Then `hang_up` closes the connection,
-    hard, and where it `stalls`, nothing happens until the client leaves.
+    """The bytes written after a request, none if `silent`. Then `hang_up` aborts the connection, and `stalls` does
+    nothing until the client leaves.
     """
 
     status: int = 200
@@ -31,14 +31,14 @@ SILENCE = Answer(silent=True)
 
 
 class RawUpstream(Loopback):
-    """Gives the answers in turn, the last one again and again; keeps the requests."""
+    """An upstream that gives the answers in turn, repeating the last one, and keeps the requests."""
 
     def __init__(self, *answers: Answer) -> None:
         super().__init__()
         self.answers = list(answers)
         self.requests: list[Request] = []
         self.numbers: list[int] = []
-        """Of the connections on which they came."""
+        """The number of the connection that each request came on."""
         self.connections = 0
         self.arrived = asyncio.Event()
 
@@ -48,7 +48,7 @@ class RawUpstream(Loopback):
 
     @property
     def keys(self) -> list[str]:
-        """With which each request came."""
+        """The key that each request came with."""
         return [(request.header("authorization") or "").removeprefix("Bearer ") for request in self.requests]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,6 +66,6 @@ class RawUpstream(Loopback):
                 await reader.read()
                 return
             if answer.hang_up:
-                await asyncio.sleep(0.01)  # a reset would overtake what has been written
+                await asyncio.sleep(0.01)  # an earlier abort would discard the bytes just written
                 writer.transport.abort()
                 return

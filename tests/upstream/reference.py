@@ -1,6 +1,6 @@
-"""Answers of an upstream as another parser reads them: h11, to which ours is held.
+"""The reference for the gateway's HTTP parser: h11, which must read responses in the same way.
 
-Run as a module it feeds both with random answers: `python -m tests.upstream.reference --minutes 10`.
+Run as a module to compare both on random responses: `python -m tests.upstream.reference --minutes 10`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 class _Clock:
-    """An event loop for a connection that waits for nothing."""
+    """An event loop whose time stands still, for a connection that never waits."""
 
     def time(self) -> float:
         return 0.0
@@ -56,14 +56,14 @@ class _Transport:
 
 
 def ours(method: str, pieces: Iterable[bytes]) -> tuple[Answer | None, bool]:
-    """What our connection makes of it, None for an error; and whether it would be used again."""
+    """Return the gateway's reading, None for an error, and whether the connection can be used again."""
     transport = _Transport()
     connection = Connection(cast("Any", _Clock()))
     connection.connection_made(cast("Any", transport))
     response = connection.send(method, b"/", b"h", [], b"", TimeLimits())
     body = b""
     for piece in pieces:
-        if transport.aborted:  # nothing is read from it any more
+        if transport.aborted:  # an aborted connection is not read any more
             break
         connection.data_received(piece)
         body += response.leftovers()
@@ -77,7 +77,7 @@ def ours(method: str, pieces: Iterable[bytes]) -> tuple[Answer | None, bool]:
 
 
 def h11s(method: str, data: bytes) -> tuple[Answer | None, bool]:
-    """The same of h11; its answer does not depend on where the bytes are cut."""
+    """Return h11's reading in the same form; it does not depend on where the bytes are cut."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
     connection.send(h11.Request(method=method, target="/", headers=[("host", "h"), ("content-length", "0")]))
     connection.send(h11.EndOfMessage())
@@ -93,7 +93,7 @@ def h11s(method: str, data: bytes) -> tuple[Answer | None, bool]:
                 ended = True
                 connection.receive_data(b"")
             elif isinstance(event, h11.Response):
-                is_old = event.http_version == b"1.0"  # of which h11 never keeps a connection
+                is_old = event.http_version == b"1.0"  # h11 never keeps such a connection
                 status, headers = event.status_code, tuple((bytes(name), bytes(value)) for name, value in event.headers)
             elif isinstance(event, h11.Data):
                 body += bytes(event.data)
@@ -107,7 +107,7 @@ def h11s(method: str, data: bytes) -> tuple[Answer | None, bool]:
 
 
 _STRICTER = [
-    re.compile(rb"(?<!\r)\n"),  # bare line feeds end no line
+    re.compile(rb"(?<!\r)\n"),  # line feeds without a CR
     re.compile(rb"\r\n[ \t]"),  # folded headers
     re.compile(rb"(?is)transfer-encoding.*content-length|content-length.*transfer-encoding"),
     re.compile(rb"(?is)content-length.*content-length"),
@@ -116,24 +116,24 @@ _STRICTER = [
     re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
     re.compile(rb"HTTP/1\.[01] (?:101|[06-9]\d\d)"),
     re.compile(rb"HTTP/(?!1\.[01])"),
-    re.compile(rb"(?i)content-length:[ \t]*0*\d{15,}"),  # over what a number of 64 bits holds
+    re.compile(rb"(?i)content-length:[ \t]*0*\d{15,}"),  # numbers that are too large
     re.compile(rb"\r(?!\n)"),
-    re.compile(rb"(?i)[0-9a-f][ \t]*;(?!a(?:=b|=\"b\")?\r\n)"),  # extensions of chunks that have no name
+    re.compile(rb"(?i)[0-9a-f][ \t]*;(?!a(?:=b|=\"b\")?\r\n)"),  # chunk extensions without a name
 ]
-"""Where we refuse what h11 reads, we do on purpose: what one reader takes for one answer, another takes for two."""
+"""Responses that h11 reads and the gateway refuses on purpose: other readers might see two responses in them."""
 
 _H11_IS_STRICTER = re.compile(rb"(?i)[0-9a-f][ \t]+;")
-"""White space before a chunk's extension, which RFC 9112, section 7.1.1, has readers take."""
+"""White space before a chunk extension, which readers must accept (RFC 9112, section 7.1.1)."""
 
 
 def compare(method: str, data: bytes, cuts: Sequence[int]) -> None:
-    """Raises `AssertionError` where the two parsers differ, or ours differs with where the bytes are cut."""
+    """Compare both parsers, and the gateway's own with and without cuts. Raises `AssertionError` if they differ."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     pieces = [data[start:end] for start, end in pairwise(places)]
     whole = ours(method, [data] if data else [])
     got, reusable = ours(method, pieces)
     assert got == whole[0], f"cut at {places}: {got}, else {whole[0]} of {method} {data!r}"
-    # Empty lines after an answer mean nothing; they close a connection where they come by themselves.
+    # Empty lines after a response mean nothing; in a piece of their own they close the connection.
     assert reusable == whole[1] or data[-1:] in b"\r\n", f"cut at {places}, {method} {data!r}"
     if got is not None:
         got = got._replace(headers=tuple((name, _as_h11_has_it(name, value)) for name, value in got.headers))
@@ -187,7 +187,7 @@ _NOISE = [
 
 
 def random_answer(dice: random.Random) -> bytes:
-    """Mostly nearly well formed: what is plain noise is refused at its first byte."""
+    """Return a response that is mostly close to well-formed, because noise is refused at its first byte."""
     kind = dice.random()
     if kind < 0.03:
         return dice.randbytes(dice.randrange(60))
@@ -243,7 +243,7 @@ def _damaged(dice: random.Random, data: bytes) -> bytes:
 
 
 def fuzz(minutes: float, seed: int) -> int:
-    """Random answers for so long; how many. Raises `AssertionError`."""
+    """Compare random responses for some minutes and return their number. Raises `AssertionError`."""
     dice, number, end = random.Random(seed), 0, time.monotonic() + minutes * 60
     while time.monotonic() < end:
         data = random_answer(dice)

@@ -1,4 +1,4 @@
-"""Circuit breakers, one rule at a time."""
+"""Circuit breakers, one rule in each test."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def only_state(breakers: CircuitBreakers) -> CircuitState:
 
 
 def test_healthy_provider_has_no_breakers(breakers: CircuitBreakers) -> None:
-    """Success leaves nothing behind, whatever models clients think of."""
+    """Successes create no breakers, however many model names clients invent."""
     for number in range(50):
         breakers.succeeded(CHAT, f"model-{number}", "alice", breakers.admit(CHAT, f"model-{number}", "alice"))
     assert len(breakers) == 0
 
 
 def test_opens_at_the_threshold(breakers: CircuitBreakers) -> None:
-    """The fifth consecutive failure opens, and the sixth request is told to come back in 30 s."""
+    """The fifth failure in a row opens the breaker, and the next request is told to retry after 30 s."""
     fail(breakers, 4)
     assert only_state(breakers) is CircuitState.CLOSED
     fail(breakers)
@@ -70,7 +70,7 @@ def test_opens_at_the_threshold(breakers: CircuitBreakers) -> None:
 
 
 def test_success_starts_the_count_anew(breakers: CircuitBreakers) -> None:
-    """Failures count only while none of the requests between them succeeds."""
+    """A success resets the count of failures."""
     fail(breakers, 4)
     succeed(breakers)
     fail(breakers, 4)
@@ -78,7 +78,7 @@ def test_success_starts_the_count_anew(breakers: CircuitBreakers) -> None:
 
 
 def test_slow_failures_do_not_open(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """Failures that the interval does not hold together are not a row."""
+    """Failures spread over more than the interval do not open the breaker."""
     for _ in range(20):
         fail(breakers)
         clock.now += 2.6
@@ -86,7 +86,7 @@ def test_slow_failures_do_not_open(breakers: CircuitBreakers, clock: MovableCloc
 
 
 def test_interval_slides(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """Old failures make way: five within ten seconds open, wherever the ten seconds begin."""
+    """The interval slides: five failures within any ten seconds open the breaker."""
     fail(breakers)
     clock.now += 9
     fail(breakers, 3)
@@ -98,14 +98,14 @@ def test_interval_slides(breakers: CircuitBreakers, clock: MovableClock) -> None
 
 
 def test_endpoints_and_models_are_apart(breakers: CircuitBreakers) -> None:
-    """One model's outage is neither another model's nor another endpoint's."""
+    """Breakers of models and of endpoints are independent."""
     fail(breakers, 5)
     breakers.admit(CHAT, "gpt-5-mini", "alice")
     breakers.admit("/v1/responses", MODEL, "alice")
 
 
 def test_retry_after_counts_down(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """What is left is rounded up to whole seconds and is never 0."""
+    """`retry-after` is the remaining time, rounded up to whole seconds and never 0."""
     fail(breakers, 5)
     clock.now += 10.5
     assert refused(breakers).headers["retry-after"] == "20"
@@ -114,7 +114,7 @@ def test_retry_after_counts_down(breakers: CircuitBreakers, clock: MovableClock)
 
 
 def test_three_probes_at_a_time(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """After the time-out three requests may go, and a fourth is told to come back in a second."""
+    """After the timeout three probes are admitted, and a fourth request is told to retry after a second."""
     fail(breakers, 5)
     clock.now += 30
     assert only_state(breakers) is CircuitState.HALF_OPEN
@@ -124,7 +124,7 @@ def test_three_probes_at_a_time(breakers: CircuitBreakers, clock: MovableClock) 
 
 
 def test_successful_probe_closes(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """One success is enough, and the count begins at nothing."""
+    """One successful probe closes the breaker and resets the count."""
     fail(breakers, 5)
     clock.now += 30
     succeed(breakers)
@@ -133,7 +133,7 @@ def test_successful_probe_closes(breakers: CircuitBreakers, clock: MovableClock)
 
 
 def test_failed_probe_opens_again(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """One failure is enough, for the whole time-out."""
+    """One failed probe opens the breaker again for the whole timeout."""
     fail(breakers, 5)
     clock.now += 30
     fail(breakers)
@@ -145,7 +145,7 @@ def test_failed_probe_opens_again(breakers: CircuitBreakers, clock: MovableClock
 
 
 def test_abandoned_probe_gives_its_place_back(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """Clients that leave do not keep the breaker from finding out."""
+    """A probe whose client leaves frees its place."""
     fail(breakers, 5)
     clock.now += 30
     probes = [breakers.admit(CHAT, MODEL, "carol") for _ in range(3)]
@@ -155,7 +155,7 @@ def test_abandoned_probe_gives_its_place_back(breakers: CircuitBreakers, clock: 
 
 
 def test_late_failures_do_not_count(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """Requests from before an outage that fail after it say nothing of the time after it."""
+    """Failures of requests that began before the outage do not count after it."""
     early = [breakers.admit(CHAT, MODEL, "carol") for _ in range(10)]
     fail(breakers, 5)
     clock.now += 30
@@ -167,7 +167,7 @@ def test_late_failures_do_not_count(breakers: CircuitBreakers, clock: MovableClo
 
 
 def test_late_success_does_not_close(breakers: CircuitBreakers) -> None:
-    """An answer to a request from before the outage is no sign that it is over."""
+    """A late success of a request that began before the outage does not close the breaker."""
     early = breakers.admit(CHAT, MODEL, "carol")
     fail(breakers, 5)
     breakers.succeeded(CHAT, MODEL, "carol", early)
@@ -175,14 +175,14 @@ def test_late_success_does_not_close(breakers: CircuitBreakers) -> None:
 
 
 def test_switched_off(clock: MovableClock) -> None:
-    """A breaker that the settings switch off never opens."""
+    """Disabled breakers never open."""
     breakers = CircuitBreakers(CircuitBreakerSettings(enabled=False), clock=clock)
     fail(breakers, 100)
     assert len(breakers) == 0
 
 
 def test_number_is_bounded(clock: MovableClock) -> None:
-    """Models that clients make up displace each other, never an open breaker while another kind is there."""
+    """The number of breakers is bounded: a new one displaces the oldest that is not open, or else the oldest."""
     breakers = CircuitBreakers(CircuitBreakerSettings(), max_breakers=10, clock=clock)
     fail(breakers, 5)
     for number in range(100):
@@ -195,7 +195,7 @@ def test_number_is_bounded(clock: MovableClock) -> None:
 
 
 def test_counts_by_endpoint_and_state(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """What metrics show leaves the models out, because clients choose them."""
+    """The counts for metrics leave out the models, because clients choose them."""
     fail(breakers, 5, model="a")
     clock.now += 30
     fail(breakers, 5, model="b")
@@ -205,7 +205,7 @@ def test_counts_by_endpoint_and_state(breakers: CircuitBreakers, clock: MovableC
 
 
 def test_one_principal_alone_opens_only_its_own(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """Who has the provider fail on purpose shuts out nobody else, and may probe later like anybody."""
+    """Failures of a single principal open the breaker for it alone, and its later probe can close it."""
     fail(breakers, 5, who=["mallory"])
     assert refused(breakers, who="mallory").headers == {"retry-after": "30"}
     succeed(breakers, who="alice")
@@ -216,7 +216,7 @@ def test_one_principal_alone_opens_only_its_own(breakers: CircuitBreakers, clock
 
 
 def test_the_failures_of_two_open_for_all(breakers: CircuitBreakers) -> None:
-    """Also where nearly all are one principal's."""
+    """The breaker opens for all if two principals have failed, even if one has most of the failures."""
     fail(breakers, 4, who=["mallory"])
     breakers.admit(CHAT, MODEL, "carol")
     fail(breakers, 1, who=["bob"])
@@ -224,7 +224,7 @@ def test_the_failures_of_two_open_for_all(breakers: CircuitBreakers) -> None:
 
 
 def test_one_principals_probes_do_not_keep_it_open(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """Whose probe has failed waits twice as long, so that another's decides."""
+    """A principal whose probe failed waits twice as long, so that another's probe can close the breaker."""
     fail(breakers, 5)
     clock.now += 30
     fail(breakers, 1, who=["mallory"])
@@ -235,7 +235,7 @@ def test_one_principals_probes_do_not_keep_it_open(breakers: CircuitBreakers, cl
 
 
 def test_nobody_else_need_be_there_to_close_it(breakers: CircuitBreakers, clock: MovableClock) -> None:
-    """A principal whose probe has failed probes again where no other does."""
+    """A principal whose probe failed may probe again if no other does."""
     fail(breakers, 5)
     clock.now += 30
     fail(breakers, 1, who=["mallory"])
@@ -245,7 +245,7 @@ def test_nobody_else_need_be_there_to_close_it(breakers: CircuitBreakers, clock:
 
 
 def test_names_of_models_are_cut(breakers: CircuitBreakers) -> None:
-    """Their number is bounded, and so is their length."""
+    """The length of a stored model name is bounded."""
     fail(breakers, 4, model="m" * 10_000_000)
     assert {len(one.model) for one in breakers} == {256}
     fail(breakers, 1, model="m" * 10_000_000)

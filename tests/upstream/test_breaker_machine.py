@@ -1,6 +1,6 @@
-"""Every interleaving that hypothesis finds of requests, outcomes and time, against what a breaker promises.
+"""A state machine test of the breakers: any interleaving of requests, outcomes and time, compared with a model.
 
-Each request is another principal's: what is a single one's is in `test_breaker`.
+Each request has another principal; breakers of a single principal are in `test_breaker`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass
 class Seen:
-    """What the test knows of one model's breaker from the outside."""
+    """The test's own model of the breaker of one model name."""
 
     state: CircuitState = CircuitState.CLOSED
     period: int = 0

@@ -1,4 +1,4 @@
-"""Calls of a provider over real sockets: keys changed, retries made, broken connections replaced."""
+"""Calls of a provider over real sockets: changes of keys, retries, and replaced connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UNCLEAR = Answer(401, b'{"error": {"type": "authentication_error", "message": "C
 
 
 class Desk:
-    """A caller whose pauses are noted instead of slept."""
+    """An upstream caller that notes its pauses instead of sleeping."""
 
     def __init__(self, client: UpstreamClient, upstream: RawUpstream, **settings: Any) -> None:
         self.now = 1000.0
@@ -81,7 +81,7 @@ async def desk(*answers: Answer, **settings: Any) -> AsyncIterator[Desk]:
 
 
 async def test_first_answer_is_unmarked() -> None:
-    """A call that succeeds at once says nothing of attempts."""
+    """A call that succeeds at once has no header about attempts."""
     async with desk(OK) as one:
         status, body, headers = await one.answer()
         assert (status, body) == (200, OK.body)
@@ -91,7 +91,7 @@ async def test_first_answer_is_unmarked() -> None:
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 async def test_retries(status: int) -> None:
-    """What the SDKs would retry is retried, after pauses that grow, and upstream and client are told."""
+    """Statuses that SDKs retry are retried after growing pauses; upstream and client get the number of attempts."""
     async with desk(Answer(status), Answer(status), OK) as one:
         status, _, headers = await one.answer()
         assert status == 200
@@ -103,7 +103,7 @@ async def test_retries(status: int) -> None:
 
 
 async def test_last_answer_is_passed_on() -> None:
-    """When retries are used up, the client gets the last answer as it is, and a word that its SDK obeys."""
+    """After the last retry the client gets the last response, with a header that stops retries of its SDK."""
     async with desk(OVERLOADED) as one:
         status, body, headers = await one.answer()
         assert (status, body, headers["x-upstream"]) == (503, OVERLOADED.body, "yes")
@@ -113,7 +113,7 @@ async def test_last_answer_is_passed_on() -> None:
 
 @pytest.mark.parametrize("body", [b"", b'{"data": []}'])
 async def test_an_answer_to_head_has_no_body(body: bytes) -> None:
-    """Also where the upstream sends one, which some do; the connection is not used again then."""
+    """A response to HEAD has no body; a connection on which the upstream sends one is not used again."""
     async with desk(Answer(200, body, {"content-length": "12"})) as one:
         for _ in range(2):
             status, received, headers = await one.answer(method="HEAD", route="")
@@ -122,7 +122,7 @@ async def test_an_answer_to_head_has_no_body(body: bytes) -> None:
 
 
 async def test_our_last_word_replaces_the_upstreams() -> None:
-    """Two words would be none: SDKs read them joined."""
+    """The gateway's `x-should-retry` replaces the upstream's: SDKs would read two as one joined value."""
     async with desk(Answer(503, headers={"X-Should-Retry": "true"})) as one:
         response = await one.call()
         words = [value for name, value in answer_headers(response) if name == b"x-should-retry"]
@@ -132,7 +132,7 @@ async def test_our_last_word_replaces_the_upstreams() -> None:
 
 @pytest.mark.parametrize("answer", [Answer(400), Answer(403), Answer(503, headers={"x-should-retry": "false"})])
 async def test_not_retried(answer: Answer) -> None:
-    """What the SDKs would not retry is passed on at once and unmarked."""
+    """Statuses that the SDKs do not retry are passed on at once without added headers."""
     async with desk(answer) as one:
         status, _, headers = await one.answer()
         assert status == answer.status
@@ -141,7 +141,7 @@ async def test_not_retried(answer: Answer) -> None:
 
 
 async def test_retries_can_be_left_to_the_client() -> None:
-    """With max_retries=0 failures are passed on as they are."""
+    """With `max_retries=0` failures are passed on as they are."""
     async with desk(OVERLOADED, max_retries=0) as one:
         _, _, headers = await one.answer()
         assert "x-should-retry" not in headers
@@ -149,14 +149,14 @@ async def test_retries_can_be_left_to_the_client() -> None:
 
 
 async def test_retry_after_is_honoured() -> None:
-    """The pause is what the upstream asks for, and a little more."""
+    """The pause is a little longer than the upstream asks for."""
     async with desk(LIMITED, OK) as one:
         assert (await one.answer())[0] == 200
         assert one.pauses == [21.0]
 
 
 async def test_long_wish_is_the_clients() -> None:
-    """A wait that is longer than the window is not ours: the client hears of it and may come back."""
+    """A requested wait beyond the retry window is left to the client, which gets it and may retry."""
     async with desk(Answer(429, headers={"retry-after": "60"})) as one:
         status, _, headers = await one.answer()
         assert (status, headers["retry-after"]) == (429, "60")
@@ -165,7 +165,7 @@ async def test_long_wish_is_the_clients() -> None:
 
 
 async def test_time_is_bounded() -> None:
-    """No attempt begins when the window is over, however many are left."""
+    """No attempt begins after the retry window, even if retries are left."""
     async with desk(LIMITED, max_retries=10) as one:
         await one.answer()
         assert one.pauses == [21.0]
@@ -173,7 +173,7 @@ async def test_time_is_bounded() -> None:
 
 
 async def test_connection_errors_are_retried() -> None:
-    """An upstream that hangs up is asked again; the error tells how often."""
+    """A hang-up is retried, and the final error tells the number of attempts."""
     async with desk(HANG_UP) as one:
         error = await one.error()
         assert (error.status, error.code) == (502, "upstream_unreachable")
@@ -182,13 +182,13 @@ async def test_connection_errors_are_retried() -> None:
 
 
 async def test_silence_is_retried() -> None:
-    """So is one that keeps silent, where that took less than the window."""
+    """A timeout is retried if the retry window allows it."""
     async with desk(SILENCE, OK, read_timeout=0.05) as one:
         assert (await one.answer())[0] == 200
 
 
 async def test_unsafe_requests_are_not_sent_twice() -> None:
-    """What may have been carried out and cannot be repeated fails, also when its method is the same as ours."""
+    """A request that must not be repeated fails after a hang-up, because it may have taken effect."""
     async with desk(HANG_UP, OK) as one:
         error = await one.error(repeatable=False)
         assert error.headers == {}
@@ -196,13 +196,13 @@ async def test_unsafe_requests_are_not_sent_twice() -> None:
 
 
 async def test_unsafe_requests_wait_for_limits() -> None:
-    """A 429 says that nothing has been carried out."""
+    """A request that must not be repeated is retried after a 429, because it had no effect."""
     async with desk(LIMITED, OK) as one:
         assert (await one.answer(repeatable=False))[0] == 200
 
 
 async def test_stale_connection() -> None:
-    """A request that breaks off on an idle connection is sent again at once on a new one, also without retries."""
+    """A request that fails on an idle connection is sent again at once on a new one, even without retries."""
     async with desk(OK, HANG_UP, OK, max_retries=0) as one:
         await one.answer()
         status, _, headers = await one.answer()
@@ -212,7 +212,7 @@ async def test_stale_connection() -> None:
 
 
 async def test_stale_connections_are_not_tried_one_by_one() -> None:
-    """Of many idle connections that are all dead, one is tried."""
+    """Of many dead idle connections only one is tried before a new one is opened."""
     async with desk(OK, max_retries=0) as one:
         responses = await asyncio.gather(*(one.call() for _ in range(5)))
         await asyncio.gather(*(response.read_some() for response in responses))
@@ -222,7 +222,7 @@ async def test_stale_connections_are_not_tried_one_by_one() -> None:
 
 
 async def test_hang_up_on_a_new_connection() -> None:
-    """A request that breaks off on a connection of its own has failed."""
+    """A request that fails on a new connection is not sent again without retries."""
     async with desk(HANG_UP, OK, max_retries=0) as one:
         assert (await one.error()).status == 502
         assert len(one.upstream.requests) == 1
@@ -241,7 +241,7 @@ STREAM = {"content-type": "text/event-stream", "content-length": "1000"}
     ids=["half an answer", "stream without a byte", "stream that stalls before its first byte"],
 )
 async def test_broken_before_the_first_byte(broken: Answer) -> None:
-    """An answer that breaks off while nothing of it can have been relayed is asked for again and is a failure."""
+    """A response that breaks before its first byte could be relayed is retried and counts as a failure."""
     async with desk(broken, OK, read_timeout=0.05) as one:
         status, body, headers = await one.answer()
         assert (status, body, headers["x-aibridge-attempts"]) == (200, OK.body, "2")
@@ -252,7 +252,7 @@ async def test_broken_before_the_first_byte(broken: Answer) -> None:
 
 
 async def test_broken_after_the_first_byte() -> None:
-    """Of a stream that has begun, what came is relayed, and then it has broken off."""
+    """A stream that breaks after its first bytes is relayed that far and raises."""
     async with desk(Answer(200, b"data: 1\n\n", STREAM, hang_up=True), OK) as one:
         response = await one.call()
         assert await response.read_some() == b"data: 1\n\n"
@@ -263,7 +263,7 @@ async def test_broken_after_the_first_byte() -> None:
 
 
 async def test_large_answers_are_not_waited_for() -> None:
-    """Of an answer that is larger than what is waited for, all comes, and in order."""
+    """A response larger than what is read ahead is relayed whole and in order."""
     body = bytes(range(256)) * (AHEAD // 128)
     async with desk(Answer(200, body)) as one:
         response = await one.call()
@@ -275,7 +275,7 @@ async def test_large_answers_are_not_waited_for() -> None:
 
 
 async def test_next_key_is_tried_at_once() -> None:
-    """A limited key and a rejected one rest, and the request goes on with the third without a pause."""
+    """Rate-limited and rejected keys rest, and the request goes on with the next key without a pause."""
     async with desk(LIMITED, REJECTED, OK, api_keys=KEYS[1:], max_retries=0) as one:
         status, _, headers = await one.answer()
         assert (status, headers["x-aibridge-attempts"]) == (200, "3")
@@ -287,7 +287,7 @@ async def test_next_key_is_tried_at_once() -> None:
 
 
 async def test_one_callers_401_rests_no_key() -> None:
-    """Each key is tried, and none is taken from the others, until another caller's request has confirmed it."""
+    """A 401 with an unclear cause rests a key only after requests of two callers have met it."""
     async with desk(UNCLEAR, api_keys=KEYS[1:]) as one:
         for _ in range(3):
             assert (await one.answer())[0] == 401
@@ -300,7 +300,7 @@ async def test_one_callers_401_rests_no_key() -> None:
 
 @pytest.mark.parametrize("answer", [REJECTED, UNCLEAR])
 async def test_a_401_with_the_callers_key_is_the_callers(answer: Answer) -> None:
-    """It is passed on as it is, and no key of the gateway's rests."""
+    """A 401 for the caller's own key is passed on as it is, and no key of the gateway rests."""
     async with desk(answer, api_keys=KEYS[1:], byok=True) as one:
         status, body, headers = await one.answer(own="sk-mine-0123456789")
         assert (status, body) == (401, answer.body)
@@ -309,7 +309,7 @@ async def test_a_401_with_the_callers_key_is_the_callers(answer: Answer) -> None
 
 
 async def test_a_401_whose_body_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is handed on as it is, without the wait for what it might speak of."""
+    """A 401 whose body does not arrive in time is passed on, and no key rests."""
     monkeypatch.setattr(reason, "_WITHIN", 0.05)
     async with desk(Answer(401, b"some", {"content-length": "100"}, stalls=True)) as one:
         response = await one.call()
@@ -319,7 +319,7 @@ async def test_a_401_whose_body_does_not_come(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_compressed_rejections_are_read() -> None:
-    """What speaks of the key may come compressed; the caller gets it as it came."""
+    """A compressed 401 body is read for its cause, and passed on compressed."""
     body = gzip.compress(REJECTED.body)
     async with desk(Answer(401, body, {"content-encoding": "gzip"})) as one:
         status, received, _ = await one.answer()
@@ -340,7 +340,7 @@ async def test_compressed_rejections_are_read() -> None:
     ids=["too large", "two lengths", "NUL", "folded", "no colon", "too many"],
 )
 async def test_an_answer_that_cannot_be_read_is_not_asked_for_again(head: bytes) -> None:
-    """It has been paid for: each try would be billed again, here and in the SDK."""
+    """A response that cannot be parsed is not retried, here or by the SDK: each attempt would be billed again."""
 
     class Odd(RawUpstream):
         async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -357,7 +357,7 @@ async def test_an_answer_that_cannot_be_read_is_not_asked_for_again(head: bytes)
 
 
 async def test_large_and_many_headers_pass() -> None:
-    """What the vendors' SDKs read when they talk to a provider directly."""
+    """Large and numerous headers are accepted, as the vendors' SDKs accept them."""
     many = {f"llm_provider-x-{number}": "v" * 1000 for number in range(200)}
     async with desk(Answer(200, OK.body, many), Answer(200, OK.body, {"policy": "d" * 60_000})) as one:
         status, body, headers = await one.answer()
@@ -367,7 +367,7 @@ async def test_large_and_many_headers_pass() -> None:
 
 
 async def test_exhausted_keys() -> None:
-    """When every key has been tried, the client gets the last answer."""
+    """After every key was tried, the client gets the last response."""
     async with desk(LIMITED, LIMITED, Answer(429, b"the last"), api_keys=KEYS[1:], max_retries=0) as one:
         status, body, headers = await one.answer()
         assert (status, body, headers["x-aibridge-attempts"]) == (429, b"the last", "3")
@@ -376,7 +376,7 @@ async def test_exhausted_keys() -> None:
 
 
 async def test_forbidden_is_the_requests_own() -> None:
-    """403 says something of the request, not of the key."""
+    """A 403 concerns the request and rests no key."""
     async with desk(Answer(403), api_keys=KEYS[1:]) as one:
         assert (await one.answer())[0] == 403
         assert len(one.upstream.requests) == 1
@@ -384,7 +384,7 @@ async def test_forbidden_is_the_requests_own() -> None:
 
 
 async def test_own_key_stays_out_of_the_pool() -> None:
-    """A caller who pays with a key of their own never gets one of ours, and their limits are theirs."""
+    """A caller with a key of their own never uses a gateway key, and a rate limit of that key rests none."""
     async with desk(LIMITED, api_keys=KEYS[1:], byok=True, max_retries=0) as one:
         assert (await one.answer(own="sk-mine-0123456789"))[0] == 429
         assert one.upstream.keys == ["sk-mine-0123456789"]
@@ -392,7 +392,7 @@ async def test_own_key_stays_out_of_the_pool() -> None:
 
 
 async def test_breaker_opens_for_all() -> None:
-    """Each attempt counts; an open breaker refuses at once, and other models and endpoints are not concerned."""
+    """Each attempt counts; the open breaker refuses at once, but not for other models or endpoints."""
     async with desk(OVERLOADED) as one:
         await one.answer()
         status, _, headers = await one.answer(who=Principal("bob"))
@@ -406,14 +406,14 @@ async def test_breaker_opens_for_all() -> None:
 
 
 async def test_limits_are_no_failures() -> None:
-    """429 opens nothing, however often it comes."""
+    """A 429 never opens the breaker."""
     async with desk(Answer(429), max_retries=0) as one:
         for _ in range(20):
             assert (await one.answer())[0] == 429
 
 
 async def test_cancelled_probe_gives_its_place_back() -> None:
-    """Clients that leave while the provider is being probed do not lock it."""
+    """A client that leaves during a probe frees the probe's place."""
     async with desk(OVERLOADED, max_retries=0, circuit_breaker={"failure_threshold": 1, "timeout": 0.001}) as one:
         await one.answer()
         one.upstream.answers = [SILENCE]
@@ -429,7 +429,7 @@ async def test_cancelled_probe_gives_its_place_back() -> None:
 
 
 async def test_cancelled_in_a_pause() -> None:
-    """A client that leaves in a pause ends the call, and the answer that was held for it is let go."""
+    """A client that leaves during a pause ends the call."""
     async with desk(Answer(503, headers={"content-length": "10"})) as one:
         paused = asyncio.Event()
 
@@ -446,7 +446,7 @@ async def test_cancelled_in_a_pause() -> None:
 
 
 async def test_retries_are_counted() -> None:
-    """Metrics tell further attempts by their reason."""
+    """Metrics count retries by their reason."""
     async with desk(HANG_UP, OVERLOADED, LIMITED, OK, api_keys=KEYS[1:], max_retries=2) as one:
         assert (await one.answer())[0] == 200
         text = generate_latest(one.metrics.registry).decode()
@@ -455,7 +455,7 @@ async def test_retries_are_counted() -> None:
 
 
 async def test_state_survives_replacement() -> None:
-    """A provider that an app's own source builds anew with the same settings goes on with what is known."""
+    """A provider that is built anew with the same settings takes over the breakers."""
     async with desk(OVERLOADED) as one:
         await one.answer()
         await one.answer()

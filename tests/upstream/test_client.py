@@ -1,4 +1,4 @@
-"""The client on real sockets: connections shared and not shared, bodies large and cut, answers at odd times."""
+"""The client on real sockets: shared connections, large and broken bodies, and responses at unusual times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, nu
 
 
 class Server(Loopback):
-    """Plays each connection as it is told to."""
+    """A server that handles each connection with the function given to it."""
 
     def __init__(self, play: Play = answers) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ async def pair(play: Play = answers, *, per_origin: int = 100) -> AsyncIterator[
 
 
 async def test_a_connection_is_used_again() -> None:
-    """One after the other they need one; side by side each has its own."""
+    """Requests in sequence share a connection, concurrent ones have one each."""
     async with pair() as one:
         for _ in range(5):
             assert await one.ask() == b"{}"
@@ -81,7 +81,7 @@ async def test_a_connection_is_used_again() -> None:
 
 
 async def test_an_answer_that_nobody_has_asked_for_serves_nobody() -> None:
-    """A connection on which a byte has come while it was idle is closed."""
+    """An idle connection on which a byte arrives is closed and never used again."""
     poison = asyncio.Event()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
@@ -113,7 +113,7 @@ async def test_a_second_answer_in_the_same_segment_serves_nobody() -> None:
 
 
 async def test_the_number_of_connections_has_a_bound() -> None:
-    """Requests beyond it wait for one, not for ever; those that give up waiting take nothing with them."""
+    """Requests over the limit of connections wait up to their timeout; cancelled ones free their place."""
     go = asyncio.Event()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
@@ -135,7 +135,7 @@ async def test_the_number_of_connections_has_a_bound() -> None:
 
 
 async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that nobody needs any more are closed after a time, without traffic."""
+    """Idle connections are closed after a time without traffic."""
     monkeypatch.setattr(pools, "IDLE_FOR", 0.05)
     async with pair() as one:
         await asyncio.gather(*(one.ask() for _ in range(3)))
@@ -143,7 +143,7 @@ async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_connections_grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy one, too: its name may lead elsewhere by now."""
+    """A connection is replaced at a maximum age even if it is busy, because its name may have a new address."""
     monkeypatch.setattr(pools, "MAX_AGE", -1.0)
     async with pair() as one:
         for number in range(1, 4):
@@ -153,7 +153,7 @@ async def test_connections_grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_number_of_origins_has_a_bound() -> None:
-    """Idle connections to origins of long ago make way."""
+    """Idle connections to the oldest origins are closed when there are too many origins."""
     async with Server() as server, UpstreamClient() as client:
         client._pools = ConnectionPools(max_origins=3)
         for number in range(20):
@@ -165,7 +165,7 @@ async def test_the_number_of_origins_has_a_bound() -> None:
 
 
 async def test_a_large_body_goes_as_fast_as_it_is_read() -> None:
-    """It comes whole; time passes without an answer only from its last byte that could be written."""
+    """The timeout for a large request body starts only when its last byte has been written."""
     body = bytes(range(256)) * 2**15
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
@@ -197,7 +197,7 @@ async def test_an_upstream_that_does_not_read_is_silent() -> None:
 
 @pytest.mark.parametrize("closes", [True, False])
 async def test_an_answer_before_the_request_was_sent(*, closes: bool) -> None:
-    """It counts, and the connection, on which half a request stands, serves nobody else."""
+    """A response before the end of the request is valid, and the connection is not used again."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -227,7 +227,7 @@ async def test_a_body_that_ends_with_the_connection(version: bytes) -> None:
 
 
 async def test_requests_are_written_exactly() -> None:
-    """Headers in their order, as the bytes that they are; of framing what is needed and no more."""
+    """Headers are written in order and byte for byte, with only the framing that is needed."""
     seen: list[bytes] = []
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
@@ -250,7 +250,7 @@ async def test_requests_are_written_exactly() -> None:
 
 
 async def test_a_slow_reader_holds_its_upstream_back() -> None:
-    """Nothing is read beyond what may wait, also where a hold ends in between."""
+    """Reading stops at the buffer limit for a slow reader, even after a hold."""
     sent = 0
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
@@ -276,7 +276,7 @@ async def test_a_slow_reader_holds_its_upstream_back() -> None:
 
 @pytest.mark.parametrize("stream_asked", [False, True])
 async def test_an_answer_that_comes_before_it_is_waited_for(*, stream_asked: bool) -> None:
-    """What stopped for a full buffer goes on where more than that is waited for."""
+    """Reading that a full buffer has stopped goes on when a larger amount is awaited."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await read_request(reader)
@@ -294,7 +294,7 @@ async def test_an_answer_that_comes_before_it_is_waited_for(*, stream_asked: boo
 
 
 async def test_nothing_is_left_to_the_garbage_collector() -> None:
-    """Of exchanges that went well, that broke, that timed out and that were given up."""
+    """Successful, broken, timed out and cancelled exchanges leave no reference cycles."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await read_request(reader)
@@ -309,7 +309,7 @@ async def test_nothing_is_left_to_the_garbage_collector() -> None:
         await one.ask()
         with nothing_left("fastapi_aibridge.upstream"):
             await one.ask()
-            responses = [await one.send()]  # keeps the first connection
+            responses = [await one.send()]  # keeps the first connection busy
             await responses.pop().hold(asyncio.sleep(0))
             busy = [asyncio.create_task(_failing(one)) for _ in range(12)]
             await asyncio.gather(*busy)

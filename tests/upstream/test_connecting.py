@@ -1,4 +1,4 @@
-"""The way to an upstream: TLS with authorities and certificates of one's own, proxies, names and addresses."""
+"""The way to an upstream: TLS with custom authorities and certificates, proxies, names and addresses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Server(Loopback):
 
 
 class ProxyServer(Loopback):
-    """Opens tunnels where the credentials are right."""
+    """A proxy that opens tunnels for the right credentials."""
 
     def __init__(self, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
         super().__init__()
@@ -96,7 +96,7 @@ async def secure(authority: trustme.CA, name: str = "127.0.0.1", *, asks: bool =
 
 
 async def test_an_authority_of_ones_own(tmp_path: Path) -> None:
-    """`CA_FILE` is trusted, in place of the system's; a certificate for another name is not taken all the same."""
+    """`CA_FILE` replaces the system's authorities; a certificate for another name is refused nonetheless."""
     authority = trustme.CA()
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(file))
@@ -114,7 +114,7 @@ async def test_an_authority_of_ones_own(tmp_path: Path) -> None:
 
 
 async def test_a_certificate_of_ones_own(tmp_path: Path) -> None:
-    """`CLIENT_CERT` is shown to a server that asks for one."""
+    """`CLIENT_CERT` is presented to a server that asks for a certificate."""
     authority = trustme.CA()
     file, own = tmp_path / "ca.pem", tmp_path / "own.pem"
     authority.cert_pem.write_to_path(str(file))
@@ -128,7 +128,7 @@ async def test_a_certificate_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("https", [True, False])
 async def test_a_proxy(tmp_path: Path, *, https: bool) -> None:
-    """A tunnel for both, asked for with the credentials of the proxy's URL; TLS is with the upstream, not with it."""
+    """HTTP and HTTPS go through a tunnel, opened with the credentials in the proxy's URL; TLS ends at the upstream."""
     authority = trustme.CA()
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(file))
@@ -152,7 +152,7 @@ async def test_a_proxy(tmp_path: Path, *, https: bool) -> None:
     ],
 )
 async def test_a_proxy_that_opens_no_tunnel(answer: bytes, why: str) -> None:
-    """The record says what it said, and what was beyond it got nothing."""
+    """A proxy that opens no tunnel gives an error with the proxy's reply, and nothing reaches the upstream."""
     async with Server() as server, ProxyServer(answer) as proxy:
         error = await problem(provider(server.url, proxy=f"http://u:secret@127.0.0.1:{proxy.port}"))
         assert error.status == 502
@@ -163,7 +163,7 @@ async def test_a_proxy_that_opens_no_tunnel(answer: bytes, why: str) -> None:
 
 
 def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where the setting says `env`, and not for what `NO_PROXY` names."""
+    """The environment's proxies are used only with the setting `env`, and not for hosts in `NO_PROXY`."""
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "internal.example")
     assert proxy_for(None, "https://api.example/v1") is None
@@ -176,7 +176,7 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Names:
-    """What the DNS says."""
+    """A DNS with the given addresses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
         self.found = list(found)
@@ -193,7 +193,7 @@ class Names:
 
 
 async def test_names_that_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is looked up once for all who ask, again after a time, and again where nothing answers there."""
+    """A name is resolved once for concurrent requests, again after a time, and again after a failed connection."""
     clock, names = MovableClock(), Names(monkeypatch, "192.0.2.1")
     resolver = Resolver(clock=clock)
     found = await asyncio.gather(*(resolver.addresses("a.example", 1) for _ in range(5)))
@@ -223,7 +223,7 @@ async def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_address_that_does_not_answer_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next is tried beside it after a moment, and at once where one is refused."""
+    """The next address is tried after a short delay if one does not respond, and at once if one refuses."""
     tried: list[str] = []
     connect = addresses._connect
 
@@ -251,7 +251,7 @@ async def test_an_address_that_does_not_answer_costs_little(monkeypatch: pytest.
 
 
 async def test_causes_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Until it works again, which is told, too."""
+    """A failure to connect is logged once, and so is the recovery."""
     async with Server() as server:
         port = server.port
     one = provider(f"http://127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-"""A connection to an upstream: silence, and bytes that are left in the socket."""
+"""The timeouts of a connection to an upstream, and the pauses in reading from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = TimeLimits(None, SILENCE, SILENCE)
 
 
 class Loop:
-    """What the protocol needs of an event loop, with a clock that the test moves."""
+    """The parts of an event loop that the protocol needs, with a clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -79,7 +79,7 @@ class Transport:
 
 
 class Connection:
-    """A connection in the middle of an exchange."""
+    """A connection that has sent a request."""
 
     def __init__(self, limits: TimeLimits = LIMITS) -> None:
         self.loop = Loop()
@@ -105,7 +105,7 @@ def connection() -> Any:
 
 
 def test_silence_ends_a_connection(connection: Connection) -> None:
-    """So many seconds after the last byte, not earlier."""
+    """A connection times out a fixed time after the last byte, not earlier."""
     connection.loop.move(9)
     connection.protocol.data_received(HEAD)
     connection.loop.move(9)
@@ -115,7 +115,7 @@ def test_silence_ends_a_connection(connection: Connection) -> None:
 
 
 def test_bytes_set_no_timers(connection: Connection) -> None:
-    """A stream of small events costs one timer for each time of silence that would be allowed, not one each."""
+    """A stream of many small pieces sets one timer for each timeout period, not one for each piece."""
     connection.protocol.data_received(HEAD)
     for _ in range(900):
         connection.loop.move(0.02)
@@ -128,7 +128,7 @@ def test_bytes_set_no_timers(connection: Connection) -> None:
 
 
 def test_no_time_out_while_held(connection: Connection) -> None:
-    """What is not read is no silence of the upstream; it counts from when reading goes on."""
+    """The silence timeout stops while reading is paused, and starts again when reading goes on."""
     connection.protocol.data_received(HEAD)
     connection.protocol.hold()
     assert connection.transport.paused
@@ -143,7 +143,7 @@ def test_no_time_out_while_held(connection: Connection) -> None:
 
 
 def test_the_first_byte_has_a_time_of_its_own() -> None:
-    """One limit until the answer begins, and the other between its pieces."""
+    """The timeout until the first byte and the timeout between pieces are separate limits."""
     for first_byte, silence in ((5.0, 50.0), (50.0, 5.0)):
         one = Connection(TimeLimits(None, first_byte, silence))
         one.loop.move(first_byte - 1)
@@ -161,7 +161,7 @@ def test_the_first_byte_has_a_time_of_its_own() -> None:
 
 
 def test_requests_in_a_row_set_one_timer(connection: Connection) -> None:
-    """A busy connection does not pay for a timer with each request."""
+    """A connection with many requests in a row sets one timer."""
     for _ in range(50):
         connection.protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         assert connection.response.complete
@@ -171,7 +171,7 @@ def test_requests_in_a_row_set_one_timer(connection: Connection) -> None:
 
 
 def test_reading_resumes_only_where_it_was_paused(connection: Connection) -> None:
-    """A read from the buffer of a connection that was not paused leaves the transport alone."""
+    """The transport's reading is resumed only if it was paused."""
     connection.protocol.data_received(HEAD + b"x")
     connection.response.leftovers()
     assert connection.transport.resumed == 0
@@ -182,7 +182,7 @@ def test_reading_resumes_only_where_it_was_paused(connection: Connection) -> Non
 
 
 def test_a_full_buffer_stays_paused(connection: Connection) -> None:
-    """Where the reader is slow, the end of a hold does not open the socket."""
+    """The end of a hold does not resume reading while the buffer is full."""
     connection.protocol.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
     connection.protocol.hold()
     fill(connection)
@@ -193,7 +193,7 @@ def test_a_full_buffer_stays_paused(connection: Connection) -> None:
 
 
 def test_what_is_in_the_buffer_is_no_silence(connection: Connection) -> None:
-    """A slow reader does not make its upstream time out."""
+    """A reader that is slow to empty the buffer does not make its upstream time out."""
     connection.protocol.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
     fill(connection)
     connection.loop.move(100)

@@ -21,7 +21,7 @@ BREAKER = {"circuit_breaker": {"failure_threshold": 2}}
 
 
 async def test_open_circuit_in_the_providers_shape() -> None:
-    """Once two callers have failed, a circuit is open for all: an error that SDKs read, a record, and nothing sent."""
+    """After failures of two callers the circuit is open for all, with an error in the provider's shape and a record."""
     async with running(OVERLOADED, provider=BREAKER) as app:
         for caller in ("alice", "bob"):
             assert (await app.chat(caller)).content == OVERLOADED.body
@@ -38,7 +38,7 @@ async def test_open_circuit_in_the_providers_shape() -> None:
 
 
 async def test_one_callers_failures_are_its_own() -> None:
-    """Who fails alone is refused alone, and operators see whose circuit is open."""
+    """A caller that fails alone opens only its own circuit, which operators see."""
     async with running(OVERLOADED, provider=BREAKER) as app:
         for _ in range(2):
             await app.chat("alice")
@@ -50,7 +50,7 @@ async def test_one_callers_failures_are_its_own() -> None:
 
 
 async def test_state_survives_reloads_and_evictions() -> None:
-    """An unchanged provider keeps its breakers and keys, whatever becomes of the bridges."""
+    """Breakers and keys of an unchanged provider survive a reload."""
     async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
         await app.chat()
         await app.chat()
@@ -62,7 +62,7 @@ async def test_state_survives_reloads_and_evictions() -> None:
 
 
 async def test_operators_see_keys_and_breakers() -> None:
-    """State by masked hint and by endpoint and model; no key is shown."""
+    """Operators see the state of keys by masked hint and of breakers by endpoint and model, but no key."""
     async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
         await app.chat(model="gpt-5-nano")
         await app.chat(model="gpt-5-nano")
@@ -79,7 +79,7 @@ async def test_operators_see_keys_and_breakers() -> None:
 
 
 async def test_metrics_name_no_models() -> None:
-    """Breakers and keys are metrics whose labels the settings bound."""
+    """The metrics of breakers and keys have no labels that clients can choose."""
     async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
         for _ in range(3):
             await app.chat(model="made-up-by-a-client")
@@ -99,7 +99,7 @@ async def test_metrics_name_no_models() -> None:
 
 
 async def test_attempts_are_told_to_the_client() -> None:
-    """The response says how many attempts it took, and that trying again is over."""
+    """The response gives the number of attempts and tells the SDK not to retry."""
     async with running(OVERLOADED, provider={"max_retries": 1, **BREAKER}) as app:
         answer = await app.chat()
         assert (answer.status_code, answer.content) == (503, OVERLOADED.body)
@@ -108,7 +108,7 @@ async def test_attempts_are_told_to_the_client() -> None:
 
 
 async def test_the_record_names_the_key_that_paid() -> None:
-    """Where the first key is limited, it is the next one's hint that stands in the record."""
+    """If the first key is limited, the record has the hint of the key that served the request."""
     async with running(LIMITED, Answer(200, b'{"id": "c1", "choices": []}')) as app:
         answer = await app.chat()
         assert answer.status_code == 200
@@ -120,7 +120,7 @@ async def test_the_record_names_the_key_that_paid() -> None:
 
 @pytest.mark.parametrize("answers", [1, 2])
 async def test_no_key_gets_into_a_record(answers: int) -> None:
-    """A provider that repeats the keys which it refuses is quoted with their hints, whichever of them it was."""
+    """Keys that a provider repeats in its error are masked in the record."""
 
     def repeat(key: str) -> Answer:
         return Answer(401, b'{"error": {"message": "Incorrect API key provided: ' + key.encode() + b'"}}')
@@ -138,7 +138,7 @@ async def test_no_key_gets_into_a_record(answers: int) -> None:
 
 
 async def test_a_rejected_key_is_told_to_operators(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, by provider and masked key: nobody else can put it right."""
+    """The log names provider and masked key of a rejected key once, because only operators can replace it."""
     invalid = Answer(401, b'{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}')
     async with running(invalid, provider={"api_keys": KEYS[:1]}) as app:
         for _ in range(3):
@@ -148,7 +148,7 @@ async def test_a_rejected_key_is_told_to_operators(caplog: pytest.LogCaptureFixt
 
 
 async def test_a_401_that_a_caller_provokes_is_the_callers() -> None:
-    """The record blames no key, and the keys stay ready for the others."""
+    """A 401 caused by the request itself blames no key in the record, and the keys stay ready."""
     provoked = Answer(401, b'{"error": {"message": "CORS requests must set a header"}}')
     async with running(provoked) as app:
         answer = await app.chat()
@@ -165,7 +165,7 @@ REDIRECTS = [Answer(status, b"", {"location": "https://evil.example/x?k=v"}) for
 
 @pytest.mark.parametrize("redirect", REDIRECTS, ids=lambda one: str(one.status))
 async def test_redirects_become_errors(redirect: Answer) -> None:
-    """On all routes: SDKs would follow one to another host, with the gateway's token and the prompt."""
+    """A redirect is an error on all routes: an SDK would follow it with the gateway's token and the prompt."""
     async with running(redirect, provider={"max_retries": 2}) as app:
         key = {"authorization": "Bearer key-of-alice"}
         for answer in (await app.chat(), await app.client.get("/ai/openai/v1/models", headers=key)):
@@ -184,7 +184,7 @@ async def test_redirects_become_errors(redirect: Answer) -> None:
 
 
 async def test_an_answer_of_304_is_no_redirect() -> None:
-    """Conditional requests for lists of models work."""
+    """A 304 is passed on, so that conditional requests for lists of models work."""
     async with running(Answer(304, b"", {"location": "/elsewhere", "etag": "x"})) as app:
         headers = {"authorization": "Bearer key-of-alice", "if-none-match": "x"}
         answer = await app.client.get("/ai/openai/v1/models", headers=headers)
@@ -192,7 +192,7 @@ async def test_an_answer_of_304_is_no_redirect() -> None:
 
 
 async def test_an_upstream_that_cannot_be_reached_is_told_with_its_host(caplog: pytest.LogCaptureFixture) -> None:
-    """To operators, in log and record, with the cause; not to the caller. The log says it once."""
+    """The host of a failed connection is in the record and once in the log, but not in the response."""
     async with running(OVERLOADED, provider={"base_url": "http://127.0.0.1:1/v1"}) as app:
         for _ in range(2):
             answer = await app.chat()
@@ -208,7 +208,7 @@ async def test_an_upstream_that_cannot_be_reached_is_told_with_its_host(caplog: 
 
 
 async def test_passed_through_requests_use_the_keys() -> None:
-    """A list of models comes with the next key where the first is limited."""
+    """A passed-through request goes on with the next key if the first one is limited."""
     async with running(LIMITED, Answer(200, b'{"data": []}')) as app:
         answer = await app.client.get("/ai/openai/v1/models", headers={"authorization": "Bearer key-of-alice"})
         assert (answer.status_code, answer.content) == (200, b'{"data": []}')
@@ -216,7 +216,7 @@ async def test_passed_through_requests_use_the_keys() -> None:
 
 
 async def test_sdks_do_not_multiply_retries() -> None:
-    """An SDK that would try three times, before a gateway that does, makes three attempts and not nine."""
+    """An SDK with retries before a gateway with retries makes three attempts, not nine."""
     async with running(OVERLOADED, provider={"max_retries": 2}) as app:
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app.app))
         async with openai.AsyncOpenAI(

@@ -1,4 +1,4 @@
-"""Which key a request takes."""
+"""The choice of a provider's key for a request."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def pool(clock: MovableClock) -> KeyPool:
 
 
 def test_callers_stay_with_their_key(pool: KeyPool) -> None:
-    """A caller's prompts are cached at one account, whichever worker serves them, as long as its key is well."""
+    """A caller keeps its key on all workers while the key is usable, so that the provider's prompt cache is used."""
     other_worker = KeyPool(KEYS)
     for caller in CALLERS:
         assert {pool.choose(caller), pool.choose(caller), other_worker.choose(caller)} == {pool.choose(caller)}
 
 
 def test_callers_are_spread(pool: KeyPool) -> None:
-    """Every key has a fair share of the callers."""
+    """Each key serves a fair share of the callers."""
     shares = Counter(pool.choose(caller) for caller in CALLERS)
     assert len(shares) == 4
     assert min(shares.values()) > 60
 
 
 def test_callers_of_a_resting_key_are_spread(pool: KeyPool) -> None:
-    """One key's callers do not all fall upon the same other key, and the rest stay where they are."""
+    """The callers of a resting key are spread over the other keys, and other callers keep theirs."""
     homes = {caller: pool.choose(caller) for caller in CALLERS}
     resting = homes[CALLERS[0]]
     pool.rest(resting, 429, None)
@@ -53,7 +53,7 @@ def test_callers_of_a_resting_key_are_spread(pool: KeyPool) -> None:
     ("status", "asked", "seconds"), [(429, 7.0, 7.0), (429, None, 30.0), (401, None, 300.0), (429, 1e9, LONGEST_REST)]
 )
 def test_rests_end(pool: KeyPool, clock: MovableClock, status: int, asked: float | None, seconds: float) -> None:
-    """A key rests as long as the provider asks, or a time that suits the status, and never without end."""
+    """A key rests for the time that the provider asks for, up to a limit, or else a time that depends on the status."""
     home = pool.choose("alice")
     pool.rest(home, status, asked)
     clock.now += seconds - 0.1
@@ -63,7 +63,7 @@ def test_rests_end(pool: KeyPool, clock: MovableClock, status: int, asked: float
 
 
 def test_another_key(pool: KeyPool) -> None:
-    """Each ready key is offered once, and then none."""
+    """Each ready key is offered once, then None."""
     tried = [pool.choose("alice")]
     while (key := pool.another("alice", tried)) is not None:
         assert key not in tried
@@ -72,14 +72,14 @@ def test_another_key(pool: KeyPool) -> None:
 
 
 def test_all_rest(pool: KeyPool, clock: MovableClock) -> None:
-    """Where all keys rest, requests take the one that is ready first."""
+    """If all keys rest, requests use the one that is ready first."""
     for seconds, key in enumerate(KEYS, 10):
         pool.rest(Credential(key, "centralized"), 429, seconds)
     assert {pool.choose(caller).key for caller in CALLERS} == {KEYS[0]}
 
 
 def test_later_end_counts(pool: KeyPool, clock: MovableClock) -> None:
-    """A short rest does not end a longer one."""
+    """A short rest does not shorten a longer one."""
     home = pool.choose("alice")
     pool.rest(home, 401, None)
     pool.rest(home, 429, 1)
@@ -88,7 +88,7 @@ def test_later_end_counts(pool: KeyPool, clock: MovableClock) -> None:
 
 
 def test_states(pool: KeyPool, clock: MovableClock) -> None:
-    """The state tells keys apart by hint and gives none of them away."""
+    """The state shows a hint of each key, and no key."""
     pool.rest(Credential(KEYS[1], "centralized"), 429, 20)
     clock.now += 5
     states = list(pool)
@@ -98,7 +98,7 @@ def test_states(pool: KeyPool, clock: MovableClock) -> None:
 
 
 def test_same_key_twice() -> None:
-    """A key that the settings name twice is one key."""
+    """A key that the settings name twice counts once."""
     assert len(KeyPool(["a", "b", "a"])) == 2
 
 
@@ -125,5 +125,5 @@ def test_same_key_twice() -> None:
     ],
 )
 def test_what_vendors_say_of_a_wrong_key(words: str, speaks: bool) -> None:
-    """Their own words for a 401 that another request would get as well; others say nothing of the key."""
+    """A 401 in the vendors' words for a wrong key concerns the key; in other words it may concern the request alone."""
     assert speaks_of_key(json.dumps({"error": {"message": words, "type": "error"}}).encode()) is speaks

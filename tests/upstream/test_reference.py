@@ -1,4 +1,4 @@
-"""Our reading of answers beside h11's: the same, or both an error, wherever the bytes are cut."""
+"""The gateway's HTTP parser compared with h11: equal readings, or an error, wherever the bytes are cut."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from . import reference
     cuts=st.lists(st.integers(0, 10_000), max_size=8),
 )
 def test_answers(seed: int, method: str, cuts: list[int]) -> None:
-    """Answers that are well formed or nearly so."""
+    """Responses that are well-formed or nearly so are read alike."""
     reference.compare(method, reference.random_answer(random.Random(seed)), cuts)
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=5))
 def test_noise(data: bytes, cuts: list[int]) -> None:
-    """Bytes that mean nothing, alone and after the beginning of an answer."""
+    """Noise is read alike, alone and after the beginning of a response."""
     reference.compare("POST", data, cuts)
     reference.compare("POST", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data, cuts)
     reference.compare("POST", b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n", cuts)
@@ -84,7 +84,7 @@ SMUGGLING = [
 
 @pytest.mark.parametrize("data", SMUGGLING, ids=range(len(SMUGGLING)))
 def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
-    """Whole or byte by byte."""
+    """An ambiguous response is refused, whole or byte by byte."""
     assert reference.ours("POST", [data]) == (None, False)
     assert reference.ours("POST", [data[at : at + 1] for at in range(len(data))]) == (None, False)
 
@@ -105,7 +105,7 @@ def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     ],
 )
 def test_a_connection_that_is_not_used_again(method: str, data: bytes) -> None:
-    """What goes on, or will be closed, serves nobody else; the answer counts all the same."""
+    """A connection with surplus bytes, or one that will be closed, is not used again; its response is valid."""
     answer, reusable = reference.ours(method, [data])
     assert answer is not None
     assert answer.status < 400
@@ -113,7 +113,7 @@ def test_a_connection_that_is_not_used_again(method: str, data: bytes) -> None:
 
 
 def test_what_servers_do_and_all_readers_take() -> None:
-    """Chunk sizes that are filled up with spaces, extensions, trailers, interim answers, and HTTP/1.0 that stays."""
+    """Padded chunk sizes, extensions, trailers, interim responses and HTTP/1.0 keep-alive are accepted."""
     early = b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\n" * 20
     data = early + OK + b"Transfer-Encoding: Chunked\r\n\r\n2  \r\n{}\r\n1;a=b\r\n \r\n0\r\nX-Sum: 1\r\n\r\n"
     answer = reference.Answer(200, ((b"transfer-encoding", b"Chunked"),), b"{} ")

@@ -1,4 +1,4 @@
-"""When another try is worth it, and after how long."""
+"""The decision to retry, and the delay before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADERS: list[dict[str, str]] = [{}, {"x-should-retry": "true"}, {"x-should-retr
 @pytest.mark.parametrize("headers", HEADERS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 501, 502, 503, 504, 529])
 def test_as_the_sdks_do(status: int, headers: dict[str, str]) -> None:
-    """What is retried is what the vendors' SDKs would retry."""
+    """The statuses and headers that are retried are those that the vendors' SDKs retry."""
     response = httpx.Response(status, headers=headers)
     assert is_retryable(status, headers) is OPENAI._should_retry(response)  # type: ignore[arg-type]
     assert is_retryable(status, headers) is ANTHROPIC._should_retry(response)  # type: ignore[arg-type]
@@ -45,24 +45,24 @@ def test_as_the_sdks_do(status: int, headers: dict[str, str]) -> None:
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """All forms of the wish are understood, and nonsense is no wish."""
+    """All forms of `retry-after` are read, and invalid ones are ignored."""
     assert retry_after(headers, now=lambda: 1_800_000_000.0) == seconds
 
 
 @given(st.text(alphabet=st.characters(codec="latin-1")))
 def test_retry_after_never_fails(value: str) -> None:
-    """Whatever a provider writes there, it is read or left."""
+    """No value of the header raises or gives a negative time."""
     seconds = retry_after({"retry-after": value, "retry-after-ms": value})
     assert seconds is None or seconds >= 0
 
 
 @given(retries=st.integers(0, 10), chance=st.floats(0, 1))
 def test_backoff(retries: int, chance: float) -> None:
-    """The wait is anything from nothing to a bound that doubles up to 8 s."""
+    """The delay is between zero and a limit that doubles up to 8 s."""
     assert 0 <= delay(retries, None, lambda: chance) <= min(8, 0.5 * 2**retries)
 
 
 @given(asked=st.floats(0, 100), chance=st.floats(0, 1))
 def test_wish_is_honoured(asked: float, chance: float) -> None:
-    """Nobody comes back earlier than asked, nor more than a second later."""
+    """The delay is at least the requested time, and at most a second longer."""
     assert asked <= delay(3, asked, lambda: chance) <= asked + 1

@@ -1,4 +1,4 @@
-"""What an exception of the data plane tells of credentials, to whatever reports it with its local variables."""
+"""The local variables in tracebacks of the data plane, which error reports may include, show no credentials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRETS = ("very-secret",)
 
 
 def shown(error: BaseException | None) -> Iterator[tuple[str, str]]:
-    """Each local variable of each frame of the package's, of the error and of those that it came from."""
+    """Yield each local variable in the package's frames of the error and of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -42,7 +42,7 @@ def shown(error: BaseException | None) -> Iterator[tuple[str, str]]:
 def pickled(value: object) -> str:
     try:
         return pickle.dumps(value).decode("latin-1")
-    except Exception:  # noqa: BLE001 - most of what there is cannot be
+    except Exception:  # most values cannot be pickled
         return ""
 
 
@@ -66,7 +66,7 @@ async def failing(caller: UpstreamCaller, url: str, headers: list[tuple[bytes, b
     request = UpstreamRequest(
         "POST", b"/v1/x", headers, b"{}", provider.credential(None, alice), "/v1/chat/completions", "m"
     )
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is
+    with pytest.raises(Exception) as caught:  # any error will do
         await whole(caller, provider, alice, request)
     variables = list(shown(caught.value))
     assert len(variables) > 5
@@ -75,7 +75,7 @@ async def failing(caller: UpstreamCaller, url: str, headers: list[tuple[bytes, b
 
 @pytest.mark.parametrize("value", [b"a\r\nb", b"a\nb", b"a\x00b", b"a\x7f"])
 async def test_a_control_character(value: bytes) -> None:
-    """Also where nothing has looked at the headers before: a 400, nothing sent, and no credential to be seen."""
+    """A control character gives a 400, nothing is sent, and the traceback shows no credential."""
     async with RawUpstream(Answer()) as upstream, UpstreamClient() as client:
         caller = UpstreamCaller(client, Metrics())
         assert await failing(caller, upstream.base_url, [(b"x-app", value)]) == []
@@ -100,14 +100,14 @@ async def test_a_control_character(value: bytes) -> None:
     ids=["hang up", "silence", "cut", "two framings", "NUL", "redirect"],
 )
 async def test_a_broken_upstream(answer: Answer) -> None:
-    """However the exchange ends."""
+    """No credential shows, however the exchange fails."""
     async with RawUpstream(answer) as upstream, UpstreamClient() as client:
         caller = UpstreamCaller(client, Metrics())
         assert await failing(caller, upstream.base_url, [], read_timeout=0.1) == []
 
 
 async def test_no_connection() -> None:
-    """Through a proxy, too, whose password is a credential like the others."""
+    """A failed connection shows no credential, nor the password of its proxy."""
     async with UpstreamClient() as client:
         caller = UpstreamCaller(client, Metrics())
         for settings in ({}, {"proxy": "http://user:very-secret@127.0.0.1:1"}):
@@ -115,7 +115,7 @@ async def test_no_connection() -> None:
 
 
 async def test_a_fault_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody has thought of, where the request has just been written."""
+    """An unexpected error just after the request was written shows no credential."""
 
     def fails(self: Connection) -> None:
         raise ZeroDivisionError
