@@ -89,7 +89,7 @@ def test_the_gateway_keeps_to_the_exchange(runner: Runner, exchange: Exchange) -
 
 @each(STREAMS)
 def test_cuts_change_nothing(runner: Runner, exchange: Exchange) -> None:
-    """Wherever the upstream's bytes are cut, the client gets the same bytes and the record has the same facts."""
+    """The client gets the same bytes and the record the same facts, wherever the upstream's bytes are cut."""
     assert exchange.upstream is not None
     anywhere = st.integers(1, len(exchange.upstream.body) - 1)
     likely = st.sampled_from(interesting_cuts(exchange.upstream) or [1])

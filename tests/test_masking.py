@@ -91,7 +91,7 @@ def test_time_grows_with_the_text() -> None:
 
 
 def test_a_masker_does_not_show_what_it_masks() -> None:
-    """Neither its representation nor its pickle shows the keys that it holds."""
+    """A masker's representation and pickle show none of the keys that it holds."""
     masker = Masker([KEY])
     assert KEY not in repr(masker)
     assert KEY.encode() not in pickle.dumps(masker)

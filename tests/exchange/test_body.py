@@ -1,4 +1,4 @@
-"""Request bodies are read within the limit."""
+"""Request bodies are read within their limits of size, time and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARE = FairQueue().share("alice")
 
 
 class Client:
-    """Sends these messages, then nothing more; counts what was asked for."""
+    """A client that sends these messages and counts the calls of `receive`."""
 
     def __init__(self, *messages: Message) -> None:
         self._messages = list(messages)
@@ -51,14 +51,14 @@ async def read(receive: Receive, limit: int = 10, *headers: tuple[bytes, bytes])
 
 
 async def test_a_body_in_one_piece() -> None:
-    """Up to the limit, and none at all."""
+    """A body in one piece is read up to the limit, and may be empty."""
     assert await read(Client(piece(b"0123456789", more=False))) == b"0123456789"
     assert await read(Client(piece(b"", more=False))) == b""
     assert await read(Client({"type": "http.request"})) == b""
 
 
 async def test_a_body_in_pieces() -> None:
-    """Joined in order, empty ones among them; a piece that does not say so is the last."""
+    """Pieces are joined in order, empty ones too; a piece without `more_body` is the last."""
     client = Client(piece(b"01", more=True), piece(b"", more=True), piece(b"23", more=True), {"type": "http.request"})
     assert await read(client) == b"0123"
     assert client.asked == 4
@@ -66,7 +66,7 @@ async def test_a_body_in_pieces() -> None:
 
 @pytest.mark.parametrize("length", [b"11", b"9" * 20, b"9" * 5000])
 async def test_an_announced_length_over_the_limit_is_refused_unread(length: bytes) -> None:
-    """Before a byte has been taken in."""
+    """A body with an announced length over the limit is refused before a byte is read."""
     client = Client()
     with pytest.raises(GatewayError, match="larger than 10 bytes") as refused:
         await read(client, 10, (b"content-length", length))
@@ -75,12 +75,12 @@ async def test_an_announced_length_over_the_limit_is_refused_unread(length: byte
 
 @pytest.mark.parametrize("length", [b"10", b"0", b"-1", b"x", b"", b"+99", b"1e9"])
 async def test_other_lengths_are_not_believed(length: bytes) -> None:
-    """What counts is what comes."""
+    """A length within the limit, or an invalid one, is ignored: the bytes received count."""
     assert await read(Client(piece(b"0123", more=False)), 10, (b"content-length", length)) == b"0123"
 
 
 async def test_a_body_that_grows_over_the_limit_is_refused_then() -> None:
-    """Chunked bodies announce nothing: no more is read than shows that it is too much."""
+    """A body without an announced length is read only until it exceeds the limit."""
     client = Client(piece(b"0123456789", more=True), piece(b"x", more=True), piece(b"y", more=True))
     with pytest.raises(GatewayError, match="10 bytes"):
         await read(client)
@@ -88,7 +88,7 @@ async def test_a_body_that_grows_over_the_limit_is_refused_then() -> None:
 
 
 async def test_a_last_piece_over_the_limit_is_refused() -> None:
-    """One byte is enough, in the only piece as in the last."""
+    """One byte over the limit in the last piece is enough to refuse the body."""
     with pytest.raises(GatewayError, match="10 bytes"):
         await read(Client(piece(b"0123456789x", more=False)))
     with pytest.raises(GatewayError, match="10 bytes"):
@@ -96,7 +96,7 @@ async def test_a_last_piece_over_the_limit_is_refused() -> None:
 
 
 async def test_a_client_that_leaves() -> None:
-    """Before the body or within it, however little was missing."""
+    """A client that leaves before the end of its body raises `ClientGone`."""
     with pytest.raises(ClientGone):
         await read(Client({"type": "http.disconnect"}))
     with pytest.raises(ClientGone):
@@ -104,7 +104,7 @@ async def test_a_client_that_leaves() -> None:
 
 
 class Trickle:
-    """Sends a piece after each pause, for ever."""
+    """A client that sends each piece after a pause, and then stays silent."""
 
     def __init__(self, pause: float, *pieces: bytes) -> None:
         self._pause = pause
@@ -118,7 +118,7 @@ class Trickle:
 
 
 async def test_a_body_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence has an end, at the beginning and in the middle; what had come is not held any longer."""
+    """A silent client gets a 408, before the first piece or after it, and its memory is released."""
     monkeypatch.setattr(body_module, "SILENCE", 0.05)
     for client in (Trickle(0), Trickle(0, b"01", b"23")):
         budget = BodyBudget(1000)
@@ -132,14 +132,14 @@ async def test_a_body_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_body_that_comes_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each piece begins the wait anew; all together have a longer one."""
+    """Each piece restarts the silence timeout, and a longer timeout limits the whole body."""
     monkeypatch.setattr(body_module, "SILENCE", 0.5)
     monkeypatch.setattr(body_module, "ARRIVAL", 60)
     last = Trickle(0.06, *[b"0"] * 10)
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError, match="did not arrive"):
         await arrive(last, 1000, holding)
-    assert not last._pieces  # it took longer than one silence
+    assert not last._pieces  # so it took longer than one silence timeout
     monkeypatch.setattr(body_module, "ARRIVAL", 0.2)
     with pytest.raises(GatewayError, match="did not arrive"):
         await arrive(endless := Trickle(0.02, *[b"x"] * 500), 1000, holding)
@@ -147,7 +147,7 @@ async def test_a_body_that_comes_slowly(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_reading_can_be_interrupted() -> None:
-    """A bridge that closes reaches a request whose body has not arrived."""
+    """Reading can be interrupted: a bridge that closes ends a request whose body is still missing."""
     arrival = Interruption()
 
     async def reading() -> None:
@@ -163,7 +163,7 @@ async def test_reading_can_be_interrupted() -> None:
 
 
 async def test_no_memory_for_a_body_is_told_before_it_is_read() -> None:
-    """Where its length was announced; else as soon as it is too much."""
+    """Without memory for an announced body it is refused unread, without a length as soon as it does not fit."""
     budget = BodyBudget(1000)
     held = budget.holding("bob")
     held.grow(400)
@@ -178,7 +178,7 @@ async def test_no_memory_for_a_body_is_told_before_it_is_read() -> None:
 
 
 async def test_a_body_that_could_never_be_held_is_too_large() -> None:
-    """Coming again would not help."""
+    """A body that could never fit into the budget gives 413 instead of 503, because a retry would not help."""
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError, match="500 bytes") as refused:
         await arrive(Client(), 10_000, holding, [(b"content-length", b"501")])

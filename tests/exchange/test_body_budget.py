@@ -1,4 +1,4 @@
-"""Bytes of request bodies: how many there may be, and whose."""
+"""The budget for the bytes of request bodies: its size, and the share of each initiator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 1024**3
 
 
 def fill(budget: BodyBudget, initiator: str, piece: int = 1) -> int:
-    """Hold as much as one initiator gets."""
+    """Hold as many bytes as one initiator may have, and return the number."""
     held = 0
     while budget.has_room(initiator, piece):
         budget.holding(initiator).grow(piece)
@@ -24,7 +24,7 @@ def fill(budget: BodyBudget, initiator: str, piece: int = 1) -> int:
 
 
 def test_nobody_gets_all() -> None:
-    """The first half of it, the next a half of the rest; in whatever number of requests."""
+    """Each initiator may hold half of the memory that the others leave, in any number of requests."""
     budget = BodyBudget(1000)
     assert [fill(budget, name) for name in ("alice", "bob", "carol")] == [500, 250, 125]
     with pytest.raises(GatewayError) as refused:
@@ -34,7 +34,7 @@ def test_nobody_gets_all() -> None:
 
 
 def test_what_is_released_is_free_again() -> None:
-    """And nobody is remembered who holds nothing."""
+    """Released memory is free again, and initiators without memory are forgotten."""
     budget = BodyBudget(1000)
     for number in range(1000):
         holding = budget.holding(f"user-{number}")
@@ -47,7 +47,7 @@ def test_what_is_released_is_free_again() -> None:
 
 
 def test_an_edited_copy_counts_beside_the_clients_own() -> None:
-    """As long as both are there; one that is named twice is there once. No room is told, and nothing is taken then."""
+    """An edited copy counts beside the client's body, each object once; without room nothing more is held."""
     budget = BodyBudget(1000)
     holding = budget.holding("alice")
     body, edited = b"x" * 200, b"x" * 210
@@ -66,7 +66,7 @@ def test_an_edited_copy_counts_beside_the_clients_own() -> None:
 
 
 def test_the_capacity_can_change() -> None:
-    """A smaller one refuses new bytes and takes none away."""
+    """A smaller capacity refuses new bytes and keeps those already held."""
     budget = BodyBudget(1000)
     holding = budget.holding("alice")
     holding.grow(400)
@@ -79,7 +79,7 @@ def test_the_capacity_can_change() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.booleans())))
 def test_any_order(steps: list[tuple[str, int, bool]]) -> None:
-    """Never more than there is; and some room is left for whoever holds nothing yet."""
+    """The capacity is never exceeded, and an initiator without memory always has room."""
     budget = BodyBudget(1000)
     held: list[Holding] = []
     for name, size, release in steps:
@@ -93,7 +93,7 @@ def test_any_order(steps: list[tuple[str, int, bool]]) -> None:
 
 
 def test_a_quarter_of_the_memory_is_the_default() -> None:
-    """Of the machine's, or of what the process may use of it."""
+    """The default is a quarter of the memory that the process may use."""
     assert BodyBudget().capacity == usable_memory() // 4 > 0
 
 
@@ -140,5 +140,5 @@ MACHINE = {"proc/meminfo": f"MemTotal: {8 * 1024 * 1024} kB\nMemFree: 1 kB\n"}
     ],
 )
 def test_control_groups(tmp_path: Path, files: dict[str, str], limit: int) -> None:
-    """Version 2 and 1, in a container or not; what cannot be read limits nothing."""
+    """The limits of control groups 1 and 2 apply, inside a container or not; unreadable ones are ignored."""
     assert usable_memory(tree(tmp_path, {**MACHINE, **files})) == limit

@@ -1,4 +1,4 @@
-"""Which client sent a request, and in which session."""
+"""The client program that sent a request, and its session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CLAUDE = "claude-cli/2.1.197 (external, cli)"
 
 
 def client(user_id: str | None = None, **headers: str) -> Client:
-    """`headers` with underscores for hyphens; those that do have an underscore have two."""
+    """Return the client for these headers; `_` stands for a hyphen and `__` for an underscore."""
     sent = {name.replace("__", " ").replace("_", "-").replace(" ", "_"): value for name, value in headers.items()}
     return client_of(lambda name: sent.get(name, ""), user_id)
 
@@ -83,12 +83,12 @@ SENT: list[tuple[str, str | None, dict[str, str]]] = [
     (UNKNOWN, None, {"originator": "somebody", "session__id": SESSION, "x_session_id": SESSION}),
     (UNKNOWN, None, {}),
 ]
-"""What clients were seen to send: the name under which they are recorded, their session, and their headers."""
+"""The name under which each client is recorded, its session, and the headers that it was seen to send."""
 
 
 @pytest.mark.parametrize(("name", "session", "headers"), SENT, ids=lambda one: one if isinstance(one, str) else "")
 def test_each_client_by_what_it_sends(name: str, session: str | None, headers: dict[str, str]) -> None:
-    """The beginning of its User-Agent tells, in any case of its letters, or else a header of its own."""
+    """A client is recognised by the beginning of its User-Agent, in any case, or by a header of its own."""
     assert (client(**headers).name, client(**headers).session_id) == (name, session)
     if "user_agent" in headers:
         assert client(**{**headers, "user_agent": headers["user_agent"].upper()}).name == name
@@ -96,14 +96,14 @@ def test_each_client_by_what_it_sends(name: str, session: str | None, headers: d
 
 
 def test_another_clients_session_is_not_believed() -> None:
-    """Each has headers of its own, of which the nearest counts."""
+    """Only a client's own session headers are read, in their order of precedence."""
     assert client(user_agent="zed/1", x_session_id=SESSION, session__id=SESSION).session_id is None
     assert client(user_agent="opencode/1", x_opencode_session="a", x_session_id="b").session_id == "a"
     assert client(user_agent="opencode/1", x_opencode_session=" ", x_session_id=" b ").session_id == "b"
 
 
 def test_agents_are_told_from_libraries() -> None:
-    """Agents bring tools of their own where they want any."""
+    """Agents are told from libraries, because agents bring tools of their own."""
     assert client(user_agent=CLAUDE).is_agent
     assert client(user_agent="OpenAI/JS 6", x_initiator="user").is_agent
     assert not client(user_agent="OpenAI/JS 6").is_agent
@@ -111,7 +111,7 @@ def test_agents_are_told_from_libraries() -> None:
 
 
 def test_the_agents_within_claude_code() -> None:
-    """A subagent names itself and the one that sent it."""
+    """A subagent of Claude Code is recorded with its own id and that of its parent."""
     found = client(user_agent=CLAUDE, x_claude_code_agent_id="a1", x_claude_code_parent_agent_id="a0")
     assert (found.agent_id, found.parent_agent_id) == ("a1", "a0")
     found = client(user_agent=CLAUDE)
@@ -139,19 +139,19 @@ def test_the_agents_within_claude_code() -> None:
     ],
 )
 def test_the_session_in_claude_codes_user_id(user_id: str | None, found: str | None) -> None:
-    """As JSON, and in the older form with underscores; only Claude Code's is read so."""
+    """Claude Code's session is read from its user id, as JSON or in the older form; other clients' ids are not read."""
     assert client(user_id, user_agent=CLAUDE).session_id == found
     assert client(user_id).session_id is None
 
 
 def test_the_header_is_nearer_than_the_body() -> None:
-    """Where both tell, the header does."""
+    """A session in the header takes precedence over one in the body."""
     assert client(f"x_session_{SESSION}", user_agent=CLAUDE, x_claude_code_session_id="h").session_id == "h"
     assert client(f"x_session_{SESSION}", user_agent=CLAUDE, x_claude_code_session_id=" ").session_id == SESSION
 
 
 def test_what_clients_choose_is_cut() -> None:
-    """To a length that every database and every index takes; the record says so."""
+    """Values that clients choose are cut to a length that every database can index, and marked as truncated."""
     long = "x" * 50_000
     for found in (
         client(user_agent=CLAUDE, x_claude_code_session_id=long, x_claude_code_agent_id=long),

@@ -1,3 +1,5 @@
+"""The cost of an exchange: the price of the model that answered, and estimates for missing usage."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from fastapi_aibridge.settings import ModelPrices, ProviderSettings
 def test_of_several_models_the_one_that_answered_is_paid_for(
     alternatives: tuple[str, ...], answered: str, cost: int
 ) -> None:
-    """What a single model is called in its answer is but a name."""
+    """The model named in the response sets the price only if the request names it as an alternative."""
     listed = {name: ModelPrices(input=0, output=each) for name, each in (("cheap", 1), ("dear", 80))}
     request = ModelRequest(model="cheap", streaming=False, body=b"", alternatives=frozenset(alternatives))
     provider = OpenAIProvider("router", ProviderSettings.model_validate({"api_key": "sk-test"}))
@@ -31,7 +33,7 @@ def test_of_several_models_the_one_that_answered_is_paid_for(
 
 @pytest.mark.parametrize("output_tokens", [0, 500])
 def test_what_was_said_is_paid_for_though_its_provider_tells_of_nothing(output_tokens: int) -> None:
-    """Or of numbers that cannot be, which count as none; what can be believed is believed."""
+    """Output is estimated from the text if the provider reports none; a plausible number is used as reported."""
     prices = Prices({"openai": {"gpt-5": ModelPrices(input=0, output=10)}}, listed=False)
     provider = OpenAIProvider("openai", ProviderSettings.model_validate({"api_key": "sk-test"}))
     request = ModelRequest(model="gpt-5", streaming=False, body=b"{}")

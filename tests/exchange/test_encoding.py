@@ -27,7 +27,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def zstd_streamed(data: bytes) -> bytes:
-    """As from a client that does not know the length in advance: the frame does not tell it."""
+    """Compress as a client that streams: the frame does not state the length of its content."""
     compressor = zstandard.ZstdCompressor(write_content_size=False).compressobj()
     return compressor.compress(data) + compressor.flush()
 
@@ -43,7 +43,7 @@ each_encoding = pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
 
 @pytest.mark.parametrize("encoding", [*ENCODERS, "GZIP", " zstd "])
 def test_bodies_are_decoded(encoding: str) -> None:
-    """Names in any case."""
+    """Bodies are decoded; the name of the encoding may be in any case."""
     encoded = ENCODERS[encoding.strip().lower()](BODY)
     assert decode(encoded, encoding, len(BODY)) == BODY
     assert decode(ENCODERS[encoding.strip().lower()](b""), encoding, 0) == b""
@@ -55,13 +55,13 @@ def test_no_encoding() -> None:
 
 
 def test_zstd_frames_without_a_length() -> None:
-    """A streaming compressor does not know it."""
+    """A zstd frame without a content length, as streaming compressors write it, is decoded."""
     assert decode(zstd_streamed(BODY), "zstd", len(BODY)) == BODY
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_bodies_in_several_parts(encoding: str) -> None:
-    """gzip members and zstd frames may follow each other; none is dropped (RFC 1952, RFC 8878)."""
+    """Consecutive gzip members and zstd frames are all decoded (RFC 1952, RFC 8878), up to a number."""
     parts = [BODY[:100], b"", BODY[100:]]
     encoded = b"".join([ENCODERS[encoding](part) for part in parts])
     assert decode(encoded, encoding, len(BODY)) == BODY
@@ -73,7 +73,7 @@ def test_bodies_in_several_parts(encoding: str) -> None:
 
 @each_encoding
 def test_a_body_over_the_limit_is_refused(encoding: str) -> None:
-    """One byte more than the limit, and a bomb, which is not unpacked to its end."""
+    """A body one byte over the limit is refused, and a decompression bomb is not decoded to its end."""
     with pytest.raises(DecodedTooLarge):
         decode(ENCODERS[encoding](BODY), encoding, len(BODY) - 1)
     bomb = ENCODERS[encoding](bytes(50_000_000))
@@ -84,7 +84,7 @@ def test_a_body_over_the_limit_is_refused(encoding: str) -> None:
 
 @each_encoding
 def test_a_body_that_is_cut_off_is_refused(encoding: str) -> None:
-    """At any byte: half a request must not pass for a whole one."""
+    """A body cut off at any byte is refused, so that half a request never passes for a whole one."""
     encoded = ENCODERS[encoding](b'{"model":"gpt-5"}')
     for end in range(len(encoded)):
         with pytest.raises(ValueError, match=r"cut off|not encoded"):
@@ -96,13 +96,13 @@ def test_a_body_that_is_cut_off_is_refused(encoding: str) -> None:
 
 @each_encoding
 def test_what_follows_the_body_is_refused(encoding: str) -> None:
-    """It would be another body than the one that a stricter reader sees."""
+    """Bytes after the encoded body are refused, because a stricter reader would see another body."""
     with pytest.raises(ValueError, match="not encoded"):
         decode(ENCODERS[encoding](BODY) + b"more", encoding, 10_000)
 
 
 def test_a_zstd_frame_may_not_ask_for_much_memory() -> None:
-    """Windows over 8 MiB are refused (RFC 9659)."""
+    """A zstd window over 8 MiB is refused (RFC 9659)."""
     parameters = zstandard.ZstdCompressionParameters(window_log=24)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     with pytest.raises(ValueError, match="not encoded"):
@@ -111,7 +111,7 @@ def test_a_zstd_frame_may_not_ask_for_much_memory() -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "compress", "gzip, zstd", "", "x"])
 def test_other_encodings_are_refused(encoding: str) -> None:
-    """With an error that a client understands."""
+    """An unknown encoding, or a list of several, is refused."""
     with pytest.raises(UnsupportedEncoding):
         decode(b"x", encoding, 10)
 
@@ -119,7 +119,7 @@ def test_other_encodings_are_refused(encoding: str) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.binary(), st.sampled_from(["gzip", "deflate", "zstd"]))
 def test_garbage_is_refused(data: bytes, encoding: str) -> None:
-    """Whatever comes, the answer is an error of the value, never another."""
+    """Garbage raises nothing but a `ValueError`."""
     with pytest.raises(ValueError, match=r"not encoded|cut off"):
         decode(data, encoding, 1000)
 
@@ -127,7 +127,7 @@ def test_garbage_is_refused(data: bytes, encoding: str) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.binary(), st.sampled_from(["gzip", "deflate"]), st.integers(1, 9))
 def test_streams_are_decoded_piece_by_piece(data: bytes, encoding: str, size: int) -> None:
-    """However the encoded bytes are cut; the inflater tells when they are complete."""
+    """A stream is decoded wherever it is cut, and the inflater tells when it is complete."""
     encoded = ENCODERS[encoding](data)
     inflater = Inflater(encoding, 2**63)
     pieces = []
@@ -139,14 +139,14 @@ def test_streams_are_decoded_piece_by_piece(data: bytes, encoding: str, size: in
 
 
 def test_a_stream_of_several_members_goes_on() -> None:
-    """A server may end a member with each flush."""
+    """A stream of several gzip members is decoded, because a server may end a member with each flush."""
     inflater = Inflater("gzip", 100)
     assert [inflater.feed(gzip.compress(part)) for part in (b"a", b"b", b"c")] == [b"a", b"b", b"c"]
     assert inflater.complete
 
 
 def test_the_limit_is_for_all_pieces_together() -> None:
-    """A stream that grows over it is refused then."""
+    """The limit applies to the sum of all decoded pieces."""
     inflater = Inflater("gzip", 3)
     assert inflater.feed(gzip.compress(b"ab")) == b"ab"
     with pytest.raises(DecodedTooLarge):
@@ -159,7 +159,7 @@ def test_the_limit_is_for_all_pieces_together() -> None:
 )
 @pytest.mark.anyio
 async def test_what_the_client_is_told(encoding: str, data: bytes, status: int) -> None:
-    """415 for an encoding that is not known here, 400 for a broken body, 413 for one that is too large."""
+    """An unknown encoding gives 415, a broken body 400, and one that is too large 413."""
     holding = BodyBudget(1000).holding("alice")
     with pytest.raises(GatewayError) as refused:
         await decode_body(data, encoding, 10, holding, FairQueue().share("alice"))
@@ -169,7 +169,7 @@ async def test_what_the_client_is_told(encoding: str, data: bytes, status: int) 
 @each_encoding
 @pytest.mark.anyio
 async def test_decoding_is_counted_and_lets_others_work(encoding: str) -> None:
-    """What is decoded takes the place of what came; meanwhile the event loop turns."""
+    """The decoded bytes replace the encoded ones in the budget, and the event loop runs during the decoding."""
     data = random.Random(1).randbytes(4_000_000).hex().encode()
     encoded = ENCODERS[encoding](data)
     budget = BodyBudget(40_000_000)
@@ -194,7 +194,7 @@ async def test_decoding_is_counted_and_lets_others_work(encoding: str) -> None:
 @each_encoding
 @pytest.mark.anyio
 async def test_a_bomb_is_refused_before_it_is_unpacked(encoding: str) -> None:
-    """Where there is no memory for it: with what it held given back."""
+    """A bomb without room in the memory budget is refused with 503, and the memory held for it is released."""
     budget = BodyBudget(10_000_000)
     holding = budget.holding("alice")
     others = budget.holding("bob")
@@ -211,7 +211,7 @@ async def test_a_bomb_is_refused_before_it_is_unpacked(encoding: str) -> None:
 @each_encoding
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 128 * 1024, 1_000_000])
 def test_bodies_of_any_size_are_decoded_whole(encoding: str, size: int) -> None:
-    """Around the size of the pieces that they are decoded in."""
+    """Bodies of sizes around that of the pieces used for decoding are decoded whole."""
     for data in (bytes(size), random.Random(size).randbytes(size)):
         assert decode(ENCODERS[encoding](data), encoding, size) == data
 
@@ -232,5 +232,5 @@ def test_bodies_of_any_size_are_decoded_whole(encoding: str, size: int) -> None:
     ],
 )
 def test_what_a_client_accepts(header: str, accepted: bool) -> None:
-    """gzip where it is named with a weight above 0."""
+    """The client accepts gzip if it names gzip with a weight above 0."""
     assert accepts_gzip(header) is accepted

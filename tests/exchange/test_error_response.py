@@ -39,7 +39,7 @@ async def sent(provider: Provider | None, error: GatewayError = ERROR, **given: 
 
 @pytest.mark.parametrize("provider", [OpenAIProvider("o", SETTINGS), AnthropicProvider("a", SETTINGS)])
 async def test_an_error_has_the_providers_shape(provider: Provider) -> None:
-    """Status, headers and body."""
+    """An error has the provider's shape, its status and its headers."""
     start, body = await sent(provider, headers={"X-AIBridge-Interception-Id": "i"})
     assert body == provider.error_body(ERROR)
     assert start["status"] == 503
@@ -50,13 +50,13 @@ async def test_an_error_has_the_providers_shape(provider: Provider) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
 async def test_what_another_try_does_not_change_is_not_tried_again(status: int) -> None:
-    """A wrong key stays wrong: Claude Code would repeat the request for minutes, in silence."""
+    """A 401 or 403 tells the SDK not to retry: Claude Code would silently repeat the request for minutes."""
     start, _ = await sent(None, GatewayError(status, "code", "message"))
     assert dict(start["headers"]).get(b"x-should-retry") == (b"false" if status in (401, 403) else None)
 
 
 async def test_an_error_is_not_sniffed() -> None:
-    """It repeats what the caller wrote, and a browser is not to take that for a page."""
+    """An error forbids browsers to guess its type, because it repeats text that the caller wrote."""
     start, _ = await sent(None)
     assert dict(start["headers"])[b"x-content-type-options"] == b"nosniff"
 
@@ -72,13 +72,13 @@ async def test_an_error_is_not_sniffed() -> None:
     ],
 )
 async def test_without_a_provider_the_path_tells(path: str, anthropic: bool) -> None:
-    """The caller's SDK is the one that calls such paths."""
+    """For an unknown provider the path decides the shape, because it shows which SDK the caller uses."""
     _, body = await sent(None, path=path)
     assert ("type" in body) is anthropic
     assert body["error"]["message"] == "Try again."
 
 
 def test_the_upstreams_failures_have_their_statuses() -> None:
-    """502 where it cannot be reached, 504 where it is silent."""
+    """An unreachable upstream gives 502, a silent one 504."""
     assert UpstreamUnreachable("x").status == 502
     assert UpstreamTimeout("x").status == 504

@@ -22,7 +22,7 @@ async def work(share: Share, cost: int, done: list[str], name: str) -> None:
 
 
 def taken(share: Share) -> int:
-    """How many pieces can be had in what is left of the round."""
+    """Return the number of pieces that the share still takes in this round."""
     return sum(1 for _ in iter(lambda: share.take(PIECE), False))
 
 
@@ -32,7 +32,7 @@ async def a_round() -> None:
 
 
 async def test_below_its_share_nobody_waits() -> None:
-    """What fits into one round is done at once, and the next round begins afresh."""
+    """Work within the share never waits, and each round starts with a full share."""
     share = FairQueue().share("alice")
     for _ in range(3):
         assert taken(share) == ALONE
@@ -40,7 +40,7 @@ async def test_below_its_share_nobody_waits() -> None:
 
 
 async def test_who_is_alone_has_more() -> None:
-    """A round is shorter while others have something to do, too, and for a while after."""
+    """An initiator alone has a larger share; it shrinks while others are active and for a while after."""
     clock = MovableClock()
     queue = FairQueue(clock=clock)
     alice, bob = queue.share("alice"), queue.share("bob")
@@ -60,7 +60,7 @@ async def test_who_is_alone_has_more() -> None:
 
 
 async def test_a_crowd_goes_in_small_steps() -> None:
-    """Who has many waiting keeps rounds short, alone or not, so that the next who comes gets in."""
+    """An initiator with many waiters has a small share even if alone, so that new connections get in."""
     share = FairQueue().share("alice")
     done: list[str] = []
     tasks = [asyncio.create_task(work(share, PIECE, done, "alice")) for _ in range(ALONE + 2 * CROWD)]
@@ -76,13 +76,13 @@ async def test_a_crowd_goes_in_small_steps() -> None:
 
 
 async def test_a_start_counts_for_more() -> None:
-    """Starting a request is more work than relaying a piece of a stream."""
+    """The start of a request costs as much as several pieces of a stream."""
     share = FairQueue().share("alice")
     assert [share.take(START) for _ in range(ALONE // START + 1)] == [True] * (ALONE // START) + [False]
 
 
 async def test_a_flood_does_not_hold_others_up() -> None:
-    """While a thousand pieces of one wait, the others' are done at once."""
+    """A waiting flood of one initiator does not delay another's work."""
     queue = FairQueue()
     done: list[str] = []
     flood, quiet = queue.share("flood"), queue.share("quiet")
@@ -95,7 +95,7 @@ async def test_a_flood_does_not_hold_others_up() -> None:
 
 
 async def test_first_come_first_served() -> None:
-    """One initiator's work is done in the order in which it came, a share of it in each round."""
+    """The work of one initiator is done in order, up to a share of it in each round."""
     share = FairQueue().share("alice")
     done: list[str] = []
     seen: list[int] = []
@@ -109,18 +109,18 @@ async def test_first_come_first_served() -> None:
 
 
 async def test_who_waits_goes_before_who_comes() -> None:
-    """Work that comes while other waits does not overtake it."""
+    """New work does not overtake waiting work."""
     share = FairQueue().share("alice")
     done: list[str] = []
     waiting = [asyncio.create_task(work(share, ALONE, done, str(number))) for number in range(3)]
-    while "1" not in done:  # noqa: ASYNC110 - a round of the loop at a time
+    while "1" not in done:  # noqa: ASYNC110 - one round of the loop at a time
         await asyncio.sleep(0)
     assert not share.take(PIECE)
     await asyncio.gather(*waiting)
 
 
 async def test_who_goes_away_gives_the_place_up() -> None:
-    """A cancelled request costs the others no turn."""
+    """Cancelled waiters use up no turns."""
     share = FairQueue().share("alice")
     done: list[str] = []
     tasks = [asyncio.create_task(work(share, ALONE, done, str(number))) for number in range(50)]
@@ -136,7 +136,7 @@ async def test_who_goes_away_gives_the_place_up() -> None:
 
 
 async def test_one_share_for_all_of_one_initiator() -> None:
-    """All bridges of an initiator count together; what nobody holds is forgotten."""
+    """All bridges of an initiator have one share, which is forgotten when nothing refers to it."""
     queue = FairQueue()
     first, second = queue.share("alice"), queue.share("alice")
     assert first is second
@@ -147,7 +147,7 @@ async def test_one_share_for_all_of_one_initiator() -> None:
 
 
 async def test_an_idle_queue_does_nothing() -> None:
-    """Once all is done no callback is left in the loop."""
+    """After the last work no callback is left in the loop."""
     queue = FairQueue()
     share = queue.share("alice")
     assert share.take(PIECE)
@@ -157,12 +157,12 @@ async def test_an_idle_queue_does_nothing() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([PIECE, START])), max_size=60))
 def test_all_is_done_and_nobody_takes_more_than_a_share(works: list[tuple[str, int]]) -> None:
-    """Whatever comes in whichever order: each round does a share of each initiator's at most, until all is done."""
+    """Each round does at most a share of each initiator's work, until all is done, in any order of arrival."""
 
     async def run() -> None:
         queue = FairQueue(clock=MovableClock())
         others = queue.share("x"), queue.share("y")
-        assert [one.take(PIECE) for one in others] == [True, True]  # so that nobody is alone
+        assert [one.take(PIECE) for one in others] == [True, True]  # so that no initiator is alone
         done: list[tuple[str, int]] = []
 
         async def one(initiator: str, cost: int) -> None:

@@ -1,4 +1,4 @@
-"""What ends a running request from outside."""
+"""Interruptions of a running request from outside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reason(Exception):
 
 
 class Client:
-    """A client that stays until told to leave."""
+    """A client that stays connected until it is told to leave."""
 
     def __init__(self) -> None:
         self.leave = asyncio.Event()
@@ -65,7 +65,7 @@ def watch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_undisturbed_block_ends_as_it_would() -> None:
-    """With its result or its own error, and nothing is left running."""
+    """An undisturbed block ends with its result or its own error, and leaves no task running."""
     before = asyncio.all_tasks()
     client = Client()
     with Interruption(client):
@@ -78,7 +78,7 @@ async def test_an_undisturbed_block_ends_as_it_would() -> None:
 
 
 async def test_an_interruption_raises_its_reason_in_the_block() -> None:
-    """The task goes on after that: it has not been cancelled."""
+    """The reason of an interruption is raised in the block, and the task is not cancelled."""
     request = Request()
     await request.inside.wait()
     request.interruption.interrupt(Reason())
@@ -89,7 +89,7 @@ async def test_an_interruption_raises_its_reason_in_the_block() -> None:
 
 
 async def test_the_task_can_still_work_after_an_interruption() -> None:
-    """It has an answer to write: what it awaits next is not cancelled."""
+    """The task can await after an interruption: it still has to write a response."""
     interruption = Interruption(Client())
     asyncio.get_running_loop().call_soon(interruption.interrupt, Reason())
     with pytest.raises(Reason), interruption:
@@ -98,7 +98,7 @@ async def test_the_task_can_still_work_after_an_interruption() -> None:
 
 
 async def test_one_that_comes_early_is_raised_at_the_start() -> None:
-    """A bridge may be closed while its request is still being recorded."""
+    """An early interruption is raised at the start: a bridge may close while its request is being recorded."""
     interruption = Interruption(Client())
     interruption.interrupt(Reason())
     entered = False
@@ -108,7 +108,7 @@ async def test_one_that_comes_early_is_raised_at_the_start() -> None:
 
 
 async def test_the_first_reason_counts() -> None:
-    """A second interruption changes nothing, before as within the block."""
+    """The first of several reasons is raised, both before and within the block."""
     request = Request()
     await request.inside.wait()
     request.interruption.interrupt(Reason("first"))
@@ -123,7 +123,7 @@ async def test_the_first_reason_counts() -> None:
 
 
 async def test_a_settled_block_is_not_interrupted() -> None:
-    """The last bytes are on their way: what ends now has ended well."""
+    """A settled block is not interrupted, because its last bytes are already being sent."""
     interruption = Interruption(Client())
     with interruption:
         interruption.settle()
@@ -132,7 +132,7 @@ async def test_a_settled_block_is_not_interrupted() -> None:
 
 
 async def test_settling_after_an_interruption_comes_too_late() -> None:
-    """A reason that was given is raised."""
+    """Settling after an interruption does not stop its reason from being raised."""
     interruption = Interruption(Client())
     asyncio.get_running_loop().call_soon(interruption.interrupt, Reason())
     with pytest.raises(Reason), interruption:
@@ -140,7 +140,7 @@ async def test_settling_after_an_interruption_comes_too_late() -> None:
 
 
 async def test_after_the_block_nothing_happens() -> None:
-    """The request is over; its task does other things."""
+    """An interruption after the block has no effect on the task."""
     interruption = Interruption(Client())
     with interruption:
         pass
@@ -149,7 +149,7 @@ async def test_after_the_block_nothing_happens() -> None:
 
 
 async def test_a_block_that_swallows_the_cancellation_is_still_interrupted() -> None:
-    """Libraries do; the reason is raised at the block's end then."""
+    """If a library in the block swallows the cancellation, the reason is raised at the end of the block."""
     interruption = Interruption(Client())
     asyncio.get_running_loop().call_soon(interruption.interrupt, Reason())
     with pytest.raises(Reason), interruption, contextlib.suppress(asyncio.CancelledError):
@@ -157,7 +157,7 @@ async def test_a_block_that_swallows_the_cancellation_is_still_interrupted() -> 
 
 
 async def test_an_error_on_the_way_out_is_not_hidden() -> None:
-    """What cleaning up raised is what the block raises, and the task is whole again."""
+    """An error raised during cleanup is not hidden by the reason, and the task is left uncancelled."""
 
     def fail() -> None:
         raise OSError("own")
@@ -173,7 +173,7 @@ async def test_an_error_on_the_way_out_is_not_hidden() -> None:
 
 @pytest.mark.parametrize("outer_first", [True, False])
 async def test_cancellation_from_outside_wins(outer_first: bool) -> None:
-    """A server that cancels the task means all of it, the answer to an interruption included."""
+    """Cancellation from outside takes precedence over an interruption, in either order."""
     request = Request()
     await request.inside.wait()
     if outer_first:
@@ -188,7 +188,7 @@ async def test_cancellation_from_outside_wins(outer_first: bool) -> None:
 
 
 async def test_cancellation_alone_passes() -> None:
-    """Nothing was interrupted, so nothing is turned into a reason."""
+    """A cancellation without an interruption is raised unchanged."""
     request = Request()
     await request.inside.wait()
     request.task.cancel()
@@ -197,7 +197,7 @@ async def test_cancellation_alone_passes() -> None:
 
 
 async def test_a_client_that_leaves_interrupts() -> None:
-    """The watcher skips what else a server says until the disconnect."""
+    """A client that leaves interrupts the block; other messages before the disconnect are skipped."""
     client = Client()
     request = Request(client)
     await request.inside.wait()
@@ -208,7 +208,7 @@ async def test_a_client_that_leaves_interrupts() -> None:
 
 
 async def test_a_client_that_leaves_after_the_last_bytes_is_none() -> None:
-    """Many close the connection as soon as they have them."""
+    """A client that leaves after the block is settled does not interrupt it: many close the connection at once."""
     client = Client()
     client.leave.set()
     interruption = Interruption(client)
@@ -219,7 +219,7 @@ async def test_a_client_that_leaves_after_the_last_bytes_is_none() -> None:
 
 
 async def test_a_short_request_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task for each would cost more than it could save."""
+    """A short request has no watcher task, because the task would cost more than it saves."""
     monkeypatch.setattr(module, "WATCH_AFTER", 60.0)
     client = Client()
     with Interruption(client):

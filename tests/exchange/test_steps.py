@@ -1,4 +1,4 @@
-"""Long work in short steps, and what it leaves to others."""
+"""Long work in short steps, and the time that it leaves to others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def work(slices: int) -> Generator[None, None, str]:
 
 
 async def test_long_work_rests_where_others_have_requests() -> None:
-    """The event loop is idle after each slice, also where the others only wait for something."""
+    """After each slice of long work the event loop rests while others have requests, even if those only wait."""
     queue = FairQueue(is_shared=lambda: True)
     begun = time.perf_counter()
     assert await in_steps(work(10), queue.share("mallory")) == "done"
@@ -31,7 +31,7 @@ async def test_long_work_rests_where_others_have_requests() -> None:
 
 
 async def test_who_is_alone_does_not_rest() -> None:
-    """Others' requests alone change that, and their end."""
+    """An initiator is alone unless others have requests at the moment."""
     shared = False
     share = FairQueue(is_shared=lambda: shared).share("mallory")
     assert share.is_alone
@@ -42,7 +42,7 @@ async def test_who_is_alone_does_not_rest() -> None:
 
 
 async def test_work_for_later_is_done_between_others() -> None:
-    """One step in each round of the event loop."""
+    """Work for later is done in one step for each round of the event loop."""
     done: list[int] = []
 
     def steps() -> Generator[None, None, None]:

@@ -1,4 +1,4 @@
-"""What is remembered between requests has a bound that no provider chooses."""
+"""The memory of tool calls between requests has bounds that no provider chooses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OWNER = ("alice", "", "openai")
 
 
 def test_ids_of_any_length_are_not_remembered() -> None:
-    """Ids as providers give them are; others cost a second look."""
+    """Ids of ordinary length are remembered, longer ones are not."""
     memory = ToolMemory().of(OWNER)
     usual, long = "call_" + "x" * 100, "x" * (MAX_ID + 1)
     memory.hold([usual, long], Held())

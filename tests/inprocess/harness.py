@@ -1,4 +1,4 @@
-"""One gateway that is reached over a socket and in process: everything has to be the same both ways."""
+"""One gateway, reached over a socket and in process, whose results must be the same both ways."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CENTRAL = "sk-central-0123456789"
 
 
 class GatewayHarness:
-    """`provider` is the upstream of both ways."""
+    """Runs SDK calls over a socket and in process; `provider` is the upstream of both."""
 
     def __init__(
         self, aibridge: AIBridge, bridge: RequestBridge, provider: ScriptedProvider, recorder: MemoryRecorder, url: str
@@ -33,12 +33,12 @@ class GatewayHarness:
         self.url = url
 
     def clear(self) -> None:
-        """Forget what has been."""
+        """Forget the requests and records so far."""
         self.provider.received.clear()
         self.recorder.clear()
 
     async def openai(self, script: Script, use: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
-        """What `use` returns, and raise if it or the records are not the same over a socket and in process."""
+        """Return the result of `use`; fail if it or the records differ between socket and process."""
         async with openai.AsyncOpenAI(base_url=f"{self.url}/openai/v1", api_key=KEY, max_retries=0) as client:
             return await self._same(script, lambda: use(client), lambda: use(self.bridge.openai()))
 
@@ -71,7 +71,7 @@ class GatewayHarness:
 
 @asynccontextmanager
 async def harness_of(**settings: Any) -> AsyncIterator[GatewayHarness]:
-    """A gateway that is served on a loopback port, and Alice's bridge."""
+    """Yield a gateway that is served on a loopback port, with Alice's bridge to it."""
     provider, recorder = ScriptedProvider(Reply()), MemoryRecorder(max_items=10_000)
     both = {"api_key": CENTRAL, "max_retries": 0, "circuit_breaker": {"enabled": False}, **settings.pop("both", {})}
     async with AsyncExitStack() as stack:
@@ -91,7 +91,7 @@ _OF_THEIR_OWN = {"id", "created", "previous_message_id", "started_at", "ended_at
 
 
 def _comparable(record: InterceptionRecord) -> dict[str, Any]:
-    """What must be equal in the records of two equal requests."""
+    """Return the parts of a record that must be equal for two equal requests."""
     whole: dict[str, Any] = _without(dataclasses.asdict(record))
     return whole
 

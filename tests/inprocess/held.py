@@ -1,4 +1,4 @@
-"""A bridge whose upstream the test plays byte by byte."""
+"""A bridge whose upstream the test controls byte by byte."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMIT = 60.0
 
 
 class Ends(MemoryRecorder):
-    """Tells when interceptions end."""
+    """A recorder that passes on the endings of interceptions."""
 
     def __init__(self) -> None:
         super().__init__(max_items=10_000)

@@ -20,7 +20,7 @@ ANSWER = Reply("Let me look.", thinking="A file.", tool_calls=[CALL], usage=Usag
 
 
 async def test_a_message(harness: GatewayHarness) -> None:
-    """A whole message has its blocks, signed thinking included, and its usage."""
+    """A blocking message has its blocks, signed thinking included, and its usage."""
 
     async def use(client: AsyncAnthropic) -> object:
         message = await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO)
@@ -34,14 +34,14 @@ async def test_a_message(harness: GatewayHarness) -> None:
 
 
 async def test_more_tokens_than_ten_minutes_give(harness: GatewayHarness) -> None:
-    """A large answer needs no stream in process: no socket can fall silent, so the SDK has nothing to refuse."""
+    """A large `max_tokens` needs no stream in process: the SDK's reason to refuse it is idle sockets."""
     harness.provider.script = ANSWER
     message = await harness.bridge.anthropic().messages.create(model=MODEL, max_tokens=64_000, messages=HELLO)
     assert message.stop_reason == "tool_use"
 
 
 async def test_a_stream(harness: GatewayHarness) -> None:
-    """A streamed message has the same events."""
+    """A streamed message has the same events both ways."""
 
     async def use(client: AsyncAnthropic) -> object:
         stream = await client.messages.create(model=MODEL, max_tokens=99, messages=HELLO, stream=True)
@@ -65,7 +65,7 @@ async def test_tokens_are_counted(harness: GatewayHarness) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
 async def test_a_refusal(harness: GatewayHarness, streamed: bool) -> None:
-    """The upstream's refusal is the SDK's error for it, with the upstream's own request id."""
+    """A refusal of the upstream raises the SDK's error with the upstream's request id."""
 
     async def use(client: AsyncAnthropic) -> object:
         with pytest.raises(anthropic.RateLimitError, match="slow down") as caught:
@@ -78,7 +78,7 @@ async def test_a_refusal(harness: GatewayHarness, streamed: bool) -> None:
 
 
 async def test_what_is_not_relayed_says_so(harness: GatewayHarness) -> None:
-    """Batches, and all else that the gateway does not relay, are refused with a text that names the route."""
+    """Batches, like other unsupported routes, are refused with an error that names the route."""
 
     async def use(client: AsyncAnthropic) -> object:
         with pytest.raises(anthropic.NotFoundError) as caught:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_text(harness: GatewayHarness) -> None:
-    """The helper's text comes in the same pieces."""
+    """The text stream has the same pieces both ways."""
 
     async def use(client: AsyncAnthropic) -> object:
         async with client.messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
@@ -26,7 +26,7 @@ async def test_the_text(harness: GatewayHarness) -> None:
 
 
 async def test_the_final_message(harness: GatewayHarness) -> None:
-    """The helper puts the message together, thinking, tool use and usage included."""
+    """The final message includes thinking, tool use and usage."""
 
     async def use(client: AsyncAnthropic) -> object:
         async with client.messages.stream(model=MODEL, max_tokens=99, messages=HELLO) as stream:
@@ -37,7 +37,7 @@ async def test_the_final_message(harness: GatewayHarness) -> None:
 
 
 async def test_an_error_in_the_stream(harness: GatewayHarness) -> None:
-    """An error event of the upstream is the SDK's error, after the text before it."""
+    """An error event of the upstream raises the SDK's error, after the text before it."""
 
     async def use(client: AsyncAnthropic) -> object:
         pieces: list[str] = []

@@ -27,7 +27,7 @@ async def weather(city: str) -> str:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
 async def test_the_runner_goes_to_the_end(harness: GatewayHarness, streamed: bool) -> None:
-    """The runner runs the tool between two messages, each of which is recorded."""
+    """The tool runner runs the tool between two messages, and each message is recorded."""
 
     async def use(client: AsyncAnthropic) -> object:
         if streamed:

@@ -1,4 +1,4 @@
-"""Answers that break off, read as the page on handlers says: with both SDKs, their plain streams and their helpers."""
+"""Broken streams, read as the documentation of handlers recommends, with both SDKs' plain streams and helpers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHOLE = ("response.completed", "response.incomplete")
 
 
 class BrokeOff(Exception):
-    """What a handler raises."""
+    """Raised by a handler for an incomplete response."""
 
 
 async def responses_create(client: AsyncOpenAI) -> str:
@@ -100,7 +100,7 @@ async def through(harness: GatewayHarness, reply: Reply, form: Any) -> object:
     async def use(client: Any) -> object:
         try:
             return await form(client)
-        except Exception:  # noqa: BLE001 - which one it is differs by SDK; that there is one is what counts
+        except Exception:  # noqa: BLE001 - the SDKs raise different errors; any will do
             return BrokeOff
 
     ask = harness.anthropic if form.__name__.startswith("messages") else harness.openai
@@ -109,7 +109,7 @@ async def through(harness: GatewayHarness, reply: Reply, form: Any) -> object:
 
 @each
 async def test_a_whole_answer_is_read(harness: GatewayHarness, form: Any) -> None:
-    """Its text, and no error."""
+    """A complete response gives its text and no error."""
     assert await through(harness, Reply("All of it."), form) == "All of it."
 
 
@@ -120,12 +120,12 @@ async def test_a_whole_answer_is_read(harness: GatewayHarness, form: Any) -> Non
     ids=["error event", "connection closed"],
 )
 async def test_half_an_answer_is_an_error(harness: GatewayHarness, form: Any, broken: Reply) -> None:
-    """In process and over HTTP, whether the provider says so or just goes away."""
+    """A broken response is an error in process and over HTTP, after an error event as after a hang-up."""
     assert await through(harness, broken, form) is BrokeOff
     assert harness.records[0]["ending"]["status"] == "failed"
 
 
-# In process nobody has to look: the stream raises, as it does against the provider itself.
+# In process the caller needs no check: the stream raises, as it does with the provider itself.
 
 
 async def naive_responses(harness: GatewayHarness) -> None:
@@ -193,7 +193,7 @@ NAIVE = [
 
 @pytest.mark.parametrize("read", NAIVE, ids=lambda read: read.__name__)
 async def test_a_stream_that_breaks_raises(harness: GatewayHarness, read: Any) -> None:
-    """A handler that checks nothing gets an error for half an answer, and none for a whole one."""
+    """A handler without checks gets an error for a broken response, and none for a complete one."""
     harness.provider.script = lambda _: Reply("All of it.")
     await read(harness)
     harness.provider.script = lambda _: Reply("Half an answer that goes on", hang_up=True)

@@ -165,7 +165,7 @@ async def test_anthropic(harness: GatewayHarness, use: Callable[[Any], Awaitable
 
 
 async def test_directly_they_raise_as_well(harness: GatewayHarness) -> None:
-    """What the tests above compare with."""
+    """The SDKs raise for the same broken stream when they call the provider directly."""
     harness.provider.script = BROKEN
     async with harness.provider.serve() as url:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:

@@ -1,4 +1,4 @@
-"""The clients that a bridge gives: whose they are, what they need, what they keep to themselves."""
+"""The clients that a bridge creates: their requirements, their keys and their independence."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "http_client"])
 async def test_an_unknown_provider_is_refused(harness: GatewayHarness, kind: str) -> None:
-    """The error names the providers that there are."""
+    """An unknown provider is refused with an error that names the known ones."""
     with pytest.raises(ConfigurationError, match="no provider 'azure'; there are: anthropic, openai"):
         getattr(harness.bridge, kind)("azure")
 
 
 async def test_a_provider_of_another_kind_is_refused(harness: GatewayHarness) -> None:
-    """A client of one vendor's SDK is not given for a provider that speaks the other's API."""
+    """A client of one vendor's SDK is refused for a provider with the other vendor's API."""
     with pytest.raises(ConfigurationError, match="'anthropic', which does not speak OpenAI's API"):
         harness.bridge.openai("anthropic")
     with pytest.raises(ConfigurationError, match="'openai', which does not speak Anthropic's API"):
@@ -42,21 +42,21 @@ async def test_a_missing_extra_is_named(harness: GatewayHarness, monkeypatch: py
 
 
 async def test_a_missing_httpx2_is_named(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bare client says what it needs, too."""
+    """Without httpx2 the bare client is refused with the command that installs it."""
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(ConfigurationError, match="pip install httpx2"):
         harness.bridge.http_client("openai")
 
 
 def test_nothing_is_imported_before_it_is_used() -> None:
-    """To import the package imports neither SDK, nor their HTTP client."""
+    """Importing the package imports neither the SDKs nor their HTTP client."""
     code = "import sys, fastapi_aibridge; print({'openai', 'anthropic', 'httpx2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 async def test_the_sdks_do_not_try_again(harness: GatewayHarness) -> None:
-    """Trying again is the gateway's: the SDKs' own retries would multiply it."""
+    """The SDK clients do not retry, because the gateway does: retries of both would multiply."""
     harness.provider.script = Reply(status=500, error="broken")
     with pytest.raises(openai.InternalServerError):
         await harness.bridge.openai().chat.completions.create(model="gpt-5", messages=HELLO)
@@ -65,7 +65,7 @@ async def test_the_sdks_do_not_try_again(harness: GatewayHarness) -> None:
 
 
 async def test_only_the_gateways_key_goes_upstream(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that the SDKs find in the environment, or are given by a library, do not reach the provider."""
+    """Keys that the SDKs find in the environment, or that a library sets, do not reach the provider."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-from-the-environment")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-from-the-environment")
@@ -86,7 +86,7 @@ async def test_only_the_gateways_key_goes_upstream(harness: GatewayHarness, monk
 
 
 async def test_a_key_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a provider takes it, the principal's own key pays, the app's account has no say, and the record tells."""
+    """If the provider allows it, the principal's own key is used and recorded, without the account of the app."""
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-app")
     async with harness_of(both={"byok": True}) as harness:
         harness.provider.script = Reply("Hello")
@@ -102,13 +102,13 @@ async def test_a_key_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_key_of_ones_own_that_is_not_taken(harness: GatewayHarness) -> None:
-    """Where a provider does not take it, it is refused as over HTTP."""
+    """A key of one's own is refused as over HTTP if the provider does not allow it."""
     with pytest.raises(openai.PermissionDeniedError, match="takes no key of the caller's own"):
         await harness.bridge.openai(api_key="sk-own").responses.create(model="gpt-5", input="Hello")
 
 
 async def test_the_bare_client(harness: GatewayHarness) -> None:
-    """Any path that the gateway relays can be called with the bare client."""
+    """The bare client can call every path that the gateway relays."""
     harness.provider.script = Reply("Hello")
     async with harness.bridge.http_client("openai") as client:
         answer = await client.post("/v1/responses", json={"model": "gpt-5", "input": "Hello"})
@@ -118,7 +118,7 @@ async def test_the_bare_client(harness: GatewayHarness) -> None:
 
 
 async def test_limits_are_the_gateways(harness: GatewayHarness) -> None:
-    """A body over the limit gets the gateway's own answer, as over HTTP."""
+    """A body over the limit is refused as over HTTP."""
     limit = harness.aibridge.settings.max_body_size
     async with harness.bridge.http_client("openai") as client:
         answer = await client.post("/v1/responses", content=b"x" * (limit + 1))
@@ -126,7 +126,7 @@ async def test_limits_are_the_gateways(harness: GatewayHarness) -> None:
 
 
 async def test_closing_a_client_closes_no_other(harness: GatewayHarness) -> None:
-    """Clients share nothing that one of them could close."""
+    """Closing one client leaves the others usable."""
     harness.provider.script = Reply("Hello")
     other = harness.bridge.openai()
     async with harness.bridge.openai() as client:
@@ -135,7 +135,7 @@ async def test_closing_a_client_closes_no_other(harness: GatewayHarness) -> None
 
 
 async def test_clients_are_cheap(harness: GatewayHarness) -> None:
-    """A client can be made for each request: it takes less than a millisecond, and leaves nothing behind."""
+    """A client is created in less than a millisecond, so that each request can have its own."""
     harness.bridge.openai()
     took = []
     for _ in range(3):
@@ -147,7 +147,7 @@ async def test_clients_are_cheap(harness: GatewayHarness) -> None:
 
 
 async def test_calls_hold_no_lease_of_their_own(harness: GatewayHarness) -> None:
-    """The lease is that of who holds the bridge; calls through it take no other."""
+    """Calls through a client take no lease beside that of the bridge."""
     harness.provider.script = Reply("Hello")
     before = harness.aibridge.pool.metrics().leases
     async with harness.bridge.openai().responses.stream(model="gpt-5", input="Hello") as stream:

@@ -19,7 +19,7 @@ ANSWER = Reply("Hello, Alice.", usage=Usage(input_tokens=8, output_tokens=3, cac
 
 
 async def test_a_completion(harness: GatewayHarness) -> None:
-    """A whole answer has its text and its usage."""
+    """A blocking completion has its text and usage."""
 
     async def use(client: AsyncOpenAI) -> object:
         answer = await client.chat.completions.create(model="gpt-5", messages=HELLO)
@@ -32,7 +32,7 @@ async def test_a_completion(harness: GatewayHarness) -> None:
 
 
 async def test_a_stream(harness: GatewayHarness) -> None:
-    """A streamed answer comes in the same pieces, without the usage that was not asked for."""
+    """A stream has the same pieces both ways, without the usage that the client did not ask for."""
 
     async def use(client: AsyncOpenAI) -> object:
         stream = await client.chat.completions.create(model="gpt-5", messages=HELLO, stream=True)
@@ -43,7 +43,7 @@ async def test_a_stream(harness: GatewayHarness) -> None:
 
 
 async def test_a_tool_call(harness: GatewayHarness) -> None:
-    """The client's own tool calls pass through and are recorded."""
+    """A call of the client's own tool is relayed and recorded."""
     call = ToolCall("read_file", {"path": "README.md"}, "call_1")
 
     async def use(client: AsyncOpenAI) -> object:
@@ -56,7 +56,7 @@ async def test_a_tool_call(harness: GatewayHarness) -> None:
 
 
 async def test_the_raw_response(harness: GatewayHarness) -> None:
-    """The helper for raw responses shows status, headers and the gateway's interception."""
+    """The helper for raw responses shows status, headers and the interception id."""
 
     async def use(client: AsyncOpenAI) -> object:
         raw = await client.chat.completions.with_raw_response.create(model="gpt-5", messages=HELLO)
@@ -67,7 +67,7 @@ async def test_the_raw_response(harness: GatewayHarness) -> None:
 
 
 async def test_the_streaming_response(harness: GatewayHarness) -> None:
-    """The helper for streaming responses gives the lines as they come."""
+    """The helper for streaming responses yields the lines as they arrive."""
 
     async def use(client: AsyncOpenAI) -> object:
         create = client.chat.completions.with_streaming_response.create
@@ -79,7 +79,7 @@ async def test_the_streaming_response(harness: GatewayHarness) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
 async def test_a_refusal(harness: GatewayHarness, streamed: bool) -> None:
-    """The upstream's refusal is the SDK's error for it, tried once."""
+    """A refusal of the upstream raises the SDK's error after a single attempt."""
 
     async def use(client: AsyncOpenAI) -> object:
         with pytest.raises(openai.RateLimitError) as caught:
@@ -95,12 +95,12 @@ async def test_a_refusal(harness: GatewayHarness, streamed: bool) -> None:
 
 
 async def test_an_error_in_the_stream(harness: GatewayHarness) -> None:
-    """A stream that the upstream ends with an error raises it after the pieces before it."""
+    """An error event in a stream is raised after the pieces before it."""
 
     async def use(client: AsyncOpenAI) -> object:
         pieces: list[str | None] = []
         stream = await client.chat.completions.create(model="gpt-5", messages=HELLO, stream=True)
-        with pytest.raises(openai.APIError, match="overloaded"):  # noqa: PT012 - what came before the error counts
+        with pytest.raises(openai.APIError, match="overloaded"):  # noqa: PT012 - the pieces before the error count
             async for chunk in stream:
                 pieces.append(chunk.choices[0].delta.content)
         return pieces
@@ -109,7 +109,7 @@ async def test_an_error_in_the_stream(harness: GatewayHarness) -> None:
 
 
 async def test_a_stream_that_breaks_off(harness: GatewayHarness) -> None:
-    """A stream that the upstream cuts ends with the gateway's error event."""
+    """A stream that the upstream breaks off raises the gateway's error event."""
 
     async def use(client: AsyncOpenAI) -> object:
         with pytest.raises(openai.APIError) as caught:

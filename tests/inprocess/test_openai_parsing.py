@@ -23,7 +23,7 @@ BERN = Reply('{"name": "Bern", "inhabitants": 134000}')
 
 
 async def test_chat(harness: GatewayHarness) -> None:
-    """A chat's answer is parsed into the model, whose schema reaches the upstream."""
+    """A chat response is parsed into the model whose schema was sent upstream."""
 
     async def use(client: AsyncOpenAI) -> object:
         answer = await client.chat.completions.parse(model="gpt-5", messages=HELLO, response_format=City)
@@ -43,7 +43,7 @@ async def test_responses(harness: GatewayHarness) -> None:
 
 
 async def test_a_stream(harness: GatewayHarness) -> None:
-    """A streamed response is parsed at its end."""
+    """A streamed response is parsed when it ends."""
 
     async def use(client: AsyncOpenAI) -> object:
         async with client.responses.stream(model="gpt-5", input="Bern?", text_format=City) as stream:

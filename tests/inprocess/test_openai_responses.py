@@ -16,7 +16,7 @@ ANSWER = Reply("Hello, Alice.", thinking="She says hello.", usage=Usage(output_t
 
 
 async def test_a_response(harness: GatewayHarness) -> None:
-    """A whole response has its text, its reasoning and its usage."""
+    """A blocking response has its text, reasoning and usage."""
 
     async def use(client: AsyncOpenAI) -> object:
         response = await client.responses.create(model="gpt-5", input="Hello")
@@ -30,7 +30,7 @@ async def test_a_response(harness: GatewayHarness) -> None:
 
 
 async def test_a_stream(harness: GatewayHarness) -> None:
-    """A streamed response has the same events in the same order."""
+    """A stream has the same events in the same order."""
 
     async def use(client: AsyncOpenAI) -> object:
         return [
@@ -45,7 +45,7 @@ async def test_a_stream(harness: GatewayHarness) -> None:
 
 
 async def test_a_function_call(harness: GatewayHarness) -> None:
-    """A function call of the client's own tool passes through and is recorded."""
+    """A call of the client's own tool is relayed and recorded."""
     script = Reply(tool_calls=[ToolCall("read_file", {"path": "README.md"}, "call_1")])
 
     async def use(client: AsyncOpenAI) -> object:
@@ -68,7 +68,7 @@ async def test_models_pass_through(harness: GatewayHarness) -> None:
 
 
 async def test_what_is_not_relayed_says_so(harness: GatewayHarness) -> None:
-    """Files, and all else that the gateway does not relay, are refused with a text that names the route."""
+    """Files, like other unsupported routes, are refused with an error that names the route."""
 
     async def use(client: AsyncOpenAI) -> object:
         with pytest.raises(openai.NotFoundError) as caught:

@@ -16,7 +16,7 @@ ANSWER = Reply("Let me look.", tool_calls=[ToolCall("read_file", {"path": "READM
 
 
 async def test_chat(harness: GatewayHarness) -> None:
-    """The chat helper puts the completion together from its events."""
+    """The chat helper assembles the completion from its events."""
 
     async def use(client: AsyncOpenAI) -> object:
         async with client.chat.completions.stream(model="gpt-5", messages=HELLO) as stream:
@@ -29,7 +29,7 @@ async def test_chat(harness: GatewayHarness) -> None:
 
 
 async def test_responses(harness: GatewayHarness) -> None:
-    """The Responses helper puts the response together from its events."""
+    """The Responses helper assembles the response from its events."""
 
     async def use(client: AsyncOpenAI) -> object:
         async with client.responses.stream(model="gpt-5", input="Hello") as stream:
@@ -42,7 +42,7 @@ async def test_responses(harness: GatewayHarness) -> None:
 
 
 async def test_the_end_alone(harness: GatewayHarness) -> None:
-    """A helper that is asked for the end alone reads all the rest."""
+    """A helper that is asked only for the final response reads the stream to its end."""
 
     async def use(client: AsyncOpenAI) -> object:
         async with client.responses.stream(model="gpt-5", input="Hello") as stream:

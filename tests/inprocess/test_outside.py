@@ -51,7 +51,7 @@ async def ask(bridge: RequestBridge, text: str) -> str:
 
 
 async def test_a_websocket_streams_tokens() -> None:
-    """A WebSocket handler sends its client each token of its bridge."""
+    """A WebSocket handler sends its client each token as it arrives."""
     app = FastAPI()
 
     @app.websocket("/talk")
@@ -72,7 +72,7 @@ async def test_a_websocket_streams_tokens() -> None:
 
 
 async def test_a_background_task() -> None:
-    """A task that runs after the response takes a bridge of its own, in the name of the request's principal."""
+    """A task that runs after the response acquires its own bridge for the request's principal."""
     app = FastAPI()
     told: list[str] = []
     provider, recorder = ScriptedProvider(Reply("Done")), MemoryRecorder()
@@ -95,7 +95,7 @@ async def test_a_background_task() -> None:
 
 
 async def test_a_client_that_leaves_a_streaming_handler_reaches_the_upstream() -> None:
-    """When the app's own caller goes, the stream behind the handler ends."""
+    """When the app's client leaves, the upstream stream of its handler ends."""
     app = FastAPI()
 
     @app.post("/stories", response_class=StreamingResponse)
@@ -124,7 +124,7 @@ async def test_a_client_that_leaves_a_streaming_handler_reaches_the_upstream() -
 
 
 async def test_without_an_app_it_starts_and_ends_by_itself() -> None:
-    """In a script the block runs the lifespan, and has ended it when it is left."""
+    """Without a running app the block itself starts the lifespan and ends it."""
     async with ScriptedProvider(Reply("Hello")).serve() as base_url:
         aibridge = AIBridge(settings_at(base_url), recorder=MemoryRecorder())
         for _ in range(2):
@@ -135,7 +135,7 @@ async def test_without_an_app_it_starts_and_ends_by_itself() -> None:
 
 
 async def test_blocks_side_by_side_share_one_start() -> None:
-    """Of several blocks at once in a script, the last one ends the lifespan."""
+    """Concurrent blocks without an app share one lifespan, which the last one ends."""
     async with ScriptedProvider(Reply("Hello")).serve() as base_url:
         aibridge = AIBridge(settings_at(base_url), recorder=MemoryRecorder())
         async with aibridge.bridge(Principal("one")) as one:
@@ -147,7 +147,7 @@ async def test_blocks_side_by_side_share_one_start() -> None:
 
 
 async def test_an_app_that_stops_does_not_wait_for_a_job() -> None:
-    """A job in a running app is a guest: the app's end cuts it after the grace, and refuses the next."""
+    """An app that stops ends a running job after the grace period instead of waiting for it."""
     async with held_bridge() as held:
         aibridge = AIBridge(held.aibridge.settings, recorder=MemoryRecorder())
         begun = asyncio.Event()
@@ -167,21 +167,21 @@ async def test_an_app_that_stops_does_not_wait_for_a_job() -> None:
 
 
 async def test_a_job_that_begins_while_the_app_stops_is_refused() -> None:
-    """It does not start everything anew."""
+    """A job that begins while the app stops is refused instead of starting the gateway again."""
     async with held_bridge() as held:
         aibridge = AIBridge(held.aibridge.settings, recorder=MemoryRecorder())
         lifespan = aibridge.lifespan(FastAPI())
         await lifespan.__aenter__()
         async with aibridge.pool.acquire(Principal("alice")):
             stopping = asyncio.create_task(lifespan.__aexit__(None, None, None))
-            await asyncio.sleep(0)  # so that the stop begins
+            await asyncio.sleep(0)  # lets the stop begin
             with pytest.raises(PoolShutdown):
                 await aibridge.bridge(Principal("late")).__aenter__()
         await stopping
 
 
 async def test_another_event_loop_is_refused() -> None:
-    """A thread with a loop of its own cannot use the bridges of the app's loop, and is told so."""
+    """A bridge in another event loop, such as a thread's own, is refused with an error that says so."""
     async with held_bridge() as held:
         refused: list[BaseException] = []
 
@@ -215,7 +215,7 @@ asyncio.run(main())
 
 
 async def test_a_script(tmp_path: Path) -> None:
-    """A script of its own process asks its question, ends cleanly and leaves its record in the database."""
+    """A script in its own process gets a response, exits cleanly and leaves a record in the database."""
     with ScriptedProvider(Reply("Hello")).serve_in_thread() as base_url:
         environment = {
             "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": f"{base_url}/v1",

@@ -1,4 +1,4 @@
-"""Streams in process: as they come, no further than they are read, and over when nobody reads them."""
+"""In-process streams: delivered at once, read with backpressure, and ended when nobody reads them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def streamed(bridge: RequestBridge) -> AsyncStream[ChatCompletionChunk]:
 
 
 async def begun(held: Held) -> tuple[AsyncStream[ChatCompletionChunk], asyncio.Event]:
-    """A stream of which one event has come, and what is set when its upstream connection has closed."""
+    """Return a stream with one event read, and an event that is set when its upstream connection closes."""
     asking = asyncio.create_task(streamed(held.bridge))
     call = await held.upstream.call()
     await call.stream(CHAT.events[0])
@@ -39,7 +39,7 @@ async def begun(held: Held) -> tuple[AsyncStream[ChatCompletionChunk], asyncio.E
 
 
 async def test_each_event_comes_before_the_next_is_sent() -> None:
-    """The caller has an event while the upstream still holds the next one back."""
+    """The caller gets each event before the upstream sends the next one."""
     async with held_bridge() as held:
         asking = asyncio.create_task(streamed(held.bridge))
         call = await held.upstream.call()
@@ -58,7 +58,7 @@ async def test_each_event_comes_before_the_next_is_sent() -> None:
 
 
 async def test_the_record_is_there_when_the_answer_is() -> None:
-    """An interception has ended by the time that its answer has been read to the end."""
+    """When a response has been read to its end, its interception is recorded as completed."""
     async with held_bridge() as held:
         asking = asyncio.create_task(
             held.bridge.anthropic().messages.create(model="m-1", max_tokens=9, messages=ANTHROPIC_HELLO)
@@ -71,7 +71,7 @@ async def test_the_record_is_there_when_the_answer_is() -> None:
 
 
 async def test_closing_the_stream_reaches_the_upstream() -> None:
-    """A stream that is closed before its end closes the upstream connection; the interception was cancelled."""
+    """A stream that is closed early closes the upstream connection, and the interception is cancelled."""
     async with held_bridge() as held:
         stream, gone = await begun(held)
         await stream.close()
@@ -80,7 +80,7 @@ async def test_closing_the_stream_reaches_the_upstream() -> None:
 
 
 async def test_leaving_the_loop_and_the_block_reaches_the_upstream() -> None:
-    """A `break` out of a stream in its `async with` ends the interception."""
+    """Leaving the stream's `async with` early closes the upstream connection."""
     async with held_bridge() as held:
         stream, gone = await begun(held)
         async with stream:
@@ -90,7 +90,7 @@ async def test_leaving_the_loop_and_the_block_reaches_the_upstream() -> None:
 
 
 async def test_a_stream_that_is_forgotten_is_ended() -> None:
-    """A stream that nobody refers to any more does not hold the upstream."""
+    """A stream without references closes the upstream connection."""
     async with held_bridge() as held:
         stream, gone = await begun(held)
         del stream
@@ -101,7 +101,7 @@ async def test_a_stream_that_is_forgotten_is_ended() -> None:
 
 @pytest.mark.parametrize("when", ["before the answer", "in the stream"])
 async def test_cancelling_the_task_reaches_the_upstream(when: str) -> None:
-    """A caller that is cancelled where it waits takes the upstream's connection with it."""
+    """Cancelling the reading task closes the upstream connection, before and during the response."""
     async with held_bridge() as held:
 
         async def read() -> None:
@@ -120,7 +120,7 @@ async def test_cancelling_the_task_reaches_the_upstream(when: str) -> None:
 
 
 async def test_a_cancel_scope_reaches_the_upstream() -> None:
-    """anyio's cancel scopes, which cancel again and again, end a call as one cancellation does."""
+    """An anyio cancel scope, which cancels repeatedly, ends a call like a single cancellation."""
     async with held_bridge() as held, anyio.create_task_group() as tasks:
 
         async def read() -> None:
@@ -136,7 +136,7 @@ async def test_a_cancel_scope_reaches_the_upstream() -> None:
 
 
 async def test_a_timeout_of_the_client() -> None:
-    """A timeout that the caller gives to the SDK counts the silence, as it does over a socket."""
+    """The SDK's timeout applies in process as over a socket."""
     async with held_bridge() as held:
         asking = asyncio.create_task(
             held.bridge.openai().with_options(timeout=0.05).chat.completions.create(model="m-1", messages=HELLO)
@@ -149,7 +149,7 @@ async def test_a_timeout_of_the_client() -> None:
 
 
 async def test_a_slow_reader_slows_the_upstream() -> None:
-    """A caller that does not read keeps the upstream from writing on, after a bounded amount."""
+    """A caller that does not read stops the upstream after a bounded number of bytes."""
     event = sse({"id": "chat-1", "choices": [{"index": 0, "delta": {"content": "x" * 65_536}}]})
     async with held_bridge() as held:
         asking = asyncio.create_task(streamed(held.bridge))
@@ -168,7 +168,7 @@ async def test_a_slow_reader_slows_the_upstream() -> None:
 
 
 async def test_an_upstream_that_breaks_off_is_the_sdks_error() -> None:
-    """What passes through and breaks off in the middle is an error of the connection, not a short answer."""
+    """A passed-through response that breaks off raises a connection error of the SDK."""
     async with held_bridge() as held:
         asking = asyncio.create_task(held.bridge.openai().models.retrieve("gpt-5"))
         call = await held.upstream.call()
@@ -180,7 +180,7 @@ async def test_an_upstream_that_breaks_off_is_the_sdks_error() -> None:
 
 
 async def test_a_bridge_that_closes_tells_its_callers() -> None:
-    """Streams that still run when their bridge must close end with its error, and later calls hear the same."""
+    """A bridge that closes ends its streams with an error, and refuses later calls with the same error."""
     async with held_bridge() as held:
         stream, _ = await begun(held)
         closing = asyncio.create_task(held.aibridge.pool.shutdown())
@@ -192,7 +192,7 @@ async def test_a_bridge_that_closes_tells_its_callers() -> None:
 
 
 async def test_a_hundred_streams_at_once(harness: GatewayHarness) -> None:
-    """A hundred streams run side by side, each with its own answer, and each is recorded once."""
+    """A hundred concurrent streams each get their own response and one record."""
     harness.provider.script = lambda received: Reply(f"Hello, {received.json()['input']}. " * 20)
 
     async def read(number: int) -> str:

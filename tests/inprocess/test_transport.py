@@ -1,4 +1,4 @@
-"""The transport alone, with small ASGI apps behind it."""
+"""The in-process transport, tested with small ASGI apps behind it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def body(send: Send, data: bytes, *, more: bool = False) -> None:
 
 
 class Echo:
-    """Answers with the request's body, and keeps its scope."""
+    """An app that answers with the request's body and keeps its scope."""
 
     def __init__(self) -> None:
         self.scope: Scope = {}
@@ -55,7 +55,7 @@ class Echo:
 
 
 async def test_a_request_and_its_answer() -> None:
-    """Method, path, query and body arrive below the provider's name; status, headers and body come back."""
+    """Method, path, query and body reach the app below the provider's name; status, headers and body come back."""
     echo = Echo()
     async with client_of(echo) as client:
         answer = await client.put("/v1/models/a%20b", params={"limit": "2"}, content=b"body")
@@ -66,7 +66,7 @@ async def test_a_request_and_its_answer() -> None:
 
 
 async def test_any_host_is_the_bridge() -> None:
-    """Where a library has its vendor's address built in, its requests come here all the same."""
+    """A request to any host reaches the bridge, because some libraries have the vendor's address built in."""
     echo = Echo()
     async with client_of(echo) as client:
         await client.post("https://api.openai.com/v1/responses", content=b"{}")
@@ -74,7 +74,7 @@ async def test_any_host_is_the_bridge() -> None:
 
 
 async def test_a_body_that_is_generated() -> None:
-    """A request's body may come in pieces."""
+    """A request body may be generated in pieces."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"one "
@@ -85,7 +85,7 @@ async def test_a_body_that_is_generated() -> None:
 
 
 async def test_keys_stay_here() -> None:
-    """Neither the SDKs' placeholder nor a key that a library was given goes along."""
+    """Neither the SDKs' placeholder key nor a library's own key reaches the app."""
     echo = Echo()
     async with client_of(echo) as client:
         for key in (PLACEHOLDER, "sk-of-a-library"):
@@ -94,7 +94,7 @@ async def test_keys_stay_here() -> None:
 
 
 async def test_a_key_of_the_callers_own() -> None:
-    """The client's own key goes along in the place of those that its requests carry."""
+    """The client's own key replaces the keys in its requests."""
     echo = Echo()
     async with client_of(echo, api_key="sk-own") as client:
         await client.post("/v1/responses", headers={"Authorization": f"Bearer {PLACEHOLDER}", "X-Api-Key": "other"})
@@ -104,7 +104,7 @@ async def test_a_key_of_the_callers_own() -> None:
 
 
 async def test_a_key_of_one_request() -> None:
-    """A request with `X-AIBridge-Token` brings its own key, as over HTTP, but never the placeholder."""
+    """A request with `X-AIBridge-Token` keeps its own key, as over HTTP, but not the placeholder."""
     echo = Echo()
     own = {"X-AIBridge-Token": "any", "X-Api-Key": "sk-own", "Authorization": f"Bearer {PLACEHOLDER}"}
     async with client_of(echo) as client:
@@ -114,7 +114,7 @@ async def test_a_key_of_one_request() -> None:
 
 
 async def test_context_variables_reach_the_app() -> None:
-    """The app runs in the caller's context, so that spans have their parent; what it sets stays with it."""
+    """The app runs in a copy of the caller's context, which gives spans their parent."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
@@ -132,7 +132,7 @@ async def test_context_variables_reach_the_app() -> None:
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the answer", "in the answer"])
 async def test_an_error_of_the_app_reaches_the_caller(begun: bool) -> None:
-    """What the app raises is raised where its answer is awaited, as it is."""
+    """An error of the app is raised unchanged in the caller, before or within the response."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if begun:
@@ -146,7 +146,7 @@ async def test_an_error_of_the_app_reaches_the_caller(begun: bool) -> None:
 
 
 async def test_an_error_after_the_answer_reaches_the_caller() -> None:
-    """Nor is it swallowed when the whole answer is there."""
+    """An error of the app after its whole response is raised in the caller."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
@@ -159,7 +159,7 @@ async def test_an_error_after_the_answer_reaches_the_caller() -> None:
 
 
 async def test_an_error_after_the_caller_has_gone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """When there is nobody left to raise it to, the log has it."""
+    """An error after the caller has left is logged, because nobody else would see it."""
     failed = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +181,7 @@ async def test_an_error_after_the_caller_has_gone_is_logged(caplog: pytest.LogCa
 
 @pytest.mark.parametrize("raised", [None, ConnectionAbortedError("reset")], ids=["returns", "aborts"])
 async def test_an_answer_that_breaks_off(raised: OSError | None) -> None:
-    """An app that ends before its answer does breaks the connection off, as a server would."""
+    """An app that ends within its response causes a protocol error, as a server that breaks the connection."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
@@ -197,7 +197,7 @@ async def test_an_answer_that_breaks_off(raised: OSError | None) -> None:
 
 
 async def test_no_answer_at_all() -> None:
-    """An app that returns without an answer is an error, and no hang."""
+    """An app that returns without a response causes an error instead of a hang."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
 
@@ -207,7 +207,7 @@ async def test_no_answer_at_all() -> None:
 
 
 async def test_backpressure() -> None:
-    """The app waits once so much is unread, goes on as it is read, and all of it arrives."""
+    """The app waits at a bound of unread bytes, and all of its response arrives."""
     piece, sent = b"x" * 1024, 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -227,7 +227,7 @@ async def test_backpressure() -> None:
 
 
 async def test_an_app_that_writes_on_is_told() -> None:
-    """Once the caller has gone, writing raises `OSError`, also where the app waited to write."""
+    """After the caller has left, `send` raises `OSError`, even in an app that was waiting in it."""
     told: asyncio.Future[OSError] = asyncio.get_running_loop().create_future()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,7 +245,7 @@ async def test_an_app_that_writes_on_is_told() -> None:
 
 
 async def test_the_client_has_not_gone_until_it_has() -> None:
-    """`receive` tells of no disconnect while the caller waits for its answer."""
+    """`receive` reports no disconnect while the caller waits for the response."""
     events: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -263,7 +263,7 @@ async def test_the_client_has_not_gone_until_it_has() -> None:
 
 
 async def test_a_silent_app_times_out() -> None:
-    """The client's read timeout ends a call of which nothing comes."""
+    """The client's read timeout ends a call without a response."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":

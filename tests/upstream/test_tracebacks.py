@@ -42,7 +42,7 @@ def shown(error: BaseException | None) -> Iterator[tuple[str, str]]:
 def pickled(value: object) -> str:
     try:
         return pickle.dumps(value).decode("latin-1")
-    except Exception:  # most values cannot be pickled
+    except Exception:  # noqa: BLE001 - most values cannot be pickled
         return ""
 
 
@@ -66,7 +66,7 @@ async def failing(caller: UpstreamCaller, url: str, headers: list[tuple[bytes, b
     request = UpstreamRequest(
         "POST", b"/v1/x", headers, b"{}", provider.credential(None, alice), "/v1/chat/completions", "m"
     )
-    with pytest.raises(Exception) as caught:  # any error will do
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any error will do
         await whole(caller, provider, alice, request)
     variables = list(shown(caught.value))
     assert len(variables) > 5

@@ -1,4 +1,4 @@
-"""Every test of the rounds runs in each format, streamed and not, unless it says otherwise."""
+"""Fixtures that run each test of the rounds in every format, streamed and blocking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays a script of model replies through one format's rounds, without I/O, and reads what the client would get."""
+"""Plays scripted model replies through one format's rounds, without I/O, and reads the client's response."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OWNER = ("alice", "", "any")
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A format, and the client's side of it."""
+    """A format, with its path and a client's request members."""
 
     format: Format
     path: str
     members: Mapping[str, Any]
-    """What the format wants in a request besides the model."""
+    """The members that a request of the format needs besides the model."""
     own_tool: Mapping[str, Any]
 
     @property
@@ -84,11 +84,11 @@ class Played:
     streamed: bool
     request: bytes
     body: bytes = b""
-    """What the client got."""
+    """The bytes that the client received."""
     asked: list[bytes] = field(default_factory=list)
-    """What went upstream."""
+    """The bodies that were sent upstream."""
     answers: list[bytes] = field(default_factory=list)
-    """What came from there."""
+    """The upstream's responses."""
     calls: list[ToolCall] = field(default_factory=list)
     alias: tuple[str, str] | None = None
 
@@ -110,7 +110,7 @@ class Played:
 
 @dataclass
 class Seen:
-    """The client's response, as the vendor's own SDK reads it."""
+    """The client's response as read by the vendor's own SDK."""
 
     text: str
     calls: list[tuple[str, str, Any]]
@@ -133,7 +133,7 @@ def call(id_: str = "call_1", arguments: Mapping[str, Any] | str | None = None, 
 
 
 def answer_to(one: ToolCall) -> AnsweredCall:
-    """Every tool answers with what it was asked."""
+    """Return a result that names the call, or an error if its arguments are no JSON."""
     if one.parsed() is None:
         return AnsweredCall(call=one, result=ToolResult(content=(Text("no JSON"),), is_error=True))
     return AnsweredCall(call=one, result=ToolResult(content=(Text(f"result of {one.id}"),)))
@@ -158,7 +158,7 @@ def encoded(kind: Kind, reply: Reply | bytes, asked: bytes, *, streamed: bool) -
 
 
 def woven(kind: Kind, body: bytes, memory: OwnMemory, *, usage_asked: bool = True) -> Rounds:
-    """The rounds of a request into which the tools are injected."""
+    """Return the rounds of a request into which the tools are injected."""
     definitions = kind.format.definitions(TOOLS)
     return finish(kind.format.woven(body, NAMES, definitions, memory, 2**20, usage_asked=usage_asked))
 
@@ -175,7 +175,7 @@ def play(
     body: bytes | None = None,
     **members: Any,
 ) -> Played:
-    """Replies given as bytes are sent as they are."""
+    """Play the replies; those given as bytes are sent unchanged."""
     request = kind.format.parse(body or kind.request(streamed=streamed, **members))
     memory = memory or remembering()
     rounds = woven(kind, request.body[:], memory, usage_asked=request.usage_asked)
@@ -204,7 +204,7 @@ def play(
     return played
 
 
-# Read by the vendors' SDKs
+# Readers that use the vendors' SDKs
 
 
 def _transport(body: bytes, *, streamed: bool) -> httpx2.Client:

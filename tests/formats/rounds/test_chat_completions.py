@@ -1,4 +1,4 @@
-"""Chat Completions, byte by byte: numbering, finish and usage as providers really send them."""
+"""Chat Completions, byte by byte: numbering, finish and usage as real providers send them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def numbers(body: bytes) -> list[tuple[int, str]]:
-    """The index of each delta that the client sees, and its arguments."""
+    """Return index and arguments of each tool call delta that the client sees."""
     return [
         (one["index"], one["function"]["arguments"])
         for event in events_of(body)
@@ -49,7 +49,7 @@ def numbers(body: bytes) -> list[tuple[int, str]]:
 
 
 def test_an_index_that_does_not_start_at_0() -> None:
-    """The call is put together all the same, and the client's own is numbered from 0."""
+    """Calls are assembled from any first index, and the client's own calls are numbered from 0."""
     stream = [
         START,
         chunk(calls(piece("bmcp_box_echo", "", "c1", index=1))),
@@ -67,7 +67,7 @@ def test_an_index_that_does_not_start_at_0() -> None:
 
 
 def test_calls_without_an_index_or_always_with_0() -> None:
-    """A new id begins a new call, and pieces without an id belong to the last one."""
+    """Without indexes, or with 0 for all, a new id begins a call and pieces without an id continue it."""
     spellings: list[dict[str, Any]] = [{}, {"index": 0}]
     for index in spellings:
         stream = [
@@ -87,7 +87,7 @@ def test_calls_without_an_index_or_always_with_0() -> None:
 
 
 def test_the_clients_calls_before_an_injected_one_keep_their_numbers() -> None:
-    """What the client has seen stands; what comes behind the hidden call closes up."""
+    """The client's calls are numbered without a gap around a hidden call."""
     stream = [
         START,
         chunk(calls(piece("read", "{}", "own1", index=0))),
@@ -100,7 +100,7 @@ def test_the_clients_calls_before_an_injected_one_keep_their_numbers() -> None:
 
 
 def test_odd_streams_without_injected_calls_pass_as_they_came() -> None:
-    """Indexes, comments, finish chunks with text, several empty choices: not a byte is changed."""
+    """Without injected calls a stream is relayed byte for byte, whatever its indexes, comments and chunks."""
     stream = [
         b": hello\n\n",
         chunk(None, prompt_filter_results=[], id=""),
@@ -120,7 +120,7 @@ def test_odd_streams_without_injected_calls_pass_as_they_came() -> None:
 
 
 def test_several_calls_in_one_chunk() -> None:
-    """Gemini sends whole calls at once, the finish with them."""
+    """Whole calls in one chunk with the finish reason, as Gemini sends them, are told apart."""
     both = calls(piece("bmcp_box_echo", "{}", "c1", index=0), piece("read", "{}", "own", index=1))
     stream = chunk({"role": "assistant", **both}, "tool_calls") + DONE
     played = play(CHAT, [stream], streamed=True)
@@ -129,7 +129,7 @@ def test_several_calls_in_one_chunk() -> None:
 
 
 def test_text_in_the_finish_chunk_of_a_round_is_not_lost() -> None:
-    """It stands before the text of the next round."""
+    """Text in the finish chunk of a round comes before the text of the next round."""
     first = [
         START,
         chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0))),
@@ -141,7 +141,7 @@ def test_text_in_the_finish_chunk_of_a_round_is_not_lost() -> None:
 
 
 def test_stop_instead_of_tool_calls() -> None:
-    """Some providers say `stop` where they mean calls; the calls are run."""
+    """Calls are run after the finish reason `stop`, which some providers send."""
     first = START + chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0))) + chunk({}, "stop") + DONE
     played = play(CHAT, [first, Reply(text="done")], streamed=True)
     assert [one.id for one in played.calls] == ["c1"]
@@ -151,7 +151,7 @@ def test_stop_instead_of_tool_calls() -> None:
 @pytest.mark.parametrize("reason", ["tool_use", "TOOL_CALLS", "end_turn", "eos", None])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_calls_are_run_whatever_their_reason_is_called(reason: str | None, streamed: bool) -> None:
-    """Compatible servers have many reasons, or none at all; the client would be left without an answer."""
+    """Calls are run after any finish reason or none; otherwise the client would get no response."""
     given = calls(piece("bmcp_box_echo", "{}", "c1", index=0))
     first = START + chunk(given) + (chunk({}, reason) if reason else b"") + DONE
     if not streamed:
@@ -164,7 +164,7 @@ def test_calls_are_run_whatever_their_reason_is_called(reason: str | None, strea
 
 @pytest.mark.parametrize("id_", ["", "same"])
 def test_parallel_calls_that_share_a_number_and_an_id(id_: str) -> None:
-    """Gemini's compatible API has numbered all calls 0, without ids or with one for all: each is whole in its delta."""
+    """Calls that share an index and id, as from Gemini's compatible API, are told apart: each is whole in its delta."""
     first = START + b"".join(
         chunk(calls({"index": 0, "id": id_, "type": "function", **piece("bmcp_box_echo", arguments)}))
         for arguments in ('{"text":"1"}', '{"text":"2"} ', '{"text":"3"}')
@@ -178,7 +178,7 @@ def test_parallel_calls_that_share_a_number_and_an_id(id_: str) -> None:
 
 
 def test_a_name_that_is_repeated_with_each_piece_begins_no_call() -> None:
-    """Only a whole object behind a whole object does."""
+    """A repeated name begins no new call unless the arguments before it are complete."""
     pieces = [piece("bmcp_box_echo", written, "c1", index=0) for written in ('{"text":{', '"a":1}', "}")]
     first = START + b"".join(chunk(calls(one)) for one in pieces) + FINISH + DONE
     played = play(CHAT, [first, Reply(text="done")], streamed=True)
@@ -190,7 +190,7 @@ def test_a_name_that_is_repeated_with_each_piece_begins_no_call() -> None:
     [("null", {}, "{}"), ('"{\\"text\\":\\"x\\"}"', {"text": "x"}, '{"text":"x"}'), ('"no object"', None, "{}")],
 )
 def test_arguments_that_are_null_or_json_within_json(written: str, run_with: object, sent_back: str) -> None:
-    """The call is run with what was meant, and goes back as an object, which is all that providers take."""
+    """Null or doubly encoded arguments are parsed, and are sent back as an object, as providers require."""
     first = START + chunk(calls(piece("bmcp_box_echo", written, "c1", index=0))) + FINISH + DONE
     played = play(CHAT, [first, Reply(text="done")], streamed=True)
     assert [one.parsed() for one in played.calls] == [run_with]
@@ -198,7 +198,7 @@ def test_arguments_that_are_null_or_json_within_json(written: str, run_with: obj
 
 
 def test_unknown_members_of_a_calls_function_go_back() -> None:
-    """Signatures stand there, too."""
+    """Unknown members of a call's function, such as signatures, are sent back."""
     own = {"provider_specific_fields": {"thought_signature": "c2ln"}}
     given = piece("bmcp_box_echo", "{}", "c1", index=0)
     given["function"] |= own
@@ -208,7 +208,7 @@ def test_unknown_members_of_a_calls_function_go_back() -> None:
 
 
 def test_what_is_repeated_in_each_delta_is_not_joined() -> None:
-    """Signatures and ids name something; a signature ends the thinking before it."""
+    """Signatures and ids that are repeated in each delta are not joined; a signature ends its thinking block."""
     signature = {"extra_content": {"google": {"thought_signature": "S"}}, "cot_id": "7"}
     thinking = [{"thinking_blocks": [{"type": "thinking", "thinking": one}]} for one in ("h", "m")]
     signed = {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": "T"}]}
@@ -222,7 +222,7 @@ def test_what_is_repeated_in_each_delta_is_not_joined() -> None:
 
 
 def test_usage_on_the_finish_chunk() -> None:
-    """It is summed where it stands, asked for or not."""
+    """Usage on the finish chunk is summed over the rounds there, whether the client asked for it or not."""
     finish = chunk({}, "tool_calls", usage=USAGE)
     first = START + chunk(calls(piece("bmcp_box_echo", "{}", "c1", index=0))) + finish + DONE
     second = chunk({"role": "assistant", "content": "x"}) + chunk({}, "stop", usage=USAGE) + DONE
@@ -233,7 +233,7 @@ def test_usage_on_the_finish_chunk() -> None:
 
 
 def test_what_providers_put_beside_a_call_goes_back() -> None:
-    """Gemini's thought signature and DeepSeek's reasoning: without them the next round is refused."""
+    """Gemini's thought signature and DeepSeek's reasoning are sent back: without them the next round is refused."""
     signed = {"extra_content": {"google": {"thought_signature": "sig"}}}
     for streamed in (True, False):
         if streamed:
@@ -259,7 +259,7 @@ def test_what_providers_put_beside_a_call_goes_back() -> None:
 
 
 def test_custom_tools_of_the_client_are_untouched() -> None:
-    """A custom tool's call passes beside an injected one, streamed and not."""
+    """A call of the client's custom tool is relayed beside an injected one, streamed and blocking."""
     custom = {"index": 1, "id": "own", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
     injected = piece("bmcp_box_echo", "{}", "c1", index=0)
     streamed = play(CHAT, [START + chunk(calls(injected)) + chunk(calls(custom)) + FINISH + DONE], streamed=True)
@@ -272,7 +272,7 @@ def test_custom_tools_of_the_client_are_untouched() -> None:
 
 
 def test_texts_of_rounds_are_kept_apart() -> None:
-    """Two texts become one string, with a blank line between unless the first ends its line."""
+    """The texts of two rounds are joined with a blank line, unless the first ends with a line break."""
     for streamed in (True, False):
         for first, expected in (("One.", "One.\n\nTwo."), ("One.\n", "One.\nTwo.")):
             played = play(CHAT, [Reply(text=first, tool_calls=[call()]), Reply(text="Two.")], streamed=streamed)
@@ -280,7 +280,7 @@ def test_texts_of_rounds_are_kept_apart() -> None:
 
 
 def test_images_are_mentioned() -> None:
-    """Chat takes nothing but text from tools."""
+    """An image in a result is replaced by a note, because chat accepts only text from tools."""
 
     def respond(one: Any) -> AnsweredCall:
         return AnsweredCall(call=one, result=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"))))
@@ -290,7 +290,7 @@ def test_images_are_mentioned() -> None:
 
 
 def test_big_numbers_and_odd_members_of_the_request_survive_the_rounds() -> None:
-    """The history is extended, never written anew."""
+    """The history is extended in place: the bytes of existing members and messages stay."""
     message = rb'{"role":"user","content":"\u00e9","n":1.0e0}'
     body = b'{"model":"m","seed":123456789012345678901234567890,"messages":[' + message + b"]}"
     played = play(CHAT, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=False, body=body)
@@ -299,7 +299,7 @@ def test_big_numbers_and_odd_members_of_the_request_survive_the_rounds() -> None
 
 
 def test_a_mixed_turn_in_the_history_leaves_the_other_messages_as_they_are() -> None:
-    """Only the message that hides something is written anew."""
+    """Only the message whose injected calls were hidden is written anew."""
     memory = remembering()
     play(CHAT, [Reply(tool_calls=[call("c1"), own_call("own")])], streamed=False, memory=memory)
     user = rb'{"role":"user","content":"\u00e9","n":1.0e0}'
@@ -314,7 +314,7 @@ def test_a_mixed_turn_in_the_history_leaves_the_other_messages_as_they_are() -> 
 
 
 def named(*pieces: str, id_: str = "c1", arguments: str = "{}", index: int = 0) -> list[bytes]:
-    """A call whose name comes in pieces, an empty one for a delta without a name."""
+    """Return the deltas of a call with its name in pieces; an empty piece is a delta without a name."""
     first, *rest = pieces
     deltas = [piece(first, "", id_, index=index), *(piece(one, "", index=index) for one in rest)]
     return [chunk(calls(one)) for one in [*deltas, piece(arguments=arguments, index=index)]]
@@ -332,7 +332,7 @@ def named(*pieces: str, id_: str = "c1", arguments: str = "{}", index: int = 0) 
 )
 @pytest.mark.parametrize("text", [False, True])
 def test_a_name_in_pieces_is_an_injected_tools(pieces: tuple[str, ...], text: bool) -> None:
-    """The client sees nothing of the call, and what came between its pieces in its order."""
+    """A call whose name in pieces is that of an injected tool is hidden, and chunks in between keep their order."""
     first, *rest = named(*pieces)
     between = [chunk({"content": "Hm."})] if text else []
     stream = [START, first, *between, *rest, *named("re", "ad", id_="own", index=1), FINISH, DONE]
@@ -347,7 +347,7 @@ def test_a_name_in_pieces_is_an_injected_tools(pieces: tuple[str, ...], text: bo
 @pytest.mark.parametrize("between", [0, 200])
 @pytest.mark.parametrize("together", [False, True])
 def test_a_name_in_pieces_is_the_clients(pieces: tuple[str, ...], between: int, together: bool) -> None:
-    """Nothing that the client gets is changed."""
+    """A call whose name in pieces is the client's is relayed byte for byte."""
     first, *rest = named(*pieces)
     own = {"type": "function", "function": {"name": "".join(pieces), "parameters": {}}}
     events = [START, first, *[chunk({"content": ""})] * between, *rest, FINISH, DONE]
@@ -360,7 +360,7 @@ def test_a_name_in_pieces_is_the_clients(pieces: tuple[str, ...], between: int, 
 
 
 def test_a_name_that_never_comes_holds_nothing_back() -> None:
-    """The finish, or an error, ends the wait."""
+    """A call without a name is held back only until the finish or an error."""
     for end in ([FINISH, DONE], [b'data: {"error":{"message":"gone"}}\n\n']):
         stream = [START, chunk(calls(piece("", "", "c1", index=0))), chunk({"content": "x"}), *end]
         assert play(CHAT, [b"".join(stream)], streamed=True).body == b"".join(stream)

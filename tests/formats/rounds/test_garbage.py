@@ -1,4 +1,4 @@
-"""Upstreams that send what no format knows: the rounds never fail, and the client's bytes are never made up."""
+"""Upstreams that send unknown things: the rounds never fail, and no bytes are invented."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def begun(kind: Kind, body: bytes, memory: ToolMemory) -> Any:
 @lean
 @given(st.data())
 def test_odd_events_between_real_ones(data: st.DataObject) -> None:
-    """Whatever stands between a round's events, calls can be asked for, answered, and the response ended."""
+    """With any events in between, the calls of a round can be read and answered, and the response ended."""
     kind = data.draw(st.sampled_from(KINDS))
     rounds = begun(kind, kind.request(streamed=True), ToolMemory())
     for number in range(2):
@@ -51,7 +51,7 @@ def test_odd_events_between_real_ones(data: st.DataObject) -> None:
 
 
 def mangled(data: st.DataObject, event: bytes) -> bytes:
-    """The event with one of its members made something else."""
+    """Return the event with one of its members replaced."""
     prefix, _, written = event.partition(b"data: ")
     try:
         value = json.loads(written)
@@ -70,7 +70,7 @@ def mangled(data: st.DataObject, event: bytes) -> bytes:
 @lean
 @given(st.data())
 def test_odd_answers(data: st.DataObject) -> None:
-    """A blocking answer of any kind comes through."""
+    """Any blocking response can be relayed and continued."""
     kind = data.draw(st.sampled_from(KINDS))
     rounds = begun(kind, kind.request(streamed=False), ToolMemory())
     (real,) = encoded(kind, Reply(text="x", tool_calls=[call(), own_call()]), rounds.body, streamed=False)
@@ -90,7 +90,7 @@ def test_odd_answers(data: st.DataObject) -> None:
 @lean
 @given(st.data())
 def test_odd_requests(data: st.DataObject) -> None:
-    """A request that means nothing goes up as a request that means nothing, with tools before its own."""
+    """A meaningless request is sent with the injected tools before its own and can be continued."""
     kind = data.draw(st.sampled_from(KINDS))
     memory = ToolMemory()
     play(kind, [Reply(tool_calls=[call(), own_call("user")])], streamed=False, memory=memory.of(OWNER))
@@ -108,7 +108,7 @@ def test_odd_requests(data: st.DataObject) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("garbage", [b"", b"<html>busy</html>", b"{}", b"[1]", b'{"error":{"message":"no"}}'])
 def test_an_answer_that_is_no_message_comes_through_as_it_is(kind: Kind, garbage: bytes) -> None:
-    """Also behind a round: what it said cannot be woven into something that is no message."""
+    """A response that is no message is relayed unchanged, after a round too."""
     assert play(kind, [garbage], streamed=False).body == garbage
     played = play(kind, [Reply(text="x", tool_calls=[call()]), garbage], streamed=False)
     assert len(played.asked) == 2

@@ -1,4 +1,4 @@
-"""Messages, block by block: thinking, signatures, server tools."""
+"""Messages, block by block: thinking, signatures and server tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def event(kind: str, **members: Any) -> bytes:
 
 
 def deltas(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """How a block begins, and what comes after."""
+    """Return the start of a block and its deltas."""
     match block["type"]:
         case "thinking":
             words = [{"type": "thinking_delta", "thinking": piece} for piece in ("Hm ", "— hm")]
@@ -81,7 +81,7 @@ def answer_of(content: list[dict[str, Any]], stop: str | None) -> bytes:
 
 
 def test_what_the_model_said_goes_back_word_for_word(streamed: bool) -> None:
-    """Thinking with its signature, redacted thinking, a server's search and citations: the next round has them all."""
+    """Signed and redacted thinking, server searches and citations are sent back unchanged."""
     answer = stream_of(CONTENT, "tool_use") if streamed else answer_of(CONTENT, "tool_use")
     played = play(MESSAGES, [answer, Reply(text="Done.")], streamed=streamed)
     assert played.bodies[1]["messages"][1] == {"role": "assistant", "content": CONTENT}
@@ -92,7 +92,7 @@ def test_what_the_model_said_goes_back_word_for_word(streamed: bool) -> None:
 
 
 def test_blank_text_is_not_sent_back(streamed: bool) -> None:
-    """Models write such blocks and the API refuses them."""
+    """Blank text is not sent back, because the API refuses it."""
     content: list[dict[str, Any]] = [{"type": "text", "text": "\n\n"}, USE]
     answer = stream_of(content, "tool_use") if streamed else answer_of(content, "tool_use")
     played = play(MESSAGES, [answer, Reply(text="Done.")], streamed=streamed)
@@ -100,7 +100,7 @@ def test_blank_text_is_not_sent_back(streamed: bool) -> None:
 
 
 def test_pings_errors_and_unknown_events_keep_their_place() -> None:
-    """A single round passes as it came, whatever stands between and behind its events."""
+    """Pings, errors and unknown events of a single round are relayed in their places."""
     whole = stream_of(CONTENT[:-1], "end_turn", first=1)
     delta = whole.index(b"event: message_delta")
     body = (
@@ -114,7 +114,7 @@ def test_pings_errors_and_unknown_events_keep_their_place() -> None:
 
 
 def test_several_message_deltas_are_one_at_the_end() -> None:
-    """Each says what it knows; the last counts hold, and rounds are added up."""
+    """Several message deltas become one at the end, with the last counts of each round summed."""
     first = stream_of([USE], "tool_use").replace(
         b"event: message_stop",
         event("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 10}) + b"event: message_stop",
@@ -128,7 +128,7 @@ def test_several_message_deltas_are_one_at_the_end() -> None:
 
 @pytest.mark.parametrize("stop", ["end_turn", None, "stop"])
 def test_calls_are_run_whatever_a_compatible_server_calls_their_reason(streamed: bool, stop: str | None) -> None:
-    """vLLM has said `end_turn`, others say nothing: the client would be left without an answer."""
+    """Calls are run after any stop reason or none; otherwise the client would get no response."""
     first, last = (stream_of, stream_of) if streamed else (answer_of, answer_of)
     played = play(MESSAGES, [first([USE], stop), last([CITED], "end_turn")], streamed=streamed)
     assert len(played.calls) == 1
@@ -136,7 +136,7 @@ def test_calls_are_run_whatever_a_compatible_server_calls_their_reason(streamed:
 
 
 def test_a_container_that_is_only_its_name_is_named_in_the_next_round() -> None:
-    """As one that is an object."""
+    """A container given as its name instead of an object is named in the next round."""
     first = json.dumps({**json.loads(answer_of([USE], "tool_use")), "container": "container_1"}).encode()
     played = play(MESSAGES, [first, answer_of([CITED], "end_turn")], streamed=False)
     assert played.bodies[1]["container"] == "container_1"
@@ -144,7 +144,7 @@ def test_a_container_that_is_only_its_name_is_named_in_the_next_round() -> None:
 
 @pytest.mark.parametrize("stop", ["max_tokens", "stop_sequence", "refusal", "pause_turn"])
 def test_other_stop_reasons_pass(streamed: bool, stop: str) -> None:
-    """A message that was cut off asks for no results; a pause is the client's to take up."""
+    """A message that was cut off or paused ends the rounds with its own stop reason."""
     answer = stream_of(CONTENT, stop) if streamed else answer_of(CONTENT, stop)
     played = play(MESSAGES, [answer], streamed=streamed)
     assert played.calls == []
@@ -153,7 +153,7 @@ def test_other_stop_reasons_pass(streamed: bool, stop: str) -> None:
 
 
 def test_images_and_errors_have_the_shape_that_the_api_takes() -> None:
-    """An image is a block; an error holds only text; no text is blank."""
+    """A result's images are blocks, an error holds only text, and no text is blank."""
 
     def respond(one: Any) -> AnsweredCall:
         image, blank = Image("aGk=", "image/png"), Text(" ")

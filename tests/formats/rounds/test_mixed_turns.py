@@ -1,4 +1,4 @@
-"""Turns that call the client's tools end the rounds. What the client does not know of them is put back."""
+"""Mixed turns: calls of the client's tools end the rounds, and the hidden injected calls return in later requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FINAL = Reply(text="Done.")
 
 
 def history(played: Played, **more: Any) -> dict[str, Any]:
-    """What a client sends next that keeps the history itself: all it was given, and its tools' results."""
+    """Return the next request of a client that keeps the history itself: the response and its tools' results."""
     kind, request = played.kind, json.loads(played.request)
     whole = played.seen().whole
     if kind is CHAT:
@@ -48,7 +48,7 @@ def history(played: Played, **more: Any) -> dict[str, Any]:
 
 
 def outline(kind: Kind, body: dict[str, Any]) -> list[str]:
-    """The request's turns in a few words, the same for each format."""
+    """Return the turns of a request in a few words that are the same for all formats."""
     words: list[str] = []
     if kind is CHAT:
         for message in body["messages"]:
@@ -92,7 +92,7 @@ def mixed(kind: Kind, *, streamed: bool, memory: OwnMemory, **members: Any) -> P
 
 
 def test_injected_calls_of_a_mixed_turn_are_run_and_put_back(kind: Kind, streamed: bool) -> None:
-    """The client sees its own calls only; the model gets the results of all, once, in every later request."""
+    """The client sees its own calls only, and each later request has the results of all calls once."""
     memory = remembering()
     first = mixed(kind, streamed=streamed, memory=memory)
     assert [one.id for one in first.calls] == ["c1", "c2"]
@@ -114,9 +114,7 @@ def test_injected_calls_of_a_mixed_turn_are_run_and_put_back(kind: Kind, streame
 
 
 def test_what_earlier_rounds_found_is_put_back_where_it_was(kind: Kind, streamed: bool) -> None:
-    """A model that ran an injected tool and then calls one of the client's finds the result in its history again, in
-    the very order in which it wrote it: nothing has to be asked twice, and the provider's prompt cache holds.
-    """
+    """Earlier rounds return in their original order: nothing is asked twice, and the prompt cache is used."""
     memory = remembering()
     replies = [
         Reply(text="One.", thinking="hm", tool_calls=[call("c1"), call("c2")]),
@@ -135,7 +133,7 @@ def test_what_earlier_rounds_found_is_put_back_where_it_was(kind: Kind, streamed
 
 
 def test_a_history_that_the_client_changed_gets_what_can_be_put_back(streamed: bool) -> None:
-    """Where the client edited what it was given, nothing is moved that must not be, and no call is without result."""
+    """In a history that the client edited no text moves, and every restored call has a result."""
     replies = [
         Reply(text="One.", thinking="hm", tool_calls=[call("c1")]),
         Reply(text="Two.", tool_calls=[own_call("own"), call("c2")]),
@@ -166,7 +164,7 @@ def test_a_history_that_the_client_changed_gets_what_can_be_put_back(streamed: b
 
 
 def test_a_client_that_leaves_reasoning_out(streamed: bool) -> None:
-    """Codex without encrypted content does: the calls are put back at their places all the same."""
+    """Calls return at their places even if the client drops reasoning, as Codex does without encrypted content."""
     memory = remembering()
     replies = [
         Reply(text="One.", thinking="hm", tool_calls=[call("c1")]),
@@ -181,7 +179,7 @@ def test_a_client_that_leaves_reasoning_out(streamed: bool) -> None:
 
 @pytest.mark.parametrize("state", [{"previous_response_id": "resp_x"}, {"conversation": "conv_x"}])
 def test_a_provider_that_remembers_gets_the_missing_results_only(streamed: bool, state: dict[str, Any]) -> None:
-    """With `previous_response_id` or a conversation it has the calls already."""
+    """With `previous_response_id` or a conversation only the missing results are added: the provider has the calls."""
     memory = remembering()
     first = mixed(RESPONSES, streamed=streamed, memory=memory)
     outputs = [item for item in history(first)["input"] if item.get("type") == "function_call_output"]
@@ -191,7 +189,7 @@ def test_a_provider_that_remembers_gets_the_missing_results_only(streamed: bool,
 
 
 def test_without_the_memory_the_request_goes_up_as_it_is(kind: Kind, streamed: bool) -> None:
-    """After a restart, or for anybody else with the same call ids: nothing is added, nothing is made up."""
+    """Without a memory, or for another principal with the same call ids, the request is sent unchanged."""
     memory = ToolMemory()
     first = mixed(kind, streamed=streamed, memory=memory.of(OWNER))
     asked = history(first)
@@ -203,7 +201,7 @@ def test_without_the_memory_the_request_goes_up_as_it_is(kind: Kind, streamed: b
 
 
 def test_a_client_that_splits_the_turn_gets_each_result_once(kind: Kind) -> None:
-    """Some send each of their calls as a message of its own."""
+    """A client that splits the turn into a message for each call gets each call and result once."""
     memory = remembering()
     asked = history(mixed(kind, streamed=False, memory=memory))
     if kind is RESPONSES:
@@ -226,7 +224,7 @@ def test_a_client_that_splits_the_turn_gets_each_result_once(kind: Kind) -> None
 
 @pytest.mark.parametrize("id_", ["call_0", "functions.read:12", "3", "", "read-1"])
 def test_ids_that_come_again_are_not_remembered(kind: Kind, id_: str) -> None:
-    """Some providers count from 0 in each conversation: what belongs to one must not turn up in another."""
+    """Call ids that providers count anew in each conversation are not remembered, so that conversations do not mix."""
     memory = remembering()
     first = play(kind, [Reply(tool_calls=[call("c1"), own_call(id_)])], streamed=False, memory=memory)
     assert [one.id for one in first.calls] == ["c1"]
@@ -235,14 +233,14 @@ def test_ids_that_come_again_are_not_remembered(kind: Kind, id_: str) -> None:
 
 @pytest.mark.parametrize("id_", ["toolu_01A09q90qw90lq917835lq9", "call_Ab1", "365174485", "D681PevKs", "tool-9f0a"])
 def test_ids_that_do_not_come_again_are_remembered(id_: str) -> None:
-    """Vendors' ids, Mistral's, LM Studio's."""
+    """Random call ids, as from the vendors, Mistral and LM Studio, are remembered."""
     memory = remembering()
     play(CHAT, [Reply(tool_calls=[call("c1"), own_call(id_)])], streamed=False, memory=memory)
     assert memory.held(id_) is not None
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The least recently used goes first, and what is too large alone is not kept."""
+    """The least recently used entry is dropped first, and an entry over the limit is not stored."""
     monkeypatch.setattr(tool_memory, "HELD_SIZE", 3000)
     mine = ToolMemory().of(OWNER)
     big = "x" * 2000
@@ -256,7 +254,7 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_requests_are_restored_also_where_no_tools_are_injected_any_more(kind: Kind) -> None:
-    """The tools' server may be gone by then; the history must be whole all the same."""
+    """The history is restored even if no tools are injected any more, for example after their server is gone."""
     memory = remembering()
     first = mixed(kind, streamed=False, memory=memory)
     body = kind.request(streamed=False, **history(first))
@@ -268,7 +266,7 @@ def test_requests_are_restored_also_where_no_tools_are_injected_any_more(kind: K
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("odd", ["null", "7", '"text"', "[]", "[7, null, []]", '[{"role": "assistant"}]'])
 def test_odd_histories_pass(kind: Kind, odd: str) -> None:
-    """What is no history is the provider's to refuse."""
+    """An invalid history is passed on, because refusing it is the provider's part."""
     memory = remembering()
     mixed(kind, streamed=False, memory=memory)
     name = "input" if kind is RESPONSES else "messages"

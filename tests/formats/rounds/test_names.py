@@ -1,4 +1,4 @@
-"""Injected tools beside tools of the client's own that have their names, as those of a gateway behind a gateway do."""
+"""Injected tools with the same names as tools of the client, as behind another gateway."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .driving import CHAT, KINDS, Kind, call, play
 
 
 def named(kind: Kind, name: str) -> dict[str, Any]:
-    """The client's tool under another name."""
+    """Return the client's tool under another name."""
     own = dict(kind.own_tool)
     return {**own, "function": {**own["function"], "name": name}} if kind is CHAT else {**own, "name": name}
 
@@ -24,7 +24,7 @@ def names(kind: Kind, body: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_clients_tool_takes_the_place_of_an_injected_one(kind: Kind, streamed: bool) -> None:
-    """Providers refuse two tools of a name; the client's stays as it is, and a call of it is the client's."""
+    """The client's tool and its calls take precedence, because providers refuse duplicate names."""
     own = named(kind, "bmcp_box_echo")
     played = play(kind, [Reply(tool_calls=[call()])], streamed=streamed, tools=[own])
     (body,) = played.bodies
@@ -36,7 +36,7 @@ def test_the_clients_tool_takes_the_place_of_an_injected_one(kind: Kind, streame
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_other_injected_tools_are_still_run(kind: Kind) -> None:
-    """What clashes is left out, and nothing else."""
+    """Injected tools without a clash are still offered and run."""
     replies = [Reply(tool_calls=[call(tool="time")]), Reply(text="Done.")]
     played = play(kind, replies, streamed=False, tools=[named(kind, "bmcp_box_echo")])
     assert [one.name for one in played.calls] == ["bmcp_box_time"]
@@ -45,7 +45,7 @@ def test_the_other_injected_tools_are_still_run(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_client_that_has_them_all_gets_none(kind: Kind) -> None:
-    """The request goes up as it came."""
+    """If all injected tools clash, the request is sent unchanged."""
     tools = [named(kind, "bmcp_box_time"), named(kind, "bmcp_box_echo")]
     played = play(kind, [Reply(text="Hi.")], streamed=False, tools=tools)
     assert played.asked == [played.request]

@@ -1,4 +1,4 @@
-"""Responses, item by item: reasoning, ids, hosted tools, sequence numbers."""
+"""Responses, item by item: reasoning, ids, hosted tools and sequence numbers."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def answered(output: list[dict[str, Any]], *, streamed: bool, **members: Any) ->
 
 @pytest.mark.parametrize("store", [None, True, False])
 def test_reasoning_goes_back_where_the_provider_can_read_it(streamed: bool, store: bool | None) -> None:
-    """Whole, in its place; only what is neither stored nor encrypted has to stay behind."""
+    """Reasoning is sent back in its place, except what the provider has neither stored nor encrypted."""
     answer = answered([REASONING, BARE, SEARCH, USE], streamed=streamed)
     members: dict[str, Any] = {} if store is None else {"store": store}
     played = play(RESPONSES, [answer, answered([MESSAGE], streamed=streamed)], streamed=streamed, **members)
     _, *items, output = played.bodies[1]["input"]
-    # OpenAI takes the call by its id for one whose reasoning is missing.
+    # OpenAI would look up a call by its id and miss its reasoning.
     nameless = {key: value for key, value in USE.items() if key != "id"}
     assert items == ([REASONING, SEARCH, nameless] if store is False else [REASONING, BARE, SEARCH, USE])
     assert output == {"type": "function_call_output", "call_id": "c1", "output": "result of c1"}
@@ -96,7 +96,7 @@ def test_reasoning_goes_back_where_the_provider_can_read_it(streamed: bool, stor
 
 
 def test_an_end_that_repeats_no_items(streamed: bool) -> None:
-    """Codex' own backend leaves them out: those that were seen one by one count."""
+    """If the last event repeats no items, as from Codex' backend, the items seen one by one count."""
     played = play(
         RESPONSES, [stream_of([REASONING, USE], empty_end=True), stream_of([MESSAGE], empty_end=True)], streamed=True
     )
@@ -108,7 +108,7 @@ def test_an_end_that_repeats_no_items(streamed: bool) -> None:
 
 @pytest.mark.parametrize("start", [0, 1, 7])
 def test_a_single_round_passes_as_it_came(start: int) -> None:
-    """Numbers that start elsewhere, indexes with gaps, unknown events and items: not a byte is changed."""
+    """A single round is relayed byte for byte, whatever its numbers, indexes, events and items."""
     body = stream_of([REASONING, SEARCH, SHELL, SHELL_OUTPUT, CUSTOM, MESSAGE], start=start)
     body = body.replace(b'"output_index": 5', b'"output_index": 9') + b": bye\n\n"
     assert play(RESPONSES, [body], streamed=True).body == body
@@ -117,14 +117,14 @@ def test_a_single_round_passes_as_it_came(start: int) -> None:
 
 
 def test_what_a_hosted_tool_did_is_no_call_for_the_client(streamed: bool) -> None:
-    """A shell call with its output beside it is over: the rounds go on."""
+    """A hosted tool's call with its output beside it is done and does not end the rounds."""
     answer = answered([SHELL, SHELL_OUTPUT, USE], streamed=streamed)
     played = play(RESPONSES, [answer, answered([MESSAGE], streamed=streamed)], streamed=streamed)
     assert len(played.asked) == 2
 
 
 def test_a_custom_tool_of_the_client_ends_the_rounds(streamed: bool) -> None:
-    """It is the client's to run, and reaches it untouched."""
+    """A call of the client's custom tool ends the rounds and reaches the client unchanged."""
     played = play(RESPONSES, [answered([USE, CUSTOM], streamed=streamed)], streamed=streamed)
     assert len(played.asked) == 1
     assert played.seen().whole["output"] == [CUSTOM]
@@ -132,7 +132,7 @@ def test_a_custom_tool_of_the_client_ends_the_rounds(streamed: bool) -> None:
 
 
 def test_the_id_that_a_stream_showed_stands_for_the_last_response() -> None:
-    """A later request that names it goes to the response that holds the whole, and is told the id that it knows."""
+    """The id that a stream showed first is an alias of the last response's id in later requests."""
     memory = remembering()
     streams = [stream_of([USE], id="resp_a"), stream_of([USE], id="resp_b"), stream_of([MESSAGE], id="resp_c")]
     played = play(RESPONSES, streams, streamed=True, memory=memory)
@@ -147,7 +147,7 @@ def test_the_id_that_a_stream_showed_stands_for_the_last_response() -> None:
 
 
 def test_a_blocking_answer_has_the_id_that_is_valid_upstream() -> None:
-    """The last one: nothing has to be remembered."""
+    """A blocking response has the id of the last response, so that no alias is needed."""
     answers = [answer_of([USE], id="resp_a"), answer_of([MESSAGE], id="resp_b")]
     played = play(RESPONSES, answers, streamed=False)
     assert played.answer["id"] == "resp_b"
@@ -155,7 +155,7 @@ def test_a_blocking_answer_has_the_id_that_is_valid_upstream() -> None:
 
 
 def test_a_conversation_gets_only_the_outputs(streamed: bool) -> None:
-    """The provider adds the model's items to the conversation by itself."""
+    """In a conversation only the outputs are sent, because the provider has stored the model's items."""
     answers = [answered([one], streamed=streamed) for one in (REASONING | USE, USE, MESSAGE)]
     played = play(RESPONSES, answers, streamed=streamed, conversation="conv_1")
     assert [body["input"] for body in played.bodies] == ["hi", *[[output()]] * 2]
@@ -166,7 +166,7 @@ def output(id_: str = "c1") -> dict[str, Any]:
 
 
 def test_images_are_parts_of_the_output() -> None:
-    """Text and image keep their order."""
+    """Text and images of a result are parts of the output, in order and without blank text."""
 
     def respond(one: Any) -> AnsweredCall:
         return AnsweredCall(call=one, result=ToolResult(content=(Text("Look:"), Image("aGk=", "image/png"), Text(""))))
@@ -179,7 +179,7 @@ def test_images_are_parts_of_the_output() -> None:
 
 
 def test_the_gateways_own_error_event_is_numbered_on() -> None:
-    """It follows what the client has seen, not what the upstream sent."""
+    """The sequence number of the gateway's error event continues the numbers that the client has seen."""
     request = RESPONSES.format.parse(RESPONSES.request(streamed=True))
     rounds = woven(RESPONSES, request.body[:], remembering())
     seen = rounds.stream(stream_of([USE]))
@@ -191,7 +191,7 @@ def test_the_gateways_own_error_event_is_numbered_on() -> None:
 
 
 def test_tool_lists_are_the_providers_spelling_of_the_clients_own() -> None:
-    """Defaults that the provider fills in stay; ours are gone."""
+    """The response's tool list has the client's tools as the provider spells them, without the injected ones."""
     mine = {"type": "function", "name": "read", "parameters": {}}
     spelled = {**mine, "strict": True, "description": None}
     ours = [{"type": "function", "name": name} for name in NAMES]
@@ -201,7 +201,7 @@ def test_tool_lists_are_the_providers_spelling_of_the_clients_own() -> None:
 
 @pytest.mark.parametrize("status", [None, "", "requires_action"])
 def test_calls_are_run_where_a_compatible_server_says_nothing_of_the_status(status: str | None) -> None:
-    """Only what was cut off, or goes on, is no call."""
+    """A completed call is run even if a compatible server gives no usual status."""
     first = json.dumps({**response([USE]), "status": status}).encode()
     played = play(RESPONSES, [first, Reply(text="done")], streamed=False)
     assert [one.id for one in played.calls] == ["c1"]
@@ -210,7 +210,7 @@ def test_calls_are_run_where_a_compatible_server_says_nothing_of_the_status(stat
 
 @pytest.mark.parametrize("repeats", [False, True])
 def test_arguments_that_are_told_before_the_items_end_only(repeats: bool) -> None:
-    """Some compatible servers do not repeat them, or the item, at its end and at the response's."""
+    """Arguments are read from their own events if a server does not repeat them in the item or the response."""
     bare = {**USE, "arguments": ""}
     about = {"output_index": 0, "item_id": "fc_1"}
     events: list[dict[str, Any]] = [
@@ -229,7 +229,7 @@ def test_arguments_that_are_told_before_the_items_end_only(repeats: bool) -> Non
 
 @pytest.mark.parametrize("both", [False, True])
 def test_responses_that_are_done(both: bool) -> None:
-    """Some servers end them as OpenAI's Realtime API does, alone or behind the usual end."""
+    """`response.done`, the last event of some servers, ends a round, alone or after the usual end."""
 
     def done(output: list[dict[str, Any]]) -> bytes:
         stream = stream_of(output)
@@ -249,7 +249,7 @@ NOT_FOUND = b'{"error":{"message":"Item with id \'%s\' not found. Items are not 
 
 @pytest.mark.parametrize("id_", ["rs_2", "fc_1", "msg_1"])
 def test_ids_that_the_provider_does_not_know_are_taken_out(streamed: bool, id_: str) -> None:
-    """Where nobody had said that it keeps nothing; what was sealed stays."""
+    """If the provider does not know an item, ids and unencrypted reasoning are removed; encrypted reasoning stays."""
     rounds = woven(RESPONSES, RESPONSES.request(streamed=streamed), remembering())
     answer = answered([REASONING, BARE, MESSAGE, USE], streamed=streamed)
     _ = rounds.stream(answer) if streamed else rounds.blocking(answer)
@@ -265,7 +265,7 @@ def test_ids_that_the_provider_does_not_know_are_taken_out(streamed: bool, id_: 
 
 
 def test_other_refusals_take_nothing_out(streamed: bool) -> None:
-    """Only one that names what was sent by its id."""
+    """Only a refusal that names the id of a sent item changes the request."""
     rounds = woven(RESPONSES, RESPONSES.request(streamed=streamed), remembering())
     answer = answered([BARE, USE], streamed=streamed)
     _ = rounds.stream(answer) if streamed else rounds.blocking(answer)
@@ -277,7 +277,7 @@ def test_other_refusals_take_nothing_out(streamed: bool) -> None:
 
 
 def late(item: dict[str, Any], index: int) -> bytes:
-    """The events of a call whose name and arguments come with its end only."""
+    """Return the events of a call whose name and arguments come only with its last event."""
     about = {"output_index": index, "item_id": item["id"]}
     events: list[dict[str, Any]] = [
         {"type": "response.output_item.added", "output_index": index, "item": {**item, "name": "", "arguments": ""}},
@@ -289,7 +289,7 @@ def late(item: dict[str, Any], index: int) -> bytes:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_calls_whose_names_come_late(order: tuple[int, int]) -> None:
-    """An injected one is hidden all the same, and the client's own comes as it came."""
+    """A late name decides: an injected call stays hidden, and the client's own call is relayed."""
     items = [{**USE, "name": name, "id": f"fc_{name}", "call_id": name} for name in ("bmcp_box_echo", "read")]
     items = [items[place] for place in order]
     whole = stream_of(items)
@@ -313,7 +313,7 @@ def test_calls_whose_names_come_late(order: tuple[int, int]) -> None:
 
 
 def test_a_name_that_never_comes_holds_nothing_back() -> None:
-    """The response's end, or an error, ends the wait."""
+    """A call without a name is held back only until the response ends or fails."""
     whole = stream_of([{**USE, "name": ""}])
     assert play(RESPONSES, [whole], streamed=True).body == whole
     cut = whole[: whole.rindex(b"event: ")]

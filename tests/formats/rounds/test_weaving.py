@@ -1,4 +1,4 @@
-"""What all formats have in common: several upstream messages become the one that the client sees."""
+"""Behaviour common to all formats: several upstream messages become the one that the client sees."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def usages(draw: st.DrawFn) -> Usage:
 
 @st.composite
 def scripts(draw: st.DrawFn) -> list[Reply]:
-    """Rounds that end in injected calls, then one that does not, or calls the client's tools as well."""
+    """Rounds that end in injected calls, and a last one with none or with calls of the client's tools too."""
     rounds = []
     for number in range(draw(st.integers(0, 4))):
         calls = [call(f"call_{number}_{index}", {"text": draw(WORDS)}) for index in range(draw(st.integers(1, 3)))]
@@ -64,7 +64,7 @@ def grouping(draw: st.DrawFn) -> Any:
 @lean
 @given(st.data())
 def test_any_script_is_one_well_formed_response(data: st.DataObject) -> None:
-    """Text, own calls, order and usage come out as if one message had said it all, and nothing injected shows."""
+    """Text, own calls, order and usage look like those of one message, and nothing injected shows."""
     kind, streamed = data.draw(st.sampled_from(KINDS)), data.draw(st.booleans())
     replies = data.draw(scripts())
     grouped = data.draw(st.composite(grouping)())
@@ -104,7 +104,7 @@ def _cached(kind: Kind, whole: dict[str, Any]) -> int:
 
 
 def _check_order(played: Played) -> None:
-    """One start, one end, everything numbered without a gap."""
+    """Assert one start, one end, and numbers without gaps."""
     events = played.events
     if played.kind is CHAT:
         assert played.body.count(b"[DONE]") == 1
@@ -139,7 +139,7 @@ def _check_order(played: Played) -> None:
 @lean
 @given(st.data())
 def test_a_single_round_without_injected_calls_is_byte_exact(data: st.DataObject) -> None:
-    """What no tool was run for passes as it came, the tool lists of Responses aside."""
+    """A response without injected calls is relayed byte for byte, except for the tool lists of Responses."""
     kind, streamed = data.draw(st.sampled_from(KINDS)), data.draw(st.booleans())
     own = [own_call(f"own_{index}", path=data.draw(WORDS)) for index in range(data.draw(st.integers(0, 3)))]
     stops: list[Any] = [None, "max_tokens", "refusal"]
@@ -164,7 +164,7 @@ def test_a_single_round_without_injected_calls_is_byte_exact(data: st.DataObject
 
 
 def test_without_tools_of_the_client_even_responses_repeat_none(streamed: bool) -> None:
-    """A client that sent no tools finds an empty list, with every other byte as it came."""
+    """A Responses client that sent no tools gets an empty tool list, and otherwise the same bytes."""
     played = play(RESPONSES, [Reply(text="x")], streamed=streamed)
     came = played.answers[0]
     tools = json.dumps(json.loads(played.asked[0])["tools"], separators=(",", ":")).encode()
@@ -173,7 +173,7 @@ def test_without_tools_of_the_client_even_responses_repeat_none(streamed: bool) 
 
 
 def test_usage_that_was_not_asked_for_is_not_shown() -> None:
-    """A chat client that did not ask gets no usage chunk, with tools or without."""
+    """A chat client that did not ask for usage gets no usage chunk, with or without rounds."""
     for replies in ([Reply(text="x")], [Reply(tool_calls=[call()]), Reply(text="x")]):
         played = play(CHAT, replies, streamed=True)
         assert played.body.count(b"[DONE]") == 1
@@ -183,7 +183,7 @@ def test_usage_that_was_not_asked_for_is_not_shown() -> None:
 
 @pytest.mark.parametrize("before", ["", "Let me see."])
 def test_the_result_goes_back_in_the_formats_own_way(kind: Kind, streamed: bool, before: str) -> None:
-    """The next request is the last one with the model's turn and the results behind it."""
+    """The next request is the last one with the model's turn and the results added."""
     played = play(
         kind,
         [Reply(text=before, tool_calls=[call("c1"), call("c2", tool="time")]), Reply(text="Done.")],
@@ -219,7 +219,7 @@ def test_the_result_goes_back_in_the_formats_own_way(kind: Kind, streamed: bool,
 
 @pytest.mark.parametrize("own", [False, True])
 def test_a_call_that_was_cut_off_is_not_run(kind: Kind, streamed: bool, own: bool) -> None:
-    """Half a call leaves no trace, and the response ends as the provider ended it."""
+    """A call that was cut off is neither run nor shown, and the response ends as the provider ended it."""
     calls = [*([own_call()] if own else []), call(arguments='{"text": "ha' if streamed or kind is not MESSAGES else {})]
     played = play(kind, [Reply(text="So", tool_calls=calls, stop_reason="max_tokens")], streamed=streamed)
     assert played.calls == []
@@ -230,8 +230,8 @@ def test_a_call_that_was_cut_off_is_not_run(kind: Kind, streamed: bool, own: boo
 
 @pytest.mark.parametrize("written", ['{"text": ', "[1]", "nonsense"])
 def test_arguments_that_are_no_object_leave_a_valid_history(kind: Kind, streamed: bool, written: str) -> None:
-    """The model hears of it, and the next request holds JSON where the provider wants some."""
-    streamed = streamed or kind is MESSAGES  # whose blocking message can only hold an object
+    """The model gets an error for invalid arguments, and the next request holds a valid object in their place."""
+    streamed = streamed or kind is MESSAGES  # a blocking message can hold only an object
     played = play(kind, [Reply(tool_calls=[call("c1", written)]), Reply(text="ok")], streamed=streamed)
     assert [one.arguments for one in played.calls] == [written]
     second = played.bodies[1]
@@ -248,14 +248,14 @@ def test_arguments_that_are_no_object_leave_a_valid_history(kind: Kind, streamed
 
 
 def test_a_call_without_arguments_is_an_empty_object(kind: Kind, streamed: bool) -> None:
-    """Some models write nothing at all where a tool takes nothing."""
+    """Empty arguments, which some models write for a tool without parameters, are an empty object."""
     played = play(kind, [Reply(tool_calls=[call("c1", "")]), Reply(text="ok")], streamed=streamed)
     assert [one.parsed() for one in played.calls] == [{}]
     assert '"arguments":""' not in played.asked[1].decode()
 
 
 def test_in_the_last_round_nothing_is_called(kind: Kind, streamed: bool) -> None:
-    """Rounds are bounded: the last one forbids calls, and one that comes all the same is left out."""
+    """The last round forbids calls, and a call that comes nevertheless is dropped."""
     replies = [Reply(text=f"{number}.", tool_calls=[call(f"c{number}")]) for number in range(1, 4)]
     played = play(kind, replies, streamed=streamed, last=3, tool_choice="auto")
     assert len(played.asked) == 3
@@ -271,7 +271,7 @@ def test_in_the_last_round_nothing_is_called(kind: Kind, streamed: bool) -> None
 
 @pytest.mark.parametrize("choice", ["none", "auto", {"type": "auto"}, {"type": "allowed_tools", "mode": "auto"}])
 def test_the_clients_tool_choice_stays(kind: Kind, streamed: bool, choice: Any) -> None:
-    """What the client decided holds in every round, to the byte."""
+    """The client's tool choice is sent unchanged in every round unless it forces a call."""
     played = play(kind, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=streamed, tool_choice=choice)
     assert [body["tool_choice"] for body in played.bodies] == [choice, choice]
 
@@ -304,7 +304,7 @@ FORCED = [
 
 @pytest.mark.parametrize(("kind", "choice", "then"), FORCED)
 def test_a_forced_call_is_forced_once(kind: Kind, streamed: bool, choice: Any, then: Any) -> None:
-    """After an injected call the model may answer: else it would be made to call tools until the rounds end."""
+    """A forced call is forced in the first round only; otherwise the model could never answer."""
     played = play(kind, [Reply(tool_calls=[call()]), Reply(text="x")], streamed=streamed, tool_choice=choice)
     assert [body["tool_choice"] for body in played.bodies] == [choice, then]
     if kind is RESPONSES:
@@ -314,7 +314,7 @@ def test_a_forced_call_is_forced_once(kind: Kind, streamed: bool, choice: Any, t
 
 @pytest.mark.parametrize("given", ["absent", "null", "[]", "[ ]", '[ {"name": "mine",  "n": 1.0e2} ]'])
 def test_our_tools_go_first_and_the_clients_stay_as_they_are(kind: Kind, given: str) -> None:
-    """Not a byte of the client's own list changes, nor of anything else."""
+    """Injected tools come before the client's, and no other byte of the body changes."""
     member = "" if given == "absent" else f', "tools": {given}'
     body = f'{{"model" : "m"{member}, "x": 1e400000000, "messages": [], "input": "hi"}}'.replace("1e400000000", "1.50")
     played = play(kind, [Reply(text="x")], streamed=False, body=body.encode())
@@ -326,7 +326,7 @@ def test_our_tools_go_first_and_the_clients_stay_as_they_are(kind: Kind, given: 
 
 
 def test_requests_share_their_beginning(kind: Kind, streamed: bool) -> None:
-    """A provider's prompt cache finds each request of the rounds to be the next one's beginning."""
+    """Each request of the rounds begins like the one before, so that the provider's prompt cache is used."""
     replies = [Reply(text=f"{n}", thinking="hm", tool_calls=[call(f"c{n}")]) for n in range(4)]
     tools: dict[str, Any] = {"tools": [kind.own_tool]}
     played = play(kind, [*replies, Reply(text="x")], streamed=streamed, **tools)
@@ -342,7 +342,7 @@ def test_requests_share_their_beginning(kind: Kind, streamed: bool) -> None:
 
 
 def test_an_error_in_a_later_round_reaches_the_client(kind: Kind) -> None:
-    """It comes as the provider wrote it, once, and nothing ends as if all were well."""
+    """An error in a later round reaches the client once, as the provider wrote it, and no success follows."""
     played = play(kind, [Reply(text="a", tool_calls=[call()]), Reply(text="b", error="overloaded")], streamed=True)
     assert played.body.count(b"overloaded") == 1
     assert b"message_stop" not in played.body
@@ -365,13 +365,13 @@ def test_an_error_in_a_later_round_reaches_the_client(kind: Kind) -> None:
     ],
 )
 def test_some_requests_take_no_tools(kind: Kind, members: dict[str, Any]) -> None:
-    """What cannot go round, or what providers refuse together with tools, is left alone."""
+    """No tools are injected into requests that cannot be continued, or that providers refuse with tools."""
     assert not kind.format.parse(kind.request(streamed=False, **members)).takes_tools
     assert kind.format.parse(kind.request(streamed=False, n=1, background=False)).takes_tools
 
 
 def test_schemas_are_what_every_vendor_takes(kind: Kind) -> None:
-    """One odd tool must not make providers refuse every request."""
+    """The schemas of injected tools are accepted by every vendor, so that one odd tool breaks no request."""
     odd = [
         Tool(name="bmcp_a_b", server="a", tool="b", description="", input_schema=schema)
         for schema in (

@@ -1,6 +1,4 @@
-"""What the model said goes back whole: members and parts that nobody knows yet, state beside the calls, arguments as
-they were given.
-"""
+"""Sending back the model's whole message: unknown members and parts, state beside calls, unchanged arguments."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ def sent_back(played: Played) -> dict[str, Any]:
 
 
 def test_content_in_parts() -> None:
-    """In every place of a blocking chat: beside an injected call, in a mixed turn, in the final answer."""
+    """Content in parts keeps its parts beside an injected call, in a mixed turn and in the final response."""
     played = play(CHAT, [chat_answer({"content": PARTS, "tool_calls": [INJECTED]}), Reply(text="ok")], streamed=False)
     assert sent_back(played)["content"] == PARTS
     shown = played.answer["choices"][0]["message"]["content"]
@@ -55,7 +53,7 @@ def test_content_in_parts() -> None:
 
 
 def test_content_in_parts_of_a_stream() -> None:
-    """Pieces of one part are one part again, and text behind the parts is a part of its own."""
+    """Pieces of one part are joined into that part, and text after the parts is a part of its own."""
     deltas: list[dict[str, Any]] = [
         {"role": "assistant", "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}]}]},
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "m"}]}]},
@@ -68,7 +66,7 @@ def test_content_in_parts_of_a_stream() -> None:
 
 
 def test_parts_are_found_again_in_the_clients_history() -> None:
-    """A mixed turn behind a round that spoke in parts: each message has its own parts again."""
+    """A mixed turn after a round with parts is restored with each message's own parts."""
     memory = remembering()
     first = chat_answer({"content": PARTS, "tool_calls": [INJECTED]})
     second = chat_answer({"content": "And?", "tool_calls": [piece("read", "{}", "own")]})
@@ -109,7 +107,7 @@ STATES: list[tuple[str, list[Any], Any]] = [
 
 @pytest.mark.parametrize(("name", "pieces", "whole"), STATES)
 def test_state_beside_the_calls(name: str, pieces: list[Any], whole: Any) -> None:
-    """Without it providers refuse the next round; streamed it is put together from its pieces."""
+    """State beside the calls is sent back, as providers require, and assembled from its pieces if streamed."""
     answer = chat_answer({"content": None, name: whole, "tool_calls": [INJECTED]})
     assert sent_back(play(CHAT, [answer, Reply(text="ok")], streamed=False))[name] == whole
     deltas = [{"role": "assistant"}, *({name: one} for one in pieces), calls({**INJECTED, "index": 0})]
@@ -119,7 +117,7 @@ def test_state_beside_the_calls(name: str, pieces: list[Any], whole: Any) -> Non
 
 @pytest.mark.parametrize("given", [{"text": "x"}, {}, {"deep": [{"a": None}]}])
 def test_arguments_that_are_an_object(streamed: bool, given: dict[str, Any]) -> None:
-    """Some servers do not write them as a string; the tool is run with them, and they go back as they came."""
+    """Arguments given as an object instead of a string are used for the call and sent back unchanged."""
     one = {"id": "c1", "type": "function", "function": {"name": "bmcp_box_echo", "arguments": given}}
     chat = chat_stream(calls({**one, "index": 0})) if streamed else chat_answer({"tool_calls": [one]})
     played = play(CHAT, [chat, Reply(text="ok")], streamed=streamed)
@@ -132,7 +130,7 @@ def test_arguments_that_are_an_object(streamed: bool, given: dict[str, Any]) -> 
 
 
 def test_hidden_calls_return_to_where_the_model_wrote_them(streamed: bool) -> None:
-    """Before the client's calls or behind them: some providers sign the first one."""
+    """Hidden calls return to their places among the client's calls: some providers sign the first one."""
     for kind in (CHAT, MESSAGES, RESPONSES):
         memory = remembering()
         mixed = Reply(text="So:", tool_calls=[call("c1"), own_call("own"), call("c2")])
@@ -141,7 +139,7 @@ def test_hidden_calls_return_to_where_the_model_wrote_them(streamed: bool) -> No
         assert asked.index('"c1"') < asked.index('"own"')
 
 
-# Reasoning of a response, and what it led to
+# Reasoning of a response, and the call after it
 
 RS1 = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "enc1"}
 RS2 = {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": "enc2"}
@@ -156,7 +154,7 @@ def outline(items: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize("left_out", [(), ("id",), ("encrypted_content",)])
 def test_reasoning_gets_the_call_back_that_it_led_to(streamed: bool, left_out: tuple[str, ...]) -> None:
-    """In the client's own history, whichever of the reasoning's two names it keeps; also two turns later."""
+    """The call after a reasoning returns to the client's history, if that keeps its id or its encrypted content."""
     memory = remembering()
     rounds = [answered([RS1, USE], streamed=streamed), answered([RS2, MESSAGE], streamed=streamed)]
     first = play(RESPONSES, rounds, streamed=streamed, memory=memory)
@@ -170,13 +168,13 @@ def test_reasoning_gets_the_call_back_that_it_led_to(streamed: bool, left_out: t
     assert len(calls_at) == 1
     assert whole[calls_at[0] - 1]["type"] == "reasoning"
     assert whole[calls_at[0] + 1]["type"] == "function_call_output"
-    # An id of its own is only good beside a reasoning that has one.
+    # A call may have an id only beside reasoning with an id.
     assert ("id" in whole[calls_at[0]]) is ("id" not in left_out)
     assert [item for item in whole if item in asked] == asked
 
 
 def test_reasoning_of_another_conversation_gets_nothing(streamed: bool) -> None:
-    """Some providers count their ids anew; what was asked before tells conversations apart."""
+    """Reasoning with the same id in another conversation gets no call: the input before it tells them apart."""
     memory = remembering()
     rounds = [answered([RS1, USE], streamed=streamed), answered([RS2, MESSAGE], streamed=streamed)]
     play(RESPONSES, rounds, streamed=streamed, memory=memory)
@@ -186,21 +184,21 @@ def test_reasoning_of_another_conversation_gets_nothing(streamed: bool) -> None:
 
 
 def test_a_provider_that_does_not_retain_gets_nothing_to_look_up(streamed: bool) -> None:
-    """Its response says so, whatever the client asked for: reasoning stays behind, and the call has no id then."""
+    """If the response says that nothing is stored, reasoning is not sent back and the call has no id."""
     bare = {"id": "rs_1", "type": "reasoning", "summary": []}
     rounds = [answered([bare, USE], streamed=streamed, store=False), answered([MESSAGE], streamed=streamed)]
     whole = play(RESPONSES, rounds, streamed=streamed).bodies[1]["input"]
     assert outline(whole) == ["message", "function_call", "output c1"]
 
 
-# The container of a message
+# The container of a Messages response
 
 CONTAINER = {"id": "container_1", "expires_at": "2026-12-01T00:00:00Z"}
 
 
 @pytest.mark.parametrize("asked", [None, "container_0", {"id": "container_0", "skills": [{"skill_id": "x"}]}])
 def test_the_container_is_named_in_the_next_round(streamed: bool, asked: Any) -> None:
-    """With what the client wants in it; and the client learns of it."""
+    """The next round names the container, with the client's own options, and the client gets to know it."""
     use = {"type": "tool_use", "id": "t1", "name": "bmcp_box_echo", "input": {}}
     final = {"type": "text", "text": "ok"}
     if streamed:
@@ -229,7 +227,7 @@ def _stream(blocks: list[dict[str, Any]], delta: dict[str, Any]) -> bytes:
 
 
 def test_unknown_blocks_and_members_of_messages_go_back(streamed: bool) -> None:
-    """Blocks and deltas of kinds that are still to come."""
+    """Unknown blocks and members are sent back."""
     novelty = {"type": "novelty", "shape": {"a": [1]}}
     use = {"type": "tool_use", "id": "t1", "name": "bmcp_box_echo", "input": {}, "caller": {"type": "direct"}}
     if streamed:
