@@ -1,6 +1,4 @@
-"""A stream that breaks must not look like a success: both SDKs raise, whichever of their helpers reads it, through
-the socket and in process, as they do when they speak to the provider directly.
-"""
+"""A broken stream must not look like a success: both SDKs raise, in process and over a socket, with every helper."""
 
 from __future__ import annotations
 
