@@ -1,7 +1,7 @@
-"""Requests that coding agents were seen to send, recorded from their npm packages against a gateway.
+"""Requests of coding agents, recorded from their npm packages against a gateway.
 
-Texts of the agents are left out of the recordings, as are credentials, hosts and what HTTP itself needs. Each recording
-says under which name, session and user's words its interception has to stand in the record.
+The recordings leave out the agents' own texts, credentials, hosts and headers that HTTP itself needs. Each names the
+client, session and user prompts that its interception must have in the record.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def wire_of(path: str) -> Wire:
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=IDS)
 async def test_the_provider_sees_the_client_and_the_record_knows_it(recorded: dict[str, Any]) -> None:
-    """All headers go up but credentials and what a browser would send; name, session and words are recorded."""
+    """All headers except credentials and browser headers go upstream; client name, session and prompts are recorded."""
     async with gateway() as gate, gate.connected() as client:
         wire, body = wire_of(recorded["path"]), json.dumps(recorded["body"]).encode()
         bearer = recorded["credential"] == "authorization"
@@ -60,7 +60,7 @@ async def test_the_provider_sees_the_client_and_the_record_knows_it(recorded: di
 
 
 class _Sent:
-    """What an SDK sends, seen on its way."""
+    """The headers that an SDK sends."""
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
@@ -95,7 +95,7 @@ async def asking(sdk: str, wire: Wire, port: int, sent: _Sent) -> AsyncIterator[
     ids=["chat", "responses", "messages"],
 )
 async def test_the_vendors_sdks(sdk: str, wire: Wire, name: str) -> None:
-    """The installed versions of both Python SDKs: what they send beside the credential goes up."""
+    """Every header that an installed SDK sends, except the credential, goes upstream, and the record names the SDK."""
     sent = _Sent()
     async with gateway() as gate:
         async with asking(sdk, wire, gate.port, sent):
@@ -109,7 +109,7 @@ async def test_the_vendors_sdks(sdk: str, wire: Wire, name: str) -> None:
 
 @pytest.mark.parametrize("credential", ["authorization", "x-api-key"])
 async def test_a_wrong_key_is_told_in_words_that_claude_code_shows(credential: str) -> None:
-    """It shows the message of a 401, unless that names the header `x-api-key`: then it says that one has to log in."""
+    """The message of a 401 does not mention `x-api-key`, or Claude Code would replace it with a request to log in."""
     async with gateway() as gate:
         answer = await gate.request("POST", MESSAGES.target, MESSAGES.ask(), {credential: "Bearer wrong"}, key=None)
         assert (answer.status, answer.header("x-should-retry")) == (401, "false")

@@ -1,8 +1,8 @@
-"""Requests that are there to cost, one of each kind, sent to a gateway for as long as this runs.
+"""Expensive requests, several kinds of them, sent to a gateway until the process is killed.
 
     python -m tests.e2e.bounds.attack PORT
 
-A process of its own, so that what it costs to send them does not count as the gateway's slowness.
+It is a process of its own so that the cost of sending does not count as the gateway's slowness.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""One principal sends all that is there to cost, another asks small questions: how long do those take, and how much
-memory does it cost?
+"""Measure how long one principal's small requests take, and how much memory the gateway uses, while another principal
+sends expensive requests.
 
     python -m tests.e2e.bounds.hostile --minutes 60
 """
@@ -27,23 +27,23 @@ ROOT = Path(__file__).parents[3]
 MIB = 1024 * 1024
 QUESTION = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hello"}]}'
 PATIENCE = 30.0
-"""Seconds that an answer may take."""
+"""Seconds that a response may take."""
 PAUSE = 0.005
-"""Seconds between an answer and the next question."""
+"""Seconds between a response and the next question."""
 
 
 @dataclass
 class Seen:
     alone: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
-    """Seconds that each question took, without and with the attack."""
+    """Seconds that each question took: `alone` without the attack, `beside` during it."""
     loop_alone: list[float] = field(default_factory=list)
     loop_beside: list[float] = field(default_factory=list)
-    """Seconds of processor time that the gateway's event loop spent meanwhile, on it and on all others."""
+    """Seconds of the event loop's processor time between each question and its response, spent on all requests."""
     resident: int = 0
-    """The most memory that the gateway had at any time, in bytes."""
+    """The most resident memory of the gateway at any time, in bytes."""
     before: int = 0
-    """What it had before the first attack."""
+    """The gateway's resident memory before the first attack, in bytes."""
     failures: list[str] = field(default_factory=list)
 
     def p99(self, times: list[float]) -> float:
@@ -79,7 +79,7 @@ class Honest:
         self._writer.close()
 
     async def ask(self) -> tuple[bytes, float]:
-        """The answer's status line, and the seconds that the event loop spent until then."""
+        """Return the response's status line, and the seconds of processor time that the event loop spent until then."""
         head = f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer key-of-bob\r\n"
         self._writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(QUESTION) + QUESTION)
         answer = await self._reader.readuntil(b"\r\n\r\n")
@@ -122,7 +122,7 @@ async def gateway(
 
 
 async def _listening(port: int) -> None:
-    async with asyncio.timeout(300):  # on a busy machine
+    async with asyncio.timeout(300):  # a busy machine starts slowly
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -151,7 +151,7 @@ async def attacked(port: int) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(sys.executable, *options, cwd=ROOT, stdout=PIPE)
     try:
         assert process.stdout is not None
-        await process.stdout.readline()  # it has made its requests
+        await process.stdout.readline()  # it has built its requests
         await asyncio.sleep(0.5)
         yield
     finally:
@@ -164,14 +164,14 @@ def resident(pid: int) -> int:
 
 
 async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) -> Seen:
-    """Phases without and with the attack by turns, for so long in all."""
+    """Alternate phases without and with the attack, for `seconds` in all."""
     seen = Seen()
     with tempfile.TemporaryDirectory() as name:
         async with (
             _upstream() as base_url,
             gateway(Path(name), base_url, recorded=recorded) as (process, port),
         ):
-            await _phase(port, Seen(), [], [], process.pid, 1)  # warm
+            await _phase(port, Seen(), [], [], process.pid, 1)  # warm up
             seen.before = resident(process.pid)
             end = time.monotonic() + seconds
             told, alone, beside = time.monotonic(), 0, 0
@@ -204,13 +204,13 @@ async def _phase(port: int, seen: Seen, times: list[float], loop_times: list[flo
                         seen.failures.append(status.decode())
                     seen.resident = max(seen.resident, resident(pid))
                     await asyncio.sleep(PAUSE)
-        except (OSError, EOFError) as error:  # a timeout, too
+        except (OSError, EOFError) as error:  # includes TimeoutError
             seen.failures.append(f"{type(error).__name__}: {error}")
             await asyncio.sleep(0.5)
 
 
 TOLD_AFTER = 300.0
-"""Seconds after which a long run says how it goes."""
+"""Seconds between the progress lines of a long run."""
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""The regular expressions of the package that see text of others, each with the worst text for it.
+"""The package's regular expressions that read untrusted text, each with its worst text.
 
-An expression is known by its module and its name, or by its text where it has no name.
+A key is the module and the expression's name, or its text if it has no name.
 """
 
 from __future__ import annotations
@@ -82,4 +82,4 @@ OWN_TEXT: dict[str, str] = {
     "mcp/server.py:self.tool_allow": "the operator's expression; names of tools are short",
     "tool_schemas/keywords.py:pattern": "compiled only, to see whether it is one",
 }
-"""Those that see no text of others, and why: by the beginning of their name."""
+"""Expressions that read no untrusted text, by the beginning of their key, with the reason."""

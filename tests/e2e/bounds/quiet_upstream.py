@@ -1,4 +1,4 @@
-"""A provider that gives one short answer to everything, in a process of its own. It prints its port.
+"""A provider that gives every request the same short response. It runs as a process of its own and prints its port.
 
 python -m tests.e2e.bounds.quiet_upstream
 """

@@ -1,4 +1,4 @@
-"""What callers choose does not stay: after a flood of distinct values no container has outgrown its bound."""
+"""No container outgrows its bound in a flood of distinct values that callers choose."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ FAILED = Answer(500, b"{}")
 FLOOD = 100
 LONG = 200
 SPARE = 30
-"""Entries that a container may gain in passing: a cache that was empty, connections, tasks that are just ending."""
+"""Entries that a container may gain in passing: an empty cache fills, connections open, tasks are about to end."""
 BOUNDED = {
     "lru_cache": 4096,
     "LRUCache": 100_000,
     "TLRUCache": 100_000,
     "_metrics._cost.": 500,
 }
-"""Kinds of containers with a bound of their own: entries."""
+"""The bound, in entries, of kinds of containers that limit themselves."""
 LOWERED = ((prices, "_MOST"), (budget_book, "_MOST"), (open_counters, "_MOST"), (process_limits, "MAX_WINDOWS"),
            (limit_rules, "KNOWN"), (rate_limits, "MAX_REFUSALS"))  # fmt: skip
-"""Bounds that a flood is to pass; as they are, they are larger than a test can flood."""
+"""Bounds lowered to `SPARE`, because a test cannot exceed the real ones."""
 PAID: dict[str, Any] = {
     "prices": {"openai": {"*": {"input": 1, "output": 2}}},
     "budgets": [{"scope": "default", "usd": 1000}, {"scope": "everybody", "usd": 10_000, "period": "day"}],
@@ -52,14 +52,14 @@ PAID: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong keys are answered at once, and bounds are within reach."""
+    """Answer wrong keys without delay, and lower the bounds."""
     monkeypatch.setattr(wrong_keys, "DELAY", 0)
     for module, name in LOWERED:
         monkeypatch.setattr(module, name, SPARE)
 
 
 def containers(root: object) -> Iterator[tuple[str, int]]:
-    """All containers that can be reached from an object without leaving the package's objects, and their sizes."""
+    """Yield the path and size of each container that is reachable from an object through the package's objects."""
     seen: set[int] = set()
     places: list[tuple[str, object]] = [(type(root).__name__, root)]
     while places:
@@ -92,7 +92,7 @@ def attributes(one: object) -> Iterator[tuple[str, Any]]:
 
 
 def module_caches() -> Iterator[tuple[str, int]]:
-    """The caches and containers of the package's modules."""
+    """Yield the name and size of each cache and container in the package's modules."""
     for name, module in sorted(sys.modules.items()):
         if name.startswith("fastapi_aibridge") and module is not None:
             for attribute, value in list(vars(module).items()):
@@ -132,8 +132,8 @@ async def flood(app: App, begin: int) -> None:
     ("answer", "settings"), [(OK, {}), (FAILED, {}), (OK, PAID)], ids=["answered", "failing", "paid and limited"]
 )
 async def test_nothing_grows_with_what_callers_choose(answer: Answer, settings: dict[str, Any]) -> None:
-    """Models, sessions, User-Agents, header names, paths, providers and keys: as many as one likes."""
-    async with running(answer, **settings) as app:  # its recorder keeps all records in memory, as it is meant to
+    """No container grows with the number of distinct models, sessions, headers, paths, providers and keys."""
+    async with running(answer, **settings) as app:  # the recorder is meant to keep all records in memory
         await flood(app, 0)
         gc.collect()
         before = sizes(app)
@@ -155,7 +155,7 @@ def _within_its_bound(path: str, size: int) -> bool:
 
 
 async def test_the_metrics_have_no_label_that_callers_choose() -> None:
-    """Their text is as long after the flood as before, but for digits."""
+    """A flood of distinct values adds no line to the metrics."""
     async with running(OK) as app:
         await flood(app, 0)
         before = await app.admin("metrics")

@@ -1,4 +1,4 @@
-"""What a client says of itself, as it is recorded."""
+"""The client, session and agents of a request, as they are recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MESSAGES = "/ai/openai/v1/messages"
 
 
 async def recorded(**settings: Any) -> Interception:
-    """Of a request of Claude Code with its session in the body."""
+    """Return the interception of a Claude Code request that has its session in the body."""
     async with running(OK, provider={"type": "anthropic"}, **settings) as app:
         body = {"model": "m", "max_tokens": 1, "messages": [], "metadata": {"user_id": f"user_x_session_{SESSION}"}}
         answer = await app.client.post(MESSAGES, headers=CLAUDE, json=body)
@@ -34,12 +34,12 @@ async def recorded(**settings: Any) -> Interception:
 
 
 async def test_no_session_from_the_body() -> None:
-    """It is content; without content only headers tell the session."""
+    """A session id in the body counts as content: without captured content only headers supply the session."""
     assert (await recorded()).session_id == SESSION
     assert (await recorded(recorder={"capture_content": False})).session_id is None
 
 
 async def test_agents_are_recorded() -> None:
-    """The agent within the client, and the one that sent it."""
+    """The client, its agent and the parent agent are recorded."""
     found = await recorded()
     assert (found.client, found.agent_id, found.parent_agent_id) == ("Claude Code", "agent-2", "agent-1")

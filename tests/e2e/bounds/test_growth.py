@@ -1,4 +1,4 @@
-"""Time grows with the size of what is read, not with its square; and no step of it keeps others waiting."""
+"""Reading takes time in proportion to the size of the text, and no single step of it keeps other requests waiting."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fastapi_aibridge.formats.format import Format
 from .works import ENCODERS, FORMATS, Work, bodies, editing, relay, steps_of, streams, unpacking, weave, works
 
 MANY_TIMES = 6
-"""What four times as much may take; four would be exact."""
+"""The most time that four times the size may take, as a multiple; four would be exact."""
 MEASURABLE = 0.004
-"""Seconds; less is noise."""
+"""Seconds; shorter times are noise."""
 LONGEST_STEP = 0.020
 MIB = 1024 * 1024
 
@@ -26,7 +26,7 @@ WORKS = list(works())
 
 
 def seconds(do: Callable[[], object], times: int = 4) -> float:
-    """Processor time, the least of several: others on the machine cannot make it longer."""
+    """Return the processor time in seconds, the least of several runs; it excludes other processes."""
     best = float("inf")
     for _ in range(times):
         begun = time.thread_time()
@@ -37,7 +37,7 @@ def seconds(do: Callable[[], object], times: int = 4) -> float:
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> Iterator[None]:
-    """All other tests' objects; else each of the collections below would look through them."""
+    """Exempt the objects of all other tests from the collections below, which would otherwise scan them."""
     gc.collect()
     gc.freeze()
     yield
@@ -46,7 +46,7 @@ def _frozen() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_collections() -> Iterator[None]:
-    """A garbage collection would count for whatever runs just then."""
+    """Disable the garbage collector: a collection would count towards whatever runs at that moment."""
     gc.collect()
     gc.disable()
     try:
@@ -57,7 +57,7 @@ def _no_collections() -> Iterator[None]:
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda one: one.name)
 def test_time_grows_with_size(work: Work) -> None:
-    """Four times the text takes less than six times as long, whatever it is made of."""
+    """Four times the text takes less than six times as long, whatever its shape."""
     size = work.smallest
     while True:
         large = work.shape(4 * size)
@@ -66,13 +66,13 @@ def test_time_grows_with_size(work: Work) -> None:
             break
         size *= 2
     if took < MEASURABLE:
-        return  # so much in no time
+        return  # too fast to measure even at the largest size
     small = work.shape(size)
     ratio = took / seconds(lambda: work.do(small), 1)
     for _ in range(4):
         if ratio < MANY_TIMES:
             break
-        # Where one of the two fits into the processor's caches, or others use them, another size tells.
+        # A larger pair avoids the case that only one of the two sizes fits into the processor's caches.
         if 2 * size <= work.largest:
             size, small, large = 2 * size, work.shape(2 * size), work.shape(8 * size)
         ratio = seconds(partial(work.do, large)) / seconds(partial(work.do, small))
@@ -80,7 +80,7 @@ def test_time_grows_with_size(work: Work) -> None:
 
 
 def longest(steps: Callable[[], Iterator[None]]) -> float:
-    """The longest step, the least of several runs."""
+    """Return the seconds of the longest step, the least of several runs."""
     best = float("inf")
     for _ in range(3):
         worst = 0.0
@@ -97,7 +97,7 @@ def longest(steps: Callable[[], Iterator[None]]) -> float:
 
 @pytest.mark.parametrize("format_", [chat_completions, responses], ids=lambda one: one.name)
 def test_requests_are_read_in_short_steps(format_: Format) -> None:
-    """Bodies of any size and shape, sizes at which one way of reading gives way to another among them."""
+    """A body of any size and shape is read in short steps, also at the sizes where the way of reading changes."""
     for kind, shape in bodies("input" if format_ is responses else "messages"):
         for size in (16 * 1024, 500 * 1024, 2 * MIB):
             body = shape(size)
@@ -107,7 +107,7 @@ def test_requests_are_read_in_short_steps(format_: Format) -> None:
 
 @pytest.mark.parametrize("encoding", ENCODERS)
 def test_bodies_are_decoded_in_short_steps(encoding: str) -> None:
-    """Bombs and texts alike, up to the largest that is taken."""
+    """Compressed bodies, bombs included, are decoded in short steps up to the largest accepted size."""
     for data in (bytes(32 * MIB), b"0," * 16 * MIB, bytes(range(256)) * 8 * 1024):
         encoded = ENCODERS[encoding](data)
         assert longest(lambda: unpacking(encoded, encoding)) < LONGEST_STEP  # noqa: B023
@@ -115,7 +115,7 @@ def test_bodies_are_decoded_in_short_steps(encoding: str) -> None:
 
 @pytest.mark.parametrize("kind", dict(bodies("messages")))
 def test_requests_are_edited_in_short_steps(kind: str) -> None:
-    """What goes before the client's tools and behind its messages, in bodies of any shape."""
+    """Each edit of a body of any shape proceeds in short steps."""
     shape = dict(bodies("messages"))[kind]
     for size in (500 * 1024, 2 * MIB):
         body = shape(size)
@@ -126,7 +126,7 @@ def test_requests_are_edited_in_short_steps(kind: str) -> None:
 @pytest.mark.parametrize("do", [relay, weave])
 @pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.name)
 def test_streams_are_read_in_short_steps(format_: Format, do: Callable[[Format, bytes], None]) -> None:
-    """What comes at once is cut into pieces before it is read."""
+    """A block of `STEP` bytes, the most that is read at once, takes one short step."""
     for kind, shape in streams(format_):
         block = shape(STEP)
         took = seconds(lambda: do(format_, block))  # noqa: B023

@@ -1,4 +1,4 @@
-"""No regular expression that sees text of others takes more than time in proportion to it."""
+"""No regular expression that reads untrusted text takes more than linear time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 50_000
 
 
 def found() -> Iterator[tuple[str, ast.Call]]:
-    """Each use of `re` in the package, by its place and name."""
+    """Yield each use of `re` in the package, with its key as in `patterns`."""
     for path in sorted(ROOT.rglob("*.py")):
         if "migrations" in path.parts:
             continue
@@ -59,12 +59,12 @@ def is_own(name: str) -> bool:
 
 
 def test_all_expressions_are_listed() -> None:
-    """A new one is either given its worst text, or a reason why it sees none of others."""
+    """Each expression has either a worst text or a reason why it reads no untrusted text."""
     assert sorted(name for name in all_found() if not is_own(name)) == sorted(WORST)
 
 
 def test_no_list_names_what_is_gone() -> None:
-    """Nor is anything in both."""
+    """No key is outdated, and none is in both lists."""
     assert [start for start in OWN_TEXT if not any(name.startswith(start) for name in all_found())] == []
     assert [name for name in WORST if is_own(name)] == []
 
@@ -77,7 +77,7 @@ def pattern(name: str) -> re.Pattern[str] | re.Pattern[bytes]:
 
 
 def uses(name: str) -> set[str]:
-    """How an expression is used, by the methods that its module calls."""
+    """Return the names of the expression's methods that the package calls."""
     path, _, attribute = name.partition(":")
     if not attribute.isidentifier():
         func = all_found()[name].func
@@ -98,7 +98,7 @@ def uses(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", WORST)
 def test_time_grows_with_the_text(name: str) -> None:
-    """In the ways in which it is used."""
+    """Time grows in proportion to the text for each method that is called."""
     compiled = pattern(name)
     assert uses(name)
     for use in uses(name):

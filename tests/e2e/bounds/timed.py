@@ -1,5 +1,5 @@
-"""The app of `tests.e2e.limits.serving`, whose answers say how much processor time its event loop has spent between a
-request and its answer. Unlike time by the clock, that does not depend on what else the machine has to do.
+"""The app of `tests.e2e.limits.serving`, with a response header that tells the processor time which the event loop
+spent between request and response. Unlike wall-clock time, it does not depend on the machine's load.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Everything that reads text which a client, an upstream or a tool server wrote, with the worst shapes of such text.
+"""All readers of text that a client, an upstream or a tool server wrote, with the worst shapes of such text.
 
-What is added to `FORMATS` is measured by being there; other readers are added to `works`.
+An addition to `FORMATS` is measured automatically; other readers are added to `works`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ FORMATS: list[Format] = [chat_completions, messages, responses]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`do` reads what `shape` makes of about so many bytes."""
+    """A reader to measure: `do` reads the text that `shape` makes in about the given size."""
 
     name: str
     shape: Callable[[int], Any]
     do: Callable[[Any], object]
     smallest: int = 16 * 1024
-    """Bytes from which on it is read in one and the same way."""
+    """Bytes of the smallest text; the reader may treat smaller ones in another way."""
     largest: int = 512 * 1024
-    """Of the smaller of two sizes that are compared, if that takes long enough to be measured."""
+    """The most bytes of the smaller size that is compared; it doubles until the work takes long enough to measure."""
 
 
 def repeated(piece: bytes, before: bytes = b"", after: bytes = b"") -> Callable[[int], bytes]:
@@ -85,7 +85,7 @@ STRINGS = {
 
 
 def bodies(name: str) -> Iterator[tuple[str, Callable[[int], bytes]]]:
-    """Requests whose conversation, or whatever else, is made of one thing."""
+    """Yield kinds of request bodies, each filled with one repeated piece."""
     for kind, piece in VALUES.items():
         yield kind, repeated(piece, b'{"model":"m","' + name.encode() + b'":[', b"0]}")
         yield f"{kind} elsewhere", repeated(piece, b'{"model":"m","x":[', b"0]}")
@@ -107,7 +107,7 @@ def read_all(format_: Format, body: bytes) -> None:
 
 
 def steps_of(format_: Format, body: bytes) -> Iterator[None]:
-    """The steps of reading a request; one that is refused ends with the refusal."""
+    """Yield after each step of reading a request; a refusal ends the steps."""
     steps: Steps[ModelRequest] = format_.read(body, 1024 * 1024)
     while True:
         try:
@@ -174,7 +174,7 @@ FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def streams(format_: Format) -> Iterator[tuple[str, Callable[[int], bytes]]]:
-    """Blocks of many events of one kind, compact and with spaces, and other ends of lines."""
+    """Yield kinds of blocks, each with many events of one type, compact and spaced, with different line endings."""
     for kind, event in EVENTS[format_.name].items():
         for spacing, separators in (("", (",", ":")), (", spaced", (", ", ": "))):
             for ending, framed in FRAMINGS.items():
@@ -194,12 +194,12 @@ def streams(format_: Format) -> Iterator[tuple[str, Callable[[int], bytes]]]:
 
 
 def relay(format_: Format, block: bytes) -> None:
-    """As it is done without injected tools."""
+    """Read a block as it is read without injected tools."""
     _run(format_.single(_STREAMED, 1024 * 1024, usage_asked=False), block)
 
 
 def weave(format_: Format, block: bytes) -> None:
-    """As it is done with injected tools, one of which the model calls."""
+    """Read a block as it is read with injected tools, one of which the model calls."""
     names, tools = frozenset({"f"}), b'{"name":"f"}'
     _run(finish(format_.woven(_STREAMED, names, tools, _NoMemory(), 1024 * 1024, usage_asked=False)), block)
 
@@ -226,7 +226,7 @@ def _run(rounds: Rounds, block: bytes) -> None:
 
 
 def frame(chunk: bytes) -> None:
-    """In pieces, as they come."""
+    """Read a chunk in pieces, as a connection delivers it."""
     framer = sse.Framer()
     for at in range(0, len(chunk), 16 * 1024):
         for one in sse.events(framer.feed(chunk[at : at + 16 * 1024])):
@@ -264,7 +264,7 @@ def edit(body: bytes) -> None:
 
 
 def editing(body: bytes) -> Iterator[None]:
-    """The steps of all edits of a request; one whose text is broken ends with that."""
+    """Yield after each step of all edits of a request; invalid text ends an edit."""
     for edited in (
         lambda: edits.with_member(body, "y", b"1"),
         lambda: edits.with_new_member(body, "y", b"1"),
@@ -277,7 +277,7 @@ def editing(body: bytes) -> Iterator[None]:
 
 
 EDITED_IN_STEPS = {"messages", "parts", "letters", "escapes", "white space", "members", "long name"}
-"""Of all kinds, some that need no minute at these sizes."""
+"""A selection of the kinds that take less than a minute at these sizes."""
 
 
 def works() -> Iterator[Work]:
