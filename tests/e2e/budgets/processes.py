@@ -1,4 +1,4 @@
-"""Gateways in processes of their own that share a budget of Alice's, and what its counter holds."""
+"""Gateway processes that share Alice's budget, and a view of its counter."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.e2e.gateway.client import Answer, connected
 from tests.e2e.records.process import CHAT, GatewayProcess, Spawner
 
 CENT = 10_000
-"""Micro-dollars."""
+"""One cent in micro-dollars."""
 BODY = json.dumps(
     {"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 10}
 ).encode()
-"""Ten cents are reserved for it."""
+"""A request for which ten cents are reserved."""
 PATIENCE = 60.0
 
 
@@ -33,7 +33,7 @@ def gateways(spawner: Spawner, upstream: str, url: str, number: int, usd: float)
 
 
 async def ask(port: int) -> Answer | None:
-    """The whole answer; None where the gateway has died meanwhile."""
+    """Return the whole response, or None if the gateway died before its end."""
     try:
         async with asyncio.timeout(PATIENCE), connected(port) as client:
             await client.send("POST", CHAT, BODY)
@@ -51,7 +51,7 @@ class Counter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.most = 0
-        """Spent and reserved together, at most, whenever it was looked at."""
+        """The largest sum of spent and reserved micro-dollars that was ever read."""
         self.looks = 0
         self._spent = 0
 
@@ -66,7 +66,7 @@ class Counter:
         return spent, reserved
 
     async def has_grown(self) -> bool:
-        """Whether more is spent than when it was read before."""
+        """Whether more is spent than at the previous read."""
         before = self._spent
         return (await self.read())[0] > before
 

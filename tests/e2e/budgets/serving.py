@@ -1,4 +1,4 @@
-"""Gateways with prices that are easy to add up: a token of output costs a cent, input costs nothing."""
+"""Gateways with simple prices: an output token costs one cent, input is free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi_aibridge.testing.replies import Usage
 from tests.e2e.records.serving import CHAT, MESSAGES, RESPONSES, Gateway, gateway
 
 CENT = {"input": 0, "output": 10_000, "cache_read": 0, "cache_write": 0}
-"""US dollars for a million tokens."""
+"""Prices in US dollars per million tokens."""
 PRICES = {
     "openai": {"gpt-5": CENT, "dear": {**CENT, "output": 100_000}, "free": {**CENT, "output": 0}},
     "anthropic": {"gpt-5": CENT},
@@ -38,12 +38,12 @@ def budget(usd: float, scope: str = "initiator", id: str = "alice", **given: Any
 def budgeted(
     *budgets: dict[str, Any], url: str = "sqlite+aiosqlite://", **given: Any
 ) -> AbstractAsyncContextManager[Gateway]:
-    """An answer costs five cents, and ten are reserved for it."""
+    """Start a gateway whose responses cost five cents, with ten cents reserved for each."""
     return gateway(url, budgets=list(budgets), **{"reply": reply(), "prices": PRICES, **given})
 
 
 async def ask(gateway: Gateway, path: str = CHAT, *, key: str = "k-alice", **given: Any) -> httpx.Response:
-    """`given` are members of the body, None for one that is to be left out."""
+    """Send a request; `given` are members of its body, and None removes a member."""
     body = {"model": "gpt-5", **BODIES.get(path, {"messages": HI}), **given}
     content = json.dumps({name: value for name, value in body.items() if value is not None})
     async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as http:

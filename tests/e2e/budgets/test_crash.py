@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of requests for which something is reserved."""
+"""Reservations after `kill -9` in the middle of requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AT_ONCE = 100
 
 
 async def test_kill_9_leaves_nothing_reserved_and_counts_each_cost_once(url: str, spawner: Spawner) -> None:
-    """Time after time: nothing is reserved after the next start, and the counter has what the records add up to."""
+    """After `kill -9` and a restart nothing is reserved, and the counter equals the sum of the recorded costs."""
     rounds = 10 if url.startswith("sqlite") else 3
     async with HeldUpstream() as upstream:
         (process,) = gateways(spawner, upstream.url, url, 1, usd=1000)
@@ -30,7 +30,7 @@ async def test_kill_9_leaves_nothing_reserved_and_counts_each_cost_once(url: str
                 asking = [asyncio.create_task(ask(process.port)) for _ in range(AT_ONCE)]
                 await until(lambda of=before: upstream.calls - of >= AT_ONCE // 2, PATIENCE)  # type: ignore[misc]
                 if turn % 2:
-                    upstream.release.set()  # some have ended, and some of those are not in their place yet
+                    upstream.release.set()  # some requests have ended, and some of their ends are not written yet
                     await until(held.has_grown, PATIENCE)
                 else:
                     assert (await held.read())[1] >= AT_ONCE // 2 * 10 * CENT

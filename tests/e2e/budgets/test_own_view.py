@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_callers_see_what_they_spent_and_what_is_left() -> None:
-    """With their own key, nothing of others, and no cache keeps it."""
+    """With their own key callers see their own usage and budgets and nobody else's, and the response is not cached."""
     async with budgeted(budget(1), budget(0.5, "everybody", period="day"), budget(3, id="bob")) as gateway:
         for key in ("k-alice", "k-alice", "k-bob"):
             assert (await ask(gateway, key=key)).status_code == 200
@@ -34,7 +34,7 @@ async def test_callers_see_what_they_spent_and_what_is_left() -> None:
 
 
 async def test_the_apps_own_dependency_says_whose_view_it_is() -> None:
-    """And a caller without budgets sees none."""
+    """The principal of the app's own dependency decides which budgets a caller sees."""
 
     async def ann() -> Principal:
         return Principal("ann", groups=("staff",))
@@ -46,7 +46,7 @@ async def test_the_apps_own_dependency_says_whose_view_it_is() -> None:
 
 
 async def test_a_caller_with_an_id_that_no_record_takes() -> None:
-    """It is the caller's fault, and that answer stays in no cache either."""
+    """An initiator id that is too long gets 400, and that response is not cached either."""
 
     async def endless() -> Principal:
         return Principal("a" * 1000)
@@ -69,7 +69,7 @@ async def test_handlers_are_told_too() -> None:
 
 
 async def test_errors_and_keys_in_records_are_not_shown_to_callers() -> None:
-    """They may name hosts."""
+    """Callers do not see the error texts of their records, which may name hosts."""
     async with budgeted(budget(1)) as gateway:
         gateway.provider.script = []
         assert (await ask(gateway)).status_code >= 400
@@ -79,7 +79,7 @@ async def test_errors_and_keys_in_records_are_not_shown_to_callers() -> None:
 
 
 async def test_administrators_set_budgets_while_the_app_runs() -> None:
-    """In force at once, counted from the beginning of the period, in the audit; wrong ones are refused."""
+    """An administrator's budget applies at once, counts from the period's start and is audited; bad ones get 422."""
     async with budgeted(budget(7, id="bob")) as gateway:
         assert (await ask(gateway)).status_code == 200
         path = "/budgets/initiator/alice?period=month"
@@ -119,7 +119,7 @@ async def test_administrators_set_budgets_while_the_app_runs() -> None:
     ("scope", "id_"), [("initiator", "alice"), ("default", "*"), ("everybody", "*"), ("group", "staff")]
 )
 async def test_a_budget_that_is_made_again_counts_what_was_spent_meanwhile(scope: str, id_: str) -> None:
-    """Once, and what was counted before stays."""
+    """A budget that is set again counts all spending of its period once, also from the time without a budget."""
 
     async def staff() -> Principal:
         return Principal("alice", groups=("staff",))
@@ -141,7 +141,7 @@ async def test_a_budget_that_is_made_again_counts_what_was_spent_meanwhile(scope
 
 @pytest.mark.parametrize(("scope", "id_"), [("initiator", "alice"), ("everybody", "*")])
 async def test_of_another_amount_is_told_again(scope: str, id_: str) -> None:
-    """Once an administrator has changed a budget, it may be used up a second time."""
+    """A budget whose amount an administrator has changed warns again when it is used up."""
     warned: list[float] = []
 
     async def on_budget(warning: BudgetWarning) -> None:

@@ -30,14 +30,14 @@ pytestmark = pytest.mark.anyio
     ],
 )
 def test_periods_are_those_of_utc(period: str, moment: str, start: str, end: str) -> None:
-    """Weeks begin on Monday."""
+    """Periods begin and end in UTC, and weeks begin on Monday."""
     begun = period_start(period, datetime.fromisoformat(moment))
     assert begun.isoformat() == f"{start}T00:00:00+00:00"
     assert period_end(period, begun).isoformat() == f"{end}T00:00:00+00:00"
 
 
 async def test_a_month_turns_while_requests_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each counts where it started; the new month begins with nothing spent."""
+    """A request counts in the month in which it started; the new month begins with nothing spent."""
 
     class Clock(datetime):
         moment = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)

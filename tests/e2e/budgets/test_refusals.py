@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_does_not_fit_is_refused_in_the_vendors_own_form(path: str, stream: bool) -> None:
-    """429, which says when the budget resets and that no retry helps; the provider hears nothing of it."""
+    """A refusal is a 429 that says when the budget resets and that no retry helps; the provider is not called."""
     async with budgeted(budget(0.13)) as gateway:
         assert (await ask(gateway, path, stream=stream)).status_code == 200
         calls = len(gateway.provider.received)
@@ -43,7 +43,7 @@ async def test_what_does_not_fit_is_refused_in_the_vendors_own_form(path: str, s
 
 
 async def test_what_is_free_is_not_blocked() -> None:
-    """Counting tokens, listing models, and a model whose price is 0; but a budget of 0 blocks that one too."""
+    """Counting tokens is never blocked, and a free model only by a budget of 0."""
     async with budgeted(budget(0.01), budget(0, id="bob")) as gateway:
         assert (await ask(gateway)).status_code == 429
         assert (await ask(gateway, COUNT)).status_code == 200
@@ -53,20 +53,18 @@ async def test_what_is_free_is_not_blocked() -> None:
 
 
 async def test_only_the_answers_own_cost_is_spent() -> None:
-    """What was reserved beyond that is free again as soon as the answer has come to its end, and failures cost
-    nothing.
-    """
+    """The unspent part of a reservation is free again when the response ends, and failures cost nothing."""
     async with budgeted(budget(0.54)) as gateway:
         gateway.provider.script = [reply(), Reply(status=500), *[reply()] * 20]
         statuses = [(await ask(gateway)).status_code for _ in range(13)]
-        # Nine times five cents; then fewer than ten are left.
+        # Nine responses cost five cents each; then fewer than ten are left.
         assert statuses == [200, 500, *[200] * 8, *[429] * 3]
         (shown,) = (await gateway.json("/budgets"))["items"]
         assert (shown["spent_usd"], shown["reserved_usd"]) == (0.45, 0)
 
 
 async def test_without_a_bound_of_its_own_an_answer_counts_as_the_setting_says() -> None:
-    """4096 tokens unless another number is set."""
+    """A request without an output limit reserves for 4096 tokens, or for `budget_default_output`."""
     async with budgeted(budget(40.95)) as gateway:
         assert (await ask(gateway, max_completion_tokens=None)).status_code == 429
     async with budgeted(budget(0.50), budget_default_output=50) as gateway:
@@ -75,19 +73,19 @@ async def test_without_a_bound_of_its_own_an_answer_counts_as_the_setting_says()
 
 
 async def test_all_models_that_may_answer_have_to_fit() -> None:
-    """Where a router behind the URL takes a list of them."""
+    """A request that lists several models must fit into the budget with each of them."""
     async with budgeted(budget(0.54)) as gateway:
         assert (await ask(gateway, models=["dear", "free"])).status_code == 429
         assert (await ask(gateway, models=["free"])).status_code == 200
 
 
 async def test_a_conversation_that_the_provider_keeps_is_reserved_for() -> None:
-    """As far as this gateway has recorded the response that it goes on with."""
+    """The stored conversation is reserved for if this gateway has recorded the previous response."""
     prices = {"openai": {"gpt-5": {"input": 10_000, "output": 10_000}}}
     long = Reply("Hello", usage=Usage(input_tokens=60, output_tokens=5))
     async with budgeted(budget(2), reply=long, prices=prices) as gateway:
         first = (await ask(gateway, RESPONSES)).json()["id"]
-        # 0.65 are spent; of the request itself some 30 tokens are read, and 10 may be written.
+        # 0.65 is spent; the request itself has some 30 input tokens, and may get 10 output tokens.
         assert (await ask(gateway, RESPONSES, previous_response_id="resp_unknown")).status_code == 200
         assert (await ask(gateway, RESPONSES, previous_response_id=first)).status_code == 429
         assert (await ask(gateway, RESPONSES)).status_code == 200
@@ -101,7 +99,7 @@ async def test_several_answers_are_reserved_several_times() -> None:
 
 @pytest.mark.parametrize("scope", ["default", "everybody"])
 async def test_a_default_is_each_callers_own_and_everybody_shares_one(scope: str) -> None:
-    """And who has a budget of the same period has no default beside it."""
+    """A default budget is for each caller without one of the same period; all callers share the everybody budget."""
     async with budgeted(budget(0.10, scope), budget(0.30, period="month")) as gateway:
         assert (await ask(gateway, key="k-bob")).status_code == 200
         assert (await ask(gateway, key="k-bob")).status_code == 429
@@ -116,7 +114,7 @@ async def test_of_several_budgets_the_tightest_holds() -> None:
 
 
 async def test_groups_spend_together_and_members_each_on_their_own() -> None:
-    """Who belongs to which group is the app's to say."""
+    """Members of a group, as named by the app, share the group's budget, and each has a member budget."""
 
     async def staff() -> Principal:
         return Principal(next(callers), groups=("staff",))
@@ -129,7 +127,7 @@ async def test_groups_spend_together_and_members_each_on_their_own() -> None:
 
 
 async def test_a_principal_brings_budgets_of_its_own() -> None:
-    """For the caller alone, or for a tenant; others do not notice."""
+    """A principal's own budgets apply to the caller alone or to a tenant, and to nobody else."""
     plans: dict[str, list[dict[str, Any]]] = {
         "k-alice": [{"usd": 0.10}],
         "k-bob": [{"usd": 0.15, "scope": "group", "id": "acme"}],
@@ -147,7 +145,7 @@ async def test_a_principal_brings_budgets_of_its_own() -> None:
 
 
 async def test_a_model_without_a_price_runs_unless_that_is_refused() -> None:
-    """403 where a budget applies, and only there."""
+    """A model without a price runs, or is refused with 403 if `unpriced` says so and a budget applies."""
     async with budgeted(budget(1)) as gateway:
         assert (await ask(gateway, model="house")).status_code == 200
     async with budgeted(budget(1), unpriced="refuse") as gateway:
@@ -158,7 +156,7 @@ async def test_a_model_without_a_price_runs_unless_that_is_refused() -> None:
 
 
 async def test_a_cheaper_model_takes_the_place_of_a_refusal() -> None:
-    """The provider is asked for that one, and the record says both."""
+    """The fallback model is requested from the provider instead of a refusal, and the record names both models."""
     async with budgeted(budget(0.90, fallback_model="gpt-5")) as gateway:
         answer = await ask(gateway, model="dear", stream=True)
         assert answer.status_code == 200
@@ -177,7 +175,7 @@ async def test_a_cheaper_model_takes_the_place_of_a_refusal() -> None:
 
 
 async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.LogCaptureFixture) -> None:
-    """By a header on each answer from then on, a line in the log, a metric, and to the app."""
+    """Each threshold is reported once to the log, the metrics and the app, and by a header on all later responses."""
     warned: list[BudgetWarning] = []
 
     async def on_budget(warning: BudgetWarning) -> None:
@@ -187,7 +185,7 @@ async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.Lo
         answers = []
         for limit in (8, 8, 3, 3):
             answers.append(await ask(gateway, max_completion_tokens=limit))
-            await gateway.json("/budgets")  # which waits until the end is in its place
+            await gateway.json("/budgets")  # waits until the end is written
         headers = [one.headers.get("x-aibridge-budget", "") for one in answers]
         assert [one.status_code for one in answers] == [200, 200, 200, 429]
         assert headers[:2] == ["", ""]
@@ -207,7 +205,7 @@ async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.Lo
 
 
 async def test_both_sdks_stop_at_once_and_show_the_message() -> None:
-    """With the retries that they make by default."""
+    """Both SDKs, with their default retries, stop after one refusal and show its message."""
     async with budgeted(budget(0.01)) as gateway:
         base = gateway.url.rstrip("/")
         async with openai.AsyncOpenAI(api_key="k-alice", base_url=f"{base}/ai/openai/v1") as sdk:
@@ -224,7 +222,7 @@ async def test_both_sdks_stop_at_once_and_show_the_message() -> None:
 async def test_a_cheaper_model_that_cannot_be_asked_for_keeps_nothing_reserved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The interception has begun by then, so it ends: where there is no memory for the changed body, for one."""
+    """If the fallback model cannot be requested, as without memory for it, the interception ends without a cost."""
 
     def no_room(_: Admitted, model: str) -> Steps[None]:
         raise GatewayError(503, "at_capacity", f"no room for {model}")

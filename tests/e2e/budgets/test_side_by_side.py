@@ -1,4 +1,4 @@
-"""Requests that run side by side do not slip through a budget together, on one worker or on several."""
+"""Concurrent requests cannot overspend a budget together, on one worker or on several."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ BUDGET = 200 * CENT
 
 
 async def test_two_hundred_at_once_against_a_budget_for_twenty(url: str, spawner: Spawner) -> None:
-    """Of 200 requests that may cost ten cents each, 20 reach the provider while two dollars are there. Each then costs
-    one cent, so more pass, until less than ten cents are left. Never are more than two dollars spent or reserved.
+    """A budget of two dollars admits 20 of 200 concurrent requests that reserve ten cents each.
+
+    Each costs one cent, so more pass afterwards, until less than ten cents are left. Spent and reserved amounts
+    together never exceed two dollars.
     """
     number = 1 if url.startswith("sqlite") else 4
     async with HeldUpstream() as upstream:
@@ -52,7 +54,7 @@ async def test_two_hundred_at_once_against_a_budget_for_twenty(url: str, spawner
                 while reserved:
                     spent, reserved = await held.read()
             assert spent == passed * CENT == upstream.answered * CENT
-            # Within one estimate of all of it, and never over.
+            # Less than one reservation is left, and the budget is never exceeded.
             assert BUDGET - 10 * CENT < spent <= BUDGET
             assert held.most <= BUDGET
             assert held.looks > 20

@@ -1,4 +1,4 @@
-"""An upstream that holds its answers until the test lets go of them, and bills each with one cent."""
+"""An upstream that holds its responses until the test releases them, and bills one cent for each."""
 
 from __future__ import annotations
 
