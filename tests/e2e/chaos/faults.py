@@ -1,4 +1,4 @@
-"""What can go wrong between a gateway and its provider, and what the caller must get for it."""
+"""The faults that can occur between a gateway and its provider, and the outcome that the caller must get for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERLOADED = b'{"error": {"message":"too much",   "type":"overloaded_error", "co
 
 
 class Outcome(Enum):
-    """What the caller gets, and with it the record's status."""
+    """The response that the caller must get, which implies the record's status."""
 
     WHOLE = "the answer, byte for byte"
     AS_IT_CAME = "what the upstream sent, byte for byte; failed"
@@ -35,9 +35,9 @@ class Case:
     fault: Fault
     outcome: Outcome
     status: int = 200
-    """The upstream's, where it `AS_IT_CAME`."""
+    """The upstream's status, if the outcome is `AS_IT_CAME`."""
     greets: bool = False
-    """Whether it happens as soon as the gateway has connected."""
+    """Whether the fault happens as soon as the gateway has connected."""
 
 
 CASES: list[Case] = []
@@ -127,7 +127,7 @@ async def half_closed_in_the_body(link: Link) -> None:
     await link.half_close()
 
 
-# Nothing comes, or it comes slowly
+# Silence and slow responses
 
 
 @fault(Outcome.TIMEOUT)
@@ -176,7 +176,7 @@ async def closes_after_the_answer(link: Link) -> None:
     link.close()
 
 
-# It is well formed, and too short
+# The response is well formed, but too short
 
 
 @fault(Outcome.BROKEN_STREAM)
@@ -189,7 +189,7 @@ async def truncates_unseen(link: Link) -> None:
         link.close()
 
 
-# It is not HTTP
+# The response is not HTTP
 
 
 @fault(Outcome.BAD_GATEWAY)
@@ -278,7 +278,7 @@ async def chunk_shorter_than_its_size(link: Link) -> None:
     link.close()
 
 
-# It is HTTP, and no message
+# The response is HTTP, but no message of the API
 
 
 PAGE = b"<html><body>Please log in to the network</body></html>"
@@ -302,7 +302,7 @@ async def garbage_for_a_body(link: Link) -> None:
     await link.send(head(content_type=kind, content_length=str(len(NOISE))) + NOISE)
 
 
-# It is not encoded as it says
+# The body is not encoded as its header says
 
 
 @fault(Outcome.NO_MESSAGE)
@@ -317,10 +317,10 @@ async def cut_gzip(link: Link) -> None:
 
 
 NO_MESSAGES = {"a page": PAGE, "empty answer": b"", "garbage for a body": NOISE, "cut gzip": PACKED}
-"""The bodies of those that are the same for all formats."""
+"""The bodies of the `NO_MESSAGE` faults that are the same in all formats."""
 
 
-# It says no
+# The provider answers with an error or a redirect
 
 
 def says(status: int, **fields: str) -> Fault:

@@ -1,4 +1,4 @@
-"""A gateway on a real socket with the fault proxy before its provider, and what it recorded."""
+"""A gateway on a real socket with the fault proxy before its provider, and its recorder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .model import Model
 from .proxy import FaultProxy
 
 LIMIT = 20.0
-"""Seconds that any answer may take; the gateway's own timeout is 0.2."""
+"""Seconds that any response may take; the gateway's own timeout is 0.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class GatewayHarness:
         )
 
     async def ending(self, answer: Answer) -> Ending:
-        """How the interception ended, of which there is one."""
+        """Return the ending of the interception, after checking that it started and ended once."""
         interception_id = answer.header("x-aibridge-interception-id")
         assert interception_id is not None
         await until(lambda: interception_id in self.recorder.ends, LIMIT)
@@ -54,7 +54,7 @@ class GatewayHarness:
 async def harness(
     *, tls: ssl.SSLContext | None = None, https: bool = False, **provider: Any
 ) -> AsyncIterator[GatewayHarness]:
-    """The provider's base URL is one of `https`, or not, whatever the proxy speaks; `provider` are its settings."""
+    """Start a gateway with a base URL of `https` or not, whatever the proxy speaks; `provider` are its settings."""
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(Model())
         proxy = await stack.enter_async_context(FaultProxy(model.port, tls=tls))

@@ -1,4 +1,4 @@
-"""What a process holds that can leak: tasks, file descriptors and leases."""
+"""The resources of a process that can leak: tasks, file descriptors and leases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _descriptors() -> list[tuple[str, str]]:
 
 
 async def nothing_left_over(before: Held, aibridge: AIBridge) -> None:
-    """Wait until everything that has come since `before` has gone again. Raises `AssertionError`, which names it."""
+    """Wait until everything acquired after `before` is released. Raises `AssertionError`, which names the rest."""
     deadline = asyncio.get_running_loop().time() + LIMIT
     while True:
         now = held(aibridge)

@@ -1,4 +1,4 @@
-"""The provider behind the fault proxy: it answers every request at once, well, and always the same."""
+"""The provider behind the fault proxy, which gives every request the same good response at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.loopback import LAST_CHUNK, Loopback, chunk, content_length, read_req
 
 
 def head(status: int = 200, **fields: str) -> bytes:
-    """A response's head; underscores in names stand for hyphens."""
+    """Return a response's head; underscores in names become hyphens."""
     return response_head(status, [(name.replace("_", "-"), value) for name, value in fields.items()])
 
 
 def answer(wire: Wire, *, stream: bool) -> bytes:
-    """The whole response: of a stream one chunk for each event."""
+    """Return the whole response; a stream has one chunk for each event."""
     if stream:
         start = head(content_type="text/event-stream", transfer_encoding="chunked")
         return start + b"".join(map(chunk, wire.events)) + LAST_CHUNK
@@ -34,7 +34,7 @@ class Model(Loopback):
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """The head and the body of one of the model's responses, as they came."""
+    """Read one of the model's responses; return its head and body as raw bytes."""
     start = await reader.readuntil(b"\r\n\r\n")
     if b"chunked" in start:
         return start, await reader.readuntil(LAST_CHUNK)

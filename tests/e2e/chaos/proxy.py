@@ -1,4 +1,4 @@
-"""A TCP proxy between gateway and provider that has the provider's answer in its hands and may do anything to it."""
+"""A TCP proxy between gateway and provider that can alter, delay or break each response of the provider."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.loopback import Loopback, read_request
 from .model import read_answer
 
 Fault = Callable[["Link"], Awaitable[None]]
-"""What is done in the place of handing the answer on. A link that it leaves open is used for the next request."""
+"""A function that runs instead of passing a response on. A link that it leaves open serves the next request."""
 
 
 class Link:
-    """One connection of the gateway, and the provider's answer to the request that came on it."""
+    """A connection of the gateway, with the provider's response to its latest request."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self.head = b""
-        """The answer's head, with the empty line."""
+        """The response's head, including the empty line."""
         self.body = b""
-        """The answer's body, with the sizes of its chunks."""
+        """The response's body, including the chunk sizes."""
         self.open = True
 
     @property
@@ -35,7 +35,7 @@ class Link:
 
     @property
     def middle(self) -> int:
-        """Where the body is to be cut: in a stream's second event, or half way."""
+        """The position at which to cut the body: within a stream's second event, otherwise half way."""
         if self.streams:
             return self.body.index(b"\n\n") + 30
         return len(self.body) // 2
@@ -45,15 +45,15 @@ class Link:
         await self._writer.drain()
 
     async def receive(self) -> bytes:
-        """Some of what comes, as it comes."""
+        """Return some of the bytes that the gateway sends, as they arrive."""
         return await self._reader.read(65536)
 
     async def arrived(self) -> None:
-        """Give what has been sent the time to be read: a reset would overtake it."""
+        """Give the gateway time to read the sent bytes, which a reset would overtake."""
         await asyncio.sleep(0.02)
 
     def reset(self) -> None:
-        """RST."""
+        """Close the connection with RST."""
         sock: socket.socket = self._writer.get_extra_info("socket")
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -65,27 +65,25 @@ class Link:
         self.open = False
 
     async def half_close(self) -> None:
-        """FIN, and the other direction stays open until the gateway has closed it, which it may have done before."""
+        """Send FIN, then wait until the gateway closes the other direction, unless it already has."""
         with contextlib.suppress(OSError):
             self._writer.write_eof()
         await self.silence()
 
     async def silence(self) -> None:
-        """Nothing, until the gateway leaves."""
+        """Send nothing until the gateway closes the connection."""
         with contextlib.suppress(ConnectionError):
             await self._reader.read()
         self.close()
 
 
 async def no_fault(link: Link) -> None:
-    """Hand the answer on as it is."""
+    """Pass the response on unchanged."""
     await link.send(link.head + link.body)
 
 
 class FaultProxy(Loopback):
-    """`choose` says what is done to each answer, and `greet` what is done to a connection before anything is read from
-    it.
-    """
+    """A proxy whose `choose` picks the fault for each response, and whose `greet` is applied to a new connection."""
 
     def __init__(
         self, port: int, choose: Callable[[], Fault] = lambda: no_fault, *, tls: ssl.SSLContext | None = None

@@ -1,6 +1,6 @@
-"""Mixed load with faults, reloads and evictions for as long as it is told, and what is left of it in the end.
+"""Mixed load with faults, reloads and evictions for a given time, and a check of what is left over.
 
-`python -m tests.e2e.chaos.soak --minutes 30` prints a line now and then and the findings; status 1 where one is bad.
+`python -m tests.e2e.chaos.soak --minutes 30` prints a report and the findings; its exit status is 1 if there are any.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from .soak_app import USERS, has_tools
 TOKEN = "t-soak"
 WORKERS = 16
 FAULTS, LEAVES = 0.25, 0.05
-"""The shares of answers that go wrong, and of callers that do not wait for theirs."""
+"""The shares of faulty responses, and of callers that leave before their response."""
 POOL = 8
-"""Bridges, for 32 principals: each request in two or three evicts one."""
+"""Bridges in the pool: few for 32 principals, so that evictions are frequent."""
 STARTING = 30.0
 
 _FAULTS = [case.fault for case in CASES if not case.greets and case.outcome is not Outcome.WHOLE]
@@ -56,7 +56,7 @@ class Report:
     records: Counter[str] = field(default_factory=Counter)
     missing: int = 0
     beyond: int = 0
-    """Records of requests whose callers had left before they could hear of them."""
+    """Records of requests whose callers left before they received the interception's id."""
     resident: list[tuple[float, int]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """Of the memory, from the median after a warm-up of a third to the median at the end."""
+        """The relative growth of the median memory from the end of the warm-up, a third of the run, to its end."""
         third = self.seconds / 3
         middle = [size for at, size in self.resident if third <= at < third * 1.5]
         end = [size for at, size in self.resident if at >= self.seconds - third / 2]
         return statistics.median(end) / statistics.median(middle) - 1
 
     def findings(self, growth: float = 0.05) -> list[str]:
-        """What is not as it must be; memory may have grown by so much."""
+        """Return the problems found; memory may grow by the fraction `growth`."""
         found = list(self.unexpected[:10])
         if self.growth > growth:
             found.append(f"memory has grown by {self.growth:.1%}")
@@ -119,7 +119,7 @@ class Soak:
         self._over = False
 
     def configure(self, number: int = 0) -> None:
-        """Each number makes another provider of it."""
+        """Write the settings file; consecutive numbers give different provider settings."""
         both = "max_retries = 1\nread_timeout = 0.3\nconnect_timeout = 0.3"
         breaker = "{ timeout = 0.2, max_requests = 10 }"
         extra = f"extra_headers = {{ x-reload = '{number % 2}' }}"
@@ -160,7 +160,7 @@ class Soak:
         await self._count_records()
 
     async def _warm(self) -> None:
-        """Open what a process opens once, for as many requests at a time as there will be."""
+        """Open everything that a process opens once, with as many concurrent requests as the soak has."""
 
         async def ask(user: int) -> None:
             wire = WIRES[user % len(WIRES)]
@@ -168,10 +168,12 @@ class Soak:
 
         for _ in range(3):
             await asyncio.gather(*(ask(user) for user in range(WORKERS)))
-        self._report.left += 3 * WORKERS  # their records are counted with those that nobody waits for
+        self._report.left += 3 * WORKERS  # their ids are not read, so their records count as those of callers that left
 
     async def _at_rest(self, like: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What is held once bridges have expired and connections are closed; no more than `like`, in the end."""
+        """Return the held resources once bridges have expired, connections are closed and the level of `like` is
+        reached, or after 15 seconds.
+        """
         deadline = time.monotonic() + 15
         while True:
             await self._proxy.hang_up()
@@ -215,7 +217,7 @@ class Soak:
                 report.ids.add(interception_id)
 
     def _is_stream(self, body: bytes, events: tuple[bytes, ...], user: int) -> bool:
-        """Whole events, and the upstream's own as far as they go where no tools are injected."""
+        """Whether the body is a whole stream; without injected tools its events must be the upstream's own."""
         if body in NO_MESSAGES.values():  # passed on as it came
             return True
         if not body.endswith(b"\n\n"):
@@ -253,7 +255,7 @@ class Soak:
 
 @asynccontextmanager
 async def served(file: Path, records: Path, log: Path, mcp: str) -> AsyncIterator[int]:
-    """The app in a process of its own; gives its port."""
+    """Run the app in a process of its own; yields its port."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.upper().startswith("AIBRIDGE_")},

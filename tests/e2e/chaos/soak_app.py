@@ -1,4 +1,4 @@
-"""The app that is soaked, in a process of its own, with a route that tells what the process holds."""
+"""The app under soak: it runs in a process of its own, with a route that reports the resources it holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USERS = 32
 
 
 class SomeHaveTools:
-    """One principal in four has an MCP server: the others' answers are relayed byte for byte."""
+    """MCP servers for one principal in four, so that the others' responses are relayed byte for byte."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -33,7 +33,7 @@ def has_tools(user: int) -> bool:
 
 
 def build() -> FastAPI:
-    """The app for `uvicorn --factory`; its settings come from the environment."""
+    """Build the app for `uvicorn --factory`; its settings come from the environment."""
     aibridge = AIBridge(mcp=SomeHaveTools(os.environ["SOAK_MCP"]))
     app = FastAPI()
     app.include_router(aibridge.router, prefix="/ai")

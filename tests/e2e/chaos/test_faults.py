@@ -1,4 +1,4 @@
-"""Each fault, in each format, streamed and not: a well-formed answer in time, the right record, nothing left over."""
+"""Each fault, in each format, streamed and not: a well-formed response in time, the right record, nothing left over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ streamed_or_not = pytest.mark.parametrize("stream", [False, True], ids=["blockin
 
 @pytest.fixture(scope="module", name="home")
 async def _home() -> AsyncIterator[GatewayHarness]:
-    """One gateway for all cases: what a fault leaves behind, the next one would meet."""
+    """One gateway for all cases, so that leftovers of one fault affect the next case."""
     async with harness() as one:
         for wire in WIRES:
             await one.ask(wire, stream=True)
@@ -38,7 +38,7 @@ async def _home() -> AsyncIterator[GatewayHarness]:
 @streamed_or_not
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_fault(home: GatewayHarness, case: Case, wire: Wire, *, stream: bool) -> None:
-    """The caller gets an answer or an error that can be read, in time; it is recorded as what it was; nothing stays."""
+    """Every fault ends in time with a response or a readable error, the right record and nothing left over."""
     before = held(home.aibridge)
     home.proxy.choose = lambda: no_fault if case.greets else case.fault
     home.proxy.greet = case.fault if case.greets else None
@@ -68,7 +68,7 @@ def judge(case: Case, wire: Wire, answer: Answer, ending: Ending, *, stream: boo
         assert answer.status == 200
         whole = b"".join(answer.body.partition(b"\n\n")[:2])
         assert whole == wire.events[0]
-        # An empty line is whole by itself, and may have come before the break.
+        # An empty line counts as a whole event, and may have been relayed before the break.
         assert wire.is_error_event(answer.body.removeprefix(whole).removeprefix(b"\r\n"))
     else:
         timeout = outcome in (Outcome.TIMEOUT, Outcome.SILENT_STREAM)
@@ -78,7 +78,7 @@ def judge(case: Case, wire: Wire, answer: Answer, ending: Ending, *, stream: boo
 
 
 CALLED_STREAMS = {"garbage for a body", "bad gzip", "cut gzip"}
-"""Of what is no message, what says that it is a stream where one was asked for."""
+"""The `NO_MESSAGE` faults that declare an event stream if one was requested."""
 
 BEFORE_THE_BODY = [
     case
@@ -89,7 +89,7 @@ BEFORE_THE_BODY = [
 
 @pytest.mark.parametrize("case", BEFORE_THE_BODY, ids=lambda case: case.name)
 async def test_fault_that_passes(case: Case) -> None:
-    """What goes wrong once, before a byte has been relayed, the caller does not notice."""
+    """A single fault before the first relayed byte is hidden from the caller by a retry."""
     faults: list[Fault] = [case.fault]
     async with harness(max_retries=1) as home:
         home.proxy.choose = lambda: faults.pop() if faults else no_fault

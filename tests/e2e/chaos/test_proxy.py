@@ -1,4 +1,4 @@
-"""The fault proxy itself: what the gateway does in the meantime must not fail the test that asked for the fault."""
+"""The fault proxy itself: it must cope with anything that the gateway does meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_half_close_of_a_connection_that_is_gone() -> None:
-    """A gateway that resets its connection just before is no error of the proxy's."""
+    """A half close is no error if the gateway has just reset its connection."""
     gateway = socket.socket()
     gateway.setblocking(False)
     gateway.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""Half a minute of everything at once where CI has it, a quarter elsewhere; `make chaos` goes on for longer."""
+"""All faults at once, for half a minute in CI and a quarter elsewhere; `make chaos` runs longer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ LONG = os.environ.get("CI", "").lower() == "true"
 async def test_soak() -> None:
     """Faults, reloads and evictions leave nothing behind, memory does not grow, and each request has its record."""
     report = await soak(30 if LONG else 15)
-    # In so short a time caches are still filling.
+    # Caches are still filling in so short a time.
     assert report.findings(growth=0.2) == [], str(report)
     assert report.requests > 500

@@ -1,4 +1,4 @@
-"""A base URL of https, and something behind it that is not what it should be."""
+"""Base URLs of https whose server has no TLS or a bad certificate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seen = bytearray()
 
 
 async def plain_http(link: Link) -> None:
-    """Answers as servers do that expected no TLS."""
+    """Answer a TLS handshake as a plain HTTP server does."""
     seen.extend(await link.receive())
     await link.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno")
     link.close()
@@ -51,7 +51,7 @@ async def stalls_in_the_handshake(link: Link) -> None:
 
 
 def server_context(name: str) -> ssl.SSLContext:
-    """With a certificate of an authority that nobody trusts."""
+    """Make a TLS context whose certificate comes from an untrusted authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert(name).configure_cert(context)
     return context
@@ -71,7 +71,7 @@ def server_context(name: str) -> ssl.SSLContext:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 async def test_no_tls(greet: Fault, status: int, wire: Wire, *, stream: bool) -> None:
-    """Where no TLS comes about, the caller is told so, and nothing of the request has left the harness."""
+    """A failed TLS handshake gives the caller an error, and neither keys nor prompt have been sent."""
     seen.clear()
     async with harness(https=True) as home:
         before = held(home.aibridge)
@@ -89,7 +89,7 @@ async def test_no_tls(greet: Fault, status: int, wire: Wire, *, stream: bool) ->
 @pytest.mark.parametrize("name", ["127.0.0.1", "example.com"])
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 async def test_bad_certificate(wire: Wire, name: str) -> None:
-    """A certificate that nobody vouches for, of the right name or not, is as good as none."""
+    """A certificate of an untrusted authority is refused, whether its name is right or not."""
     async with harness(https=True, tls=server_context(name)) as home:
         before = held(home.aibridge)
         for stream in (False, True):

@@ -1,4 +1,4 @@
-"""What the servers of the cluster serve: a gateway that the environment configures."""
+"""The app that the cluster's servers run: a gateway configured by the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines' worth of workers: uvicorn with several workers for each server, behind one round-robin."""
+"""Servers that stand for machines: uvicorn with several workers each, called in turn."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.loopback import free_port
 
 ADMIN = "t-admin"
 WORKERS = 2
-"""Of each server."""
+"""Workers of each server."""
 _ROOT = Path(__file__).parents[3]
 
 
 class Cluster:
-    """Runs while the block does. All workers read `config`, a TOML file that the test may replace."""
+    """Servers that run while the context is open. All workers read `config`, a TOML file that tests may replace."""
 
     def __init__(self, directory: Path, servers: int, **settings: str) -> None:
         self.config = directory / "aibridge.toml"
@@ -37,10 +37,10 @@ class Cluster:
         self._turns = itertools.cycle(self._ports)
         self._servers: list[subprocess.Popen[bytes]] = []
         self.generation = {"openai": 0, "managed": 0}
-        """Of each provider: the number of the key that has been said to be in force everywhere."""
+        """The number of the latest key that is known to be in force on all workers, by provider."""
 
     def configure(self, text: str) -> None:
-        """At once, as far as a worker can see that reads it meanwhile."""
+        """Replace the settings file atomically, so that no worker reads half of it."""
         draft = self.config.with_suffix(".new")
         draft.write_text(text)
         draft.replace(self.config)
@@ -69,7 +69,7 @@ class Cluster:
                 server.kill()
 
     def next_port(self) -> int:
-        """Whose turn it is."""
+        """Return the port of the server whose turn it is."""
         return next(self._turns)
 
     async def request(self, method: str, path: str, body: bytes = b"") -> Answer:
@@ -81,20 +81,20 @@ class Cluster:
         return json.loads(answer.body)
 
     async def complete(self, seconds: float = 60) -> list[dict[str, Any]]:
-        """The workers, once as many are there as there should be, all on the same settings."""
+        """Return the workers once all of them run with the same settings. Raises `TimeoutError`."""
         async with asyncio.timeout(seconds):
             while True:
                 try:
                     items: list[dict[str, Any]] = (await self.ask("/workers"))["items"]
                 except OSError:
-                    items = []  # it does not listen yet
+                    items = []  # the server does not listen yet
                 versions = {item["config_version"] for item in items}
                 if len(items) == WORKERS * len(self._ports) and len(versions) == 1 and None not in versions:
                     return items
                 await asyncio.sleep(0.1)
 
     async def records(self) -> list[dict[str, Any]]:
-        """All interceptions, once none of them runs."""
+        """Return all interceptions once none of them runs."""
         async with asyncio.timeout(60):
             while True:
                 found: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Streams that run all the time, and the provider that tells with which key each of them reached it."""
+"""Streams that run all the time, and a provider that notes the keys with which their requests arrived."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PACE = 0.3
 
 
 class TellingUpstream(Loopback):
-    """Streams for three seconds. The model of a request is its name, which no other has."""
+    """A provider that streams for three seconds. The model of a request is its unique name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.keys: dict[str, list[int]] = defaultdict(list)
-        """Name of a request: the number of the key of each call that came for it."""
+        """The numbers of the keys of all calls, by the name of the request."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -46,18 +46,18 @@ class TellingUpstream(Loopback):
 class Outcome:
     name: str
     generation: int
-    """Of the cluster, when the request was sent."""
+    """The cluster's generation when the request was sent."""
     begun: float
     ended: float = 0.0
     status: int = 0
-    """0 where no answer came."""
+    """The response's status; 0 if no response came."""
     whole: bool = False
     told: bool = False
-    """Whether the last event was one of an error."""
+    """Whether the last event was an error event."""
 
 
 class Streams:
-    """As many at a time as are wanted, one after the other, until `stopping`. `label` begins the requests' names."""
+    """Concurrent series of streams, which run until `stopping` is set. `label` begins the requests' names."""
 
     def __init__(self, cluster: Cluster, label: str, key: str, *, provider: str = "openai") -> None:
         self._cluster = cluster
@@ -71,7 +71,7 @@ class Streams:
         await asyncio.gather(*(self._one_after_the_other(place) for place in range(number)))
 
     async def _one_after_the_other(self, place: int) -> None:
-        await asyncio.sleep(place * EVENTS * PACE / 100)  # not all in step
+        await asyncio.sleep(place * EVENTS * PACE / 100)  # spread the starts over time
         while not self.stopping:
             outcome = Outcome(next(self._names), self._cluster.generation[self._provider], time.monotonic())
             self.outcomes.append(outcome)

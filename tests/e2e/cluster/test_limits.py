@@ -1,4 +1,4 @@
-"""Limits of four gateway processes together, on one PostgreSQL and one Valkey."""
+"""Limits that four gateway processes share, on one PostgreSQL and one Valkey."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTION = b'{"model": "gpt-5", "messages": []}'
 async def gateways(
     upstream: RawUpstream, postgres: PostgresServer, valkey: ValkeyServer, log: Path, **settings: str
 ) -> AsyncIterator[list[GatewayProcess]]:
-    """Four processes."""
+    """Start four gateway processes on the same databases."""
     url = await postgres.empty_database_async()
     with Spawner(log) as spawner:
         found = [GatewayProcess(spawner, upstream.base_url, url, REDIS_URL=valkey.url, **settings) for _ in range(4)]
@@ -45,14 +45,14 @@ async def ask(gateway: GatewayProcess) -> Received:
 
 
 def counted(valkey: ValkeyServer) -> list[int]:
-    """What each window has counted. It follows the answer."""
+    """Return the count of each window, which is updated after the response."""
     with Redis.from_url(valkey.url, decode_responses=True) as client:
         found = [client.hget(key, "c") for key in client.scan_iter(_type="hash")]
     return [int(str(one)) for one in found if one is not None]
 
 
 async def test_a_hundred_of_four_hundred_pass(postgres: PostgresServer, valkey: ValkeyServer, tmp_path: Path) -> None:
-    """A limit of a hundred requests in a window is one limit, however many processes are asked at once."""
+    """A limit of a hundred requests in a window holds over all processes, however many are called at once."""
     async with (
         RawUpstream(OK) as upstream,
         gateways(upstream, postgres, valkey, tmp_path / "log", LIMITS__REQUESTS="100") as found,
@@ -72,7 +72,7 @@ async def test_a_hundred_of_four_hundred_pass(postgres: PostgresServer, valkey: 
         refused = [answer for answer in answers if answer.status != 200]
         assert {answer.status for answer in refused} == {429}
         assert all(int(dict(answer.headers)["retry-after"]) >= 1 for answer in refused)
-        # Most refusals cost no record.
+        # Most refusals leave no record.
         records = await found[0].records()
         failed = [one for one in records.values() if one["status"] == "failed"]
         assert len(failed) < 150
@@ -82,7 +82,7 @@ async def test_a_hundred_of_four_hundred_pass(postgres: PostgresServer, valkey: 
 async def test_ten_at_once_also_after_a_worker_died(
     postgres: PostgresServer, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """Ten concurrent requests run, never more; those of a killed process end by themselves, and others take over."""
+    """Ten concurrent requests run, never more; those of a killed process expire, and others take their place."""
     silence = Answer(silent=True)
     settings = {"LIMITS__MAX_CONCURRENT_PER_PRINCIPAL": "10", "LIMITS__MAX_WAIT": "0.3"}
     async with (
@@ -99,7 +99,7 @@ async def test_ten_at_once_also_after_a_worker_died(
         killed = time.monotonic()
         await doomed.kill()
         assert (await ask(others[0])).status == 429
-        # A request gets in once the dead process's leases have ended, and no later.
+        # A request is admitted when the dead process's leases expire.
         while True:
             late = asyncio.create_task(ask(others[0]))
             await asyncio.wait((late,), timeout=0.6)
@@ -111,14 +111,14 @@ async def test_ten_at_once_also_after_a_worker_died(
         tasks += [late, *(asyncio.create_task(ask(gateway)) for _ in range(6) for gateway in others)]
         await until(lambda: len(upstream.requests) >= 16)
         await asyncio.sleep(0.6)
-        assert len(upstream.requests) == 16  # four of before, and six in the place of the dead
+        assert len(upstream.requests) == 16  # four from before, and six in the place of the dead process's
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_tokens_of_four_processes(postgres: PostgresServer, valkey: ValkeyServer, tmp_path: Path) -> None:
-    """What one process has used, the next one knows."""
+    """Tokens that one process has used count in the others."""
     async with (
         RawUpstream(OK) as upstream,
         gateways(upstream, postgres, valkey, tmp_path / "log", LIMITS__TOKENS="50") as found,
@@ -130,7 +130,7 @@ async def test_tokens_of_four_processes(postgres: PostgresServer, valkey: Valkey
 
 
 async def test_redis_stops_and_comes_back(postgres: PostgresServer, own_valkey: ValkeyServer, tmp_path: Path) -> None:
-    """Nobody is cut off meanwhile, and no process needs a restart."""
+    """No request fails while Redis is down, and afterwards the limits hold again without a restart."""
     async with (
         RawUpstream(OK) as upstream,
         gateways(upstream, postgres, own_valkey, tmp_path / "log", LIMITS__REQUESTS="5") as found,

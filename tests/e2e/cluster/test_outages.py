@@ -1,4 +1,4 @@
-"""Two servers of two workers each, on one PostgreSQL and one Valkey, under a hundred streams while all goes wrong."""
+"""Two servers of two workers, one PostgreSQL and one Valkey, with a hundred streams during reloads and outages."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ RELOADS = 20
 PAUSE = 0.1
 """Seconds between two reloads."""
 REVOKED = 10
-"""Keys that are made, and revoked while streams run with them: two each, beside the hundred."""
+"""Client keys that are made, and revoked while two streams run with each, beside the hundred."""
 
 UNWRITTEN = 0.5
-"""Seconds before its death of which a worker may not have written what ended."""
+"""Seconds before its death for which a worker may not have written the ends of its streams."""
 
 CONFIG = """
 [providers.openai]
@@ -45,23 +45,23 @@ alice = "k-alice"
 
 
 class Drill:
-    """What is done to the cluster, and when."""
+    """The operations on the cluster, and their outcomes."""
 
     def __init__(self, cluster: Cluster, upstream: TellingUpstream) -> None:
         self._cluster = cluster
         self._upstream = upstream
         self.number = 0
-        """Of the provider's key in the file."""
+        """The number of the provider's key in the settings file."""
         self.managed = 0
-        """Of the key of the provider in the database."""
+        """The number of the provider's key in the database."""
         self.imperfect: list[object] = []
-        """What reloads and changes answered that did not reach all at once."""
+        """The responses of reloads and changes that did not reach all workers at once."""
 
     def configure(self) -> None:
         self._cluster.configure(CONFIG.format(url=self._upstream.url, number=self.number))
 
     async def reload(self, times: int) -> None:
-        """A new provider key each time. From the answer on no request may use an older one."""
+        """Reload with a new provider key each time; after the response no request may use an older one."""
         for _ in range(times):
             self.number += 1
             self.configure()
@@ -70,7 +70,7 @@ class Drill:
             await asyncio.sleep(PAUSE)
 
     async def change_provider(self, times: int) -> None:
-        """A new key for the provider in the database each time. From the answer on no request may use an older one."""
+        """Change the managed provider's key each time; after the response no request may use an older one."""
         for _ in range(times):
             self.managed += 1
             body = {
@@ -93,20 +93,20 @@ class Drill:
             self._cluster.generation[provider] = number
 
     async def make_key(self, initiator: str) -> tuple[str, str]:
-        """Its id, and the key."""
+        """Make a client key; return its id and the key."""
         answer = await self._cluster.request("POST", "/client-keys", json.dumps({"initiator_id": initiator}).encode())
         assert answer.status == 201, answer
         made = json.loads(answer.body)
         return made["id"], made["key"]
 
     async def revoke(self, key_id: str) -> float:
-        """Returns when that was answered."""
+        """Revoke a client key; return the monotonic time of the response."""
         answer = await self._cluster.request("DELETE", f"/client-keys/{key_id}")
         assert answer.status == 200, answer
         return time.monotonic()
 
     async def kill_a_worker(self) -> float:
-        """Without a word; returns when it happened."""
+        """Kill a worker with SIGKILL; return the monotonic time."""
         before = await self._cluster.complete()
         os.kill(before[0]["pid"], signal.SIGKILL)
         return time.monotonic()
@@ -119,9 +119,7 @@ def cut(outcomes: list[Outcome]) -> list[Outcome]:
 async def test_a_cluster_through_reloads_and_outages(
     own_postgres: PostgresServer, own_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """No stream is cut but the dead worker's and those of revoked keys, no old provider is used, and the records are
-    what happened.
-    """
+    """Only streams of the dead worker and of revoked keys are cut, no old key is used, and the records are right."""
     url = await own_postgres.empty_database_async()
     async with TellingUpstream() as upstream:
         cluster = Cluster(
@@ -180,7 +178,7 @@ async def test_a_cluster_through_reloads_and_outages(
 
     # Workers and reloads
     assert len(workers) == 4
-    assert len(drill.imperfect) <= 2, drill.imperfect  # the worker that is replaced may take long to start
+    assert len(drill.imperfect) <= 2, drill.imperfect  # the replacement of a worker may take long to start
     stale = [
         (one.name, one.generation, used)
         for of_one in (streams, of_managed, *of_keys)
@@ -199,9 +197,9 @@ async def test_a_cluster_through_reloads_and_outages(
     for one in of_the_dead:
         assert one.begun <= killed <= one.ended + 0.1 <= killed + 3, one
     for one in steady:
-        if one.status == 0:  # it was on its way to the worker that died
+        if one.status == 0:  # the request was on its way to the worker that died
             assert one.begun - 1 <= killed <= one.ended + 0.1, one
-        elif one.status != 200:  # it could not be recorded
+        elif one.status != 200:  # the request could not be recorded
             assert one.status == 503, one
             assert frozen - 1 <= one.ended <= thawed + 3, one
 
@@ -228,7 +226,7 @@ async def test_a_cluster_through_reloads_and_outages(
     assert set(upstream.keys) <= set(names)
     assert set(names) <= {one.name for one in outcomes}
     status = {record["model"]: record["status"] for record in records}
-    # Ends are written a moment after the last byte: the dead worker may have had no time for the newest of its own.
+    # Ends are written a moment after the last byte: the dead worker may have lost the newest of its own.
     cut_short = [one for one in outcomes if one.whole and status[one.name] == "interrupted"]
     assert all(killed - UNWRITTEN <= one.ended <= killed + 0.1 for one in cut_short), cut_short
     assert {status[one.name] for one in outcomes if one.whole and one not in cut_short} == {"completed"}

@@ -1,4 +1,4 @@
-"""A gateway with a real database behind a real socket, and an upstream that takes whatever it is sent."""
+"""A gateway with a real database behind a real socket, and an upstream that accepts whatever it is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.gateway.server import served
 from tests.loopback import LAST_CHUNK, Loopback, content_length
 
 LIMIT = 30.0
-"""Seconds within which an answer has come, or the connection has been closed."""
+"""Seconds within which a response must have come, or the connection been closed."""
 MAX_BODY = 4 * 2**20
 
 
@@ -39,10 +39,10 @@ class Taking(Loopback):
 class GatewayHarness:
     port: int
     heads: list[bytes]
-    """Of the requests that went upstream."""
+    """The heads of the requests that went upstream."""
 
     async def say(self, data: bytes, *, finish: bool = False) -> bytes:
-        """What comes for these bytes until the answer is over or the connection closed; `finish` closes our side."""
+        """Send bytes; return the response, as far as it comes before the end. `finish` half-closes our side."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             async with asyncio.timeout(LIMIT):
@@ -56,11 +56,11 @@ class GatewayHarness:
             writer.transport.abort()
 
     async def post(self, target: str, body: bytes, *headers: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer to a request that is framed as it should be."""
+        """Send a request with correct framing; return the response's status and body."""
         fields = b"".join(b"%b\r\n" % header for header in headers)
         head = f"POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n"
         for _ in range(5):
-            # The server refuses before it has read all, so a reset may overtake its answer.
+            # The server may refuse before it has read everything, and a reset may then overtake its response.
             if answer := await self.say(head.encode() + fields + b"\r\n" + body):
                 break
         start, _, content = answer.partition(b"\r\n\r\n")
@@ -72,7 +72,7 @@ class GatewayHarness:
 
 
 async def _answer(reader: asyncio.StreamReader) -> bytes:
-    """One response, or what there is of it."""
+    """Read one response, or as much of it as comes."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:

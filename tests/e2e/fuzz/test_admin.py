@@ -1,4 +1,4 @@
-"""The admin routes, asked whatever their own OpenAPI document lets a client ask, and more."""
+"""The admin routes, called with whatever their own OpenAPI document allows, and more."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ OPERATIONS = [
 @pytest.fixture(scope="module", name="url")
 def _url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wrong_keys, "DELAY", 0)  # wrong tokens are tried hundreds of times
+        patch.setattr(wrong_keys, "DELAY", 0)  # the tests send hundreds of wrong tokens
         yield from _served(tmp_path_factory)
 
 
@@ -73,7 +73,7 @@ def _schema(url: str) -> schemathesis.BaseSchema:
 
 
 def test_all_operations_are_covered(schema: schemathesis.BaseSchema) -> None:
-    """An admin route that is new has to be added to the list above."""
+    """Every admin route is in the list above."""
     paths = schema.raw_schema["paths"]
     listed = {(method.upper(), path) for path, methods in paths.items() if "/admin/" in path for method in methods}
     assert listed == set(OPERATIONS)
@@ -100,7 +100,7 @@ def test_admin_api(
     path: str,
     mode: schemathesis.GenerationMode,
 ) -> None:
-    """No request fails inside, however odd it is; and none is answered without the token."""
+    """No request causes a server error, however odd, and none is answered without the token."""
     operation = schema[path][method]
 
     @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -141,7 +141,7 @@ NUMBERS = ["0", "-1", "501", "1e3", "9" * 5_000, "NaN", ""]
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_hostile_queries(url: str, caplog: pytest.LogCaptureFixture, path: str, name: str, values: list[str]) -> None:
-    """Times at the ends of the calendar, numbers beyond any, text that databases refuse: an answer, or 4xx."""
+    """Extreme times and numbers, and text that databases refuse, get 200, 400 or 422 and leave no traceback."""
     for value in values:
         query = f"{name}={quote(value.encode('utf-8', 'surrogatepass'))}"
         answer = httpx.get(f"{url}/ai/admin/{path}?{query}", headers={"Authorization": f"Bearer {ADMIN}"})
@@ -151,6 +151,6 @@ def test_hostile_queries(url: str, caplog: pytest.LogCaptureFixture, path: str, 
 
 @pytest.mark.parametrize("name", ["%00", "%ff", "..%2fx", "x" * 20_000, "%ED%A0%80", "1", "null", "%F0%9F%98%80"])
 def test_hostile_ids(url: str, name: str) -> None:
-    """What is no interception's id names none."""
+    """A text that cannot be an interception's id gets a client error."""
     answer = httpx.get(f"{url}/ai/admin/interceptions/{name}", headers={"Authorization": f"Bearer {ADMIN}"})
     assert answer.status_code in (400, 404, 422)

@@ -1,4 +1,4 @@
-"""What no client would send: an answer with a status below 500, or a closed connection; no traceback and no hang."""
+"""Requests that no client would send get a status below 500 or a closed connection, without a traceback or a hang."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def _home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing is so odd that it would be an error of ours."""
+    """Fail the test if any request leaves an error or a traceback in the log."""
     with caplog.at_level(logging.INFO):
         yield
     assert [
@@ -110,7 +110,7 @@ async def test_hostile_bodies(home: GatewayHarness, wire: Wire, body: bytes) -> 
 @each_wire
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"zstd", b"br", b"gzip, gzip", b"x" * 5000, b"\xff"])
 async def test_hostile_encodings(home: GatewayHarness, wire: Wire, encoding: bytes) -> None:
-    """What is not encoded as it says, or in a way that nobody knows, is refused."""
+    """A body that does not match its encoding, or has an unknown one, is refused in the provider's shape."""
     for body in (wire.ask(), b"", b"\x1f\x8b", gzip.compress(wire.ask())[:-9], gzip.compress(b" " * 2**24)):
         well_answered(wire, *await home.post(wire.target, body, b"Content-Encoding: " + encoding))
 
@@ -130,7 +130,7 @@ members = st.sampled_from(
 @fuzz
 @given(extra=st.dictionaries(members, values, max_size=5))
 async def test_members_of_any_kind(home: GatewayHarness, wire: Wire, extra: dict[str, Any]) -> None:
-    """Each member may be anything."""
+    """A member of any type is relayed, or refused in the provider's shape."""
     body = json.dumps({**json.loads(wire.ask()), **extra}).encode("utf-8", "surrogatepass")
     well_answered(wire, *await home.post(wire.target, body))
 
@@ -143,7 +143,7 @@ async def test_members_of_any_kind(home: GatewayHarness, wire: Wire, extra: dict
 async def test_damaged_bodies(
     home: GatewayHarness, wire: Wire, stream: bool, start: int, size: int, other: bytes | None
 ) -> None:
-    """A good body of which a piece is lost, doubled or replaced."""
+    """A good body with a piece lost, doubled or replaced is relayed, or refused in the provider's shape."""
     body = wire.ask(stream=stream)
     piece = body[start : start + size] * 2 if other is None else other
     well_answered(wire, *await home.post(wire.target, body[:start] + piece + body[start + size :]))
@@ -215,8 +215,8 @@ FRAMING = {
 
 @pytest.mark.parametrize("data", FRAMING.values(), ids=FRAMING)
 async def test_hostile_framing(home: GatewayHarness, data: bytes) -> None:
-    """An answer below 500, or the end of the connection, whether our side stays open or not; and then life goes on."""
-    # Who has not said all of a request and stays is waited for: that is the server's to limit.
+    """Odd framing gets a status below 500 or a closed connection, and the server goes on."""
+    # The server waits for the rest of an incomplete head, so those are only sent with our side closed.
     for finish in (False, True) if b"\r\n\r\n" in data else (True,):
         answer = await home.say(data, finish=finish)
         if answer and not answer.startswith(b"HTTP/1.1 100 "):
@@ -246,7 +246,7 @@ async def test_headers_over_the_limit(home: GatewayHarness) -> None:
     ).map(b"".join)
 )  # fmt: skip
 async def test_any_bytes(home: GatewayHarness, data: bytes) -> None:
-    """No bytes are an error of ours."""
+    """No sequence of bytes causes a server error."""
     answer = await home.say(data, finish=True)
     if answer:
         assert answer.split(b" ")[1] < b"500", answer[:300]
