@@ -1,4 +1,4 @@
-"""Small requests and answers of the three formats."""
+"""Small requests and responses of the three formats."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def sse(data: Any, event: str | None = None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One format: where it is, what is asked and what is answered."""
+    """One format: its path, a request and the responses to it."""
 
     name: str
     provider: str
     path: str
     events: tuple[bytes, ...]
-    """A whole stream, event by event."""
+    """The events of a whole stream."""
     blocking: bytes
     _request: tuple[tuple[str, Any], ...]
 

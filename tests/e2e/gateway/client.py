@@ -1,4 +1,4 @@
-"""An HTTP client that hides nothing: it sends bytes, and reads them when it is told to."""
+"""A low-level HTTP client that sends the bytes it is given and reads responses only when it is told to."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Answer:
     headers: list[tuple[str, str]]
     body: bytes
     whole: bool = True
-    """False where the connection ended before the body did."""
+    """False if the connection ended before the body did."""
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
 
 
 class Client:
-    """One connection."""
+    """One connection to the gateway."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -48,7 +48,7 @@ class Client:
         return int(start.split(" ")[1]), headers
 
     async def piece(self) -> bytes:
-        """The next chunk of a chunked body, empty at its end. Raises `IncompleteReadError` where it breaks off."""
+        """Read the next chunk of a chunked body, empty at its end. Raises `IncompleteReadError` if it breaks off."""
         async with asyncio.timeout(LIMIT):
             size = int(await self.reader.readuntil(b"\r\n"), 16)
             return (await self.reader.readexactly(size + 2))[:-2]
@@ -91,7 +91,7 @@ async def request(
     headers: dict[str, str] | None = None,
     key: str | None = KEY,
 ) -> Answer:
-    """One request on a connection of its own, and its whole answer."""
+    """Send one request on a connection of its own; return the whole response."""
     async with connected(port) as client:
         await client.send(method, path, body, headers, key)
         return await client.answer(to_head=method == "HEAD")

@@ -1,4 +1,4 @@
-"""A gateway on a real socket, its upstream in the test's hands, and what it recorded."""
+"""A gateway on a real socket, with an upstream that the test controls and a recorder that it can read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LIMIT = 60.0
 
 
 class CountingRecorder(MemoryRecorder):
-    """Keeps the order of what it was told, and wakes the test at each end."""
+    """A recorder that keeps the order of starts and ends, and wakes the test at each end."""
 
     def __init__(self) -> None:
         super().__init__(max_items=100_000)
@@ -77,7 +77,7 @@ class Gateway:
             yield connection
 
     async def records(self, ended: int = 1) -> list[InterceptionRecord]:
-        """All interceptions, oldest first, once so many have ended."""
+        """Return all interceptions, oldest first, once `ended` of them have ended."""
         recorder = self.recorder
         assert isinstance(recorder, CountingRecorder)
         async with asyncio.timeout(LIMIT), recorder.ended:
@@ -94,8 +94,9 @@ class Gateway:
 
 
 def settings_for(url: str, **values: Any) -> Settings:
-    """Two providers at this address, Alice's key and the admin's token; `providers` adds to both, and `openai_names`
-    are the names of the first.
+    """Settings with an OpenAI and an Anthropic provider at this address, Alice's key and the admin token.
+
+    `providers` are further settings of each provider; `openai_names` are the names of the OpenAI providers.
     """
     names = values.pop("openai_names", ("openai",))
     both = {"max_retries": 0, "circuit_breaker": {"enabled": False}, **values.pop("providers", {})}
@@ -123,7 +124,7 @@ async def gateway(
     server: dict[str, Any] | None = None,
     **values: Any,
 ) -> AsyncIterator[Gateway]:
-    """`values` are settings; the others are what `include_router`, `AIBridge` and uvicorn get beside the usual."""
+    """Start a gateway; `values` are settings, the dicts are for `include_router`, `AIBridge` and `served`."""
     app = app or FastAPI()
     recorder = CountingRecorder() if recorder is None else recorder
     async with AsyncExitStack() as stack:

@@ -18,9 +18,9 @@ LIMIT = 60.0
 
 
 class Server(uvicorn.Server):
-    """Leaves signals and logging to the test, says when it is ready, and ends without uvicorn's pauses.
+    """A uvicorn server that leaves signals and logging to the test, says when it is ready and ends without pauses.
 
-    Those come to 0.2 s for each server. A test of the end itself says `as_deployed`, and gets uvicorn's own.
+    Uvicorn's own pauses take 0.2 s for each server; `as_deployed` keeps them, for tests of the shutdown itself.
     """
 
     def __init__(self, app: ASGIApp, *, as_deployed: bool = False, **options: Any) -> None:
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
         await self._close_connections()
 
     async def _close_connections(self) -> None:
-        """A loop that ends before its connections leaves them to the garbage collector, which complains."""
+        """Close connections before the event loop ends: the garbage collector complains about those that are left."""
         await asyncio.sleep(0)
         with suppress(TimeoutError):
             await until(lambda: not self.server_state.connections, 1)
@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
 
 
 class Served:
-    """Where the app is, and how to end its server before the block does."""
+    """A running server: its address, and a way to stop it before the context ends."""
 
     def __init__(self, server: Server, port: int, task: asyncio.Task[None]) -> None:
         self.port = port
@@ -77,9 +77,9 @@ class Served:
 
 @asynccontextmanager
 async def served(app: ASGIApp, *, port: int = 0, **options: Any) -> AsyncIterator[Served]:
-    """Serve in the running event loop while the block runs; port 0 takes a free one, and `options` are uvicorn's."""
+    """Serve in the running event loop while the context is open; port 0 takes a free one, `options` are uvicorn's."""
     server = Server(app, **options)
-    # asyncio sends small pieces at once only on sockets that are TCP by their protocol number.
+    # asyncio disables Nagle's algorithm only on sockets that are TCP by their protocol number.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -99,6 +99,6 @@ async def served(app: ASGIApp, *, port: int = 0, **options: Any) -> AsyncIterato
 
 @contextmanager
 def served_in_thread(app: ASGIApp, **options: Any) -> Iterator[Served]:
-    """The same in a thread with an event loop of its own."""
+    """Serve in a thread with an event loop of its own while the context is open."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(served(app, **options)) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Responses in the background: their records end when their outcome is known, once, however that comes to be known."""
+"""Responses in the background: their records end once, when the outcome becomes known, in whatever way."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def begin(gate: Gateway, status: str = "queued") -> None:
 
 
 async def first(gate: Gateway) -> InterceptionRecord:
-    """The record of the response itself; a cancellation has its own."""
+    """Return the record of the response itself; a cancellation has a record of its own."""
     recorder = gate.recorder
     assert isinstance(recorder, CountingRecorder)
     items = (await recorder.list(InterceptionQuery(limit=10))).items
@@ -75,7 +75,7 @@ def tokens(record: InterceptionRecord) -> list[tuple[int, int]]:
     ],
 )
 async def test_the_clients_polling_tells_the_outcome(status: str, recorded: Status) -> None:
-    """The record runs until then, and has the usage, the calls and the prompt of the whole response, once."""
+    """A client's poll that shows the outcome ends the record once, with the response's usage, calls and prompt."""
     async with gateway() as gate:
         await begin(gate)
         await ask(gate, "GET", "/resp_1", response("in_progress"))
@@ -94,14 +94,14 @@ async def test_the_clients_polling_tells_the_outcome(status: str, recorded: Stat
 
 
 async def test_a_response_that_is_finished_at_once() -> None:
-    """There is nothing to wait for."""
+    """A response that is finished at once is recorded at once."""
     async with gateway() as gate:
         await begin(gate, "completed")
         assert tokens(await ended(gate)) == [(50, 9)]
 
 
 async def test_a_cancellation_tells_the_outcome() -> None:
-    """Its answer is the response as it was then."""
+    """The response to a cancellation shows the outcome, which is recorded."""
     async with gateway() as gate:
         await begin(gate)
         await ask(gate, "POST", "/resp_1/cancel", response("cancelled"), {})
@@ -111,7 +111,7 @@ async def test_a_cancellation_tells_the_outcome() -> None:
 
 
 async def test_a_deleted_response_has_no_outcome() -> None:
-    """Its record says that it was deleted; a deletion that the provider refuses changes nothing."""
+    """A deletion ends the record as cancelled; a deletion that the provider refuses changes nothing."""
     async with gateway() as gate:
         await begin(gate)
         await ask(gate, "DELETE", "/resp_1", {"error": {}}, status=409)
@@ -124,7 +124,7 @@ async def test_a_deleted_response_has_no_outcome() -> None:
 
 
 async def test_a_stream_that_its_client_leaves_goes_on() -> None:
-    """The provider goes on with the response; the client can take it up again, and the record ends with it."""
+    """The response goes on without its client, which can resume the stream, and the record ends with it."""
     async with gateway() as gate:
         body = {"model": "gpt-5", "input": "think", "background": True, "stream": True}
         async with gate.connected() as client:
@@ -150,7 +150,7 @@ async def test_a_stream_that_its_client_leaves_goes_on() -> None:
 
 
 async def test_the_gateway_asks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody polls; and what the provider no longer has is told as failed."""
+    """The gateway polls if no client does, and records a response that the provider no longer has as failed."""
     monkeypatch.setattr(background, "FIRST_LOOK", 0.05)
     async with gateway() as gate:
         await begin(gate)
@@ -168,7 +168,7 @@ async def test_the_gateway_asks_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_an_outcome_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each response is asked for a bounded number of times."""
+    """Polling for an outcome that does not come ends after a while, and the record fails."""
     monkeypatch.setattr(background, "FIRST_LOOK", 0.02)
     monkeypatch.setattr(background, "GIVEN_UP", 0.05)
     async with gateway() as gate:
@@ -182,7 +182,7 @@ async def test_an_outcome_that_does_not_come_is_given_up(monkeypatch: pytest.Mon
 
 
 async def test_the_apps_end_ends_what_waits() -> None:
-    """The record says that the outcome is not known."""
+    """The end of the app ends waiting records as interrupted."""
     async with gateway() as gate:
         await begin(gate)
         recorder = gate.recorder
@@ -195,7 +195,7 @@ async def test_the_apps_end_ends_what_waits() -> None:
 
 
 async def test_so_many_wait_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Further ones end with what is known."""
+    """Beyond the maximum of waiting responses, records end at once with the facts that are known."""
     monkeypatch.setattr(background, "MAX_WAITING", 0)
     async with gateway() as gate:
         await begin(gate)
@@ -205,7 +205,7 @@ async def test_so_many_wait_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_whose_it_is_is_known_from_the_start() -> None:
-    """Another caller cannot poll it while it runs."""
+    """Another caller can neither poll nor cancel a running response."""
     other = "k-bob-0000000000000"
     async with gateway(client_keys={"alice": KEY, "bob": other}) as gate:
         await begin(gate)
@@ -215,7 +215,7 @@ async def test_whose_it_is_is_known_from_the_start() -> None:
 
 
 async def shown(gate: Gateway) -> dict[str, Any]:
-    """The only interception, as the admin's list has it."""
+    """Return the interception of the response, as the admin list shows it."""
     answer = await gate.request("GET", "/ai/admin/interceptions", key=ADMIN)
     (item,) = [one for one in json.loads(answer.body)["items"] if one["route"] == "/v1/responses"]
     return dict(item)
@@ -233,7 +233,7 @@ async def until_shown(gate: Gateway, status: str) -> dict[str, Any]:
     ("status", "recorded"), [("completed", "completed"), ("failed", "failed"), ("cancelled", "cancelled")]
 )
 async def test_the_outcome_is_recorded_after_a_restart(url: str, status: str, recorded: str) -> None:
-    """Whoever polls tells it, once, however often; the words and the owner are still those of the start."""
+    """After a restart polls record the outcome once, with the prompt and for the owner of the original request."""
     other = "k-bob-0000000000000"
     keys = {"alice": KEY, "bob": other}
     async with gateway(recorder=SQLRecorder(url), client_keys=keys) as gate:
@@ -260,7 +260,7 @@ async def test_the_outcome_is_recorded_after_a_restart(url: str, status: str, re
 
 
 async def test_two_apps_that_learn_the_same_outcome_count_it_once(url: str) -> None:
-    """Each has taken the interception up before the other has written its end."""
+    """Two apps that have both resumed the interception count its outcome once."""
     async with gateway(recorder=SQLRecorder(url)) as gate:
         await begin(gate)
     async with gateway(recorder=SQLRecorder(url)) as one, gateway(recorder=SQLRecorder(url)) as two:
@@ -274,7 +274,7 @@ async def test_two_apps_that_learn_the_same_outcome_count_it_once(url: str) -> N
 
 
 async def test_the_gateway_asks_after_a_restart_once_somebody_has(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has been taken up again is waited for as before."""
+    """After a restart a client's first poll makes the gateway poll as before."""
     async with gateway(recorder=SQLRecorder(url)) as gate:
         await begin(gate)
     monkeypatch.setattr(background, "FIRST_LOOK", 0.05)

@@ -20,7 +20,7 @@ from .upstream import Call
 pytestmark = pytest.mark.anyio
 each = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 QUICK = 0.15
-"""Seconds: a timeout that a test waits for."""
+"""Seconds of a timeout that a test waits for."""
 
 
 async def status_of(gate: Gateway) -> tuple[Status, int | None]:
@@ -29,13 +29,13 @@ async def status_of(gate: Gateway) -> tuple[Status, int | None]:
     return record.ending.status, record.ending.upstream_status
 
 
-# The client goes
+# The client leaves
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @each
 async def test_a_client_that_leaves_before_the_first_byte(wire: Wire, *, stream: bool) -> None:
-    """The upstream's connection is closed at once, and the interception is cancelled."""
+    """A client that leaves before the first byte closes the upstream's connection and cancels the interception."""
     async with gateway() as gate:
         async with gate.connected() as client:
             await client.send("POST", wire.target, wire.ask(stream=stream))
@@ -47,7 +47,7 @@ async def test_a_client_that_leaves_before_the_first_byte(wire: Wire, *, stream:
 
 @each
 async def test_a_client_that_leaves_in_the_middle(wire: Wire) -> None:
-    """The same in the middle of a stream; what was known of the usage by then is recorded."""
+    """A client that leaves in the middle of a stream closes the upstream's connection and cancels the interception."""
     async with gateway() as gate:
         async with gate.connected() as client:
             await client.send("POST", wire.target, wire.ask(stream=True))
@@ -61,7 +61,7 @@ async def test_a_client_that_leaves_in_the_middle(wire: Wire) -> None:
 
 
 async def test_a_client_that_leaves_while_it_sends() -> None:
-    """A request that never came whole is no interception, and nothing goes upstream."""
+    """A request that never arrived completely has no interception, and nothing goes upstream."""
     async with gateway() as gate:
         async with gate.connected() as client:
             await client.send("POST", CHAT.target, b"{", {"Content-Length": "100"})
@@ -73,7 +73,7 @@ async def test_a_client_that_leaves_while_it_sends() -> None:
 
 
 async def test_a_client_that_leaves_a_passed_through_request() -> None:
-    """Passed-through requests let go of the upstream as well, before their first byte and after it."""
+    """A passed-through request closes the upstream's connection as well, before its first byte and after it."""
     for started in (False, True):
         async with gateway() as gate:
             async with gate.connected() as client:
@@ -88,7 +88,7 @@ async def test_a_client_that_leaves_a_passed_through_request() -> None:
 
 
 async def test_a_client_that_closes_only_its_sending_side() -> None:
-    """A half-closed connection counts as gone: HTTP servers cannot tell the difference."""
+    """A half-closed connection counts as closed: HTTP servers cannot tell the difference."""
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", CHAT.target, CHAT.ask(stream=True))
         call = await gate.upstream.call()
@@ -97,13 +97,13 @@ async def test_a_client_that_closes_only_its_sending_side() -> None:
         assert (await status_of(gate))[0] is Status.CANCELLED
 
 
-# The upstream goes
+# The upstream fails
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half a head", "garbage"])
 @each
 async def test_an_upstream_that_breaks_before_the_first_byte(wire: Wire, how: str) -> None:
-    """The client gets 502 in the provider's shape, with the interception's id."""
+    """An upstream that breaks before the first byte gives 502 in the provider's shape, with the interception's id."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
         call = await gate.upstream.call()
@@ -127,7 +127,7 @@ async def test_an_upstream_that_breaks_before_the_first_byte(wire: Wire, how: st
 @pytest.mark.parametrize("how", ["close", "reset", "end"])
 @each
 async def test_an_upstream_that_breaks_in_the_middle(wire: Wire, how: str) -> None:
-    """The stream ends after its last whole event, with an error event in the provider's shape."""
+    """A stream that breaks ends after its last whole event, with an error event in the provider's shape."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
         call = await gate.upstream.call()
@@ -149,7 +149,7 @@ async def test_an_upstream_that_breaks_in_the_middle(wire: Wire, how: str) -> No
 
 @pytest.mark.parametrize(("agent", "last"), [("codex_exec/0.171.0", "response.failed"), ("OpenAI/Python 3", "error")])
 async def test_codex_reads_no_error_events(agent: str, last: str) -> None:
-    """It says "stream closed" where a stream ends with one, so that a `response.failed` follows, for Codex alone."""
+    """Codex alone gets a `response.failed` after the error event, because it does not read error events."""
     async with gateway() as gate:
         body = RESPONSES.ask(stream=True)
         asked = asyncio.create_task(gate.request("POST", RESPONSES.target, body, {"User-Agent": agent}))
@@ -165,7 +165,7 @@ async def test_codex_reads_no_error_events(agent: str, last: str) -> None:
 
 @each
 async def test_a_stream_that_breaks_before_its_first_event(wire: Wire) -> None:
-    """Where no event came whole, the client gets 502 and not a stream of nothing but an error."""
+    """A stream that breaks before its first whole event gives 502, and not a stream with only an error."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
         call = await gate.upstream.call()
@@ -178,7 +178,7 @@ async def test_a_stream_that_breaks_before_its_first_event(wire: Wire) -> None:
 
 @each
 async def test_a_blocking_answer_that_breaks_off(wire: Wire) -> None:
-    """Half an answer becomes 502: nobody takes it for a whole one."""
+    """A blocking response that breaks off gives 502, so that no client takes it for a whole one."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask()))
         call = await gate.upstream.call()
@@ -192,7 +192,7 @@ async def test_a_blocking_answer_that_breaks_off(wire: Wire) -> None:
 
 
 async def test_a_passed_through_answer_that_breaks_off() -> None:
-    """The client's connection breaks off as well: it must not take the piece for the whole."""
+    """A passed-through response that breaks off breaks the client's connection, so that it is not taken for whole."""
     async with gateway() as gate:
         for chunked in (True, False):
             asked = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models"))
@@ -206,7 +206,7 @@ async def test_a_passed_through_answer_that_breaks_off() -> None:
 
 
 async def test_an_upstream_that_cannot_be_reached() -> None:
-    """Nobody listening there is 502, for every kind of request."""
+    """An upstream that cannot be reached gives 502 without its address, for every kind of request."""
     async with gateway(providers={"base_url": "http://127.0.0.1:1/v1"}) as gate:
         for method, path, body in (("POST", CHAT.target, CHAT.ask()), ("GET", "/ai/openai/v1/models", b"")):
             answer = await gate.request(method, path, body)
@@ -215,13 +215,13 @@ async def test_an_upstream_that_cannot_be_reached() -> None:
             assert b"127.0.0.1" not in answer.body
 
 
-# Time
+# Timeouts
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @each
 async def test_an_upstream_that_says_nothing(wire: Wire, *, stream: bool) -> None:
-    """Past its timeout it is 504, and its connection is closed."""
+    """An upstream that sends nothing before the timeout gives 504, and its connection is closed."""
     async with gateway(providers={"read_timeout": QUICK}) as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=stream)))
         call = await gate.upstream.call()
@@ -234,7 +234,7 @@ async def test_an_upstream_that_says_nothing(wire: Wire, *, stream: bool) -> Non
 
 @each
 async def test_an_upstream_that_falls_silent(wire: Wire) -> None:
-    """Silence in the middle of a stream ends it with an error event; time counts from the last byte."""
+    """Silence in the middle of a stream ends it with an error event; the timeout counts from the last byte."""
     async with gateway(providers={"read_timeout": 1}) as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
         call = await gate.upstream.call()
@@ -253,7 +253,7 @@ async def test_an_upstream_that_falls_silent(wire: Wire) -> None:
 
 
 async def test_a_client_that_does_not_read_slows_the_upstream_down() -> None:
-    """Nobody buffers what the client does not take: after some megabytes at most the upstream can send no more."""
+    """A client that does not read stops the upstream after some megabytes at most: nothing is buffered beyond that."""
     filler = b"data: " + b"x" * 65_530 + b"\n\n"
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", CHAT.target, CHAT.ask(stream=True))
@@ -265,7 +265,7 @@ async def test_a_client_that_does_not_read_slows_the_upstream_down() -> None:
             while sent < 512:
                 await asyncio.wait_for(call.chunk(filler), 0.3)
                 sent += 1
-        # Socket buffers of four ends of loopback connections, and some hundred kilobytes of ours.
+        # The socket buffers of four ends of loopback connections, and some hundred kilobytes in the gateway.
         assert sent * len(filler) < 24 * 2**20, "the gateway took all that was sent"
         received = len(CHAT.events[0])
         assert await client.piece() == CHAT.events[0]
@@ -284,7 +284,7 @@ async def _finish(call: Call) -> None:
 
 
 async def test_a_client_that_does_not_read_and_leaves() -> None:
-    """A stalled client that goes away lets go of the upstream although nothing could be written to it."""
+    """A stalled client that leaves closes the upstream's connection, although nothing could be written to it."""
     filler = b"data: " + b"x" * 65_530 + b"\n\n"
     async with gateway() as gate:
         async with gate.connected() as client:
@@ -301,7 +301,7 @@ async def test_a_client_that_does_not_read_and_leaves() -> None:
 
 
 async def test_many_events_in_one_segment_stay_whole() -> None:
-    """A burst of thousands of events comes through complete and in order."""
+    """A burst of thousands of events arrives complete and in order."""
     events = [b'data: {"n": %d}\n\n' % number for number in range(20_000)]
     stream = CHAT.events[0] + b"".join(events) + b"".join(CHAT.events[1:])
     async with gateway() as gate:
@@ -312,11 +312,11 @@ async def test_many_events_in_one_segment_stay_whole() -> None:
         assert (await asked).body == stream
 
 
-# All of it at once
+# All faults at once
 
 
 async def test_each_interception_ends_once_whatever_happens() -> None:
-    """Random faults on both sides, many at a time: starts and ends match one to one, and nothing is left over."""
+    """Under random concurrent faults on both sides each start has one end, and nothing is left over."""
     dice = random.Random(7)
 
     async def play_upstream(gate: Gateway) -> None:

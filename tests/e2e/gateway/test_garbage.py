@@ -1,4 +1,4 @@
-"""What exchanges leave to the garbage collector, which is nothing: a full collection stops all streams."""
+"""Requests leave nothing to the garbage collector, because a full collection stops all streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def ask(gate: Gateway, wire: Wire, play: Callable[[Call], Awaitable[None]]
 @each
 @streamed_or_not
 async def test_a_message_leaves_nothing(wire: Wire, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it took so long that somebody has looked after the client."""
+    """A message leaves no garbage, even if it took so long that the client's connection was watched."""
     monkeypatch.setattr(interruption, "WATCH_AFTER", 0.0)
 
     async def play(call: Call) -> None:

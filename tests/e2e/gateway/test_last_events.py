@@ -1,4 +1,4 @@
-"""The last events of a stream go out in one message with its end, where they have come with it."""
+"""The last events of a stream are sent in one message with its end, if they arrive together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINISH = b'data: {"id":"c","choices":[{"delta":{},"finish_reason":"stop"}]}\n\nd
 
 
 class Relayed:
-    """A response whose head has come."""
+    """A response whose head has arrived, and the relay of its stream."""
 
     def __init__(self) -> None:
         raw = [(b"content-type", b"text/event-stream")]
@@ -53,7 +53,7 @@ def ended(*pieces: bytes, failure: Failure | None = None) -> Relayed:
 
 
 async def test_what_came_with_the_end_is_left_to_it() -> None:
-    """It has been told before whose the message is."""
+    """Events that arrive with the end are returned for the last message, after `begin` has run."""
     relayed = ended(WORD, FINISH)
     assert await relayed.run() == WORD + FINISH
     assert (relayed.sent, relayed.begun) == ([], 1)
@@ -61,7 +61,7 @@ async def test_what_came_with_the_end_is_left_to_it() -> None:
 
 @pytest.mark.parametrize("failure", [None, BROKEN_OFF])
 async def test_what_came_of_a_message_without_end_is_sent(failure: Failure | None) -> None:
-    """Nothing waits for an end that is an error."""
+    """Events before an error or a missing end are sent at once."""
     relayed = ended(WORD, failure=failure)
     with pytest.raises(UpstreamUnreachable):
         await relayed.run()
@@ -70,7 +70,7 @@ async def test_what_came_of_a_message_without_end_is_sent(failure: Failure | Non
 
 @pytest.mark.parametrize("rest", [b"data: [DONE]", b": comment"])
 async def test_a_torn_rest_follows_what_is_whole(rest: bytes) -> None:
-    """As it would without the end."""
+    """An incomplete last event follows the whole ones."""
     relayed = ended(WORD, FINISH + rest)
     assert await relayed.run() == b""
     assert b"".join(relayed.sent) == WORD + FINISH + rest

@@ -1,4 +1,4 @@
-"""How long a handler of the app's own holds its bridge."""
+"""The time for which a handler of the app's own holds its bridge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Handler:
-    """A handler that streams what the test says."""
+    """An app with a handler that streams the pieces given by the test, and one that fails."""
 
     def __init__(self) -> None:
         self.pieces: asyncio.Queue[bytes] = asyncio.Queue()
@@ -72,7 +72,7 @@ async def test_until_the_last_byte_of_a_stream() -> None:
 
 
 async def test_until_the_background_tasks_are_done() -> None:
-    """A background task of the response may use the bridge, too."""
+    """A background task of the response may use the bridge: the lease is held until it is done."""
     handler = Handler()
     async with gateway(app=handler.app) as gate, gate.connected() as client:
         await client.send("GET", "/stream")
@@ -84,7 +84,7 @@ async def test_until_the_background_tasks_are_done() -> None:
 
 
 async def test_until_the_client_leaves() -> None:
-    """A client that goes away in the middle ends the response and gives the lease back."""
+    """A client that leaves in the middle ends the response and releases the lease."""
     handler = Handler()
     handler.later.set()
     async with gateway(app=handler.app) as gate:
@@ -98,7 +98,7 @@ async def test_until_the_client_leaves() -> None:
 
 
 async def test_until_the_handler_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """An error of the handler gives the lease back."""
+    """An error of the handler releases the lease."""
     handler = Handler()
     async with gateway(app=handler.app) as gate:
         assert (await gate.request("GET", "/fails")).status == 500

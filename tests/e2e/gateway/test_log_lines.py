@@ -32,8 +32,7 @@ def _model() -> Iterator[str]:
 
 
 async def told(model: str, directory: Path, log_format: str | None) -> tuple[list[str], str]:
-    """What the process writes to standard error from start to end, with one good request and one that fails; and the
-    good one's id."""
+    """Run a gateway for one good and one failing request; return its log lines, and the good one's interception id."""
     port = free_port()
     given = {
         "PROVIDERS__OPENAI__BASE_URL": f"{model}/v1",
@@ -70,7 +69,7 @@ async def told(model: str, directory: Path, log_format: str | None) -> tuple[lis
 
 
 async def test_one_line_for_each_interception(model: str, tmp_path: Path) -> None:
-    """With who, what, how long and how much; and neither prompt, answer nor key."""
+    """Each interception is one line with caller, route, status, time and usage, but without prompt, answer or key."""
     lines, good = await told(model, tmp_path, None)
     mine = [line for line in lines if "interception id=" in line]
     assert len(mine) == 2
@@ -84,7 +83,7 @@ async def test_one_line_for_each_interception(model: str, tmp_path: Path) -> Non
 
 
 async def test_as_json(model: str, tmp_path: Path) -> None:
-    """All lines of the gateway are objects; those of uvicorn are uvicorn's."""
+    """In the JSON format all lines of the gateway are objects; uvicorn's lines keep their own format."""
     lines, good = await told(model, tmp_path, "json")
     objects = [json.loads(line) for line in lines if line.startswith("{")]
     first, second = (one for one in objects if one["logger"] == "fastapi_aibridge.interceptions")

@@ -1,4 +1,4 @@
-"""Which models a principal may ask for and see."""
+"""The models that a principal may use and see."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def passed(
     status: int = 200,
     tag: bool = False,
 ) -> Answer:
-    """What the client gets where the upstream answers so."""
+    """Send a request that the upstream answers as given; return the client's response."""
     asked = asyncio.create_task(gate.request(method, path, body, headers))
     call = await gate.upstream.call()
     told = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -74,7 +74,7 @@ def check_refusal(answer: Answer, path: str) -> None:
 
 @pytest.mark.parametrize("path", ASKS)
 async def test_a_model_that_is_not_allowed(path: str) -> None:
-    """403 in the provider's shape, before the provider hears of it and before anything is recorded."""
+    """A forbidden model gets 403 in the provider's shape, before the provider is called and anything is recorded."""
     async with gateway(bridge=BRIDGE) as gate:
         body = {"model": "gpt-5-pro", "messages": [], "input": "x", "prompt": "x"}
         answer = await gate.request("POST", path, json.dumps(body).encode(), only("gpt-5", "gpt-5-mini*"))
@@ -88,7 +88,7 @@ async def test_a_model_that_is_not_allowed(path: str) -> None:
 
 @pytest.mark.parametrize("path", ASKS)
 async def test_a_model_that_is_allowed(path: str) -> None:
-    """It goes up as without the check."""
+    """A request for an allowed model goes upstream."""
     async with gateway(bridge=BRIDGE) as gate:
         body = json.dumps({"model": "gpt-5-mini-2026", "messages": [], "input": "x", "prompt": "x"}).encode()
         answer = await passed(gate, "POST", path, {}, only("gpt-5", "gpt-5-mini*"), body)
@@ -104,7 +104,7 @@ async def test_a_model_that_is_allowed(path: str) -> None:
     ],
 )
 async def test_models_beside_the_first(more: dict[str, Any]) -> None:
-    """Whatever makes the provider run another model is checked, too."""
+    """Every other model that a request makes the provider run is checked, too."""
     async with gateway(bridge=BRIDGE) as gate:
         body = {"model": "gpt-5-mini", "input": "x", **more}
         path = f"{OPENAI}/v1/responses"
@@ -112,7 +112,7 @@ async def test_models_beside_the_first(more: dict[str, Any]) -> None:
 
 
 async def test_a_stored_prompt_names_its_model_itself() -> None:
-    """So who may not use all models has to say which."""
+    """A stored prompt names its own model, so a restricted principal has to name an allowed one in the request."""
     async with gateway(bridge=BRIDGE) as gate:
         path, body = f"{OPENAI}/v1/responses", {"prompt": {"id": "pmpt_1"}}
         check_refusal(await gate.request("POST", path, json.dumps(body).encode(), only("gpt-*")), path)
@@ -121,7 +121,7 @@ async def test_a_stored_prompt_names_its_model_itself() -> None:
 
 
 async def test_an_encoded_body() -> None:
-    """It is decoded before it is checked, also where it is passed through as it is."""
+    """An encoded body is decoded before it is checked, also on routes that pass it through."""
     async with gateway(bridge=BRIDGE) as gate:
         for path in ASKS:
             body = gzip.compress(b'{"model": "gpt-5-pro", "messages": [], "input": "x", "prompt": "x"}')
@@ -130,7 +130,7 @@ async def test_an_encoded_body() -> None:
 
 
 async def test_the_next_request_has_the_new_models() -> None:
-    """The principal's bridge, which is kept, holds none of them."""
+    """Each request is checked against its own principal's models, although the bridge is reused."""
     async with gateway(bridge=BRIDGE) as gate:
         path, body = f"{OPENAI}/v1/chat/completions", b'{"model": "gpt-5", "messages": []}'
         assert (await passed(gate, "POST", path, {}, only("gpt-5"), body)).status == 200
@@ -144,7 +144,7 @@ LIST = {"object": "list", "data": [{"id": name, "object": "model"} for name in (
 
 
 async def test_openai_s_list() -> None:
-    """Only what the caller may use is left, and all of it for a caller who may use everything."""
+    """The list shows only the caller's models, and is unchanged for a caller who may use all."""
     async with gateway(bridge=BRIDGE) as gate:
         path = f"{OPENAI}/v1/models"
         answer = await passed(gate, "GET", path, LIST, only("gpt-*"), tag=True)
@@ -158,7 +158,7 @@ async def test_openai_s_list() -> None:
 
 @pytest.mark.parametrize("models", [{}, only("gpt-*")])
 async def test_lists_tell_what_the_limits_leave(models: dict[str, str]) -> None:
-    """Whether or not something is left out of them."""
+    """A list of models has the rate limit's headers, whether or not a model is left out of it."""
     async with gateway(bridge=BRIDGE, limits={"requests": 5}) as gate:
         answer = await passed(gate, "GET", f"{OPENAI}/v1/models", LIST, models)
         assert answer.header("x-ratelimit-remaining-requests") == "4"
@@ -177,7 +177,7 @@ async def test_lists_tell_what_the_limits_leave(models: dict[str, str]) -> None:
 async def test_anthropic_s_pages(
     ids: list[str], has_more: bool, patterns: list[str], shown: list[str], first: str | None, last: str | None
 ) -> None:
-    """The cursors are of what is shown; an empty page that others follow still leads to them."""
+    """The cursors are those of the models shown; an empty page that others follow keeps the upstream's cursors."""
     page = {
         "data": [{"id": id_, "type": "model"} for id_ in ids],
         "has_more": has_more,
@@ -192,7 +192,7 @@ async def test_anthropic_s_pages(
 
 
 async def test_a_list_that_is_encoded_or_not_asked_for_again() -> None:
-    """The gateway asks for a plain and whole list, and reads an encoded one all the same."""
+    """The gateway requests a plain and complete list, and still reads an encoded one."""
     async with gateway(bridge=BRIDGE) as gate:
         path, headers = f"{OPENAI}/v1/models", {**only("o9"), "Accept-Encoding": "gzip", "If-None-Match": '"1"'}
         asked = asyncio.create_task(gate.request("GET", path, headers=headers))
@@ -207,7 +207,7 @@ async def test_a_list_that_is_encoded_or_not_asked_for_again() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b"{}", b'{"data": 5}', b'{"data": [' + b" " * 5_000_000])
 async def test_a_list_that_cannot_be_read(body: bytes) -> None:
-    """It is not relayed: it may tell of models that the caller may not know of."""
+    """A list that cannot be read is not relayed, because it may name models that the caller must not see."""
     async with gateway(bridge=BRIDGE) as gate:
         answer = await passed(gate, "GET", f"{OPENAI}/v1/models", body, only("o9"))
         assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "unreadable_models")
@@ -215,14 +215,14 @@ async def test_a_list_that_cannot_be_read(body: bytes) -> None:
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 async def test_an_error_in_the_place_of_a_list(status: int) -> None:
-    """It is passed through unchanged."""
+    """An error instead of a list is passed through unchanged."""
     async with gateway(bridge=BRIDGE, providers={"max_retries": 0}) as gate:
         answer = await passed(gate, "GET", f"{OPENAI}/v1/models", b'{"error": {}}', only("o9"), status=status)
         assert (answer.status, answer.body) == (status, b'{"error": {}}')
 
 
 async def test_other_lists() -> None:
-    """Codex's own names models by a slug; entries that name none are left out."""
+    """Codex's own list names models by a slug; entries without a name are left out."""
     async with gateway(bridge=BRIDGE) as gate:
         listed = {"models": [{"slug": "gpt-5"}, {"slug": "o9"}, {"x": 1}, "o9", 5]}
         answer = await passed(gate, "GET", f"{OPENAI}/v1/models?client_version=1", listed, only("o9"))
@@ -232,7 +232,7 @@ async def test_other_lists() -> None:
 @pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC])
 @pytest.mark.parametrize("name", ["gpt-5-pro", "gpt%2D5-pro", "org/model", "org%2Fmodel"])
 async def test_one_model(provider: str, name: str) -> None:
-    """404 for one that the caller may not use, as for one that there is not, however its name is written."""
+    """A forbidden model gets 404, as an unknown one does, however its name is written."""
     async with gateway(bridge=BRIDGE) as gate:
         path = f"{provider}/v1/models/{name}"
         for method in ("GET", "HEAD"):
@@ -243,14 +243,14 @@ async def test_one_model(provider: str, name: str) -> None:
 
 
 async def test_a_model_is_not_deleted_by_who_may_not_use_it() -> None:
-    """403, also where the settings let callers delete models."""
+    """Deleting a forbidden model gets 403, even if the settings let callers delete models."""
     async with gateway(bridge=BRIDGE, openai_names=("openai",), providers={"allow_organisation_changes": True}) as gate:
         path = f"{OPENAI}/v1/models/ft:gpt-5:x"
         check_refusal(await gate.request("DELETE", path, headers=only("gpt-5")), path)
 
 
 async def test_paths_that_the_settings_add() -> None:
-    """Whatever their bodies look like, models in them are found."""
+    """Models are found in bodies of all formats on paths that the settings add."""
     form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--b--\r\n'
     batch = b'{"requests": [{"custom_id": "1", "params": {"model": "gpt-5-pro"}}]}'
     async with gateway(bridge=BRIDGE, providers={"pass_through": ["/v1/audio/*", "/v1/batches", "/v1/files"]}) as gate:

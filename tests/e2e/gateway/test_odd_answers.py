@@ -1,4 +1,4 @@
-"""Answers that are not as the vendors' own: what an SDK would read passes, and what nobody can read is not retried."""
+"""Responses unlike the vendors' own: those that an SDK would read are relayed, and unreadable ones are not retried."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def ended(gate: Gateway) -> tuple[Status, str | None]:
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/octet-stream", None])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\n\n", b": hello\n\n", b"id: 1\nretry: 5\n"])
 async def test_a_stream_by_another_name(wire: Wire, kind: str | None, start: bytes) -> None:
-    """It is relayed event by event, as it came, and recorded as what it is."""
+    """A stream with another content type or an odd beginning is relayed event by event, and recorded as a stream."""
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", wire.target, wire.ask(stream=True))
         call = await gate.upstream.call()
@@ -48,7 +48,7 @@ async def test_a_stream_by_another_name(wire: Wire, kind: str | None, start: byt
 @pytest.mark.parametrize("status", [201, 202, 206])
 @pytest.mark.parametrize("stream", [False, True], ids=["blocking", "streamed"])
 async def test_any_success_is_one(wire: Wire, status: int, stream: bool) -> None:
-    """SDKs take every 2xx for a success."""
+    """Every 2xx status is a success, as it is for the SDKs."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=stream)))
         call = await gate.upstream.call()
@@ -71,7 +71,7 @@ async def test_any_success_is_one(wire: Wire, status: int, stream: bool) -> None
 async def test_a_success_that_is_no_message_goes_to_the_client_as_it_came(
     wire: Wire, stream: bool, body: bytes
 ) -> None:
-    """It is asked for once, since it was billed, and the record says what was wrong."""
+    """An unreadable success is relayed as it came, without a retry since it was billed, and recorded as failed."""
     async with gateway(providers={"max_retries": 2}) as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=stream)))
         await (await gate.upstream.call()).answer(body, headers=[("Content-Type", "text/html"), ("X-Own", "1")])
@@ -83,7 +83,7 @@ async def test_a_success_that_is_no_message_goes_to_the_client_as_it_came(
 
 @each
 async def test_a_success_that_cannot_be_decoded_is_no_broken_connection(wire: Wire) -> None:
-    """What is not encoded as it says goes to the client as it came, once."""
+    """A success that does not match its content encoding is relayed as it came, without a retry."""
     async with gateway(providers={"max_retries": 2}) as gate:
         headers = {"Accept-Encoding": "gzip"}
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=False), headers))
@@ -98,7 +98,7 @@ async def test_a_success_that_cannot_be_decoded_is_no_broken_connection(wire: Wi
 
 
 async def test_an_error_in_a_list_is_read() -> None:
-    """Gemini's compatible API puts its errors into one."""
+    """An error inside a list, as Gemini's compatible API sends it, is read."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=False)))
         body = b'[{"error": {"code": 400, "message": "unsupported", "status": "INVALID_ARGUMENT"}}]'
@@ -108,7 +108,7 @@ async def test_an_error_in_a_list_is_read() -> None:
 
 
 async def test_a_bomb_in_a_stream_is_relayed_in_steps() -> None:
-    """Two kilobytes of gzip that unfold to a hundred thousand ends take no longer than these do, and let others in."""
+    """Two kilobytes of gzip that unfold to a hundred thousand events are relayed in time, and let other requests in."""
     packed = gzip.compress(CHAT.events[0] + b"data: [DONE]\n\n" * 100_000)
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True)))
@@ -128,7 +128,7 @@ REFUSED = (
 
 @pytest.mark.parametrize("refusal", [REFUSED, b'{"error":{"message":"Unrecognized request argument"}}'])
 async def test_a_server_that_knows_no_stream_options(refusal: bytes) -> None:
-    """The chat goes up once more as the client wrote it, and from then on at once."""
+    """A server that rejects `stream_options` gets the chat again as the client wrote it, and later ones so at once."""
     async with gateway() as gate:
         body = CHAT.ask(stream=True)
         asked = asyncio.create_task(gate.request("POST", CHAT.target, body))
@@ -155,9 +155,7 @@ async def _answer(call: Call, body: bytes) -> None:
 
 
 async def test_a_request_that_is_refused_for_another_reason_is_not_repeated_for_ever() -> None:
-    """What is refused without the addition, too, is answered with that refusal; a server that has taken the option
-    is not asked again.
-    """
+    """A refusal that remains without the addition is passed on, and a server that took it once is not asked again."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True)))
         for number in range(2):

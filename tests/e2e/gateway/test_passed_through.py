@@ -1,4 +1,4 @@
-"""Requests that are passed through and change something at the provider: who did what and when is recorded."""
+"""Passed-through requests that change something at the provider: their caller, route and time are recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def passed(gate: Gateway, method: str, path: str, status: int = 200) -> str | None:
-    """The id of its record, where the answer has one."""
+    """Send a request; return the id of its record, or None if the response names none."""
     body = b"{}" if method == "POST" else b""
     asked = asyncio.create_task(gate.request(method, path, body, {"User-Agent": "codex_cli_rs/0.1"}))
     call = await gate.upstream.call()
@@ -38,7 +38,7 @@ async def passed(gate: Gateway, method: str, path: str, status: int = 200) -> st
     ],
 )
 async def test_what_changes_something_is_recorded(method: str, path: str, route: str) -> None:
-    """With the listed path, of which there are few, and the id of the record in the answer."""
+    """A change is recorded under the listed path, of which there are few, and the response has the record's id."""
     async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
         id_ = await passed(gate, method, f"/ai/openai{path}")
         record = await gate.record()
@@ -50,7 +50,7 @@ async def test_what_changes_something_is_recorded(method: str, path: str, route:
 
 
 async def test_a_change_belongs_to_the_caller_s_groups() -> None:
-    """As every other record does."""
+    """The record of a change has the caller's groups."""
 
     async def caller() -> Principal:
         return Principal("alice", groups=["research"])
@@ -72,7 +72,7 @@ async def test_a_change_belongs_to_the_caller_s_groups() -> None:
     ],
 )
 async def test_what_only_reads_is_not(method: str, path: str) -> None:
-    """Also where it reads by POST."""
+    """A request that only reads has no record, even if it is a POST."""
     async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
         assert await passed(gate, method, f"/ai{path}") is None
         assert isinstance(gate.recorder, CountingRecorder)
@@ -80,7 +80,7 @@ async def test_what_only_reads_is_not(method: str, path: str) -> None:
 
 
 async def test_a_change_that_the_provider_refuses() -> None:
-    """It is recorded as failed; an error of the gateway names the record, too."""
+    """A change that the provider refuses is recorded as failed, and an error of the gateway names the record, too."""
     async with gateway(providers={"connect_timeout": 1}) as gate:
         await passed(gate, "DELETE", "/ai/openai/v1/responses/resp_1", 404)
         asked = asyncio.create_task(gate.request("POST", "/ai/openai/v1/responses/resp_2/cancel", b"{}"))
@@ -100,7 +100,7 @@ class Failing(CountingRecorder):
 
 
 async def test_what_cannot_be_recorded_is_not_changed() -> None:
-    """The record comes first."""
+    """A change that cannot be recorded does not go upstream."""
     async with gateway(recorder=Failing()) as gate:
         answer = await gate.request("DELETE", "/ai/openai/v1/responses/resp_1")
         assert answer.status == 503
@@ -108,7 +108,7 @@ async def test_what_cannot_be_recorded_is_not_changed() -> None:
 
 
 async def test_an_answer_without_a_body_that_tells_its_length() -> None:
-    """Such a 304 says how long the body would be. It is no broken answer, and the connection stays good."""
+    """A 304 whose head says how long the body would be is a whole response, and the connection stays usable."""
     async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
         for method in ("GET", "PUT"):
             asked = asyncio.create_task(gate.request(method, "/ai/openai/v1/files/f", b"", {"If-None-Match": "e"}))

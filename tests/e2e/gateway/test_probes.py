@@ -1,4 +1,4 @@
-"""What clients ask before they call: is the provider there, and does it take WebSockets."""
+"""Probes that clients send before they call: whether the provider exists, and whether it takes WebSockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def app_with(prefix: str, **include: Any) -> FastAPI:
 
 @pytest.mark.parametrize("path", ["/openai", "/openai/", "/openai/api/hello"])
 def test_a_provider_that_is_there(prefix: str, path: str) -> None:
-    """HEAD without a key says that there is such a provider, and no more; other methods need a key as always."""
+    """HEAD without a key only says that the provider exists; other methods need a key as always."""
     with TestClient(app_with(prefix), follow_redirects=False) as client:
         answer = client.head(prefix + path)
         assert (answer.status_code, answer.content) == (200, b"")
@@ -40,28 +40,28 @@ def test_a_provider_that_is_there(prefix: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/nobody", "/nobody/", "/off", "/off/api/hello", "/nobody/api/hello"])
 def test_a_provider_that_is_not(prefix: str, path: str) -> None:
-    """Unknown and disabled providers answer 404."""
+    """HEAD of an unknown or disabled provider gets 404."""
     with TestClient(app_with(prefix), follow_redirects=False) as client:
         assert client.head(prefix + path).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/openai/v1/models", "/openai/api/hello/more", "/openai/x"])
 def test_other_paths_need_a_key(prefix: str, path: str) -> None:
-    """HEAD of anything else is no probe."""
+    """HEAD of any other path needs a key."""
     with TestClient(app_with(prefix)) as client:
         assert client.head(prefix + path).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/admin", "/healthz", "/docs"])
 def test_names_of_other_routes_are_no_providers(prefix: str, path: str) -> None:
-    """The probe's route takes nothing from the others."""
+    """The probe's route does not hide the other routes."""
     with TestClient(app_with(prefix)) as client:
         found = client.get(prefix + path).status_code
         assert found == {"/healthz": 200, "/docs": 200 if not prefix else 404, "/admin": 404}[path]
 
 
 def test_a_guard_around_the_router_guards_probes_too() -> None:
-    """Dependencies of the inclusion decide before a probe is answered."""
+    """Dependencies of `include_router` run before a probe is answered."""
 
     async def closed() -> None:
         raise HTTPException(403)
@@ -72,7 +72,7 @@ def test_a_guard_around_the_router_guards_probes_too() -> None:
 
 
 def test_a_handshake_is_told_to_use_http(prefix: str) -> None:
-    """A WebSocket at `/v1/responses` is answered with 426, so that clients go on with HTTP at once."""
+    """A WebSocket at `/v1/responses` gets 426, so that clients go on with HTTP at once."""
     with TestClient(app_with(prefix)) as client:
         with (
             pytest.raises(WebSocketDenialResponse) as refused,
@@ -85,7 +85,7 @@ def test_a_handshake_is_told_to_use_http(prefix: str) -> None:
 
 @pytest.mark.parametrize("value", ["websocket", "WebSocket", "h2c, websocket"])
 def test_a_get_that_asks_for_an_upgrade(prefix: str, value: str) -> None:
-    """Servers without WebSockets pass the handshake on as a GET: the same 426."""
+    """A handshake that a server without WebSockets passes on as a GET gets 426 as well."""
     with TestClient(app_with(prefix)) as client:
         answer = client.get(f"{prefix}/openai/v1/responses", headers={"Upgrade": value, "Connection": "Upgrade"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (426, "upgrade_required")

@@ -1,4 +1,4 @@
-"""The recorder's failures, and who notices them."""
+"""Failures of the recorder, and their effects on requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Failing(CountingRecorder):
 
 
 class Slow(CountingRecorder):
-    """Starts when the test says so."""
+    """A recorder whose starts wait for the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Slow(CountingRecorder):
 
 @each
 async def test_what_cannot_be_recorded_is_not_done(wire: Wire) -> None:
-    """Where the start cannot be written down, the answer is 503 and the upstream is not called."""
+    """If the start cannot be recorded, the client gets 503 and the upstream is not called."""
     async with gateway(recorder=Failing(at="start")) as gate:
         answer = await gate.request("POST", wire.target, wire.ask(stream=True))
         assert answer.status == 503
@@ -61,7 +61,7 @@ async def test_what_cannot_be_recorded_is_not_done(wire: Wire) -> None:
 
 @each
 async def test_an_end_that_cannot_be_recorded_is_not_the_clients_problem(wire: Wire) -> None:
-    """The client has its answer by then, and keeps its connection."""
+    """If the end cannot be recorded, the client still has its response and keeps its connection."""
     async with gateway(recorder=Failing(at="end")) as gate, gate.connected() as client:
         for _ in range(2):
             await client.send("POST", wire.target, wire.ask(stream=True))
@@ -72,7 +72,7 @@ async def test_an_end_that_cannot_be_recorded_is_not_the_clients_problem(wire: W
 
 
 async def test_the_start_is_recorded_before_the_upstream_is_called() -> None:
-    """As long as the start is not durable nothing goes upstream."""
+    """The upstream is not called before the start is recorded."""
     recorder = Slow()
     async with gateway(recorder=recorder) as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask()))
@@ -86,7 +86,7 @@ async def test_the_start_is_recorded_before_the_upstream_is_called() -> None:
 
 
 async def test_a_client_that_leaves_while_its_start_is_recorded() -> None:
-    """A slow recorder and an impatient client: the interception is cancelled, once."""
+    """A client that leaves while its start is recorded has its interception cancelled, once."""
     recorder = Slow()
     async with gateway(recorder=recorder) as gate:
         async with gate.connected() as client:
@@ -101,7 +101,7 @@ async def test_a_client_that_leaves_while_its_start_is_recorded() -> None:
 
 
 async def test_a_request_that_is_cancelled_while_its_start_is_recorded() -> None:
-    """A start that may have been written gets its end, also where the server gives the request up meanwhile."""
+    """A start that may have been written gets its end, even if the server cancels the request meanwhile."""
     recorder = Slow()
     options = {"as_deployed": True, "timeout_graceful_shutdown": 0}
     async with gateway(recorder=recorder, server=options) as gate:
@@ -114,7 +114,7 @@ async def test_a_request_that_is_cancelled_while_its_start_is_recorded() -> None
 
 
 class Cancelling(CountingRecorder):
-    """Whose own tasks are cancelled under it, as a driver's are when its pool closes."""
+    """A recorder whose own tasks are cancelled, as a driver's are when its pool closes."""
 
     def __init__(self, at: str) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Cancelling(CountingRecorder):
 
 
 async def test_a_recorder_that_is_cancelled_is_not_taken_for_the_caller() -> None:
-    """It has failed like any other, at the start with 503, and the caller is still there."""
+    """A cancelled recorder counts as a failed one: 503 at the start, and no effect on the client at the end."""
     async with gateway(recorder=Cancelling("start")) as gate:
         answer = await gate.request("POST", CHAT.target, CHAT.ask(stream=True))
         assert (answer.status, answer.header("retry-after")) == (503, "5")

@@ -24,7 +24,7 @@ JSON = ("Content-Type", "application/json")
 
 @each
 async def test_a_blocking_answer_is_relayed_byte_for_byte(wire: Wire) -> None:
-    """Body, status and headers of a blocking answer are the upstream's own, white space included."""
+    """Body, status and headers of a blocking response are the upstream's own, white space included."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask()))
         call = await gate.upstream.call()
@@ -44,7 +44,7 @@ async def test_a_blocking_answer_is_relayed_byte_for_byte(wire: Wire) -> None:
 
 @each
 async def test_each_event_is_relayed_as_it_comes(wire: Wire) -> None:
-    """The client has an event before the upstream sends the next one."""
+    """The client receives each event before the upstream sends the next one."""
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", wire.target, wire.ask(stream=True))
         call = await gate.upstream.call()
@@ -82,7 +82,7 @@ async def test_a_stream_cut_into_single_bytes_is_relayed_whole(wire: Wire) -> No
 
 
 async def test_chunk_sizes_with_extensions_and_leading_zeros_are_read() -> None:
-    """Unusual but lawful chunk framing does not reach the client."""
+    """Unusual but lawful chunk framing is read, and does not reach the client."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True)))
         call = await gate.upstream.call()
@@ -95,7 +95,7 @@ async def test_chunk_sizes_with_extensions_and_leading_zeros_are_read() -> None:
 
 @each
 async def test_carriage_returns_in_the_framing_are_kept(wire: Wire) -> None:
-    """A stream whose lines end in CRLF keeps them."""
+    """A stream whose lines end in CRLF keeps its line endings."""
     stream = b"".join(wire.events).replace(b"\n", b"\r\n")
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
@@ -111,7 +111,7 @@ async def test_carriage_returns_in_the_framing_are_kept(wire: Wire) -> None:
 @each
 @pytest.mark.parametrize("kind", [None, "Text/Event-Stream; charset=utf-8"])
 async def test_a_stream_by_another_name_is_relayed_as_it_comes(wire: Wire, kind: str | None) -> None:
-    """Media types have no case, and without one the answer is what was asked for."""
+    """Media types are case-insensitive, and a response without one is of the kind that was requested."""
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", wire.target, wire.ask(stream=True))
         call = await gate.upstream.call()
@@ -129,7 +129,7 @@ async def test_a_stream_by_another_name_is_relayed_as_it_comes(wire: Wire, kind:
 
 @each
 async def test_the_upstreams_own_error_passes_unchanged(wire: Wire) -> None:
-    """An error status keeps its body and its headers, and the interception has failed."""
+    """An error of the upstream keeps its body and headers, and the interception has failed."""
     body = b'{"error": {"message":"slow down", "type" : "rate_limit_error","code":null}}'
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
@@ -142,7 +142,7 @@ async def test_the_upstreams_own_error_passes_unchanged(wire: Wire) -> None:
 
 
 async def test_an_http_1_0_upstream_is_relayed_until_it_closes() -> None:
-    """An answer without length, ended by the connection's end, is whole for the client."""
+    """A response without a length is whole when the upstream closes the connection."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask()))
         call = await gate.upstream.call()
@@ -154,7 +154,7 @@ async def test_an_http_1_0_upstream_is_relayed_until_it_closes() -> None:
 
 @each
 async def test_a_stream_framed_by_connection_close_is_relayed(wire: Wire) -> None:
-    """The same for a stream; `Connection: close` concerns the upstream's hop only."""
+    """A stream without a length is whole at the connection's end; `Connection: close` concerns that hop only."""
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", wire.target, wire.ask(stream=True))
         call = await gate.upstream.call()
@@ -194,7 +194,7 @@ async def test_an_encoded_request_is_understood(wire: Wire, encoding: str) -> No
     ids=["bad gzip", "bad zstd", "cut gzip", "unknown"],
 )
 async def test_a_request_that_cannot_be_decoded_is_refused(body: bytes, encoding: str, status: int) -> None:
-    """A body that is not encoded as it says gets 400, an encoding that nobody knows 415; nothing goes upstream."""
+    """A body that does not match its encoding gets 400, an unknown encoding 415, and nothing goes upstream."""
     async with gateway() as gate:
         answer = await gate.request("POST", CHAT.target, body, {"Content-Encoding": encoding})
         assert answer.status == status
@@ -213,7 +213,7 @@ async def test_a_bomb_is_refused() -> None:
 
 @each
 async def test_a_gzip_answer_is_relayed_as_it_is_and_observed(wire: Wire) -> None:
-    """Where the client takes gzip it gets the upstream's very bytes, and the usage in them is recorded."""
+    """A client that takes gzip gets the upstream's very bytes, and the usage in them is recorded."""
     packed = gzip.compress(wire.blocking)
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(), {"Accept-Encoding": "br, gzip"}))
@@ -239,7 +239,7 @@ async def test_a_gzip_answer_that_nobody_asked_for_is_decoded() -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @each
 async def test_a_compressed_stream_is_decoded_event_by_event(wire: Wire, encoding: str) -> None:
-    """A stream is asked for uncompressed; one that comes compressed all the same is relayed as plain events."""
+    """A stream is requested uncompressed; one that comes compressed all the same is relayed as plain events."""
     packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
     async with gateway() as gate, gate.connected() as client:
         await client.send("POST", wire.target, wire.ask(stream=True), {"Accept-Encoding": "gzip"})
@@ -261,7 +261,7 @@ async def test_a_compressed_stream_is_decoded_event_by_event(wire: Wire, encodin
 
 
 async def test_an_answer_beyond_the_observed_size_is_relayed_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A very large answer that is no stream goes through byte for byte, piece by piece, without its facts."""
+    """A very large blocking response is relayed byte for byte in pieces, without being read."""
     monkeypatch.setattr(relay, "OBSERVED_SIZE", 100_000)
     body = b'{"id": "x", "choices": [], "filler": "' + b"0123456789" * 100_000 + b'"}'
     async with gateway() as gate:
@@ -276,7 +276,7 @@ async def test_an_answer_beyond_the_observed_size_is_relayed_unread(monkeypatch:
 
 
 async def test_a_large_body_goes_up_whole() -> None:
-    """A request of some megabytes reaches the upstream unchanged, unknown members and their order included."""
+    """A request of some megabytes reaches the upstream unchanged, including unknown members and their order."""
     message = {"role": "user", "content": "x" * 5_000_000}
     body = json.dumps({"zzz": 1e400, "model": "m-1", "messages": [message], "aaa": None}).encode()
     body = body.replace(b"Infinity", b"123456789012345678901234567890")
@@ -289,7 +289,7 @@ async def test_a_large_body_goes_up_whole() -> None:
 
 
 async def test_bodies_over_the_limit_are_refused() -> None:
-    """A body that says it is too long, or turns out to be, gets 413 in the provider's shape."""
+    """A body over the limit gets 413 in the provider's shape, whether or not its length is declared."""
     async with gateway(max_body_size=1000) as gate:
         for wire in WIRES:
             answer = await gate.request("POST", wire.target, b"{" + b" " * 1000 + b"}")
@@ -306,9 +306,7 @@ async def test_bodies_over_the_limit_are_refused() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"])
 async def test_listed_routes_pass(method: str) -> None:
-    """Method, path as it was written, query and body reach the upstream; the answer comes back as it is. What may have
-    changed something there has a record.
-    """
+    """Method, path as written, query and body reach the upstream, the response is unchanged; changes are recorded."""
     async with gateway(providers={"pass_through": ["/v1/files/*"]}) as gate:
         body = b"not even json" if method in ("POST", "PUT", "PATCH") else b""
         path = "/v1/files/gpt%205;a=b?limit=2&after=%C3%A4"
@@ -330,7 +328,7 @@ async def test_listed_routes_pass(method: str) -> None:
 
 
 async def test_a_passed_through_stream_flows() -> None:
-    """A stored response that is streamed again comes through piece by piece."""
+    """A stored response that is streamed again is relayed event by event."""
     async with gateway() as gate, gate.connected() as client:
         await client.send("GET", "/ai/openai/v1/responses/resp-1?stream=true")
         call = await gate.upstream.call()
@@ -345,7 +343,7 @@ async def test_a_passed_through_stream_flows() -> None:
 
 
 async def test_an_answer_without_a_body_has_none() -> None:
-    """204 stays 204, with neither body nor length."""
+    """A 204 stays 204, with neither body nor length."""
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("DELETE", "/ai/openai/v1/responses/resp-1"))
         await (await gate.upstream.call()).head(204)
@@ -355,7 +353,7 @@ async def test_an_answer_without_a_body_has_none() -> None:
 
 @pytest.mark.parametrize("path", ["/ai/openai/v1/models", CHAT.target])
 async def test_redirects_are_not_followed(path: str) -> None:
-    """Not by us with our credentials, nor by a client with its own: it does not learn where to."""
+    """A redirect is not followed with our credentials, and the client does not learn its target."""
     async with gateway() as gate:
         method, body = ("POST", CHAT.ask()) if path == CHAT.target else ("GET", b"")
         asked = asyncio.create_task(gate.request(method, path, body))
@@ -369,7 +367,7 @@ async def test_redirects_are_not_followed(path: str) -> None:
 
 @pytest.mark.parametrize("intercepted", [True, False])
 async def test_headers_that_cross_and_headers_that_do_not(*, intercepted: bool) -> None:
-    """Hop-by-hop headers end here, credentials and cookies of the caller too; the rest goes up, ours among it."""
+    """Hop-by-hop and unknown headers, cookies and the caller's credentials end here; known headers and our key pass."""
     headers = {
         "Connection": "keep-alive, X-Hop",
         "X-Hop": "1",
@@ -429,7 +427,7 @@ async def test_headers_that_cross_and_headers_that_do_not(*, intercepted: bool) 
 
 
 async def test_a_key_of_the_callers_own_goes_up_and_their_token_does_not() -> None:
-    """With `X-AIBridge-Token` the provider's headers carry the caller's own credential, and the record says so."""
+    """With `X-AIBridge-Token` the caller's own key goes upstream, the token does not, and the record says so."""
     own = "sk-of-alices-own-0042"
     for wire, header, value in (
         (CHAT, "Authorization", f"Bearer {own}"),
@@ -449,7 +447,7 @@ async def test_a_key_of_the_callers_own_goes_up_and_their_token_does_not() -> No
 
 
 async def test_a_key_of_the_callers_own_is_refused_where_that_is_off() -> None:
-    """Without `BYOK` such a request gets 403 instead of being paid with the central key."""
+    """Without `BYOK` a caller's own key gets 403; the request is not paid with the central key."""
     async with gateway() as gate:
         headers = {"X-AIBridge-Token": "k-alice", "Authorization": "Bearer sk-own"}
         answer = await gate.request("POST", CHAT.target, CHAT.ask(), headers, key=None)
@@ -476,7 +474,7 @@ async def test_a_key_of_the_callers_own_is_refused_where_that_is_off() -> None:
     ],
 )
 async def test_what_is_not_listed_does_not_exist(method: str, path: str, status: int) -> None:
-    """Everything else gets 404 in the provider's shape, and nothing goes upstream."""
+    """Any other path or method gets an error in the provider's shape, and nothing goes upstream."""
     async with gateway() as gate:
         answer = await gate.request(method, path, CHAT.ask() if method == "POST" else b"")
         assert answer.status == status
@@ -485,7 +483,7 @@ async def test_what_is_not_listed_does_not_exist(method: str, path: str, status:
 
 
 async def test_a_path_without_a_route_below_the_provider_leads_nowhere() -> None:
-    """The bare provider is not redirected to itself with a slash, to a URL that the `Host` header made."""
+    """The bare provider is not redirected to itself with a slash, to a URL made from the `Host` header."""
     async with gateway() as gate:
         answer = await gate.request("GET", "/ai/openai")
         assert (answer.status, answer.header("location")) == (404, None)
@@ -505,7 +503,7 @@ async def test_the_hosts_name_decides_nothing() -> None:
 
 @each
 async def test_requests_that_name_no_model_are_refused(wire: Wire) -> None:
-    """A body that is no JSON object with a model gets 400 in the provider's shape."""
+    """A body that is not a JSON object with a model gets 400 in the provider's shape."""
     async with gateway() as gate:
         for body in (b"", b"{", b"[]", b"{}", b'{"model": 5}', b"\xff\xfe"):
             answer = await gate.request("POST", wire.target, body)
@@ -515,7 +513,7 @@ async def test_requests_that_name_no_model_are_refused(wire: Wire) -> None:
 
 
 async def test_callers_without_a_key_are_refused_in_the_providers_shape() -> None:
-    """No key or a wrong one gets 401, with the challenge and the provider's error shape; nothing goes upstream."""
+    """A missing or wrong key gets 401 with a challenge, in the provider's shape, and nothing goes upstream."""
     async with gateway() as gate:
         for wire in WIRES:
             for key in (None, "k-wrong"):

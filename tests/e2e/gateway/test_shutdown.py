@@ -1,4 +1,4 @@
-"""The end of the app while requests run."""
+"""The shutdown of the app while requests run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ each = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 
 
 class Ending:
-    """A gateway whose lifespan the test ends while the server goes on, as servers do that drain in their own time."""
+    """A gateway whose lifespan ends while the server runs on, as with servers that drain in their own time."""
 
     def __init__(self, gate: Gateway, lifespan: AsyncExitStack) -> None:
         self.gate = gate
@@ -47,7 +47,7 @@ async def ending(**values: Any) -> AsyncIterator[Ending]:
 
 
 async def begun(gate: Gateway, wire: Wire = CHAT) -> tuple[asyncio.Task[Any], Call]:
-    """A stream that has come to its first event, and stays there."""
+    """Begin a stream, and hold it after its first event."""
     asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
     call = await gate.upstream.call()
     await call.stream(wire.events[0])
@@ -56,7 +56,7 @@ async def begun(gate: Gateway, wire: Wire = CHAT) -> tuple[asyncio.Task[Any], Ca
 
 
 async def test_streams_may_finish_within_the_grace() -> None:
-    """A stream that ends in time is whole, and the lifespan's end waits for it."""
+    """A stream that ends within the grace period is whole, and the end of the lifespan waits for it."""
     async with ending(shutdown_grace=60) as house:
         asked, call = await begun(house.gate)
         end = house.end()
@@ -72,7 +72,7 @@ async def test_streams_may_finish_within_the_grace() -> None:
 
 @each
 async def test_streams_that_take_longer_end_with_an_error_event(wire: Wire) -> None:
-    """After the grace the client gets the provider's error event, the upstream is let go, and the end is recorded."""
+    """After the grace period a stream gets the provider's error event, the upstream is closed, the end recorded."""
     async with ending(shutdown_grace=0.1) as house:
         asked, call = await begun(house.gate, wire)
         await asyncio.wait_for(house.end(), LIMIT)
@@ -88,7 +88,7 @@ async def test_streams_that_take_longer_end_with_an_error_event(wire: Wire) -> N
 
 @each
 async def test_requests_that_wait_for_their_first_byte_get_503(wire: Wire) -> None:
-    """After the grace a request without an answer gets one: 503, to be tried again."""
+    """After the grace period a request without a response gets 503 with `Retry-After`."""
     async with ending(shutdown_grace=0.1) as house:
         asked = asyncio.create_task(house.gate.request("POST", wire.target, wire.ask()))
         await house.gate.upstream.call()
@@ -100,7 +100,7 @@ async def test_requests_that_wait_for_their_first_byte_get_503(wire: Wire) -> No
 
 
 async def test_new_requests_during_the_grace_get_503() -> None:
-    """While streams finish nothing new begins: 503 in the provider's shape, with `Retry-After`, on any route."""
+    """During the grace period new requests to providers get 503 in the provider's shape, with `Retry-After`."""
     async with ending(shutdown_grace=60) as house:
         gate = house.gate
         asked, call = await begun(gate)
@@ -119,7 +119,7 @@ async def test_new_requests_during_the_grace_get_503() -> None:
 
 
 async def test_a_passed_through_answer_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    """After the grace a passed-through answer breaks off, visibly, and without a second head in it."""
+    """After the grace period a passed-through response breaks off visibly, without a second head in it."""
     async with ending(shutdown_grace=0.1) as house:
         gate = house.gate
         asked = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models"))
@@ -141,7 +141,7 @@ async def test_a_passed_through_answer_is_cut_off(caplog: pytest.LogCaptureFixtu
 
 
 async def test_a_client_that_does_not_read_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stalled client has a bounded time to take the error; then the end comes without it."""
+    """A stalled client has a bounded time to take the error; after that the shutdown goes on without it."""
     monkeypatch.setattr(response_writer, "FAREWELL", 0.2)
     filler = b"data: " + b"x" * 65_530 + b"\n\n"
     async with ending(shutdown_grace=0.1) as house, house.gate.connected() as client:
@@ -161,7 +161,7 @@ async def test_a_client_that_does_not_read_does_not_hold_the_end_up(monkeypatch:
 
 @each
 async def test_uvicorns_own_end_tells_the_client(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
-    """Where uvicorn's graceful timeout cancels the request, the client still gets the error event, and a record is."""
+    """If uvicorn's graceful timeout cancels the request, the client gets the error event, and the end is recorded."""
     caplog.set_level(logging.CRITICAL, "uvicorn.error")
     async with gateway(server={"as_deployed": True, "timeout_graceful_shutdown": 1}) as gate:
         asked, call = await begun(gate, wire)

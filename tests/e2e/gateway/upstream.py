@@ -1,4 +1,4 @@
-"""An upstream that the test plays itself, byte by byte: it reads a request, then waits to be told what to send."""
+"""An upstream that the test controls byte by byte: it reads a request, then sends only as it is told."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import asyncio
 from tests.loopback import LAST_CHUNK, Headers, Loopback, Request, chunk, read_request, response_head
 
 LIMIT = 60.0
-"""Seconds after which a test that waits for something gives up."""
+"""Seconds after which a waiting test gives up."""
 
 
 class Call:
-    """One request that arrived, and the connection to answer it on."""
+    """A request that has arrived, with the connection for its response."""
 
     def __init__(self, request: Request, writer: asyncio.StreamWriter) -> None:
         self.method = request.method
@@ -40,11 +40,11 @@ class Call:
         await self.write(chunk(data))
 
     async def end(self) -> None:
-        """The last chunk."""
+        """Send the last chunk."""
         await self.write(LAST_CHUNK)
 
     async def stream(self, *pieces: bytes, headers: Headers = ()) -> None:
-        """The head of an event stream and its first pieces."""
+        """Send the head of an event stream and its first pieces."""
         await self.head(200, [("Content-Type", "text/event-stream"), *headers], chunked=True)
         for piece in pieces:
             await self.chunk(piece)
@@ -71,12 +71,12 @@ class Upstream(Loopback):
         self._calls: asyncio.Queue[Call] = asyncio.Queue()
 
     async def call(self) -> Call:
-        """The next request that arrives, or has arrived and was not asked for yet."""
+        """Return the next request that the test has not taken yet, once it has arrived."""
         return await asyncio.wait_for(self._calls.get(), LIMIT)
 
     @property
     def untouched(self) -> bool:
-        """Whether no request has arrived beyond those that were asked for."""
+        """Whether the test has taken all requests that have arrived."""
         return self._calls.empty()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
