@@ -1,4 +1,4 @@
-"""Client keys from their making to their end, through the admin routes of gateways that share a database."""
+"""Client keys from their creation to their end, through the admin routes of gateways that share a database."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def listed(gate: Gateway, query: str = "") -> list[dict[str, Any]]:
 
 
 async def asked(gate: Gateway, key: str, path: str = CHAT, model: str = "gpt-5") -> Answer:
-    """One request that the upstream answers, if it hears of it."""
+    """Send a request, which the upstream answers if it arrives there."""
     body = json.dumps({"model": model, "messages": [], "input": "x", "max_tokens": 5}).encode()
     asking = asyncio.create_task(gate.request("POST", path, body, key=key))
     called = asyncio.create_task(gate.upstream.call())
@@ -87,7 +87,7 @@ async def asked(gate: Gateway, key: str, path: str = CHAT, model: str = "gpt-5")
 
 @asynccontextmanager
 async def streaming(gate: Gateway, key: str, path: str, event: bytes) -> AsyncIterator[tuple[Client, Call]]:
-    """A stream that has begun."""
+    """Begin a stream; yields the client and the upstream's call after the first event."""
     async with gate.connected() as client:
         await client.send("POST", path, STREAMED, key=key)
         call = await gate.upstream.call()
@@ -105,7 +105,7 @@ async def rest_of(client: Client) -> bytes:
 
 
 class Lateness:
-    """By how many seconds this process was kept from running while the block ran: others may keep the machine busy."""
+    """The seconds for which other processes kept this one from running while the context was open."""
 
     async def __aenter__(self) -> Self:
         self.seconds = 0.0
@@ -128,7 +128,7 @@ async def records(gate: Gateway) -> list[Any]:
 
 
 async def test_a_key_is_made_used_and_revoked(url: str) -> None:
-    """It is shown once, says who calls and is named in the records; afterwards it is as good as none."""
+    """A key is shown once, names its initiator and appears in the records; after its revocation it gets 401."""
     async with managed(url) as gate:
         made = await create(gate, label="laptop", groups=["staff"])
         assert made["key"].startswith("aib_")
@@ -159,7 +159,7 @@ async def test_a_key_is_made_used_and_revoked(url: str) -> None:
 
 
 async def test_keys_of_the_settings_stay(url: str) -> None:
-    """They work, are listed first, and cannot be changed here."""
+    """Keys of the settings work, are listed first, and cannot be revoked here."""
     async with managed(url) as gate:
         assert (await asked(gate, "k-alice")).status == 200
         first, *others = await listed(gate)
@@ -170,14 +170,14 @@ async def test_keys_of_the_settings_stay(url: str) -> None:
 
 
 async def test_what_is_null_is_as_good_as_left_out(tmp_path: Any) -> None:
-    """Clients write each member."""
+    """A member that is null counts as left out, since some clients write each member."""
     async with managed(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as gate:
         made = await create(gate, label=None, expires_at=None, groups=None, models=None)
         assert (made["label"], made["expires_at"], made["groups"], made["models"]) == ("", None, [], None)
 
 
 async def test_models_of_a_key(url: str) -> None:
-    """They are its principal's."""
+    """The models of a key restrict its principal."""
     async with managed(url) as gate:
         made = await create(gate, models=["gpt-5-mini*"])
         assert (await asked(gate, made["key"], model="gpt-5-mini-2026")).status == 200
@@ -186,7 +186,7 @@ async def test_models_of_a_key(url: str) -> None:
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Key", "X-AIBridge-Token"])
 async def test_in_each_header(url: str, header: str) -> None:
-    """Where the settings' keys may be, these may."""
+    """A managed key is accepted in each header that may have a key of the settings, and does not go upstream."""
     async with managed(url) as gate:
         key = (await create(gate))["key"]
         value = f"Bearer {key}" if header == "Authorization" else key
@@ -199,7 +199,7 @@ async def test_in_each_header(url: str, header: str) -> None:
 
 @FORMATS
 async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -> None:
-    """On all workers within two seconds, with an error event in the provider's shape; others' go on."""
+    """Streams of a revoked key end on all workers within two seconds, in the provider's shape; others go on."""
     async with managed(url) as one, managed(url) as two:
         made, other = await create(one), await create(one, initiator_id="dave")
         async with (
@@ -231,7 +231,7 @@ async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -
                 return [record for record in await records(two) if record.interception.initiator_id == "carol"]
 
             async def all_ended() -> bool:
-                return all(record.ending for record in await cut_streams())  # those of the other worker a moment later
+                return all(record.ending for record in await cut_streams())  # the other worker's end a moment later
 
             await until(all_ended)
             cut = await cut_streams()
@@ -244,7 +244,7 @@ async def test_streams_of_a_revoked_key_end(url: str, path: str, event: bytes) -
 
 
 async def test_very_many_streams_of_a_revoked_key(tmp_path: Any) -> None:
-    """All of them end in time, also one whose client reads nothing any more; none of another key does."""
+    """All streams of a revoked key end in time, even if a client does not read; those of another key go on."""
     async with managed(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as gate, AsyncExitStack() as stack:
         made, other = await create(gate), await create(gate, initiator_id="dave")
         cut = [await stack.enter_async_context(streaming(gate, made["key"], CHAT, CHUNK)) for _ in range(60)]
@@ -270,14 +270,14 @@ async def test_very_many_streams_of_a_revoked_key(tmp_path: Any) -> None:
 
 
 async def _flood(call: Call) -> None:
-    """More than anybody buffers."""
+    """Send more than all buffers hold."""
     with suppress(OSError):
         for _ in range(2000):
             await call.chunk(CHUNK * 100)
 
 
 async def test_a_request_that_waits_for_its_answer(url: str) -> None:
-    """It gets 401 in the place of the answer; one whose body is still on its way, too."""
+    """A request that waits for its response gets 401, and so does one whose body is incomplete."""
     async with managed(url) as gate:
         made = await create(gate)
         asking = asyncio.create_task(gate.request("POST", CHAT, b'{"model":"gpt-5","messages":[]}', key=made["key"]))
@@ -296,7 +296,7 @@ async def test_a_request_that_waits_for_its_answer(url: str) -> None:
 
 
 async def test_what_is_passed_through_ends_too(url: str) -> None:
-    """Before its answer has begun with an error, afterwards by closing the connection."""
+    """A passed-through request gets 401 before its response has begun, and a closed connection afterwards."""
     async with managed(url) as gate:
         made = await create(gate)
         asking = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models", key=made["key"]))
@@ -313,7 +313,7 @@ async def test_what_is_passed_through_ends_too(url: str) -> None:
 
 
 async def test_an_expired_key(url: str) -> None:
-    """It is dead at its time, streams under way included, on a worker that nobody asks anything."""
+    """A key ends at its expiry, with its running streams, even on a worker that receives no requests."""
     async with managed(url) as gate:
         made = await create(gate, expires_at=(datetime.now(UTC) + timedelta(seconds=2.5)).isoformat())
         async with streaming(gate, made["key"], CHAT, CHUNK) as (client, _):
@@ -324,7 +324,7 @@ async def test_an_expired_key(url: str) -> None:
 
 
 async def test_sockets_of_a_handler(url: str) -> None:
-    """A bridge that a handler holds for longer than the key lives serves nothing any more, and gets no successor."""
+    """A bridge that a handler holds for longer than the key lives serves nothing more, and has no successor."""
     app = FastAPI()
     seen: list[int] = []
     go_on = asyncio.Event()
@@ -350,7 +350,7 @@ async def test_sockets_of_a_handler(url: str) -> None:
 
 
 async def test_a_key_that_is_revoked_between_who_calls_and_the_bridge(url: str) -> None:
-    """No bridge is built for it any more, although the request knew who calls before that."""
+    """No bridge is built for a key that is revoked after it was authenticated."""
     async with managed(url) as gate:
         made = await create(gate)
         principal = Principal("carol", made["id"])
@@ -383,7 +383,7 @@ async def test_a_key_that_is_revoked_between_who_calls_and_the_bridge(url: str) 
     ],
 )
 async def test_bodies_that_are_refused(tmp_path: Any, body: Any, named: str) -> None:
-    """With 422 that names the member; nothing is made, nothing stands in the audit."""
+    """A bad body gets 422 that names the member; no key is made, and the audit has no entry."""
     async with managed(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as gate:
         answer = await admin(gate, "POST", body=body)
         assert (answer.status, named in answer.body.decode()) == (422, True)
@@ -392,7 +392,7 @@ async def test_bodies_that_are_refused(tmp_path: Any, body: Any, named: str) -> 
 
 
 async def test_who_may_not(tmp_path: Any) -> None:
-    """Client keys open no admin route, nor does a body of any size from strangers cost memory."""
+    """Client keys open no admin route, and a stranger's large body is refused."""
     async with managed(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as gate:
         key = (await create(gate))["key"]
         for token in (key, "k-alice", None, "wrong"):
@@ -405,7 +405,7 @@ async def test_who_may_not(tmp_path: Any) -> None:
 
 
 async def test_keys_that_are_not_managed(tmp_path: Any) -> None:
-    """404 that says what to set; a key that was made while they were is none now."""
+    """Without managed keys the routes get 404 that names the setting, and keys made earlier are not valid."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     async with managed(url) as gate:
         key = (await create(gate))["key"]
@@ -419,14 +419,14 @@ async def test_keys_that_are_not_managed(tmp_path: Any) -> None:
 
 
 async def test_managed_without_a_database() -> None:
-    """The start fails with the variable's name and the cure."""
+    """Managed keys without a database fail the start with the variable's name and the remedy."""
     aibridge = AIBridge(settings_for("http://127.0.0.1:9", managed=True), recorder=MemoryRecorder())
     with pytest.raises(ConfigurationError, match="AIBRIDGE_MANAGED needs the recorder's database"):
         await aibridge.lifespan(FastAPI()).__aenter__()
 
 
 async def test_a_web_socket_with_a_revoked_key(url: str) -> None:
-    """It is not let in."""
+    """A WebSocket with a revoked key is refused."""
     app = FastAPI()
 
     @app.websocket("/ws")

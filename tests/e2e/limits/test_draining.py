@@ -1,4 +1,4 @@
-"""The end of a process: new work refused, streams brought to an end, every record written."""
+"""The end of a process: new work is refused, streams are ended, and every record is written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEY = {"authorization": "Bearer key-of-alice"}
 
 
 async def test_health_needs_no_credential() -> None:
-    """Orchestrators hear that the process lives and takes work."""
+    """The health and readiness routes need no key, and their responses are not cached."""
     async with running(OK) as app:
         for path in ("healthz", "readyz"):
             answer = await app.client.get(f"/ai/{path}")
@@ -42,7 +42,7 @@ async def test_health_needs_no_credential() -> None:
 
 
 async def test_not_ready_without_records() -> None:
-    """A recorder that says it is away takes the process out of service, not out of life."""
+    """A recorder that is unavailable makes the process not ready, but does not end it."""
     async with running(OK) as app:
         app.recorder.available = False  # type: ignore[attr-defined]
         answer = await app.client.get("/ai/readyz")
@@ -51,7 +51,7 @@ async def test_not_ready_without_records() -> None:
 
 
 async def test_draining_refuses_new_work() -> None:
-    """What comes during the end gets 503 in the provider's shape, and its connection closed."""
+    """A request during draining gets 503 in the provider's shape, and its connection is closed."""
     async with running(OK) as app:
         assert (await app.chat()).status_code == 200
         app.aibridge.drain()
@@ -66,7 +66,7 @@ async def test_draining_refuses_new_work() -> None:
 
 
 async def test_signal_goes_on_to_the_server() -> None:
-    """A signal makes the plugin drain and reaches the server's handler, which is put back in the end."""
+    """A signal makes the plugin drain and reaches the server's handler, which is restored in the end."""
     heard: list[int] = []
 
     def server(number: int, _: object) -> None:
@@ -114,7 +114,7 @@ async def process(
 
 @pytest.mark.parametrize("options", [(), ("--timeout-graceful-shutdown", "10")], ids=["patient", "impatient"])
 async def test_sigterm(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """A stream goes on through the grace and ends in an error event; its record and those before it are whole."""
+    """After SIGTERM a stream runs through the grace period and ends in an error event, and all records are whole."""
     async with (
         RawUpstream(OK, ENDLESS) as upstream,
         process(tmp_path, upstream.base_url, *options) as (one, url),

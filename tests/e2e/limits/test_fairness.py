@@ -1,4 +1,4 @@
-"""One caller who floods the gateway, and what another one notices of it."""
+"""One caller who floods the gateway, and the effect on another one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ BODY = b'{"model": "held", "stream": true, "messages": []}'
 
 
 async def test_many_streams_of_one_do_not_hold_up_the_stream_of_another() -> None:
-    """300 streams of one caller and one of another have an event at the same moment, the other's last: it comes after
-    shares of the 300, not after all of them. None of them loses anything.
+    """An event of one caller's stream is sent after shares of another caller's 300 streams, not after all of them.
+
+    All streams have an event at the same moment, the single one last, and none of them loses anything.
     """
     sent: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Limits as callers of a gateway meet them."""
+"""Limits as clients of a gateway experience them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADERS = {"authorization": "Bearer key-of-alice"}
 
 
 async def test_at_capacity() -> None:
-    """Over the process's limit, everybody gets 503 in the provider's shape, at once and without a record."""
+    """Over the process's limit every caller gets 503 in the provider's shape, at once and without a record."""
     async with running(SILENCE, limits={"max_concurrent": 1}) as app:
         held = asyncio.create_task(app.chat())
         await app.upstream.arrived.wait()
@@ -35,7 +35,7 @@ async def test_at_capacity() -> None:
 
 
 async def test_too_many_at_once() -> None:
-    """Over one principal's limit, that one gets 429 after the wait, and the other is served."""
+    """Over its own limit a principal gets 429 after the wait, and another principal is served."""
     async with running(SILENCE, OK, limits={"max_concurrent_per_principal": 1, "max_wait": 0.01}) as app:
         held = asyncio.create_task(app.chat())
         await app.upstream.arrived.wait()
@@ -51,7 +51,7 @@ async def test_too_many_at_once() -> None:
 
 
 async def test_requests_in_a_window() -> None:
-    """The request over the window's number is told when to come back."""
+    """A request over the window's limit gets 429 with the time to come back."""
     async with running(OK, limits={"requests": 2, "window": 60}) as app:
         assert [(await app.chat()).status_code for _ in range(3)] == [200, 200, 429]
         assert (await app.chat()).headers["retry-after"] in ("60", "61")
@@ -59,7 +59,7 @@ async def test_requests_in_a_window() -> None:
 
 
 async def test_streams_can_be_capped() -> None:
-    """A stream over the time that is allowed ends in an error event, and its record says why."""
+    """A stream over the maximum duration ends in an error event, and its record has the reason."""
     async with running(ENDLESS, limits={"max_stream_duration": 0.2}) as app:
         answer = await app.client.post(CHAT, headers=HEADERS, json={"model": "m", "messages": [], "stream": True})
         assert answer.content.startswith(EVENT)
@@ -71,7 +71,7 @@ async def test_streams_can_be_capped() -> None:
 
 
 async def test_reload_changes_limits() -> None:
-    """Limits are read again at a reload."""
+    """A reload applies changed limits."""
     limits = {"requests": 1, "window": 60}
     async with running(OK, limits=limits) as app:
         assert [(await app.chat()).status_code for _ in range(2)] == [200, 429]
@@ -81,7 +81,7 @@ async def test_reload_changes_limits() -> None:
 
 
 async def test_reload_changes_the_memory_for_bodies() -> None:
-    """It is read again at a reload, too."""
+    """A reload applies a changed budget of memory for bodies."""
     memory = {"bodies": 1000}
     large = {"model": "m", "messages": [{"role": "user", "content": "x" * 600}]}
     async with running(OK, memory=memory) as app:
@@ -92,7 +92,7 @@ async def test_reload_changes_the_memory_for_bodies() -> None:
 
 
 async def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables are called as the settings are."""
+    """Limits are read from environment variables that are named after the settings."""
     monkeypatch.setenv("AIBRIDGE_LIMITS__MAX_CONCURRENT", "9")
     monkeypatch.setenv("AIBRIDGE_LIMITS__MAX_CONCURRENT_PER_PRINCIPAL", "3")
     monkeypatch.setenv("AIBRIDGE_LIMITS__REQUESTS", "7")

@@ -1,4 +1,4 @@
-"""Who gets in, who waits and who is refused."""
+"""Requests that are admitted, that wait and that are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def refusal(one: Limits, initiator: str = "alice") -> GatewayError:
 
 
 async def test_process_is_full() -> None:
-    """One request too many for the process is refused with 503, whoever sends it, until another has ended."""
+    """A request over the process's limit gets 503, whoever sends it, until another request has ended."""
     one = limits(max_concurrent=2, max_concurrent_per_principal=2)
     await one.enter("alice")
     await one.enter("bob")
@@ -40,7 +40,7 @@ async def test_process_is_full() -> None:
 
 
 async def test_nobody_gets_more_than_half() -> None:
-    """Without a setting, one principal's requests leave half of the room to the others."""
+    """Without a setting, one principal's requests leave half of the process's limit to the others."""
     one = limits(max_concurrent=6, max_wait=0)
     for _ in range(3):
         await one.enter("alice")
@@ -51,12 +51,12 @@ async def test_nobody_gets_more_than_half() -> None:
 
 
 async def test_refusals_are_no_faster_than_turns() -> None:
-    """Who has half of the room is not refused at once, so that coming back at once gains nothing and costs little."""
+    """A principal at its limit is not refused at once, so that an immediate retry gains nothing."""
     one = limits(max_concurrent=2, max_wait=0.05)
     await one.enter("alice")
     refusals = [asyncio.create_task(refusal(one)) for _ in range(3)]
     await settled()
-    assert [task.done() for task in refusals] == [False, False, True]  # no more than the process takes requests
+    assert [task.done() for task in refusals] == [False, False, True]  # no more wait than the process takes requests
     assert one.inside == 1
     await one.enter("bob")
     assert {(await task).status for task in refusals} == {429}
@@ -64,7 +64,7 @@ async def test_refusals_are_no_faster_than_turns() -> None:
 
 
 async def test_turns_come_in_order() -> None:
-    """Requests over a principal's limit wait, and who came first goes first."""
+    """Requests over a principal's limit wait, and are admitted in the order of their arrival."""
     one = limits(max_concurrent_per_principal=1)
     await one.enter("alice")
     served: list[int] = []
@@ -84,7 +84,7 @@ async def test_turns_come_in_order() -> None:
 
 
 async def test_waiting_has_an_end() -> None:
-    """A request whose turn does not come is refused, and leaves nothing behind."""
+    """A request whose turn does not come in time is refused, and leaves nothing behind."""
     one = limits(max_concurrent_per_principal=1, max_wait=0.01)
     await one.enter("alice")
     assert (await refusal(one)).status == 429
@@ -94,7 +94,7 @@ async def test_waiting_has_an_end() -> None:
 
 
 async def test_who_gives_up_gives_the_place_on() -> None:
-    """A request that is cancelled in the moment of its turn passes the turn on."""
+    """A request that is cancelled at the moment of its turn passes the turn on."""
     one = limits(max_concurrent_per_principal=1)
     await one.enter("alice")
     first, second = (asyncio.create_task(one.enter("alice")) for _ in range(2))
@@ -109,7 +109,7 @@ async def test_who_gives_up_gives_the_place_on() -> None:
 
 
 async def test_late_give_up_does_not_disturb_the_next() -> None:
-    """Cancelled while the last other request leaves, a waiting one takes nobody's place away."""
+    """A waiting request that is cancelled while the last other one leaves takes no place away."""
     one = limits(max_concurrent_per_principal=1)
     await one.enter("alice")
     waiting = asyncio.create_task(one.enter("alice"))
@@ -123,7 +123,7 @@ async def test_late_give_up_does_not_disturb_the_next() -> None:
 
 
 async def test_limits_change_while_requests_run() -> None:
-    """New limits hold for new requests; those that run are not touched."""
+    """New limits apply to new requests, not to those that run."""
     one = limits(max_concurrent_per_principal=2)
     await one.enter("alice")
     await one.enter("alice")
@@ -138,7 +138,7 @@ async def test_limits_change_while_requests_run() -> None:
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_order(data: st.DataObject) -> None:
-    """Whatever the order of arrivals, departures and cancellations: never more than the limit run, nothing is lost."""
+    """In any order of arrivals, departures and cancellations the limits hold, and no place is lost."""
 
     async def run() -> None:
         one = limits(max_concurrent=8, max_concurrent_per_principal=2, max_wait=0.01)

@@ -1,4 +1,4 @@
-"""Requests that wait: for a bridge that is being built, and for a body that does not come."""
+"""Requests that wait for a bridge that is being built, or for a body that does not arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 class SlowBuilder:
-    """An app's list of MCP servers that comes when the test lets it."""
+    """An app's list of MCP servers that is built when the test lets it."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -33,7 +33,7 @@ def settings(**values: Any) -> Settings:
 
 
 class Client:
-    """One request over ASGI, whose body comes as the test says."""
+    """One request over ASGI, with a whole or an incomplete body."""
 
     def __init__(self, app: FastAPI, path: str, body: bytes, *, is_whole: bool) -> None:
         self.sent: list[Message] = []
@@ -62,7 +62,7 @@ class Client:
 
 
 async def test_who_waits_for_a_bridge_counts_against_the_limits() -> None:
-    """A flood that waits for one build is refused like any other, and others' requests are not held up by it."""
+    """Requests that wait for a build count against the limits, and do not hold up other principals."""
     builder = SlowBuilder()
     limits = {"max_concurrent_per_principal": 2, "max_concurrent": 6, "max_wait": 0.05}
     aibridge = AIBridge(settings(limits=limits), recorder=MemoryRecorder(), mcp=builder)
@@ -87,7 +87,7 @@ async def test_who_waits_for_a_bridge_counts_against_the_limits() -> None:
 
 
 async def test_a_request_that_waits_is_not_counted_twice() -> None:
-    """A limit of requests in a time counts a request once, though it waited for a bridge before."""
+    """A limit of requests in a window counts a request once, even if it waited for a bridge."""
     aibridge = AIBridge(settings(limits={"requests": 1, "window": 60}), recorder=MemoryRecorder())
     app = FastAPI()
     app.include_router(aibridge.router, prefix="/ai")
@@ -102,7 +102,7 @@ async def test_a_request_that_waits_is_not_counted_twice() -> None:
 @pytest.mark.parametrize("path", ["/ai/openai/v1/chat/completions", "/ai/openai/v1/conversations"])
 @pytest.mark.parametrize("how", ["drain", "end"])
 async def test_the_end_reaches_a_body_that_does_not_come(path: str, how: str) -> None:
-    """Drain and shutdown answer requests whose body is still on its way, after the grace."""
+    """After the grace period draining and shutdown answer requests whose body is incomplete."""
     aibridge = AIBridge(settings(), recorder=MemoryRecorder())
     app = FastAPI()
     app.include_router(aibridge.router, prefix="/ai")

@@ -1,4 +1,4 @@
-"""Reloads and evictions while hundreds of streams run: a real server, real sockets, nothing cut."""
+"""Reloads and evictions while hundreds of streams run on a real server with real sockets: no stream is cut."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def configure(file: Path, upstream: PacedUpstream, word: str, users: int, max_it
 
 
 async def stream(port: int, user: int, model: str) -> list[str]:
-    """The words of a whole stream; anything else fails the test."""
+    """Return the words of a whole stream; anything else fails the test."""
     body = json.dumps({"model": model, "stream": True, "messages": []}).encode()
     async with client.connected(port) as connection:
         await connection.send("POST", CHAT, body, key=f"k-{user}")
@@ -54,7 +54,7 @@ async def stream(port: int, user: int, model: str) -> list[str]:
 
 
 async def pool_at_rest(port: int) -> dict[str, Any]:
-    """The pool's counters, once the last lease has come back and the last retired bridge is closed."""
+    """Return the pool's counters, once the last lease is released and the last retired bridge is closed."""
     async with asyncio.timeout(60):
         while True:
             answer = await client.request(port, "GET", "/ai/admin/pool", key=TOKEN)
@@ -65,9 +65,7 @@ async def pool_at_rest(port: int) -> dict[str, Any]:
 
 
 async def test_reloads_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 streams at any time and 50 reloads meanwhile: none fails, none is cut, and none that begins after a
-    reload's answer reaches the provider from before it.
-    """
+    """Under 50 reloads none of 200 streams fails, and none that begins after a reload reaches an older provider."""
     file = tmp_path / "aibridge.toml"
     monkeypatch.setenv("AIBRIDGE_CONFIG_FILE", str(file))
     answered, reloading, finished = 0, True, 0
@@ -107,7 +105,7 @@ async def test_reloads_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class Watched:
-    """What happened to the bridges: built, closed, and closed under a request that ran."""
+    """The bridges that were built, closed, and closed while a request ran."""
 
     def __init__(self) -> None:
         self.built: list[SharedBridge] = []
@@ -132,9 +130,7 @@ class Watched:
 
 
 async def test_evictions_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool of 4 and 64 principals, each with a stream of three seconds and short ones beside it: nothing is cut, and
-    in the end each bridge that was ever built has been closed, once.
-    """
+    """64 principals with long and short streams in a pool of 4: none is cut, and each bridge is closed once."""
     users = 64
     file = tmp_path / "aibridge.toml"
     monkeypatch.setenv("AIBRIDGE_CONFIG_FILE", str(file))

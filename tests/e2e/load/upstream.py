@@ -1,4 +1,4 @@
-"""An upstream that streams at the test's pace, and says in each event under which base URL it was called."""
+"""An upstream that streams at the pace a test asks for, and names in each event the base URL it was called with."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def event(delta: str, finish: str | None = None) -> bytes:
 
 
 class PacedUpstream(Loopback):
-    """Base URLs are `{url}/<word>/v1`; the word is the text of each event.
+    """A provider with base URLs `{url}/<word>/v1`, where the word is the text of each event.
 
-    The model decides the pace: `held` streams one event and the rest once `release` is set, `3s` takes three seconds
-    for thirty events, any other takes what twenty events at 5 ms take.
+    The model sets the pace: `held` sends one event, and the rest once `release` is set; `3s` takes three seconds for
+    thirty events; any other takes 5 ms for each of twenty events.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What interceptions cost, from what providers say and from what was seen of them."""
+"""The cost of interceptions, from the usage that providers report and from estimates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRICES = {
     "anthropic": {"house": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}},
 }
 CUT = "word " * 400
-"""2,000 characters."""
+"""A text of 2,000 characters."""
 
 
 def pieces_of(said: str) -> list[str]:
@@ -56,13 +56,13 @@ def responses_begins(said: str) -> list[bytes]:
         {"type": "response.output_text.delta", "sequence_number": number, "item_id": "i1", "delta": text}
         for number, text in enumerate(pieces_of(said), 1)
     ]
-    # What is said twice counts once.
+    # The repeated text counts once.
     done = {"type": "response.output_text.done", "sequence_number": 9999, "item_id": "i1", "text": said}
     return [sse(one, str(one["type"])) for one in (created, *deltas, done)]
 
 
 async def cut_off(gate: Gateway, wire: Wire, events: Sequence[bytes]) -> InterceptionRecord:
-    """The record of a stream that breaks off behind these events."""
+    """Break a stream off after these events; return its record."""
     body = wire.ask(stream=True, model="house")
     asked = asyncio.create_task(gate.request("POST", wire.target, body))
     call = await gate.upstream.call()
@@ -82,7 +82,7 @@ async def admin(gate: Gateway, path: str) -> bytes:
     ids=["chat", "messages", "responses"],
 )
 async def test_a_stream_that_breaks_off_costs_what_was_said(wire: Wire, begins: Any, price: float) -> None:
-    """2,000 characters are some 500 tokens, and what was asked is counted too."""
+    """A stream that breaks off costs an estimate: some 500 tokens for 2,000 characters, and the input."""
     async with gateway(prices=PRICES) as gate:
         record = await cut_off(gate, wire, begins(CUT))
     assert record.ending is not None
@@ -151,7 +151,7 @@ async def test_a_whole_answer_costs_what_its_usage_says() -> None:
 
 
 async def test_an_answer_without_usage_is_not_free() -> None:
-    """Some compatible servers report none."""
+    """A response without usage, as from some compatible servers, has an estimated cost."""
     body = json.loads(CHAT.blocking)
     del body["usage"]
     body["choices"][0]["message"]["content"] = CUT
@@ -166,7 +166,7 @@ async def test_an_answer_without_usage_is_not_free() -> None:
 
 
 async def test_a_page_that_is_no_answer_costs_nothing() -> None:
-    """Of a proxy in between, say."""
+    """A page that is no response, such as a proxy's login, costs nothing."""
     async with gateway(prices=PRICES) as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="house")))
         await (await gate.upstream.call()).answer(b"<html>Please log in</html>")
@@ -218,7 +218,7 @@ async def test_a_model_without_a_price_is_not_free_but_unknown() -> None:
 
 
 async def test_a_deployment_costs_what_the_model_behind_it_costs() -> None:
-    """Azure's deployments have names of their own; the answer names the model."""
+    """A deployment, as on Azure, costs what the model named in its response costs."""
     body = {**json.loads(CHAT.blocking), "model": "house"}
     async with gateway(prices=PRICES) as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="my-deployment")))
@@ -230,7 +230,7 @@ async def test_a_deployment_costs_what_the_model_behind_it_costs() -> None:
 
 
 async def test_nobody_pays_for_prices_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra and without a setting, no cost is recorded."""
+    """Without the prices extra and without a setting, no cost is recorded."""
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     async with gateway() as gate:
         asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(stream=True)))
@@ -268,6 +268,6 @@ async def test_a_deployments_stream_that_breaks_off_costs_what_the_model_behind_
 
 
 async def test_prices_of_nobody_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """A name that is misspelled would leave its models without a price."""
+    """Prices for a provider that does not exist are reported in the log: its name may be misspelled."""
     async with gateway(prices={"opnai": {"m": {"input": 1, "output": 1}}, **PRICES}):
         assert [record.args for record in caplog.records if "AIBRIDGE_PRICES" in record.msg] == [("opnai",)]

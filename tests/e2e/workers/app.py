@@ -1,4 +1,4 @@
-"""An app for several worker processes: it tells which of them answered."""
+"""An app for several worker processes, with a route that tells which of them responded."""
 
 from __future__ import annotations
 

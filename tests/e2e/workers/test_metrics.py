@@ -25,7 +25,7 @@ ADMIN = {"Authorization": "Bearer t-admin"}
 
 @contextmanager
 def server(directory: Path, environment: Mapping[str, str], *, workers: int = 2) -> Iterator[str]:
-    """`uvicorn --workers`."""
+    """Run `uvicorn --workers`; yields its base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,7 +50,7 @@ def server(directory: Path, environment: Mapping[str, str], *, workers: int = 2)
 
 
 async def pids(url: str) -> set[int]:
-    """The workers that answer: each request opens a connection of its own."""
+    """Return the ids of the workers that respond; each request opens a connection of its own."""
     async with httpx.AsyncClient() as client:
         seen = set()
         for _ in range(40):
@@ -68,7 +68,7 @@ async def workers(url: str) -> list[str]:
 
 
 async def scrape(url: str, worker: str = "") -> dict[str, float]:
-    """The sums over all labels."""
+    """Return the sum of each metric over all labels."""
     async with httpx.AsyncClient() as client:
         query = {"worker": worker} if worker else {}
         headers = ADMIN | {"Connection": "close"}
@@ -82,7 +82,7 @@ async def scrape(url: str, worker: str = "") -> dict[str, float]:
 
 
 async def refuse(url: str, times: int) -> None:
-    """Requests that a worker refuses and counts."""
+    """Send requests that a worker refuses and counts."""
     async with httpx.AsyncClient() as client:
         for _ in range(times):
             headers = {"Authorization": "Bearer k-alice", "Connection": "close"}
@@ -92,7 +92,7 @@ async def refuse(url: str, times: int) -> None:
 
 @pytest.mark.parametrize("how", ["setting", "variable of prometheus-client"])
 async def test_a_scrape_tells_of_all_workers(tmp_path: Path, how: str) -> None:
-    """Whichever worker answers it. Counters of a worker that died stay, its gauges go."""
+    """A scrape covers all workers, whichever responds; a dead worker's counters stay, and its gauges go."""
     shared = tmp_path / "shared"
     shared.mkdir()
     environment = (
@@ -110,7 +110,7 @@ async def test_a_scrape_tells_of_all_workers(tmp_path: Path, how: str) -> None:
             assert (await scrape(url))["aibridge_refused_total"] == before + 20
 
         async def mirrored() -> bool:
-            # Of each of the two pools.
+            # The sum of one version in each of the two pools.
             return (await scrape(url)).get("aibridge_pool_provider_version") == 2.0
 
         await until(mirrored)
@@ -142,7 +142,7 @@ async def test_each_worker_tells_its_own_otherwise(tmp_path: Path) -> None:
         refused = 0
 
         async def apart() -> bool:
-            # The kernel may give many connections in a row to one of them.
+            # The kernel may give many connections in a row to one worker.
             nonlocal refused
             await refuse(url, 5)
             refused += 5
