@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, on the database and the upstream of a test."""
+"""A gateway in a process of its own, on the test's database and upstream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 90.0
 
 
 class Spawner:
-    """The process that the gateways are forked from. Use it as a context manager."""
+    """The process that gateways are forked from. Use it as a context manager."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -45,7 +45,7 @@ class Spawner:
         self._process.wait(10)
 
     def spawn(self, port: int, environment: dict[str, str]) -> int:
-        """The id of a new process, which will listen on that port."""
+        """Fork a gateway that will listen on the port; return its process id."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"port": port, "environment": environment}) + "\n")
@@ -54,12 +54,12 @@ class Spawner:
 
     @property
     def said(self) -> str:
-        """What the gateways have written to standard error."""
+        """The standard error output of all gateways."""
         return self._log.read_text(errors="replace")
 
 
 class GatewayProcess:
-    """May be started again after it has been killed, on the same port and the same database."""
+    """A gateway that can be started again after it was killed, on the same port and the same database."""
 
     def __init__(self, spawner: Spawner, upstream: str, recorder: str, **settings: str) -> None:
         self._spawner = spawner
@@ -78,7 +78,7 @@ class GatewayProcess:
         self.pid = 0
 
     async def start(self) -> None:
-        """Returns when the gateway can take work."""
+        """Start the process; return when the gateway is ready."""
         self.pid = await asyncio.to_thread(self._spawner.spawn, self.port, self._environment)
         async with asyncio.timeout(LIMIT):
             while True:
@@ -92,11 +92,11 @@ class GatewayProcess:
                     return
 
     async def kill(self) -> None:
-        """Without a word; returns when the process is gone."""
+        """Send SIGKILL; return when the process is gone."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """As an orchestrator does; returns when the process is gone."""
+        """Send SIGTERM, as an orchestrator does; return when the process is gone."""
         await self._end(signal.SIGTERM)
 
     async def _end(self, number: int) -> None:
@@ -110,7 +110,7 @@ class GatewayProcess:
                 await asyncio.sleep(0.01)
 
     async def ask(self, path: str) -> Any:
-        """What an admin route answers."""
+        """Return the JSON response of an admin route."""
         answer = await self.request("GET", f"/ai/admin{path}", key=ADMIN)
         assert answer.status == 200, answer
         return json.loads(answer.body)
@@ -119,7 +119,7 @@ class GatewayProcess:
         return await client.request(self.port, method, path, body, key=key)
 
     async def records(self, filters: str = "") -> dict[str, dict[str, Any]]:
-        """All interceptions by their id, read page by page; one that comes twice fails the test."""
+        """Return all interceptions by their id, read page by page; a duplicate fails the test."""
         found: dict[str, dict[str, Any]] = {}
         cursor = ""
         while True:

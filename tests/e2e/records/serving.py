@@ -41,7 +41,7 @@ class Gateway:
         key: str = "k-alice",
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """What a client would send, and the whole answer."""
+        """Send a request as a client would; return the whole response."""
         body = {"model": model, "stream": stream, **BODIES[path](prompt)}
         return await self._http.post(
             path,
@@ -50,7 +50,7 @@ class Gateway:
         )
 
     async def read(self, path: str, **query: Any) -> httpx.Response:
-        """What an admin route answers."""
+        """Call an admin route; return its response."""
         query = {name: value for name, value in query.items() if value is not None}
         return await self._http.get(f"/ai/admin{path}", params=query, headers={"Authorization": "Bearer t-admin"})
 
@@ -60,7 +60,7 @@ class Gateway:
         return answer.json()
 
     async def listing(self, *, limit: int = 100, **filters: Any) -> list[dict[str, Any]]:
-        """All that match, page by page."""
+        """Return all interceptions that match, read page by page."""
         items: list[dict[str, Any]] = []
         cursor = None
         while True:
@@ -82,7 +82,7 @@ async def gateway(
     recorder_options: dict[str, Any] | None = None,
     **values: Any,
 ) -> AsyncIterator[Gateway]:
-    """`recorder` is the database's URL; `bridge` is what `AIBridge` gets, `values` are settings, beside the usual."""
+    """Start a gateway; `recorder` is the database's URL, `bridge` is for `AIBridge`, `values` are settings."""
     async with AsyncExitStack() as stack:
         provider = ScriptedProvider(reply or Reply("Hello"))
         upstream = await stack.enter_async_context(provider.serve())

@@ -1,7 +1,7 @@
-"""Serves gateways in processes of their own, which a test may kill: `python -m tests.e2e.records.spawning`.
+"""Serve gateways in processes of their own, which a test may kill: `python -m tests.e2e.records.spawning`.
 
-It forks one for each line that it reads, so that a gateway is there within a fraction of a second; a line is JSON with
-the `port` to listen on and the `environment`. It writes the process's id and, when its input ends, kills them all.
+Each line of the input is JSON with the `port` to listen on and the `environment`; it forks one gateway, which is there
+within a fraction of a second. The output has the process ids; the end of the input kills all gateways.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from fastapi import FastAPI
 from fastapi_aibridge import AIBridge
 
 LOADED = (alembic, asyncpg, sqlalchemy, uvloop)
-"""What a gateway would otherwise load at its start."""
+"""Modules that a gateway would otherwise import at its start."""
 
 
 def serve(port: int, environment: dict[str, str]) -> None:
-    """A gateway at `/ai`, by uvicorn with its defaults but for the access log."""
+    """Serve a gateway at `/ai` by uvicorn, without the access log."""
     os.environ.update(environment)
     logging.basicConfig(level=logging.WARNING)
     app = FastAPI()

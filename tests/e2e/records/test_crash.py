@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of a hundred streams: a real server process, real sockets, the same database again."""
+"""`kill -9` in the middle of a hundred streams of a real server process, which restarts on the same database."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ ENDED = {"completed", "failed", "cancelled", "interrupted"}
 
 
 class Clients:
-    """A hundred at a time, until the gateway dies; they note each id that they see."""
+    """A hundred concurrent clients that run until the gateway dies, and keep each id that they see."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self.seen: set[str] = set()
         self.whole: set[str] = set()
-        """Those whose stream came to its end."""
+        """The ids of the streams that came to their end."""
         self.sent = 0
 
     async def run(self) -> None:
-        """Some stream for long, some shortly and again, some go away after the first bytes."""
+        """Run 60 clients with long streams, 30 with short ones and 10 that leave after the first bytes."""
         kinds = ["3s"] * 60 + ["quick"] * 30 + ["left"] * 10
         await asyncio.gather(*map(self._stream_on, kinds))
 
@@ -63,17 +63,17 @@ class Clients:
 
 
 async def settled(gateway: GatewayProcess, since: datetime) -> dict[str, dict[str, Any]]:
-    """The records since then, once none of them runs."""
+    """Return the records since then, once none of them runs."""
     async with asyncio.timeout(LIMIT):
         while True:
             records = await gateway.records(f"&started_after={since:%Y-%m-%dT%H:%M:%S.%fZ}")
             if all(record["status"] != "running" for record in records.values()):
                 return records
-            await asyncio.sleep(0.5)  # a database server may still be at what the dead process asked of it
+            await asyncio.sleep(0.5)  # a database server may still process the dead process's last statement
 
 
 async def test_kill_9_in_the_middle_of_a_hundred_streams(url: str, spawner: Spawner) -> None:
-    """Time after time, each interception that a client or the upstream heard of is there once, and has ended."""
+    """After each kill every interception that a client or the upstream saw is recorded once, and has ended."""
     rounds = 10 if url.startswith("sqlite") else 4
     begun = datetime.now(UTC)
     seen: set[str] = set()

@@ -41,7 +41,7 @@ async def fill(url: str, count: int, **given: Any) -> None:
 
 
 async def test_fifty_thousand_rows(url: str, spawner: Spawner) -> None:
-    """The first bytes come long before the last, each row comes once, and the server's memory stays flat."""
+    """An export begins long before it ends and has each row once, and the server's memory stays flat."""
     await fill(url, ROWS)
     gateway = GatewayProcess(spawner, "http://127.0.0.1:1/v1", url)
     await gateway.start()
@@ -60,7 +60,7 @@ async def export_all(gateway: GatewayProcess, kind: str) -> None:
         assert status == 200
         first = await connection.piece()
         assert len(first) < 500_000
-        # Nobody reads on, and others are answered.
+        # Other requests are served while nobody reads the export.
         assert (await gateway.request("GET", "/ai/healthz")).status == 200
         rest = first
         while piece := await connection.piece():
@@ -76,7 +76,7 @@ async def export_all(gateway: GatewayProcess, kind: str) -> None:
 
 
 async def test_an_export_is_the_listing(url: str) -> None:
-    """As JSON lines and as CSV, whole or filtered, also of text with line breaks, quotes and formulas."""
+    """An export has the listing's records, as JSON lines and CSV, filtered or not, whatever their text."""
     async with gateway(url) as gate:
         for number, prompt in enumerate(("plain", 'a,"b"\r\nc', "=1+1", "\N{SNOWMAN}")):
             assert (await gate.ask(CHAT if number % 2 else MESSAGES, prompt=prompt, model=prompt)).status_code == 200
@@ -97,7 +97,7 @@ async def test_an_export_is_the_listing(url: str) -> None:
 
 
 async def test_a_client_that_leaves_an_export(url: str) -> None:
-    """The server goes on, and has no connection to the database too few for the next."""
+    """Clients that leave exports do not keep connections to the database."""
     await fill(url, 3000)
     async with gateway(url) as gate:
         port = int(gate.url.rpartition(":")[2])
@@ -110,7 +110,7 @@ async def test_a_client_that_leaves_an_export(url: str) -> None:
 
 
 async def run(url: str, *arguments: str) -> str:
-    """The command's output; it must succeed and say nothing else but which database it works on."""
+    """Run the command; return its output. It must succeed, and log nothing but the database that it works on."""
     environment = {**os.environ, "AIBRIDGE_RECORDER__URL": url}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "error", "-m", "fastapi_aibridge", *arguments, env=environment,
@@ -125,9 +125,7 @@ async def run(url: str, *arguments: str) -> str:
 
 
 async def test_the_command_beside_a_gateway(empty_url: str, tmp_path: Path) -> None:
-    """Tables are made before the first start, exports are those of the HTTP route, and what is old goes while the
-    gateway runs.
-    """
+    """The commands migrate before the first start, export as the HTTP route does, and prune while the gateway runs."""
     url = empty_url
     assert await run(url, "migrate") == "the tables have been migrated\n"
     assert await run(url, "migrate") == "there was nothing to migrate\n"

@@ -40,8 +40,9 @@ def hostile_call(text: str) -> Any:
 
 @each
 async def test_in_models_prompts_and_arguments(url: str, path: str) -> None:
-    """The request is answered and its record complete; what cannot be stored is replaced. A lone surrogate in a
-    request is not JSON that providers take: 400, as for any other body that is none.
+    """A request with text that cannot be stored is served, and recorded completely with replacements.
+
+    A lone surrogate in a request is no JSON that providers take, so it gets 400, as any other invalid body does.
     """
     async with gateway(url) as gate:
         for number, text in enumerate(HOSTILE):
@@ -69,7 +70,7 @@ async def test_in_models_prompts_and_arguments(url: str, path: str) -> None:
 
 
 async def test_in_headers(url: str) -> None:
-    """Bytes that are no text in user agent and session: recorded as they can be, and NUL never gets that far."""
+    """Invalid bytes in user agent and session are recorded as far as possible; NUL is refused."""
     async with gateway(url) as gate:
         port = int(gate.url.rpartition(":")[2])
         agents = ["caf\xe9/1.0", "\xff\xfe", "x" * 4000, "codex_cli_rs/1.0 \x80"]
@@ -88,7 +89,7 @@ async def test_in_headers(url: str) -> None:
 
 
 async def test_in_what_the_app_says_of_the_principal(url: str) -> None:
-    """What could not be written into a record is refused before the provider is called; the next request is served."""
+    """A principal that cannot be recorded is refused before the provider is called, and the next request is served."""
     texts = iter(HOSTILE)
 
     async def principal() -> Principal:

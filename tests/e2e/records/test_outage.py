@@ -1,4 +1,4 @@
-"""A database server that is stopped for ten seconds under load: what clients get, and what is recorded of it."""
+"""A database server that is stopped for ten seconds under load."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Load:
                 await asyncio.sleep(0.05)
 
     async def go_on(self, completed: int) -> None:
-        """Until so many more are."""
+        """Wait until so many more requests have completed."""
         wanted = len(self.completed) + completed
         await until(lambda: len(self.completed) >= wanted, LIMIT)
 
 
 async def test_ten_seconds_without_the_database_under_load(own_postgres: PostgresServer, spawner: Spawner) -> None:
-    """Streams that run go on, new requests get 503 and do not reach the upstream, no completed one lacks its record."""
+    """Running streams go on, new requests get 503 without a call upstream, and each completed one has its record."""
     url = await own_postgres.empty_database_async()
     async with PacedUpstream() as upstream:
         gateway = GatewayProcess(spawner, f"{upstream.url}/word/v1", url)
@@ -82,7 +82,7 @@ async def test_ten_seconds_without_the_database_under_load(own_postgres: Postgre
             await load.go_on(200)
             load.stop.set()
         assert (await gateway.request("GET", "/ai/readyz")).status == 200
-        # What waits is written at the end at the latest.
+        # Waiting records are written at the latest when the gateway stops.
         await gateway.stop()
         await gateway.start()
         records = await gateway.records()

@@ -1,4 +1,4 @@
-"""The records over HTTP: pages, filters, one by id, sums, and what is answered to those who ask wrongly."""
+"""Records over HTTP: pages, filters, single records, sums and invalid requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tok
 
 
 async def fill(url: str, count: int = 60) -> None:
-    """Interceptions ten minutes apart, over midnight, of all kinds; some fail, two of each ten run on."""
+    """Record interceptions of all kinds, ten minutes apart and over midnight; some fail, two of ten have no end."""
     async with SQLRecorder(url, retention=0) as recorder:
         for number in range(count):
             model, provider = [("gpt-5", "openai"), ("gpt-5-mini", "openai"), ("claude", "anthropic")][number % 3]
@@ -65,7 +65,7 @@ def matches(record: dict[str, Any], filters: dict[str, Any]) -> bool:
 
 
 async def test_filters_pages_and_one_by_id(url: str) -> None:
-    """Each filter gives what it says, newest first and page by page; by its id each record is the same."""
+    """Filters return the matching records, newest first and page by page; a record read by its id is the same."""
     await fill(url)
     async with gateway(url) as gate:
         everything = await gate.listing()
@@ -84,7 +84,7 @@ async def test_filters_pages_and_one_by_id(url: str) -> None:
 
 
 async def test_a_cursor_is_stable_while_requests_come_in(url: str) -> None:
-    """Whoever pages gets what was there when the first page was, each once, whatever is recorded meanwhile."""
+    """Paging returns the records that were there with the first page, each once, whatever is recorded meanwhile."""
     await fill(url, 40)
     async with gateway(url) as gate:
         before = [one["id"] for one in await gate.listing()]
@@ -102,7 +102,7 @@ async def test_a_cursor_is_stable_while_requests_come_in(url: str) -> None:
 
 
 async def test_sums_agree_with_the_listing(url: str) -> None:
-    """Calls and tokens by any of the groups are those of the listed interceptions, added up."""
+    """The sums of calls and tokens by any of the groups are those of the listed interceptions."""
     await fill(url)
     async with gateway(url) as gate:
         for filters in FILTERS[:8]:
@@ -131,7 +131,7 @@ async def check_sums(gate: Gateway, filters: dict[str, Any]) -> None:
 
 
 async def test_sums_of_real_requests(url: str) -> None:
-    """What clients were answered through the three APIs, streamed or not, is what is added up."""
+    """The sums include requests through all three APIs, streamed or not."""
     async with gateway(url, reply=Reply("Hello", tool_calls=[ToolCall("look", {"at": "it"})])) as gate:
         for path, model in ((CHAT, "gpt-5"), (RESPONSES, "gpt-5"), (MESSAGES, "claude")):
             for stream in (False, True):
@@ -149,7 +149,7 @@ async def test_sums_of_real_requests(url: str) -> None:
 
 
 async def test_a_time_without_a_zone_is_utc(url: str) -> None:
-    """Naive bounds mean the same as those that end in Z."""
+    """A time without a zone is UTC, as with a Z."""
     await fill(url)
     async with gateway(url) as gate:
         for name in ("started_after", "started_before"):
@@ -160,7 +160,7 @@ async def test_a_time_without_a_zone_is_utc(url: str) -> None:
 
 
 async def test_whoever_asks_wrongly_is_told_so(url: str) -> None:
-    """Cursors of others, groups that are none, limits out of range, times that are none: never a 500."""
+    """Bad cursors, groups, limits and times get a client error or an empty result, never a 500."""
     await fill(url, 3)
     async with gateway(url) as gate:
         for cursor in (

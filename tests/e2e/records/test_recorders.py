@@ -1,4 +1,4 @@
-"""Where records go: two databases, nowhere, the app's own recorders, and what is left out of all of them."""
+"""The destinations of records: databases, the app's own recorders or none, and the content kept from all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READING = ("/interceptions", "/interceptions/some-id", "/interceptions/export", 
 
 
 class WriteOnly:
-    """The least that is a recorder."""
+    """The smallest possible recorder, which cannot be read back."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -38,7 +38,7 @@ class WriteOnly:
 
 
 async def test_two_apps_in_a_process_do_not_meet(tmp_path: Path) -> None:
-    """Each app's records are in its own database; two apps on one database see each other's."""
+    """Each app's records are in its own database; two apps with one database see each other's."""
     one, other = (f"sqlite+aiosqlite:///{tmp_path / name}.db" for name in ("one", "other"))
     async with gateway(one) as first, gateway(other) as second, gateway(one) as third:
         for number, gate in enumerate((first, second, third)):
@@ -47,13 +47,13 @@ async def test_two_apps_in_a_process_do_not_meet(tmp_path: Path) -> None:
         async def shared() -> bool:
             return len(await first.listing()) + len(await third.listing()) == 4
 
-        await until(shared)  # what another app records can be read a moment later
+        await until(shared)  # another app's records can be read a moment later
         models = [sorted(each["model"] for each in await gate.listing()) for gate in (first, second, third)]
         assert models == [["m0", "m2"], ["m1"], ["m0", "m2"]]
 
 
 async def test_a_recorder_that_is_switched_off(tmp_path: Path) -> None:
-    """Requests are answered, nothing is written, and the routes that read say in 404 which setting it is."""
+    """Without a recorder requests are served and nothing is written; reading gets 404 that names the setting."""
     file = tmp_path / "records.db"
     async with gateway(f"sqlite+aiosqlite:///{file}", recorder_enabled=False) as gate:
         answer = await gate.ask()
@@ -66,7 +66,7 @@ async def test_a_recorder_that_is_switched_off(tmp_path: Path) -> None:
 
 
 async def test_one_recorder_of_the_apps_own() -> None:
-    """It is told of start and end; where it cannot be read back, the routes say so."""
+    """The app's own recorder receives start and end; if it cannot be read back, reading gets 404."""
     recorder = WriteOnly()
     async with gateway(bridge={"recorder": recorder}) as gate:
         assert (await gate.ask(model="m")).status_code == 200
@@ -79,7 +79,7 @@ async def test_one_recorder_of_the_apps_own() -> None:
 
 
 async def test_several_recorders(url: str) -> None:
-    """All of them are told, and the first that can be read back answers, sums included."""
+    """All recorders receive the records, and the first one that can be read back serves listings and sums."""
     told = WriteOnly()
     async with gateway(bridge={"recorder": [told, SQLRecorder(url), MemoryRecorder()]}) as gate:
         assert (await gate.ask(model="m", stream=True)).status_code == 200
@@ -92,7 +92,7 @@ async def test_several_recorders(url: str) -> None:
 
 
 async def test_a_factory_is_asked_at_the_first_use(url: str) -> None:
-    """An async function makes the recorder when it is first needed, once, however many need it then."""
+    """A factory makes the recorder at its first use, once, even if several requests need it at that moment."""
     made: list[Recorder] = []
 
     async def make() -> Recorder:
@@ -107,14 +107,14 @@ async def test_a_factory_is_asked_at_the_first_use(url: str) -> None:
         assert len(await gate.listing()) == 10
         assert len(made) == 1
     async with gateway(bridge={"recorder": [make, WriteOnly()]}) as gate:
-        # Reading is a use as well.
+        # Reading counts as a use as well.
         assert len(await gate.listing()) == 10
         assert len(made) == 2
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
 async def test_a_factory_that_fails_refuses_requests(path: str) -> None:
-    """503 in the provider's shape and nothing goes upstream, until the factory succeeds; reading is refused as well."""
+    """A factory that fails gives 503 without a call upstream until it succeeds; reading gets 503 as well."""
     failures = [OSError("cannot reach db.internal, password s3cret"), ValueError("no")]
 
     async def make() -> Recorder:
@@ -137,7 +137,7 @@ async def test_a_factory_that_fails_refuses_requests(path: str) -> None:
 
 
 class Away(WriteOnly):
-    """Cannot be read, as while its database is away."""
+    """A recorder that cannot be read, as during an outage of its database."""
 
     async def get(self, *_: Any) -> Any:
         raise ConnectionRefusedError("db.internal")
@@ -146,7 +146,7 @@ class Away(WriteOnly):
 
 
 async def test_records_that_cannot_be_read_now() -> None:
-    """503 with a time to come back, also for an export, which has not begun then."""
+    """Records that cannot be read give 503 with `Retry-After`, also for an export, before it has begun."""
     async with gateway(bridge={"recorder": Away()}) as gate:
         for path in (*READING, "/interceptions/export?format=csv"):
             answer = await gate.read(path)
@@ -168,7 +168,7 @@ def in_files(directory: Path) -> bytes:
 
 
 def secretive(received: Received) -> Reply:
-    """An answer, a refusal or a stream that breaks, each full of text that is not to be kept."""
+    """Return a message, a refusal or a stream that breaks, each full of text that must not be recorded."""
     model = received.json()["model"]
     if model == "refused":
         return Reply(status=400, error=SECRETS["error"])
@@ -180,8 +180,9 @@ def secretive(received: Received) -> Reply:
 
 @pytest.mark.parametrize("capture", [True, False])
 async def test_without_content_no_text_reaches_the_database(tmp_path: Path, capture: bool) -> None:
-    """No byte of the database and its log has a prompt, an argument, a thought or an error's text; what else is
-    known of each call is there. With content, all of them are found there, so that the search is known to work.
+    """Without content no text reaches the database or its log; the other facts of each request do.
+
+    With content all of the text but the message's is found there, which proves that the search works.
     """
     file = tmp_path / "records.db"
     recorder = {"capture_content": capture}
@@ -211,7 +212,7 @@ async def test_without_content_no_text_reaches_the_database(tmp_path: Path, capt
 
 
 async def test_without_content_the_apps_own_recorders_get_none() -> None:
-    """The setting holds for every recorder, one or several, whoever wrote it."""
+    """The setting keeps content from every recorder, one or several, whoever wrote it."""
     for own in (MemoryRecorder(), WriteOnly()):
         kept = MemoryRecorder()
         given = [kept, own] if isinstance(own, WriteOnly) else own
