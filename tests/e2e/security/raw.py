@@ -1,4 +1,4 @@
-"""Requests written byte by byte to a real gateway, and what its provider was sent for them."""
+"""Requests written byte by byte to a real gateway, and the requests that its provider received for them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class GatewayHarness:
 
     @property
     def sent(self) -> list[Request]:
-        """What went upstream."""
+        """The requests that went upstream."""
         return self.upstream.sent
 
     async def say(self, data: bytes) -> bytes:
-        """All that comes for these bytes, until the gateway closes the connection or has said no more for a while."""
+        """Send bytes; return all that comes until the gateway closes the connection or pauses for a while."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         said = b""
         try:
@@ -64,7 +64,7 @@ class GatewayHarness:
 
 
 def statuses(said: bytes) -> list[int]:
-    """Of all the answers in it."""
+    """Return the statuses of all responses in these bytes."""
     return [int(line.split(b" ")[1]) for line in said.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
 
 

@@ -1,4 +1,4 @@
-"""What administrators send by mistake or with malice: an answer that says so, on both databases."""
+"""Mistakes and malice in the input of administrators get a proper response, on both databases."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def refused(client: httpx.AsyncClient, method: str, path: str, key: str = 
 
 
 async def test_names_that_nothing_can_have(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Also those that databases refuse: nothing has them, so the records can be read all the same."""
+    """Names that nothing can have cause no server error, and no failure to read the records is logged."""
     caplog.set_level(logging.WARNING)
     async with asking(url) as client:
         for text in TEXTS:
@@ -73,7 +73,7 @@ async def test_names_that_nothing_can_have(url: str, caplog: pytest.LogCaptureFi
 
 
 async def test_bodies_that_nothing_can_be(url: str) -> None:
-    """Numbers that JSON does not have, half surrogate pairs, moments beyond the calendar: 4xx, without quoting them."""
+    """Impossible numbers, surrogates and times cause no server error, are not quoted, and make no key."""
     async with asking(url) as client:
         for body in BODIES:
             for method, path in WRITTEN:

@@ -1,4 +1,4 @@
-"""What headers tell: providers nothing of the caller's identity, browsers nothing that a provider made up."""
+"""Headers tell providers nothing of the caller's identity, and browsers nothing that a provider made up."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def heads(home: GatewayHarness) -> bytes:
 
 @pytest.mark.parametrize("forward", [[], ["*"], ["x-goog-iap-jwt-assertion", "baggage", "referer", "cf-*"]])
 async def test_no_provider_learns_who_calls(forward: list[str]) -> None:
-    """What a proxy or browser adds of its user's identity stays, whatever the settings forward."""
+    """Headers with a user's identity from a proxy or browser do not go upstream, whatever the settings forward."""
     lines = [name + b": " + value for name, value in IDENTITY.items()]
     async with harness(forward_headers=forward) as home:
         for data in (intercepted(*lines), relayed(*lines)):
@@ -69,7 +69,7 @@ async def test_no_provider_learns_who_calls(forward: list[str]) -> None:
 
 
 async def test_headers_that_the_settings_name_go_up() -> None:
-    """Others that nobody knows do not."""
+    """Headers that the settings name go upstream, and unknown ones do not."""
     lines = (b"X-Team: red", b"X-Other: no", b"Anthropic-New: yes")
     async with harness(forward_headers=["x-team"]) as home:
         for data in (intercepted(*lines), relayed(*lines)):
@@ -82,7 +82,7 @@ async def test_headers_that_the_settings_name_go_up() -> None:
 
 @pytest.mark.parametrize("byte", [b"\x01", b"\x08", b"\x1f", b"\x7f", b"\x0b", b"\x00"])
 async def test_control_characters(byte: bytes) -> None:
-    """Such a header is the caller's mistake, told in the provider's shape, and not a fault of the gateway."""
+    """A control character in a header gets 400, and nothing goes upstream."""
     async with harness() as home:
         for data in (intercepted(b"X-App: a" + byte + b"b"), relayed(b"X-App: a" + byte + b"b")):
             said = await home.say(data)
@@ -125,7 +125,7 @@ def fields(said: bytes) -> dict[bytes, list[bytes]]:
 
 @pytest.mark.parametrize("status", [b"200 OK", b"401 No", b"500 Oh"])
 async def test_no_provider_speaks_for_the_host(status: bytes) -> None:
-    """Neither to the proxy in front, nor to a browser; `Date` and `Server` are the server's own, and stand once."""
+    """A provider's headers cannot instruct a proxy or a browser, nor replace the server's own `Date` and `Server`."""
     async with harness() as home:
         home.upstream.answer = answer(b"application/json", status=status)
         for data in (intercepted(), relayed()):
@@ -147,7 +147,7 @@ async def test_no_provider_speaks_for_the_host(status: bytes) -> None:
 
 
 async def test_pages_of_a_provider_run_nothing() -> None:
-    """What is no answer of an API is put into a sandbox, so that it cannot act in the name of the gateway's host."""
+    """A response that is not an API's is put into a sandbox, so that it cannot act for the gateway's host."""
     async with harness() as home:
         home.upstream.answer = answer(b"text/html", b"<script>alert(1)</script>")
         found = fields(await home.say(relayed()))
@@ -156,7 +156,7 @@ async def test_pages_of_a_provider_run_nothing() -> None:
 
 
 async def test_errors_of_the_gateway_are_not_sniffed() -> None:
-    """They repeat what the caller wrote; and what another try does not change says so."""
+    """Errors, which repeat the caller's text, are not sniffed; an error that no retry changes says so."""
     async with harness() as home:
         for target, key, status in (
             (b"/ai/openai/v1/models", b"wrong", 401),
@@ -170,7 +170,7 @@ async def test_errors_of_the_gateway_are_not_sniffed() -> None:
 
 
 async def test_a_browsers_page_does_not_put_the_keys_to_rest() -> None:
-    """Anthropic answers 401 to an `Origin`: one page would take the shared keys away from everybody."""
+    """A browser's headers do not go upstream: Anthropic's 401 for an `Origin` would suspend the shared keys."""
     async with harness() as home:
         lines = (b"Origin: https://app.example", b"Referer: https://app.example/chat", b"Sec-Fetch-Mode: cors")
         await home.say(asking(b"POST", MESSAGES.target.encode(), *lines, body=MESSAGES.ask()))

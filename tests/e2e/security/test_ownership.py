@@ -1,4 +1,4 @@
-"""What one caller stored at a provider under the organisation's key is not another's to read, continue or delete."""
+"""Objects that one caller stored at a provider under the shared key cannot be read, continued or deleted by another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def ask(
     answer: object = None,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """A request, which the provider answers with this where it gets there."""
+    """Send a request, which the provider answers with `answer` if it arrives there."""
     data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     asked = asyncio.create_task(gate.request(method, path, data, headers, key))
     called = asyncio.create_task(gate.upstream.call())
@@ -68,7 +68,7 @@ def missing(answer: Answer, what: str, id_: str) -> bool:
     ],
 )
 async def test_anothers_conversation_does_not_exist(method: str, path: str) -> None:
-    """For no method and nothing below it; its owner goes on using it."""
+    """Another caller's conversation gets 404 with each method and below it; its owner can use it."""
     async with gateway(**BOTH) as gate:
         await conversation(gate, KEY)
         body: object = {} if method == "POST" else None
@@ -81,7 +81,7 @@ async def test_anothers_conversation_does_not_exist(method: str, path: str) -> N
 
 @pytest.mark.parametrize("spelling", ["conv%5F1", "%63onv_1", "conv_%31"])
 async def test_no_spelling_of_an_id_is_another_id(spelling: str) -> None:
-    """What is judged is the decoded path."""
+    """The decoded path is checked, so no spelling of an id avoids the check."""
     async with gateway(**BOTH) as gate:
         await conversation(gate, KEY)
         assert (await ask(gate, BOB, "GET", f"{CONVERSATIONS}/{spelling}")).status == 404
@@ -100,7 +100,7 @@ STORED = {
 
 
 async def test_anothers_response_does_not_exist() -> None:
-    """Nor do its items, in paths and in bodies; its owner goes on with all of them."""
+    """Another caller's response and its items get 404, in paths and in bodies; their owner can use them."""
     asked = {"model": "gpt-5", "input": "Hello"}
     uses: list[tuple[str, str, object, str, str]] = [
         ("GET", "/resp_1", None, "Response", "resp_1"),
@@ -132,7 +132,7 @@ REFERRING: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("path", "body"), REFERRING)
 async def test_anothers_conversation_cannot_be_continued(path: str, body: dict[str, Any]) -> None:
-    """Named in a body, however it is written, it does not exist either."""
+    """Another caller's conversation gets 404 when it is named in a body, however it is written."""
     async with gateway(**BOTH) as gate:
         await conversation(gate, KEY)
         escaped = json.dumps(body).replace("conversation", "convers\\u0061tion").replace("conv_1", "conv\\u005f1")
@@ -144,7 +144,7 @@ async def test_anothers_conversation_cannot_be_continued(path: str, body: dict[s
 
 
 async def test_a_response_is_its_makers_from_its_first_event_on() -> None:
-    """Its id is known then: the maker may cancel it, and nobody else reach it, while it is still being written."""
+    """A response belongs to its maker from its first event on: the maker may cancel it while it runs, nobody else."""
     event = b'data: {"type":"response.created","response":{"id":"resp_1","status":"in_progress"}}\n\n'
     body = json.dumps({"model": "gpt-5", "input": "x", "stream": True}).encode()
     async with gateway(**BOTH, foreign_ids="refuse") as gate, gate.connected() as client:
@@ -159,7 +159,7 @@ async def test_a_response_is_its_makers_from_its_first_event_on() -> None:
 
 
 async def test_ids_that_nobody_made_here() -> None:
-    """They pass, because they may be older than the gateway, or they are refused, as the settings say."""
+    """Unknown ids pass, because they may be older than the gateway, or are refused if the settings say so."""
     async with gateway(**BOTH) as gate:
         assert (await ask(gate, BOB, "GET", f"{RESPONSES}/resp_old")).status == 200
     async with gateway(**BOTH, foreign_ids="refuse") as gate:
@@ -174,19 +174,19 @@ async def test_ids_that_nobody_made_here() -> None:
 
 
 async def test_with_a_key_of_their_own_callers_reach_their_own_account() -> None:
-    """What is stored there is not the gateway's to judge, also where ids are the same."""
+    """Callers with a key of their own reach their own account, whose ids the gateway does not check."""
     own = {"X-AIBridge-Token": BOB, "Authorization": "Bearer sk-of-bob"}
     async with gateway(**BOTH, foreign_ids="refuse", providers={"byok": True}) as gate:
         await conversation(gate, KEY)
         for method, path in (("GET", f"{CONVERSATIONS}/conv_1"), ("DELETE", "/ai/openai/v1/models/ft:mine")):
             assert (await ask(gate, BOB, method, path, headers=own)).status == 200
-        # What was made with it has no owner here.
+        # An object made with an own key has no owner here.
         await ask(gate, BOB, "POST", CONVERSATIONS, {}, answer={"id": "conv_2"}, headers=own)
         assert missing(await ask(gate, BOB, "GET", f"{CONVERSATIONS}/conv_2"), "Conversation", "conv_2")
 
 
 async def test_another_name_of_the_same_provider_is_no_way_around() -> None:
-    """What one provider stores can be asked for through every other that calls the same API."""
+    """An object of one provider is protected through every other provider that calls the same API."""
     async with gateway(**BOTH, openai_names=("openai", "second")) as gate:
         await conversation(gate, KEY)
         refused = await ask(gate, BOB, "GET", "/ai/second/v1/conversations/conv_1")
@@ -203,7 +203,7 @@ async def test_another_name_of_the_same_provider_is_no_way_around() -> None:
     ],
 )
 async def test_bodies_that_cannot_be_read_go_nowhere(headers: dict[str, str], body: bytes) -> None:
-    """A provider might read in them what the gateway cannot."""
+    """A body that the gateway cannot read gets 400, because a provider might read it."""
     async with gateway(**BOTH) as gate:
         refused = await ask(gate, BOB, "POST", CONVERSATIONS, body, headers=headers)
         assert refused.status == 400
@@ -211,7 +211,7 @@ async def test_bodies_that_cannot_be_read_go_nowhere(headers: dict[str, str], bo
 
 
 async def test_what_everybody_uses_stays() -> None:
-    """A fine-tuned model belongs to all who share the key; the operator may allow its deletion."""
+    """A fine-tuned model belongs to all who share the key: deleting it needs the operator's permission."""
     method = "DELETE"
     async with gateway(**BOTH) as gate:
         refused = await ask(gate, KEY, method, "/ai/openai/v1/models/ft:gpt-5:org::1")

@@ -1,4 +1,4 @@
-"""Paths, hosts and methods that try to be another request upstream than the one that was judged."""
+"""Paths, hosts and methods that try to make the upstream see another request than the one that was checked."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("target", HOSTILE, ids=repr)
 async def test_hostile_paths(target: bytes) -> None:
-    """A path that is not listed, or that somebody could read in another way, is refused, whatever the method."""
+    """A path that is not listed, or that can be read in another way, does not go upstream with any method."""
     async with harness() as home:
         for data in (get(target), post(target), get(target, method=b"OPTIONS"), get(target, method=b"DELETE")):
             assert all(400 <= status < 500 or status == 307 for status in statuses(await home.say(data)))
@@ -93,7 +93,7 @@ async def test_hostile_paths(target: bytes) -> None:
     ],
 )
 async def test_absolute_targets(target: bytes) -> None:
-    """Where a target names a host, that host is never called: the gateway is no open proxy."""
+    """A host in the request target is never called: the gateway is no open proxy."""
     async with harness() as home:
         await home.say(get(target))
         for head, _ in home.sent:
@@ -102,7 +102,7 @@ async def test_absolute_targets(target: bytes) -> None:
 
 @pytest.mark.parametrize("target", [b"example.com:443", b"/ai/openai/v1/models", b"127.0.0.1:22", b"gateway"])
 async def test_connect(target: bytes) -> None:
-    """Nobody gets a tunnel."""
+    """CONNECT opens no tunnel."""
     async with harness() as home:
         said = await home.say(get(target, method=b"CONNECT") + b"GET / HTTP/1.1\r\n\r\n")
         assert all(status >= 400 for status in statuses(said))
@@ -111,7 +111,7 @@ async def test_connect(target: bytes) -> None:
 
 @pytest.mark.parametrize("method", [b"TRACE", b"PROPFIND", b"QUERY", b"get", b"PURGE", b"LINK"])
 async def test_odd_methods(method: bytes) -> None:
-    """Methods beyond the usual are not relayed, so that nothing is traced or purged."""
+    """Unusual methods are not relayed, so that nothing is traced or purged."""
     async with harness() as home:
         said = await home.say(get(b"/ai/openai/v1/models", method=method))
         assert all(400 <= status < 500 for status in statuses(said))
@@ -133,7 +133,7 @@ async def test_odd_methods(method: bytes) -> None:
     ],
 )
 async def test_host_tricks(host: bytes) -> None:
-    """Where a request goes is the settings' to say, whatever its Host is."""
+    """The settings decide where a request goes, whatever its `Host` is."""
     async with harness() as home:
         await home.say(get(b"/ai/openai/v1/models", host=host))
         await home.say(get(b"/ai/openai/v1/models/../files", host=host))
@@ -156,7 +156,7 @@ async def test_host_tricks(host: bytes) -> None:
     ],
 )
 async def test_overrides(header: bytes) -> None:
-    """Headers by which some server would take the request for another one do not go up, and mean nothing here."""
+    """Headers that override path, method or origin do not go upstream, and have no effect here."""
     async with harness() as home:
         assert statuses(await home.say(get(b"/ai/openai/v1/models", header))) == [200]
         [(head, _)] = home.sent
@@ -165,7 +165,7 @@ async def test_overrides(header: bytes) -> None:
 
 
 async def test_query_overrides() -> None:
-    """What a query says of methods stays a query."""
+    """A method in the query has no effect, and stays in the query."""
     async with harness() as home:
         await home.say(get(b"/ai/openai/v1/models?_method=DELETE&x=%0d%0aX-Injected:%201&y=/../.."))
         [(head, _)] = home.sent
@@ -175,7 +175,7 @@ async def test_query_overrides() -> None:
 
 @pytest.mark.parametrize("path", ["pool", "metrics", "providers", "interceptions", "usage", "reload"])
 async def test_admin_routes_are_closed(path: str) -> None:
-    """No admin route answers without the token, with a client's key, or with one that only begins like it."""
+    """No admin route answers without the token, with a client's key, or with a token that is only similar."""
     target = f"/ai/admin/{path}".encode()
     keys = (
         b"",
@@ -212,7 +212,7 @@ async def test_admin_routes_are_closed(path: str) -> None:
 
 
 async def test_admin_routes_without_a_token_of_their_own() -> None:
-    """Where no token is set, they answer nobody."""
+    """Without an admin token in the settings the admin routes refuse everybody."""
     async with harness(admin_token=None) as home:
         for key in (b"", b"None", ADMIN.encode(), KEY.encode()):
             said = await home.say(
@@ -244,7 +244,7 @@ async def test_admin_routes_without_a_token_of_their_own() -> None:
     ids=repr,
 )
 async def test_smuggling(framing: bytes, rest: bytes) -> None:
-    """What goes upstream is framed anew: never does one request come out as two, or carry another's bytes."""
+    """Requests are framed anew, so that none becomes two upstream or carries another's bytes."""
     hidden = b"DELETE /v1/models/hidden HTTP/1.1\r\nHost: x\r\n\r\n"
     async with harness() as home:
         request = get(b"/ai/openai/v1/models", framing, b"POST").replace(CLOSE, b"")
@@ -258,7 +258,7 @@ async def test_smuggling(framing: bytes, rest: bytes) -> None:
 
 
 async def test_cookies() -> None:
-    """Neither side's cookies reach the other, not for one request and not for the next on the same connections."""
+    """Neither side's cookies reach the other, in this request or the next on the same connections."""
     cookie = b"Cookie: session=app-secret; x=1\r\nCookie2: $Version=1\r\n"
     async with harness() as home:
         for data in (get(b"/ai/openai/v1/models", cookie), post(CHAT.target.encode(), cookie)) * 2:
@@ -272,7 +272,7 @@ async def test_cookies() -> None:
 
 
 async def test_credentials_stay() -> None:
-    """The caller's token does not go up, wherever it was put; ours does, and comes down nowhere."""
+    """The caller's token does not go upstream, wherever it was put, and the provider's key never reaches the caller."""
     forms = (AUTH, b"X-Api-Key: " + KEY.encode() + b"\r\n", b"X-AIBridge-Token: " + KEY.encode() + b"\r\n")
     async with harness() as home:
         for form in forms:
@@ -288,7 +288,7 @@ async def test_credentials_stay() -> None:
 
 
 async def test_redirects_are_not_followed() -> None:
-    """Where a provider points elsewhere, nobody goes there with a key: the caller is told, and not where to."""
+    """A provider's redirect is not followed, and the caller does not learn its target."""
     async with harness() as home:
         home.upstream.answer = (
             b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:%d/stolen\r\nContent-Length: 0\r\n\r\n" % home.port
@@ -302,7 +302,7 @@ async def test_redirects_are_not_followed() -> None:
 
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "ä", "\x7f", "x" * 200, "a\u2028b"])
 async def test_headers_of_principals(value: str) -> None:
-    """What users call themselves comes upstream as one header's value, whatever is in it."""
+    """A principal's id goes upstream as the value of one header, whatever it contains."""
 
     async def principal() -> Principal:
         return Principal(initiator_id=value, metadata={value: value, "plain": value})

@@ -1,4 +1,4 @@
-"""Secrets and prompts, and all the places where they must not turn up."""
+"""Secrets and prompts, and all the places where they must not appear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECRETS = (KEY, ADMIN, OPENAI_KEY, ANTHROPIC_KEY, OWN_KEY, WRONG_KEY)
 
 
 class Everything(logging.Handler):
-    """Keeps all that is logged, as text, with tracebacks."""
+    """A handler that keeps all log records as text, with tracebacks."""
 
     def __init__(self) -> None:
         super().__init__(logging.NOTSET)
@@ -50,7 +50,7 @@ class Everything(logging.Handler):
 
 @pytest.fixture(name="log")
 def _log() -> Iterator[Everything]:
-    """Every logger that there is, at its most talkative."""
+    """Capture all loggers at their lowest level."""
     handler, root = Everything(), logging.getLogger()
     loggers = [root, *(logging.getLogger(name) for name in list(root.manager.loggerDict))]
     levels = [(logger, logger.level) for logger in loggers]
@@ -77,8 +77,9 @@ def private(wire: Wire, *, stream: bool = False) -> bytes:
 
 
 async def test_nothing_private_is_told(log: Everything, spans: InMemorySpanExporter, tmp_path: Path) -> None:
-    """Good and bad requests and a provider that repeats what it was sent: no log line at any level of any library, no
-    span, metric, record or answer of the gateway's own contains a key, nor, content not being captured, the prompt.
+    """No key, and without captured content no prompt, is in a log line, span, metric, record or response of our own.
+
+    The requests are good and bad, and the provider repeats what it was sent.
     """
     asyncio.get_running_loop().set_debug(True)
     recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}", capture_content=False)
@@ -94,7 +95,7 @@ async def test_nothing_private_is_told(log: Everything, spans: InMemorySpanExpor
                 else:
                     await call.answer(wire.blocking)
                 assert (await asked).status == 200
-            # The provider repeats what it was sent, in its error and in the middle of a stream.
+            # The provider repeats keys and prompt, in its error and in the middle of a stream.
             echo = json.dumps(
                 {"error": {"message": f"{OPENAI_KEY} {ANTHROPIC_KEY} {PROMPT}", "type": "x", "code": None}}
             )
@@ -106,7 +107,7 @@ async def test_nothing_private_is_told(log: Everything, spans: InMemorySpanExpor
             await call.stream(wire.events[0], wire.events[1][:20] + PROMPT.encode())
             call.reset()
             await asked
-            # What the gateway itself refuses or cannot do.
+            # The gateway itself refuses these requests, or cannot complete them.
             for how in ("reset", "garbage", "silence"):
                 asked = asyncio.create_task(gate.request("POST", wire.target, private(wire)))
                 call = await gate.upstream.call()
@@ -144,7 +145,7 @@ async def test_nothing_private_is_told(log: Everything, spans: InMemorySpanExpor
 
 
 async def test_captured_records_hold_no_key(tmp_path: Path) -> None:
-    """Where content is captured, what a provider says is; but not the key that was sent to it."""
+    """Captured content has a provider's error, but not the key that the error repeats."""
     recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
     echo = json.dumps({"error": {"message": f"no such key: {OPENAI_KEY}", "type": "x", "code": None}}).encode()
     async with gateway(recorder=recorder) as gate:
@@ -158,9 +159,7 @@ async def test_captured_records_hold_no_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])
 async def test_headers_of_the_settings_are_masked_like_keys(wire: Wire, tmp_path: Path) -> None:
-    """A secret that `EXTRA_HEADERS` sends, repeated in an error, in a stream's error event, or by a model in the
-    arguments of a tool call, is no more in the record than a key is.
-    """
+    """A secret in `EXTRA_HEADERS` is masked in records, as keys are, in errors, error events and tool arguments."""
     recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
     async with gateway(recorder=recorder, providers={"extra_headers": {"X-Gate": f"Bearer {HEADER}"}}) as gate:
         key = OPENAI_KEY if wire.provider == "openai" else ANTHROPIC_KEY
@@ -184,7 +183,7 @@ async def test_headers_of_the_settings_are_masked_like_keys(wire: Wire, tmp_path
 
 
 def calling(said: str) -> dict[str, dict[str, object]]:
-    """For each route, an answer whose tool call has this text among its arguments, names included."""
+    """Return, for each route, a response with a tool call that has this text among its arguments, names included."""
     arguments = {"said": [{said: said}]}
     text = json.dumps(arguments)
     return {
@@ -221,7 +220,7 @@ def calling(said: str) -> dict[str, dict[str, object]]:
 
 
 async def test_database_errors_hide_what_was_written(tmp_path: Path) -> None:
-    """SQLAlchemy puts the values of a statement into its errors, unless it is told not to."""
+    """A database error does not have the values of its statement, which SQLAlchemy would add by default."""
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
     database.open(create=True)
     try:

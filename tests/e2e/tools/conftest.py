@@ -19,7 +19,7 @@ def running_server() -> Iterator[ToolServer]:
 
 @pytest.fixture
 def server(running_server: ToolServer) -> ToolServer:
-    """The same for all tests, as if it were new."""
+    """The tool server that all tests share, reset to its initial state."""
     running_server.gate.clear()
     running_server.calls.clear()
     running_server.cancelled = 0

@@ -1,4 +1,4 @@
-"""A gateway behind uvicorn with a scripted model above it and a real MCP server beside it."""
+"""A gateway behind uvicorn, with a scripted model as its upstream and a real MCP server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOB = "k-bob"
 
 
 def tool(name: str, id_: str | None = None, server: str = "box", **arguments: Any) -> ToolCall:
-    """A call of an injected tool."""
+    """Make a call of an injected tool."""
     named = f"bmcp_{server}_{name}"
     return ToolCall(named, arguments, id_) if id_ else ToolCall(named, arguments)
 
@@ -40,7 +40,7 @@ class GatewayHarness:
 
     @property
     def upstream(self) -> list[Any]:
-        """What the provider was asked."""
+        """The bodies of the requests that went upstream."""
         return [one.json() for one in self.provider.received]
 
     def target(self, kind: Kind) -> str:
@@ -51,14 +51,14 @@ class GatewayHarness:
         return await client.request(self.server.port, "POST", self.target(kind), body, key=key)
 
     async def ask(self, kind: Kind, *, streamed: bool, key: str = KEY, **members: Any) -> Seen:
-        """The answer as the vendor's SDK reads it."""
+        """Send a request; return the response as the vendor's SDK reads it."""
         answer = await self.request(kind, streamed=streamed, key=key, **members)
         assert (answer.status, answer.whole) == (200, True), answer.body
         assert b"bmcp_" not in answer.body
         return read(kind, answer.body, streamed=streamed)
 
     async def record(self) -> InterceptionRecord:
-        """The only one, once it has ended."""
+        """Return the only record, once it has ended."""
         await until(lambda: self.recorder.ends)
         (record,) = self.recorder.records
         return record
@@ -84,7 +84,7 @@ class GatewayHarness:
 async def harness(
     script: Reply | Sequence[Reply] | Any, urls: dict[str, str], **values: Any
 ) -> AsyncIterator[GatewayHarness]:
-    """`urls` are the MCP servers by name; `values` are settings."""
+    """Start a gateway; `urls` are the MCP servers by name, and `values` are settings."""
     provider, recorder, app = ScriptedProvider(script), CountingRecorder(), FastAPI()
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(provider.serve())

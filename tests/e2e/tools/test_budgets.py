@@ -1,4 +1,4 @@
-"""Budgets in the middle of a loop with injected tools: each round reserves anew."""
+"""Budgets in a loop with injected tools: each round has a reservation of its own."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ SIX = Usage(input_tokens=0, output_tokens=6)
 async def test_a_round_that_does_not_fit_ends_the_loop(
     kind: Kind, streamed: bool, server: ToolServer, usd: float
 ) -> None:
-    """Ten cents are reserved for each of two rounds that cost six: fifteen are too few, sixteen are enough. The error
-    has the vendor's form, in the stream too, and what the first round cost is spent.
+    """A round that does not fit into the budget ends the loop with an error in the vendor's form, in a stream too.
+
+    Ten cents are reserved for each of two rounds that cost six: fifteen are too few, sixteen are enough. The cost of
+    the first round stays spent.
     """
     values = {
         "prices": {"openai": CENT, "anthropic": CENT},

@@ -1,5 +1,6 @@
-"""npm's `@modelcontextprotocol/server-everything`, a server that nobody here wrote, through all three APIs. Needs node;
-a missing one fails.
+"""The npm package `@modelcontextprotocol/server-everything`, a server of other authors, through all three APIs.
+
+The tests need node, and fail without it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def called(name: str, id_: str, **arguments: Any) -> Any:
 
 
 async def test_its_tools_work(kind: Kind, streamed: bool, url: str) -> None:
-    """Echo, sum, image, structured content and resources reach the model; the vendor's SDK reads one answer."""
+    """Echo, sum, image, structured content and resources reach the model, and the vendor's SDK reads one response."""
     script = [
         Reply(
             text="First.",

@@ -25,7 +25,7 @@ PINGS = {CHAT: b": ping\n\n", RESPONSES: b": ping\n\n", MESSAGES: b'event: ping\
 
 
 def results_of(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
-    """The tools' results in a request, by call id."""
+    """Return the tools' results in a request, by call id."""
     if kind is CHAT:
         return {one["tool_call_id"]: one["content"] for one in body["messages"] if one["role"] == "tool"}
     if kind is RESPONSES:
@@ -48,7 +48,7 @@ def text_of(result: Any) -> str:
 
 
 async def test_parallel_calls_run_at_once_and_are_recorded(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """All calls of a turn run at the same time; the record has each with its server, and usage for each message."""
+    """All calls of a turn run concurrently; the record has each with its server, and the usage of each message."""
     calls = [tool("slow", "c1", text="one"), tool("slow", "c2", text="two"), tool("echo", "c3", text="three")]
     prices = {name: {"m": {"input": 2, "output": 5}} for name in ("openai", "anthropic")}
     async with harness([Reply(text="Wait.", tool_calls=calls), DONE], {"box": server.url}, prices=prices) as home:
@@ -90,7 +90,7 @@ async def test_parallel_calls_run_at_once_and_are_recorded(kind: Kind, streamed:
 
 
 async def test_failing_tools_are_results_for_the_model(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """A tool's own error, a broken tool, arguments that are no JSON: the model reads of each, the client of none."""
+    """A tool's error, a broken tool and invalid arguments are results for the model, and are hidden from the client."""
     calls = [tool("fail", "c1"), tool("boom", "c2"), tool("echo", "c4", text="well")]
     calls += [] if kind is MESSAGES and not streamed else [ToolCall("bmcp_box_echo", '{"text', "c3")]
     async with harness([Reply(tool_calls=calls), DONE], {"box": server.url}) as home:
@@ -107,7 +107,7 @@ async def test_failing_tools_are_results_for_the_model(kind: Kind, streamed: boo
 
 
 async def test_a_silent_stream_is_kept_alive(kind: Kind, server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While tools run, and while the next answer is slow to come, the client gets pings of the format's own."""
+    """While tools run or the next response is slow, the client gets pings in the format's own form."""
     monkeypatch.setattr(loop, "PING_AFTER", 0.03)
     answer = asyncio.Event()
 
@@ -131,13 +131,13 @@ async def test_a_silent_stream_is_kept_alive(kind: Kind, server: ToolServer, mon
         answer.set()
         while piece := await client.piece():
             body += piece
-        # Every event is whole: a ping never stands inside another one.
+        # A ping never interrupts an event.
         assert all(block.startswith((b"event:", b"data:", b": ping")) for block in body.split(b"\n\n") if block)
         assert read(kind, body, streamed=True).text == "Done."
 
 
 async def test_a_model_that_pauses_is_pinged_too(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence within a message is bridged, and no byte of it is lost by that."""
+    """A pause within a message is bridged with pings, without losing a byte."""
     monkeypatch.setattr(loop, "PING_AFTER", 0.02)
     script = [Reply(text="a b c", delay=0.05)]
     async with harness(script, {"box": server.url}) as home:
@@ -148,7 +148,7 @@ async def test_a_model_that_pauses_is_pinged_too(server: ToolServer, monkeypatch
 
 
 async def test_a_client_that_leaves_cancels_its_tools(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """The server is told, the record is cancelled, and says which calls had come to an end."""
+    """A client that leaves cancels its call at the tool server; the record is cancelled, with the call's error."""
     calls = [tool("slow", "c1"), tool("echo", "c2")]
     async with harness([Reply(tool_calls=calls), DONE], {"box": server.url}) as home:
         async with connected(home.server.port) as client:
@@ -169,7 +169,7 @@ async def test_a_client_that_leaves_cancels_its_tools(kind: Kind, streamed: bool
 
 
 async def test_rounds_are_bounded(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """A model that never stops calling is stopped: the last of 25 messages may call nothing."""
+    """A model that never stops calling is stopped: the last of 25 messages may not call a tool."""
     async with harness(lambda _: Reply(tool_calls=[tool("echo")]), {"box": server.url}) as home:
         seen = await home.ask(kind, streamed=streamed)
         assert seen.calls == []
@@ -184,7 +184,7 @@ async def test_rounds_are_bounded(kind: Kind, streamed: bool, server: ToolServer
 
 @pytest.mark.parametrize("reply", [Reply(status=500, error="gone wrong"), Reply(text="x", hang_up=True)])
 async def test_a_second_call_that_fails(kind: Kind, streamed: bool, server: ToolServer, reply: Reply) -> None:
-    """Blocking, the error passes; streamed, an error event ends the stream. What the first round showed is recorded."""
+    """An error in a later round is passed on, or ends a stream with an error event; the first round stays recorded."""
     async with harness([Reply(text="So", tool_calls=[tool("echo", "c1")]), reply], {"box": server.url}) as home:
         answer = await home.request(kind, streamed=streamed)
         if streamed:
@@ -212,7 +212,7 @@ async def test_a_second_call_that_fails(kind: Kind, streamed: bool, server: Tool
 async def test_the_error_event_says_what_kind_of_error_it_was(
     kind: Kind, server: ToolServer, status: int, openais: str, anthropics: str
 ) -> None:
-    """Where a later round is refused in the middle of a stream, the type stands for the status that cannot be sent."""
+    """If a later round fails within a stream, the error's type stands for the status that cannot be sent."""
     refused = Reply(status=status, error="too much")
     async with harness([Reply(text="So", tool_calls=[tool("echo", "c1")]), refused], {"box": server.url}) as home:
         answer = await home.request(kind, streamed=True)
@@ -240,7 +240,7 @@ async def test_a_crash_between_rounds_keeps_what_was_seen(kind: Kind, streamed: 
 
 
 async def test_images_and_structured_content(kind: Kind, server: ToolServer) -> None:
-    """The model gets what its format can carry, and words for the rest."""
+    """The model gets the content that its format can carry, and words for the rest."""
     calls = [tool("picture", "c1"), tool("structured", "c2"), tool("resources", "c3")]
     async with harness([Reply(tool_calls=calls), DONE], {"box": server.url}) as home:
         await home.ask(kind, streamed=True)
@@ -261,7 +261,7 @@ async def test_images_and_structured_content(kind: Kind, server: ToolServer) -> 
 
 
 async def test_a_loop_leaves_nothing_to_the_garbage_collector(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """A full collection stops all streams, and should find nothing."""
+    """A loop leaves no garbage, because a full collection stops all streams."""
     async with harness([Reply(tool_calls=[tool("echo", "c1")]), Reply(text="x")], {"box": server.url}) as home:
         with nothing_left():
             assert (await home.request(kind, streamed=streamed)).status == 200
@@ -269,7 +269,7 @@ async def test_a_loop_leaves_nothing_to_the_garbage_collector(kind: Kind, stream
 
 
 async def test_a_huge_result_is_cut(server: ToolServer) -> None:
-    """A tool cannot fill the model's context, or the gateway's memory, without bound."""
+    """A huge result is cut off, so that no tool fills the model's context or the gateway's memory."""
     async with harness([Reply(tool_calls=[tool("huge", "c1", size=1_500_000)]), DONE], {"box": server.url}) as home:
         await home.ask(CHAT, streamed=False)
         result = results_of(CHAT, home.upstream[1])["c1"]
@@ -278,7 +278,7 @@ async def test_a_huge_result_is_cut(server: ToolServer) -> None:
 
 
 async def test_the_clients_tools_and_choice_are_its_own(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """A call of the client's tool ends the rounds and reaches it; nothing is run for it here."""
+    """A call of the client's own tool ends the rounds and goes to the client; the gateway runs nothing."""
     async with harness([Reply(text="So", tool_calls=[own_call("own", path="x")])], {"box": server.url}) as home:
         seen = await home.ask(kind, streamed=streamed, tools=[kind.own_tool], tool_choice="required")
         assert [(id_, name) for id_, name, _ in seen.calls] == [("own", "read")]
@@ -292,7 +292,7 @@ async def test_the_clients_tools_and_choice_are_its_own(kind: Kind, streamed: bo
 
 
 async def test_truncated_calls_are_not_run(kind: Kind, streamed: bool, server: ToolServer) -> None:
-    """A message that hit its limit may hold half a call: it stays out, and the record says that there was no result."""
+    """A call in a message that hit its limit may be incomplete: it is not run, and recorded without a result."""
     cut_off = Reply(text="So", tool_calls=[tool("echo", "c1", text="x")], stop_reason="max_tokens")
     async with harness([cut_off], {"box": server.url}) as home:
         seen = await home.ask(kind, streamed=streamed)
@@ -306,7 +306,7 @@ async def test_truncated_calls_are_not_run(kind: Kind, streamed: bool, server: T
 
 @pytest.mark.parametrize("members", [{"n": 2}, {"functions": [{"name": "f"}]}])
 async def test_requests_that_take_no_tools_get_none(server: ToolServer, members: dict[str, Any]) -> None:
-    """They go up as they came."""
+    """A request that cannot take tools goes upstream without any."""
     async with harness(DONE, {"box": server.url}) as home:
         await home.request(CHAT, streamed=False, **members)
         assert "tools" not in home.upstream[0]
@@ -314,7 +314,7 @@ async def test_requests_that_take_no_tools_get_none(server: ToolServer, members:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 async def test_requests_are_the_same_for_the_same_request(kind: Kind, server: ToolServer) -> None:
-    """Byte for byte, over requests and principals: the provider's prompt cache lives on that."""
+    """Equal requests of any principal are equal bytes upstream, as the provider's prompt cache needs."""
     async with harness(DONE, {"box": server.url}) as home:
         for key in ("k-alice", "k-bob", "k-alice"):
             await home.ask(kind, streamed=False, key=key)

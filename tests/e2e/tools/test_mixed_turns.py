@@ -27,7 +27,7 @@ SCRIPT = [
 
 
 async def test_chat(streamed: bool, server: ToolServer) -> None:
-    """The SDK's own message goes back with the tool's result; the model finds all calls and results in its history."""
+    """The SDK sends its message back with the tool's result; the model finds all calls and results in the history."""
     messages: list[Any] = [{"role": "user", "content": "hi"}]
     tools: Any = [CHAT.own_tool]
 
@@ -57,7 +57,7 @@ async def test_chat(streamed: bool, server: ToolServer) -> None:
 
 
 async def test_messages(streamed: bool, server: ToolServer) -> None:
-    """So it is with Messages, thinking and its signatures included."""
+    """The history of Messages is complete as well, including its thinking."""
     messages: list[Any] = [{"role": "user", "content": "hi"}]
 
     async def turn(home: GatewayHarness, key: str = "k-alice") -> Any:
@@ -88,7 +88,7 @@ async def test_messages(streamed: bool, server: ToolServer) -> None:
 
 
 async def test_responses(streamed: bool, server: ToolServer) -> None:
-    """So it is with Responses whose client keeps the history itself."""
+    """The history of Responses is complete as well if the client keeps it."""
     items: list[Any] = [{"role": "user", "content": "hi"}]
 
     async def turn(home: GatewayHarness, key: str = "k-alice") -> Any:
@@ -115,7 +115,7 @@ async def test_responses(streamed: bool, server: ToolServer) -> None:
 
 
 async def test_responses_that_the_provider_remembers(streamed: bool, server: ToolServer) -> None:
-    """`previous_response_id` names what the provider really has, and only the missing results go up."""
+    """`previous_response_id` names the response that the provider has, and only missing results are sent."""
     async with harness([*SCRIPT[:2], *SCRIPT[3:]], {"box": server.url}) as home, home.openai() as sdk:
         asked: dict[str, Any] = {"model": "m", "tools": [RESPONSES.own_tool]}
         outputs: list[Any] = [{"type": "function_call_output", "call_id": "own", "output": "mine"}]
@@ -131,7 +131,7 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
         second = await sdk.responses.create(**asked, input=outputs, previous_response_id=first.id)
         assert second.output_text == "Done."
         assert second.previous_response_id == first.id
-        # The scripted provider makes ids anew for each message; the second one holds the whole.
+        # The scripted provider gives each message a new id; the second message's response holds the whole.
         named = home.upstream[2]["previous_response_id"]
         records = home.recorder.records
         assert named == records[0].facts.token_usages[-1].message_id
@@ -150,7 +150,7 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
 
 
 async def test_a_request_that_takes_no_tools_gets_its_history_back_too(server: ToolServer) -> None:
-    """Whatever asks next in that conversation, the history is whole, and no tool is offered for it."""
+    """A request that takes no tools gets its complete history, too, and no injected tools."""
     messages: list[Any] = [{"role": "user", "content": "hi"}]
     script = [Reply(tool_calls=[tool("echo", "c1", text="x"), own_call("own")]), Reply(text="Done.")]
     async with harness(script, {"box": server.url}) as home, home.openai() as sdk:

@@ -1,4 +1,4 @@
-"""A client that has tools of the injected ones' names, as another gateway in front of this one has."""
+"""A client with tools that have the injected tools' names, as another gateway in front of this one has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_call_of_the_clients_own_tool_is_recorded_as_that(
     kind: Kind, streamed: bool, server: ToolServer
 ) -> None:
-    """It is passed on, not run, and no server's."""
+    """The call is passed on, not run, and recorded as one without a server."""
     async with harness([Reply(tool_calls=[tool("echo", "c1", text="x")])], {"box": server.url}) as home:
         own = named(kind, "bmcp_box_echo")
         answer = await home.request(kind, streamed=streamed, tools=[own])

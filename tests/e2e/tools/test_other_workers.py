@@ -69,7 +69,7 @@ class Workers:
 async def workers(
     server: ToolServer, valkey: ValkeyServer, *keys: Sequence[str], script: Sequence[Reply] = SCRIPT
 ) -> AsyncIterator[Workers]:
-    """Three of them; `keys` are the secret keys of each."""
+    """Start a worker for each of `keys`, which are its secret keys; three by default."""
     provider, recorder = ScriptedProvider(list(script)), CountingRecorder()
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(provider.serve())
@@ -90,7 +90,7 @@ async def workers(
 
 
 async def test_chat(server: ToolServer, valkey: ValkeyServer) -> None:
-    """Each turn lands on another worker, and the model finds all calls and results in its history."""
+    """Each turn is answered by another worker, and the model finds all calls and results in its history."""
     messages: list[Any] = [{"role": "user", "content": "hi"}]
 
     async def turn(home: Workers, worker: int, key: str = KEY) -> Any:
@@ -132,7 +132,7 @@ async def test_messages(server: ToolServer, valkey: ValkeyServer) -> None:
 
 
 async def test_responses_that_the_provider_remembers(streamed: bool, server: ToolServer, valkey: ValkeyServer) -> None:
-    """`previous_response_id` of another worker's answer names what the provider has, with the results that it lacks."""
+    """Another worker's `previous_response_id` is resolved, and the results that the provider lacks are added."""
     script = [
         Reply(text="One.", tool_calls=[tool("echo", "c1", text="x")]),
         Reply(text="Two.", tool_calls=[tool("echo", "c2", text="y"), own_call("own")]),
@@ -154,7 +154,7 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
         named = home.upstream[2]["previous_response_id"]
         assert (named != first.id) == streamed
         assert outline(RESPONSES, home.upstream[2]) == ["result own", "result c2"]
-        # The stored response is the same for all workers, too.
+        # All workers resolve the stored response's id.
         path = f"/ai/openai/v1/responses/{first.id}"
         await client.request(home.ports[2], "GET", path)
         assert home.provider.received[-1].path == f"/v1/responses/{named}"
@@ -164,7 +164,7 @@ async def test_responses_that_the_provider_remembers(streamed: bool, server: Too
 
 
 async def two_turns(home: Workers) -> list[str]:
-    """The second one's history, as another worker sent it up."""
+    """Run two turns on different workers; return the history that the second one sent upstream."""
     messages: list[Any] = [{"role": "user", "content": "hi"}]
     for worker in range(2):
         async with home.openai(worker) as sdk:
@@ -175,7 +175,7 @@ async def two_turns(home: Workers) -> list[str]:
 
 
 async def test_keys_can_be_replaced(server: ToolServer, valkey: ValkeyServer) -> None:
-    """A worker that encrypts with a new key reads what an old one left."""
+    """A worker that encrypts with a new key reads entries encrypted with an old one."""
     async with workers(server, valkey, SECRETS[:1], [SECRETS[1], SECRETS[0]]) as home:
         assert "result c1" in await two_turns(home)
 
@@ -188,7 +188,7 @@ async def test_without_the_key_nothing_is_read(server: ToolServer, valkey: Valke
 async def test_without_secret_keys_each_process_remembers_alone(
     server: ToolServer, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of a conversation goes to Redis in plain text; the log and `/readyz?verbose` say so."""
+    """Without secret keys nothing of a conversation goes to Redis; the log and `/readyz?verbose` say so."""
     async with workers(server, valkey, (), ()) as home:
         assert "result c1" not in await two_turns(home)
         assert "AIBRIDGE_SECRET_KEYS is not set" in caplog.text
@@ -204,7 +204,7 @@ async def ending_and_dump(key: bytes, redis: Redis) -> tuple[int, bytes]:
 
 
 async def test_what_redis_holds(server: ToolServer, valkey: ValkeyServer) -> None:
-    """Encrypted, under digests, with an expiry; it leaves with its initiator."""
+    """Entries in Redis are encrypted, under digests and with an expiry, and are deleted with their initiator."""
     async with workers(server, valkey) as home:
         await two_turns(home)
         runtime = home.bridges[0]._host.runtime
@@ -228,7 +228,7 @@ async def test_what_redis_holds(server: ToolServer, valkey: ValkeyServer) -> Non
 async def test_outage_of_redis_loses_no_turn(
     server: ToolServer, own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker that has it still has it, the other one goes on without."""
+    """During an outage of Redis each turn is answered, though without results that another worker has."""
     monkeypatch.setattr(cluster_redis, "PROBE_EVERY", 0.05)
     async with workers(server, own_valkey) as home:
         own_valkey.stop()

@@ -20,7 +20,7 @@ FINE = Reply("Fine.")
 
 
 def picky(*, status: int = 400, unless: str = "never") -> Any:
-    """A provider that takes no tools, or none beside an option."""
+    """Make a provider that refuses tools, always or only beside an option."""
 
     def script(received: Received) -> Reply:
         body = received.json()
@@ -39,8 +39,9 @@ def offered(home: GatewayHarness) -> list[bool]:
 async def test_what_is_refused_with_tools_goes_up_without(
     kind: Kind, streamed: bool, server: ToolServer, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the client wrote it; and the next time at once, for the same caller, model and options. The log says so once,
-    and the metrics count it.
+    """A request that is refused with tools goes up without them, as the client wrote it.
+
+    The next one of the same caller, model and options does so at once. The log says so once, and the metrics count it.
     """
     async with harness(picky(status=status), {"box": server.url}) as home:
         for _ in range(2):
@@ -56,7 +57,7 @@ async def test_what_is_refused_with_tools_goes_up_without(
 
 
 async def test_only_what_was_refused_goes_without(server: ToolServer) -> None:
-    """Another option, another model and another caller get their tools: nobody can take them from others."""
+    """Another option, model or caller still gets tools, so nobody can take them from others."""
     async with harness(picky(unless="response_format"), {"box": server.url}) as home:
         json_only: dict[str, Any] = {"response_format": {"type": "json_object"}}
         assert (await home.ask(CHAT, streamed=False, **json_only)).text == "Fine."
@@ -72,7 +73,7 @@ async def test_only_what_was_refused_goes_without(server: ToolServer) -> None:
 
 
 async def test_it_is_tried_again_after_a_while(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider may learn."""
+    """Tools are tried again after a while, because a provider may have learnt to take them."""
     monkeypatch.setattr(refused_additions, "REMEMBERED", 0.0)
     async with harness(picky(), {"box": server.url}) as home:
         for _ in range(2):
@@ -82,14 +83,14 @@ async def test_it_is_tried_again_after_a_while(server: ToolServer, monkeypatch: 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 429, 500])
 async def test_what_says_nothing_of_the_request_is_not_repeated(kind: Kind, server: ToolServer, status: int) -> None:
-    """A key, an account, a rate or the provider's own trouble: no other request helps."""
+    """An error of a key, an account, a rate or the provider itself is not repeated without tools."""
     async with harness(Reply(status=status, error="no"), {"box": server.url}) as home:
         assert (await home.request(kind, streamed=False)).status == status
         assert offered(home) == [True]
 
 
 async def test_what_is_refused_without_tools_too_is_answered_with_that(server: ToolServer) -> None:
-    """The client gets the answer to its own request, and nothing is remembered."""
+    """A request that is refused without tools, too, gets that refusal, and nothing is remembered."""
     replies = [Reply(status=400, error="with tools"), Reply(status=400, error="without"), FINE]
     async with harness(replies, {"box": server.url}) as home:
         answer = await home.request(CHAT, streamed=False)
@@ -102,7 +103,7 @@ async def test_what_is_refused_without_tools_too_is_answered_with_that(server: T
 
 
 async def test_a_later_round_is_not_begun_again(server: ToolServer) -> None:
-    """The provider has taken the tools; what it refuses then is something else."""
+    """A refusal in a later round is not repeated, because the provider has taken the tools before."""
     replies = [Reply(tool_calls=[tool("echo", "c1")]), Reply(status=400, error="no")]
     async with harness(replies, {"box": server.url}) as home:
         assert (await home.request(RESPONSES, streamed=False)).status == 400
@@ -121,7 +122,7 @@ def _failing(status: int, words: str) -> Any:
 async def test_a_failure_that_speaks_of_tools_is_no_failure_without_them(
     kind: Kind, streamed: bool, server: ToolServer, status: int, words: str
 ) -> None:
-    """llama.cpp and others answer 500 where 400 was meant; the next request goes up without at once."""
+    """A server error that names tools, as from llama.cpp, is repeated without them; the next request has none."""
     async with harness(_failing(status, words), {"box": server.url}) as home:
         for _ in range(2):
             assert (await home.ask(kind, streamed=streamed)).text == "Fine."
@@ -139,7 +140,7 @@ async def test_a_failure_that_speaks_of_tools_is_no_failure_without_them(
 async def test_other_failures_are_passed_on(
     server: ToolServer, status: int, words: str, members: dict[str, Any]
 ) -> None:
-    """Where it is not the tools, or the client brought some of its own, which would fail as well."""
+    """Other server errors are passed on, and so are those of a request with tools of the client's own."""
     async with harness(_failing(status, words), {"box": server.url}) as home:
         answer = await home.request(CHAT, streamed=False, **members)
         assert (answer.status, json.loads(answer.body)["error"]["message"]) == (status, words)
@@ -147,7 +148,7 @@ async def test_other_failures_are_passed_on(
 
 
 async def test_a_provider_that_keeps_nothing_gets_nothing_to_look_up(streamed: bool, server: ToolServer) -> None:
-    """An organisation without retention: the second round goes up again without the ids that it does not know."""
+    """At a provider without retention the second round is repeated without the ids that it does not know."""
 
     def script(received: Received) -> Reply:
         items = (

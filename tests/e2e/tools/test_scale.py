@@ -1,4 +1,4 @@
-"""Many principals with tools of their own, and a tool server that dies under them."""
+"""Many principals with tools of their own, and a tool server that dies under load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def script(received: Received) -> Reply:
-    """Calls a tool once, then says what it answered."""
+    """Call a tool once, then say its result."""
     kind = next(kind for kind in KINDS if received.path == kind.path)
     results = results_of(kind, received.json())
     if not results:
@@ -30,7 +30,7 @@ def script(received: Received) -> Reply:
 
 
 async def test_a_thousand_principals_leave_no_session_open() -> None:
-    """Evicted by others, expired, or cut by the end of the app: the server is told of the end of each session."""
+    """The tool server is told of the end of each session, by eviction or the end of the app."""
     with ToolServer(handshake=True) as server:
         pool = {"max_items": 100, "ttl": 600}
         async with harness(Reply(text="x"), {"box": server.url}, pool=pool) as home:
@@ -49,7 +49,7 @@ async def test_a_thousand_principals_leave_no_session_open() -> None:
 
 
 async def test_expired_bridges_leave_no_session_open() -> None:
-    """Nobody has to ask again for that."""
+    """Expired bridges end their sessions without another request."""
     with ToolServer(handshake=True) as server:
         async with harness(Reply(text="x"), {"box": server.url}, pool={"ttl": 1}) as home:
             for number in range(20):
@@ -61,10 +61,11 @@ async def test_expired_bridges_leave_no_session_open() -> None:
 
 @pytest.mark.parametrize("handshake", [True, False])
 async def test_no_chat_fails_for_a_tool_server_that_dies(handshake: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed and started again under load: every chat ends well, with the tool's answer or the model's word for its
-    failure, and tools come back by themselves.
+    """No chat fails if the tool server is killed and started again under load.
+
+    Each one ends with the tool's result or the model's word for its failure, and the tools come back by themselves.
     """
-    monkeypatch.setattr(session, "PAUSES", (0.01, 0.02))  # it is away for longer than calls wait for it
+    monkeypatch.setattr(session, "PAUSES", (0.01, 0.02))  # the server is down for longer than calls wait for it
     with ToolServer(handshake=handshake) as server:
         async with harness(script, {"box": server.url}) as home:
             said: list[str] = []

@@ -1,4 +1,4 @@
-"""Schemas that a provider would refuse, end to end: offered in another form, called by their tool's own names."""
+"""Schemas that a provider would refuse, end to end: offered in another form, called by the tool's own names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parameters_of(kind: Kind, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.path)
 async def test_a_schema_that_a_provider_would_refuse(kind: Kind) -> None:
-    """No provider refuses what is offered, and the tool gets its own names, however deep they stand."""
+    """No provider refuses the offered schemas, and the tool gets its own names at any depth."""
     with ToolServer() as server:
         server.schema = SCHEMA
 
@@ -61,7 +61,7 @@ async def test_a_schema_that_a_provider_would_refuse(kind: Kind) -> None:
 @pytest.mark.parametrize("own", [0, 60, 128, 150])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.path)
 async def test_more_tools_than_a_provider_takes(kind: Kind, own: int, caplog: pytest.LogCaptureFixture) -> None:
-    """OpenAI takes 128 in one request: the client's own go first, the injected ones behind are left out and named."""
+    """OpenAI takes 128 tools in a request: the client's own go first, surplus injected ones are left out and logged."""
     with ToolServer() as server:
         server.extra = [f"tool_{number:03}" for number in range(130)]
         server.page_size = 1000

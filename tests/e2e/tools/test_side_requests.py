@@ -1,4 +1,4 @@
-"""Requests that an agent sends beside its work bring no tools, and get none."""
+"""Side requests of an agent, which bring no tools, get none injected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLAUDE = "claude-cli/2.1.197 (external, cli)"
     ],
 )
 async def test_what_gets_tools(server: ToolServer, agent: str, members: dict[str, object], injected: bool) -> None:
-    """Whoever is no agent, and an agent at work."""
+    """Clients that are no agents, and agents at work, get tools."""
     async with harness([Reply(text="Title")], {"box": server.url}) as home:
         body = MESSAGES.request(streamed=False, **members)
         await client.request(home.server.port, "POST", home.target(MESSAGES), body, {"user-agent": agent}, key=KEY)
