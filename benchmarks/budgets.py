@@ -1,4 +1,4 @@
-"""What budgets cost: two gateways that record, one of them with a budget for its caller."""
+"""The cost of budgets: two gateways that record, one of them with a budget for its caller."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRICES = json.dumps({"openai": {"*": {"input": 1, "output": 10}}})
 
 
 def measure(cores: Sequence[int], *, clients: int, seconds: int, rounds: int) -> Table:
-    """Rounds go from one to the other, so that a noisy stretch of the machine hits both."""
+    """Measure both gateways in alternating rounds, so that noise on the machine hits both."""
     core, load_core = cores[0], cores[1]
     rows = []
     with ExitStack() as stack:

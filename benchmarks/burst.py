@@ -1,4 +1,4 @@
-"""Many streams that begin at the same time on one worker: what each event waits for beyond the model's own pace."""
+"""Many streams that begin at the same time on one worker: the delay of each event beyond the model's own pace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def measure(stage: Stage, *, streams: int) -> Table:
-    """Streams of 50 text events, 20 ms apart. What is added is the difference to the upstream alone in this run."""
+    """Measure streams of 50 text events, 20 ms apart. Added times are relative to the upstream alone in this run."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 2 * streams + 100:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * streams + 100), hard))

@@ -1,4 +1,4 @@
-"""The limit: a bare ASGI relay on the gateway's own upstream client, which does nothing else either."""
+"""The lower bound of the gateway's cost: a bare ASGI relay on the gateway's own upstream client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOT_DOWN = {b"connection", b"transfer-encoding", b"keep-alive"}
 
 
 def build() -> ASGIApp:
-    """The app for `uvicorn --factory`; `BENCH_UPSTREAM` says where to relay to."""
+    """The app for `uvicorn --factory`; `BENCH_UPSTREAM` is the base URL that it relays to."""
     return Relay(os.environ["BENCH_UPSTREAM"])
 
 

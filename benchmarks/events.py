@@ -1,4 +1,4 @@
-"""What one event of a stream costs in processor time when events come one by one, as a model writes them."""
+"""The processor time of one stream event when events arrive one by one, as a model writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ COLUMNS = ("streams at once", "server", "CPU µs/event", "beyond the relay", "ev
 
 
 def measure(stage: Stage, *, streams: int, seconds: int, rounds: int) -> Table:
-    """Streams of 50 text events, 10 ms apart; the cost of opening a stream is in it, spread over its events."""
+    """Measure streams of 50 text events, 10 ms apart.
+
+    The cost of opening a stream is included, spread over its events.
+    """
     actors = stage.without(UPSTREAM, PRINCIPAL)
     cost: dict[str, list[float]] = {actor.name: [] for actor in actors}
     rate: dict[str, list[float]] = {actor.name: [] for actor in actors}

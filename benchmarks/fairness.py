@@ -1,4 +1,4 @@
-"""One caller who floods, and what another one notices of it, with the limits as they are by default."""
+"""The effect of a caller who floods the gateway on another caller, with the default limits."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COLUMNS = (
     "429 or 503",
 )
 QUIET = 20
-"""Streams at once of the caller who does not flood."""
+"""The quiet caller's concurrent streams."""
 
 
 def measure(stage: Stage, *, floods: tuple[int, ...] = (0, 100, 250, 500, 1000, 3000), seconds: float = 8) -> Table:
-    """The quiet caller's time for a stream of a second, while the other one starts a stream whenever one has ended."""
+    """Time the quiet caller's streams of one second, while the flooding caller replaces each stream that ends."""
     os.sched_setaffinity(0, {stage.load_core})
     [actor] = [one for one in stage.actors if one.name == RECORDING]
     url = f"{actor.server.url}/ai/slow/v1/chat/completions"
@@ -74,7 +74,7 @@ async def _keep(url: str, key: str, streams: int, seconds: float) -> list[Watche
 
 
 def _flood(url: str, streams: int, seconds: float) -> subprocess.Popen[str]:
-    """In a process of its own that gives way to the others, so that it is not what the quiet caller waits for."""
+    """Start the flood as a process of low priority, so that the quiet caller does not wait for the load generator."""
     command = [sys.executable, "-m", "benchmarks.fairness", url, str(streams), str(seconds)]
     return subprocess.Popen(["nice", "-n", "10", *command], stdout=subprocess.PIPE, text=True)
 

@@ -23,7 +23,7 @@ _bearer = HTTPBearer()
 
 
 async def current_user(credentials: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> str:
-    """Who calls, as apps write it: a security scheme, and a dependency that looks the token up."""
+    """The caller, found as apps do it: a security scheme, and a dependency that looks the token up."""
     if credentials.credentials != CLIENT_KEY:
         raise HTTPException(401)
     return "bench"
@@ -36,7 +36,7 @@ async def current_principal(user: Annotated[str, Depends(current_user)]) -> Prin
 def build() -> FastAPI:
     """The app for `uvicorn --factory`; `BENCH_UPSTREAM` is the provider, `BENCH_RECORDER` the URL to record to.
 
-    With `BENCH_PRINCIPAL` the app itself tells who calls; `BENCH_MCP` is the URL of an MCP server,
+    With `BENCH_PRINCIPAL` the principal is the app's own dependency; `BENCH_MCP` is the URL of an MCP server,
     `BENCH_REDIS` that of a Redis, and `BENCH_LIMITS` are the settings of limits as JSON.
     """
     upstream, recorder, mcp = (

@@ -1,4 +1,4 @@
-"""What `import fastapi_aibridge` costs an app that has imported FastAPI anyway, and what the start then loads."""
+"""The cost of `import fastapi_aibridge` after FastAPI has been imported, and of the modules that the start loads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STEPS = ("`import fastapi_aibridge`, beyond FastAPI", "`AIBridge().router`", "t
 
 
 def measure(*, rounds: int) -> Table:
-    """The medians of `rounds` fresh processes, compiled files being there."""
+    """The medians of `rounds` fresh processes. A first one, which may compile the modules, is left out."""
     runs = [_run() for _ in range(rounds + 1)][1:]
     rows = []
     for index, name in enumerate(_STEPS):

@@ -1,4 +1,4 @@
-"""What a call of an app's own handler costs: in process, over loopback to the same app, and past the gateway."""
+"""The cost of a model call in a handler: in process, over loopback to the same app, and without a gateway."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Call = Callable[[openai.AsyncOpenAI], Awaitable[None]]
 
 
 def measure(cores: tuple[int, int], *, rounds: int, calls: int = CALLS) -> Table:
-    """Medians over `rounds` of `calls` calls, one after another, by the openai SDK; nothing is recorded.
+    """Make `calls` calls in sequence with the openai SDK, without records, and take the medians over `rounds`.
 
     Caller and gateway are one process on one core, as in an app that calls itself; the upstream has the other core.
-    Loopback keeps its connection and its client; in process a client is made for each call, as a handler does.
+    Over loopback the client and its connection are kept; in process each call has a new client, as in a handler.
     """
     with tempfile.TemporaryDirectory(prefix="aibridge-bench-") as directory:
         log = Path(directory) / "upstream.log"
@@ -46,7 +46,7 @@ async def _rows(upstream: str, rounds: int, calls: int) -> list[tuple[str, ...]]
         for name, call in (("blocking", _blocking), ("streamed, 20 events", _streamed)):
             taken: dict[str, list[tuple[float, float, float]]] = {way: [] for way in clients}
             for client in clients.values():
-                await _round(client, call, 20)  # not measured: imports, connections
+                await _round(client, call, 20)  # warm-up: imports, connections
             for _ in range(rounds):
                 for way, client in clients.items():
                     taken[way].append(await _round(client, call, calls))
@@ -61,7 +61,7 @@ async def _rows(upstream: str, rounds: int, calls: int) -> list[tuple[str, ...]]
 
 @asynccontextmanager
 async def _clients(upstream: str) -> AsyncIterator[dict[str, Client]]:
-    """The three ways, each as what gives a client for one call."""
+    """A function for each of the three ways that returns the client for one call."""
     settings = Settings.model_validate(
         {
             "providers": {"openai": {"base_url": f"{upstream}/v1", "api_key": "sk-upstream-0123456789"}},
@@ -83,7 +83,7 @@ async def _clients(upstream: str) -> AsyncIterator[dict[str, Client]]:
 
 
 async def _round(client: Client, call: Call, calls: int) -> tuple[float, float, float]:
-    """p50, p99 and processor time of one call, in seconds."""
+    """The p50, the p99 and the mean processor time of one call, in seconds."""
     taken = []
     cpu = time.process_time()
     for _ in range(calls):

@@ -1,7 +1,7 @@
-"""Instructions of one request, counted by valgrind's callgrind: the same figures however busy the machine is.
+"""Instructions of one request, counted by valgrind's callgrind: the figures do not depend on the machine's load.
 
-`python -m benchmarks.instructions` needs valgrind (`apt-get install valgrind`) and some minutes. The system's part is
-not in them: a write to a socket counts as much as any function call.
+`python -m benchmarks.instructions` needs valgrind (`apt-get install valgrind`) and some minutes. Instructions of the
+kernel are not counted: a write to a socket costs no more than any function call.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WARM_UP = 50
 _REQUESTS = 200
 _STREAMS = 8
 _EVENTS = 50
-"""Of a slow stream."""
+"""Text events of a slow stream."""
 _START_SECONDS = 300.0
 
 
 def measure() -> Table:
-    """One client, one connection. Raises `MachineError` without valgrind."""
+    """Measure one client on one connection. Raises `MachineError` without valgrind."""
     if shutil.which("valgrind") is None:
         raise MachineError("valgrind is missing: apt-get install valgrind")
     rows: list[tuple[str, ...]] = []
@@ -86,8 +86,8 @@ class _Counted:
                 raise load.LoadError(f"{path} answered {response.status}")
 
     def _total(self) -> int:
-        """All instructions so far."""
-        time.sleep(0.5)  # what is done after the answer
+        """Instructions since the start of the process."""
+        time.sleep(0.5)  # lets the server finish its work after the response
         subprocess.run(["callgrind_control", "--dump", str(self._process.pid)], check=True, capture_output=True)
         dumps = (file.read_text(errors="replace") for file in self._directory.glob("callgrind.out*"))
         return sum(int(found[1]) for dump in dumps if (found := re.search(r"^totals: (\d+)", dump, re.MULTILINE)))

@@ -1,4 +1,4 @@
-"""The load: wrk, which sends one request over and over from a number of clients and is strict about the answers."""
+"""The load: wrk, which repeats one request from a number of clients, and fails on any faulty response."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ end
 
 
 class LoadError(Exception):
-    """wrk is missing, or something was answered other than it should be."""
+    """wrk is missing or failed, or a response was not as expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run brought. Times are in seconds."""
+    """The result of one run. Times are in seconds."""
 
     requests: int
-    """Those that were answered in whole."""
+    """Requests with a complete response."""
     bytes: int
-    """All that came, head lines and what had come of the last answers when time was up included."""
+    """Bytes received, including headers and the responses that were incomplete when the time was up."""
     seconds: float
     p50: float
     p99: float
@@ -55,14 +55,14 @@ class Outcome:
 
 
 def body(*, stream: bool) -> str:
-    """A chat request of a client that does not ask for its usage, as most do not."""
+    """The body of a chat request that does not ask for usage, as most clients do not."""
     question = "How large is the README file in my current path?"
     content: dict[str, Any] = {"model": "gpt-5", "messages": [{"role": "user", "content": question}]}
     return json.dumps({**content, "stream": True} if stream else content, separators=(",", ":"))
 
 
 def ask(url: str, *, stream: bool) -> bytes:
-    """The body of one answer, which must be 200."""
+    """The body of one response. Raises `LoadError` if its status is not 200."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {CLIENT_KEY}"}
     request = urllib.request.Request(url, body(stream=stream).encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as response:
@@ -73,7 +73,10 @@ def ask(url: str, *, stream: bool) -> bytes:
 
 
 def await_answer(url: str, *, seconds: float = 30) -> None:
-    """Wait until the first answer comes: a port may be open before what is behind it has started."""
+    """Wait for a first response: a port may be open before the app behind it has started.
+
+    Raises `OSError` after `seconds`.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -87,7 +90,7 @@ def await_answer(url: str, *, seconds: float = 30) -> None:
 
 
 def weigh(url: str, *, stream: bool) -> int:
-    """The bytes of one whole answer, head lines and chunk sizes included."""
+    """The bytes of one complete response, including headers and chunk sizes."""
     place, content = urlsplit(url), body(stream=stream)
     head = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\nConnection: close"
     head += f"\r\nAuthorization: Bearer {CLIENT_KEY}\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -97,13 +100,16 @@ def weigh(url: str, *, stream: bool) -> int:
 
 
 def require_wrk() -> None:
-    """Raises `LoadError`, which says how to get it, where wrk is not installed."""
+    """Raise `LoadError`, which says how to install wrk, if it is missing."""
     if shutil.which("wrk") is None:
         raise LoadError("wrk is not installed; on Debian and Ubuntu: apt-get install wrk, on Fedora: dnf install wrk")
 
 
 def run(url: str, *, stream: bool, clients: int, seconds: int, core: int) -> Outcome:
-    """Send for `seconds` from `core`. Raises `LoadError` if one answer was not 2xx, broke off or came too late."""
+    """Send requests for `seconds` from `core`.
+
+    Raises `LoadError` if wrk failed, if a response was not 2xx, broke off or came too late, or if there was none.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT.format(body=body(stream=stream), key=CLIENT_KEY))
         script.flush()

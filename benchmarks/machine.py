@@ -1,4 +1,4 @@
-"""The machine that figures come from: which cores are used, and what a reader must know to judge them."""
+"""The machine behind the figures: the cores that are used, and the description that a reader needs to judge them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class MachineError(Exception):
 
 
 def cores() -> tuple[int, int]:
-    """One core for the server under test and one for everything else. Raises `MachineError` where there is but one."""
+    """One core for the server under test and one for everything else.
+
+    Raises `MachineError` if there are fewer than two cores, or if the system is not Linux.
+    """
     if platform.system() != "Linux":
         raise MachineError("the benchmarks pin processes to cores, which they can do on Linux only")
     usable = sorted(os.sched_getaffinity(0))
@@ -27,13 +30,13 @@ def cores() -> tuple[int, int]:
 
 
 def load_by_others(used: tuple[int, int]) -> float:
-    """How busy these cores are before the benchmark begins, from 0 to 1, looked at for a second."""
+    """The higher load of the two cores by other processes, from 0 to 1, sampled for one second."""
     percent = psutil.cpu_percent(interval=1, percpu=True)
     return float(max(percent[core] for core in used)) / 100
 
 
 def description() -> str:
-    """One line: day, processor, kernel, Python and the versions of what takes part."""
+    """One line: date, processor, kernel, Python and the versions of the main packages."""
     cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     packages = ("fastapi", "uvicorn", "uvloop", "httptools", "aiohttp")
     return ", ".join(

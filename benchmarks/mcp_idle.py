@@ -53,7 +53,7 @@ class _Announcing(Server[Any]):
 
 
 def serve(listener: socket.socket, kind: str) -> None:
-    """The server, in a process of its own."""
+    """Run the MCP server. It has a process of its own."""
 
     async def on_list_tools(
         _: ServerRequestContext[Any, Any], __: types.PaginatedRequestParams | None
@@ -99,7 +99,7 @@ async def bridges(url: str) -> dict[str, float]:
 
 async def clients(url: str) -> dict[str, float]:
     async with AsyncExitStack() as stack:
-        # One pool of connections for all, as for the bridges; the client of each would carry its principal's headers.
+        # All clients share one connection pool, as the bridges do; each client would carry its principal's headers.
         pool = await stack.enter_async_context(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=None)))
 
         async def connect(_: int) -> None:
@@ -108,7 +108,7 @@ async def clients(url: str) -> dict[str, float]:
             if len((await client.list_tools()).tools) != TOOLS:
                 raise RuntimeError("a client did not get its tools")
 
-        return await _measure(connect, at_once=1)  # they must be left in the order they were entered, by one task
+        return await _measure(connect, at_once=1)  # one task must leave them in the order in which it entered them
 
 
 async def _measure(connect: Any, *, at_once: int = 50) -> dict[str, float]:
@@ -137,7 +137,7 @@ async def _measure(connect: Any, *, at_once: int = 50) -> dict[str, float]:
         begin = time.perf_counter()
         await connect(PRINCIPALS + number)
         alone.append(time.perf_counter() - begin)
-    await asyncio.sleep(16)  # beyond the time that idle connections are kept for
+    await asyncio.sleep(16)  # longer than idle connections are kept
     return {
         "kib": (memory() - before) / 1024 / (PRINCIPALS + 20),
         "tasks": (len(asyncio.all_tasks()) - tasks) / (PRINCIPALS + 20),
@@ -155,7 +155,7 @@ def one(kind: str) -> None:
         server.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
     try:
-        httpx2.head(url, timeout=30, trust_env=False)  # it is there, whatever it says
+        httpx2.head(url, timeout=30, trust_env=False)  # any response shows that the server runs
         figures = asyncio.run((clients if kind.startswith("client") else bridges)(url))
     finally:
         server.kill()
@@ -164,7 +164,7 @@ def one(kind: str) -> None:
 
 
 def measure() -> Table:
-    """Each kind in a process of its own, so that memory is its alone."""
+    """Measure each kind in a process of its own, so that their memory is not mixed."""
     rows = []
     for words, kind in KINDS.items():
         command = [sys.executable, "-m", "benchmarks.mcp_idle", "--one", kind]

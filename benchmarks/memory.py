@@ -1,4 +1,4 @@
-"""What a stream that is open costs in memory while the model is thinking."""
+"""The memory of an open stream while the model is thinking."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ COLUMNS = ("server", "streams open", "KiB/stream")
 
 
 def measure(stage: Stage, *, streams: int = 1000) -> Table:
-    """Resident memory with so many streams open, less that before. What few have warmed up counts for nothing: later
-    streams use again what earlier ones have given back."""
+    """Measure the growth of resident memory with many streams open.
+
+    A few streams open and close before, so that memory which is allocated once and used again is not counted.
+    """
     os.sched_setaffinity(0, {stage.load_core})
     rows = []
     for actor in stage.actors:
@@ -37,7 +39,7 @@ async def _grown(actor: Actor, url: str, streams: int) -> int:
     watchers = [Watcher(url) for _ in range(streams)]
     watching = [asyncio.ensure_future(watcher.watch()) for watcher in watchers]
     try:
-        while not all(watcher.watched.arrivals for watcher in watchers):  # noqa: ASYNC110 - a thousand events for this
+        while not all(watcher.watched.arrivals for watcher in watchers):  # noqa: ASYNC110 - one event per stream
             await asyncio.sleep(0.1)
         await asyncio.sleep(1)
         return actor.server.rss - before

@@ -1,4 +1,4 @@
-"""The tables of throughput as a picture: requests per second and added latency, gateway beside relay."""
+"""Draws the throughput tables: requests per second and added latency, gateway beside relay."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COLOURS = {RELAY: "#9aa5b1", CLIENT: "#9aa5b1"}
 OURS = "#3f51b5"
 
 Bar = tuple[str, float, str]
-"""Whose it is, how long it is, and what stands behind it."""
+"""The server's name, the bar's length, and the text after the bar."""
 
 
 def draw(tables: Sequence[Table], path: Path) -> None:
-    """Write the picture. `tables` are those of `throughput.measure`."""
+    """Write the picture as SVG. `tables` are those of `throughput.measure`."""
     panels: list[tuple[str, list[Bar]]] = []
     for table in tables:
         for clients in dict.fromkeys(row[0] for row in table.rows):

@@ -1,4 +1,4 @@
-"""What `CachedBridgePool.acquire` costs when the bridge is cached, by the number of bridges in the cache."""
+"""The cost of `CachedBridgePool.acquire` for a cached bridge, by the number of bridges in the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = ("bridges in the pool", "one principal, µs", "random principals, µs"
 
 
 class IdleBridge:
-    """A bridge that holds nothing, so that the pool alone is measured."""
+    """A bridge without resources, so that only the pool is measured."""
 
     degraded = False
 
@@ -28,7 +28,7 @@ class IdleBridge:
         self.principal = principal
         self.providers = providers
 
-    def seen_by(self, principal: Principal) -> IdleBridge:  # noqa: ARG002 - as the pool calls it
+    def seen_by(self, principal: Principal) -> IdleBridge:  # noqa: ARG002 - the pool's protocol
         return self
 
     async def start(self) -> None: ...
@@ -41,9 +41,9 @@ class IdleBridge:
 
 
 def measure(*, sizes: Sequence[int] = SIZES, rounds: int = 5) -> Table:
-    """Medians over `rounds`, in processor time.
+    """The medians over `rounds`, in processor time.
 
-    Random principals miss the processor's caches the more often, the larger the pool is.
+    The larger the pool, the more often random principals miss the processor's caches.
     """
     rows = [(f"{size:,}", *(f"{hit * 1e6:.2f}" for hit in uvloop.run(_hits(size, rounds)))) for size in sizes]
     return Table("pool_hits", COLUMNS, rows)

@@ -39,7 +39,7 @@ BLOCK = 5000
 
 def interception(draw: random.Random, started_at: datetime) -> Interception:
     user = draw.randrange(1000)
-    # People keep to one client and to two models.
+    # Each user keeps to one client and two models.
     model = MODELS[(user + (draw.random() < 0.2)) % len(MODELS)]
     provider = "anthropic" if model.startswith("claude") else "openai"
     return Interception(
@@ -78,7 +78,7 @@ def ending(ended_at: datetime) -> Ending:
 
 
 async def fill(url: str, count: int, until: datetime) -> float:
-    """Through the writer's own side of the database, in large batches; returns seconds."""
+    """Write through the writer's own sink, in large batches. Returns the seconds that this took."""
     draw = random.Random(1)
     begun = time.perf_counter()
     async with SQLStore(url, create=True) as store:
@@ -102,7 +102,7 @@ async def fill(url: str, count: int, until: datetime) -> float:
 
 
 async def median(work: Callable[[], Awaitable[object]], times: int = 15) -> float:
-    """Milliseconds; the first run, which warms the caches, is left out."""
+    """The median time in milliseconds. A first run, which warms the caches, is left out."""
     await work()
     taken = []
     for _ in range(times):
@@ -113,7 +113,7 @@ async def median(work: Callable[[], Awaitable[object]], times: int = 15) -> floa
 
 
 async def recording_cost(url: str, clients: int, count: int) -> tuple[float, float]:
-    """Microseconds of processor for each interception, of all threads, and the median wait for a start in ms."""
+    """Microseconds of processor time for each interception, over all threads, and the median wait for a start in ms."""
     draw = random.Random(2)
     now = datetime.now(UTC)
     prepared = [(interception(draw, now), observed(draw)) for _ in range(count)]
@@ -136,7 +136,7 @@ async def recording_cost(url: str, clients: int, count: int) -> tuple[float, flo
 
 
 def resident() -> float:
-    """Megabytes that this process holds now."""
+    """Megabytes of this process: its resident memory, or the peak of it where there is no `/proc`."""
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * resource.getpagesize() / 1e6

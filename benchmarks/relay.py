@@ -1,4 +1,4 @@
-"""The yardstick: a bare ASGI relay on aiohttp, which reads no body, asks for no key and records nothing."""
+"""The baseline: a bare ASGI relay on aiohttp, which parses no body, checks no key and records nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AIOHTTPS_OWN = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 def build() -> ASGIApp:
-    """The app for `uvicorn --factory`; `BENCH_UPSTREAM` says where to relay to."""
+    """The app for `uvicorn --factory`; `BENCH_UPSTREAM` is the base URL that it relays to."""
     return Relay(os.environ["BENCH_UPSTREAM"])
 
 

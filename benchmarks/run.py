@@ -33,13 +33,13 @@ PICTURE = PAGE.with_name("performance.svg")
 ON_STAGE = ("blocking", "streamed", "events", "memory", "burst", "fairness")
 ALONE = ("budgets", "pool_hits", "in_process", "imports", "workers", "shared")
 ONCE = ("memory", "burst", "fairness")
-"""Measured in one round, however many are asked for."""
+"""Measured in a single round, whatever `--rounds` says."""
 BUSY = 0.1
-"""The share of a core that others may take before a warning is due."""
+"""The share of a core used by other processes above which a warning is printed."""
 
 
 def main() -> int:
-    """The command; 1 where something was missing, or was answered other than it should be."""
+    """Run the command. Returns 1 if something is missing or a server did not respond as expected."""
     options = _options()
     try:
         conditions = machine.description()

@@ -17,11 +17,11 @@ START_SECONDS = 30.0
 
 
 class ServerError(Exception):
-    """A server did not come up, or went away; the text ends with what it last said."""
+    """A server did not start, or ended early; if it ended, the message includes the end of its log."""
 
 
 class Server:
-    """`python -m <module> <arguments> --port <a free one>`, as a context manager that ends the process."""
+    """A process `python -m <module> <arguments> --port <a free port>`; a context manager that ends it."""
 
     def __init__(
         self, name: str, module: str, *arguments: str, core: int | str, log: Path, env: dict[str, str] | None = None
@@ -57,17 +57,17 @@ class Server:
 
     @property
     def rss(self) -> int:
-        """Resident memory in bytes, of the process alone."""
+        """Resident memory in bytes, of this process without its children."""
         return int(self._process.memory_info().rss)
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time so far, user and system, all threads and workers, to 10 ms."""
+        """Processor time so far in seconds: user and system, of all threads and workers, with a resolution of 10 ms."""
         processes = [self._process, *self._process.children(recursive=True)]
         return float(sum(times.user + times.system for times in (one.cpu_times() for one in processes)))
 
     def settle(self, limit: float = 10.0) -> None:
-        """Wait until the process is idle, so that what it does late falls on nobody else's account."""
+        """Wait until the process is idle, so that its late work is not counted for another server."""
         deadline = time.monotonic() + limit
         before = self.cpu_seconds
         while time.monotonic() < deadline:
@@ -106,7 +106,7 @@ class Server:
 
 
 def asgi_server(name: str, factory: str, *, core: int, log: Path, env: dict[str, str]) -> Server:
-    """uvicorn on uvloop and httptools, its access log off, its defaults otherwise."""
+    """uvicorn on uvloop and httptools, without access log, with its other defaults."""
     arguments = ("--factory", factory, "--loop", "uvloop", "--http", "httptools", "--no-access-log")
     return Server(name, "uvicorn", *arguments, "--log-level", "warning", core=core, log=log, env=env)
 

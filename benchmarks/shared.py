@@ -1,4 +1,4 @@
-"""The gateway with everything that workers share, beside one that has records alone: both on PostgreSQL."""
+"""A gateway with everything that workers share, beside one with records alone: both on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMITS = {
 
 
 def measure(cores: tuple[int, int], *, clients: Sequence[int], seconds: int, rounds: int) -> Table:
-    """Limits of each caller (requests, tokens, concurrent ones) and of the provider: five counts a request."""
+    """Limit each caller (requests, tokens, concurrent requests) and the provider (requests, concurrent requests)."""
     rows = []
     with _servers(cores) as servers:
         for number in clients:

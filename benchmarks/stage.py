@@ -1,4 +1,4 @@
-"""Upstream, relay and gateways as processes, each on its core, shown to answer alike before they are measured."""
+"""Upstream, relays and gateways as processes on two cores, checked to give equal responses before they are measured."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ TOOLS = "gateway, a tool injected"
 
 
 _ASKED_FOR_USAGE = b',"usage":null'
-"""What each chunk of a chat has besides when usage is asked for, as the gateway always does."""
+"""The addition to each chunk of a chat when usage is requested, as the gateway always does."""
 
 
 class StageError(Exception):
-    """A server does not do what its name says, so that its figures would mean nothing."""
+    """A server does not behave as its name says, so that its figures would be meaningless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One server, and where the load finds it."""
+    """A server and the URLs of its chat route: at full speed, and with paced events."""
 
     name: str
     server: Server
@@ -46,11 +46,11 @@ class Stage:
     records: Path
 
     def without(self, *names: str) -> list[Actor]:
-        """The actors but for these, in their order."""
+        """The other actors, in their order."""
         return [actor for actor in self.actors if actor.name not in names]
 
     def check(self, requests_recorded: int) -> None:
-        """Raise if a server is gone, or so little is written down that it cannot be `requests_recorded` requests."""
+        """Raise an error if a server has ended, or if the records are too small for `requests_recorded` requests."""
         for actor in self.actors:
             actor.server.check()
         written = sum(file.stat().st_size for file in self.records.iterdir())
@@ -60,10 +60,10 @@ class Stage:
 
 @contextmanager
 def set_stage(cores: tuple[int, int], recorders: Sequence[str]) -> Iterator[Stage]:
-    """Start everything; of the gateways those with the recorder `off` and `on` that are asked for.
+    """Start everything and yield the stage. `recorders` selects the gateways: `off`, `on` or both.
 
-    With `off` come two more that record nothing: one whose principal is the app's own dependency, and one that injects
-    a tool of an MCP server.
+    `off` includes two more gateways that record nothing: one whose principal is the app's own dependency, and one that
+    injects a tool of an MCP server.
     """
     core, load_core = cores
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Streams watched one by one: when each event came, from a client that costs so little that it measures others."""
+"""Streams that are timed event by event, by a client that is cheap enough not to distort the figures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LIMIT = 120.0
 
 @dataclass(slots=True)
 class Watched:
-    """One stream. Times are in seconds."""
+    """The times of one stream, in seconds."""
 
     began: float
     arrivals: list[tuple[float, int]] = field(default_factory=list)
-    """When so many events came together."""
+    """Arrivals: a time, and the number of events that came together then."""
     status: int = 0
     ended: float | None = None
 
@@ -33,11 +33,11 @@ class Watched:
 
     @property
     def first(self) -> float:
-        """From the request to the first event."""
+        """Seconds from the request to the first event."""
         return self.arrivals[0][0] - self.began
 
     def lateness(self) -> list[float]:
-        """Of each text event: after the time at which it would have come had nothing stood in its way."""
+        """Seconds that each text event came after its ideal time, at which it would have come without any delay."""
         late: list[float] = []
         for at, number in self.arrivals:
             for _ in range(number):
@@ -46,7 +46,7 @@ class Watched:
 
 
 class Watcher(asyncio.Protocol):
-    """One connection of a client, on which it asks for one stream after the other."""
+    """A client's connection, which requests one stream after the other."""
 
     def __init__(self, url: str, key: str = load.CLIENT_KEY) -> None:
         self._place = urlsplit(url)
@@ -60,7 +60,7 @@ class Watcher(asyncio.Protocol):
         self._rest = b""
 
     async def watch(self) -> Watched:
-        """One stream, from the moment that the request goes out or the connection is being made for it."""
+        """Request one stream and return it when it has ended. Its time includes the connecting, if that is needed."""
         loop = asyncio.get_running_loop()
         self.watched = watched = Watched(loop.time())
         self._over = loop.create_future()
@@ -85,7 +85,7 @@ class Watcher(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         if not watched.status:
             watched.status = int(data[9:12])
-        # A chunk's end is no event's: only an event ends in two line feeds.
+        # Only an event ends in two line feeds; the end of a chunk does not.
         number = data.count(b"\n\n") + (self._rest.endswith(b"\n") and data.startswith(b"\n"))
         self._rest = (self._rest + data[-5:])[-5:]
         if number:
@@ -106,7 +106,7 @@ class Watcher(asyncio.Protocol):
 
 
 async def watch(url: str, key: str = load.CLIENT_KEY) -> Watched:
-    """One stream on a connection of its own."""
+    """Time one stream on a connection of its own."""
     watcher = Watcher(url, key)
     try:
         return await watcher.watch()

@@ -1,4 +1,4 @@
-"""A table of results: as markdown, and into a page between the markers that carry its name."""
+"""A table of results: as markdown, and between the markers in a page that carry the table's name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text below their column heads; numbers are set flush right."""
+    """Rows of text and their column heads; columns of numbers are aligned to the right."""
 
     name: str
     columns: Sequence[str]
@@ -25,9 +25,9 @@ class Table:
         return f"{text}\n\n{self.note}" if self.note else text
 
     def write(self, page: Path) -> None:
-        """Put it in the place of what stands between `<!-- name -->` and `<!-- /name -->`.
+        """Replace the text between `<!-- name -->` and `<!-- /name -->` in the page.
 
-        Raises `ValueError` where the page has no such markers.
+        Raises `ValueError` if the page has no such markers.
         """
         text = page.read_text(encoding="utf-8")
         begin, end = f"<!-- {self.name} -->", f"<!-- /{self.name} -->"

@@ -1,4 +1,4 @@
-"""Requests per second and latency of the gateway, beside a bare relay in the same minutes."""
+"""Requests per second and latency of the gateway, measured alternately with a bare relay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("clients", "server", "requests/s", "of the relay", "p50 ms", "p99 ms"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One server's figures of one round. Times are in seconds."""
+    """One server's figures in one round. Times are in seconds."""
 
     rate: float
     p50: float
@@ -24,7 +24,7 @@ class Round:
 
 
 def measure(stage: Stage, *, stream: bool, clients: Sequence[int], seconds: int, rounds: int) -> Table:
-    """Rounds go from server to server, so that a noisy stretch of the machine hits each of them."""
+    """Alternate between the servers, so that noise on the machine hits all of them."""
     rows: list[tuple[str, ...]] = []
     recorded = 0
     actors = stage.without(TOOLS)

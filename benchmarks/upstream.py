@@ -18,7 +18,7 @@ import uvloop
 
 TEXT_EVENTS = 20
 PACED = "/p10n50"
-"""The prefix that the benchmarks use where events are to come one by one: 50 of them, 10 ms apart."""
+"""The prefix for benchmarks that need events one by one: 50 of them, 10 ms apart."""
 MODEL = "gpt-5-2025-08-07"
 CLAUDE = "claude-sonnet-4-5-20250929"
 CREATED = 1763000000
@@ -32,7 +32,7 @@ _USAGE = re.compile(rb'"include_usage" *: *true')
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is written for one kind of request: the first bytes at once, the others `pace` seconds apart."""
+    """The bytes for one kind of request: the first are written at once, the others `pace` seconds apart."""
 
     first: bytes
     later: tuple[bytes, ...] = ()
@@ -40,7 +40,7 @@ class Reply:
 
 
 class Upstream(asyncio.Protocol):
-    """One connection of a client that keeps it alive and does not pipeline."""
+    """A connection of a client that uses keep-alive but no pipelining."""
 
     def __init__(self, reply: Callable[[bytes, bool, bool], Reply]) -> None:
         self._reply = reply
@@ -80,7 +80,7 @@ class Upstream(asyncio.Protocol):
 
 
 class Replies:
-    """All replies, each built when it is first asked for."""
+    """All replies, each built at its first request."""
 
     def __init__(self) -> None:
         self._built: dict[tuple[bytes, bool, bool], Reply] = {}

@@ -1,4 +1,4 @@
-"""One worker and two behind one port, on the same two cores as the load and the upstream."""
+"""One worker compared with two behind one port, on the two cores that the load and the upstream use too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("workers", "records", "requests/s", "of one worker", "CPU µs/request
 
 
 def measure(cores: tuple[int, int], *, clients: int, seconds: int, rounds: int) -> Table:
-    """Nothing is pinned but the upstream and the load, which share the second core with the workers."""
+    """Pin only the upstream and the load, to the second core; the workers may use both cores."""
     every = ",".join(map(str, cores))
     rows = []
     with tempfile.TemporaryDirectory(prefix="aibridge-bench-") as directory:

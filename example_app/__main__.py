@@ -18,7 +18,7 @@ from fastapi_aibridge.errors import SettingsError
 
 
 class Server(uvicorn.Server):
-    """Says hello once the port is open, not before."""
+    """A server that prints the welcome text once its port is open."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings, *, offline: bool) -> None:
         super().__init__(config)
@@ -44,8 +44,8 @@ def main() -> int:
     except SettingsError as error:
         print(f"The app cannot start: {error}", file=sys.stderr)
         return 2
-    # The gateway gives running requests this long when it stops; a server that waits for them for ever would not
-    # even tell it to stop.
+    # The gateway gives running requests this long when it stops. A server that waited for them without a limit would
+    # never end the lifespan, which is what stops the gateway.
     grace = max(1, math.ceil(settings.shutdown_grace))
     config = uvicorn.Config(app, options.host, options.port, timeout_graceful_shutdown=grace)
     with suppress(KeyboardInterrupt):

@@ -40,7 +40,7 @@ class Provider(BaseModel):
 
 
 class Me(BaseModel):
-    """Who the caller is to the gateway, and whom they can talk to through it."""
+    """The caller's id and the providers that the caller can use."""
 
     initiator_id: str
     providers: list[Provider]
@@ -57,7 +57,7 @@ class Summary(BaseModel):
 
 @router.get("/", include_in_schema=False, response_class=HTMLResponse)
 async def start() -> str:
-    """Where a browser comes first."""
+    """The page that a browser opens first."""
     return START
 
 
@@ -71,7 +71,7 @@ async def me(bridge: Bridge) -> Me:
 
 @router.post("/summaries")
 async def summarise(document: Text, bridge: Bridge) -> Summary:
-    """The whole answer at once, from the official SDK."""
+    """Summarise a document. The answer comes as a whole, by the official SDK."""
     reply = await bridge.openai().responses.create(
         model=MODEL, instructions="Summarise the text in one sentence.", input=document.text
     )
@@ -80,15 +80,20 @@ async def summarise(document: Text, bridge: Bridge) -> Summary:
 
 @router.post("/stories", response_class=TextStream)
 async def tell(idea: Text, bridge: Bridge) -> TextStream:
-    """Token by token to the app's own caller. When they leave, the provider hears of it.
+    """Stream a story, token by token.
 
-    The model is called before the response begins, so that a refusal is no 200.
+    If the caller disconnects, the provider's stream is closed. The model is called before the response begins, so that
+    a refused call is not answered with 200.
     """
     return TextStream(words(await bridge.openai().responses.create(model=MODEL, input=idea.text, stream=True)))
 
 
 async def words(stream: openai.AsyncStream[ResponseStreamEvent]) -> AsyncIterator[str]:
-    """The text as it comes. Raises where the answer breaks off: the response is cut then, and the caller sees that."""
+    """Yield the text as it arrives.
+
+    Raises `RuntimeError` if the model's response breaks off: this cuts the app's own response, so that its caller
+    notices.
+    """
     complete = False
     async with stream:
         async for event in stream:
@@ -100,7 +105,7 @@ async def words(stream: openai.AsyncStream[ResponseStreamEvent]) -> AsyncIterato
 
 
 async def model_failed(_: Request, error: openai.APIStatusError) -> JSONResponse:
-    """What the app's caller hears: "try again later" as it is, all else is between the app and its provider."""
+    """Pass on 429, 503 and 504, which tell the caller to retry later, and turn every other upstream status into 502."""
     headers = {"Retry-After": seconds} if (seconds := error.response.headers.get("retry-after")) else None
     status = error.status_code if error.status_code in (429, 503, 504) else 502
     return JSONResponse({"detail": error.message}, status, headers)

@@ -32,7 +32,7 @@ from fastapi_aibridge.testing import Received, Reply, ScriptedProvider, ToolCall
 
 MODELS = ("gpt-5", "gpt-5-mini", "claude-sonnet-5", "claude-haiku-4-5")
 KEY = "sk-offline"
-"""The key that the gateway holds for this provider, so that one can see that clients' keys do not arrive."""
+"""The API key that the gateway holds for this provider. Requests with any other key, such as a client's, get 401."""
 
 PACE = 0.02
 SLOW_PACE = 0.5
@@ -50,7 +50,7 @@ _IN_MODEL = re.compile(r"-(?:(?P<think>think)|fail-(?P<fail>[45]\d\d|stream|cut)
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a request told the model to do, and the rest of the prompt."""
+    """The commands of a request and the rest of its prompt."""
 
     text: str = ""
     thinking: str = ""
@@ -84,7 +84,7 @@ def provider() -> ScriptedProvider:
 
 
 class OfflineServer:
-    """The provider on a free loopback port, in a thread: so it cannot outlive the process, however that ends."""
+    """The provider on a free loopback port, in a daemon thread, so that it cannot outlive the process."""
 
     def __init__(self) -> None:
         self._running = ExitStack()
@@ -95,7 +95,10 @@ class OfflineServer:
         return self._base_url is not None
 
     def start(self) -> str:
-        """The base URL, without `/v1`. Starts at the first call; the port accepts connections on return."""
+        """Start the server unless it runs, and return its base URL, without `/v1`.
+
+        The port accepts connections on return.
+        """
         if self._base_url is None:
             self._base_url = self._running.enter_context(provider().serve_in_thread())
         return self._base_url
@@ -135,7 +138,7 @@ def _orders(said: Prompt) -> Orders:
 
 
 def _tool_calls(calls: Iterable[tuple[str, str]], offered: tuple[str, ...]) -> tuple[list[ToolCall], list[str]]:
-    """The calls that can be made, and a sentence for each that cannot."""
+    """Return the calls that can be made, and a sentence for each that cannot."""
     made, unknown = [], []
     for name, arguments in calls:
         # The gateway's own tools have a prefix that names their server.

@@ -1,4 +1,4 @@
-"""What a client last said to the model, read from a request in any of the three wire formats."""
+"""Reads the client's last message to the model from a request in any of the three wire formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`text` is the last text of the last message; `tool_results` are set if tools have the last word instead."""
+    """The last message.
+
+    `text` is its last text; `tool_results` is set instead if the request ends with tool results.
+    """
 
     model: str
     text: str
@@ -20,7 +23,7 @@ class Prompt:
 
 
 def read(request: Mapping[str, Any]) -> Prompt:
-    """Tell the formats apart by their members; what is not understood counts as nothing said."""
+    """Read the prompt. The members of a request tell its format; parts that are not understood are ignored."""
     turns = request.get("input", request.get("messages"))
     turns = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
     turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
@@ -37,7 +40,7 @@ def read(request: Mapping[str, Any]) -> Prompt:
 def _tool_results(turns: list[dict[str, Any]]) -> Iterator[str]:
     for turn in reversed(list(takewhile(_is_tool_result, reversed(turns)))):
         yield " ".join(_texts(turn.get("output", turn.get("content"))))
-    # Anthropic has them as blocks of a user message.
+    # Anthropic sends tool results as blocks of a user message.
     last = turns[-1].get("content") if turns else None
     for block in last if isinstance(last, list) else ():
         if isinstance(block, dict) and block.get("type") == "tool_result":
@@ -61,7 +64,7 @@ def _texts(content: object) -> Iterator[str]:
 def _tool_names(tools: object) -> Iterator[str]:
     for tool in tools if isinstance(tools, list) else ():
         if isinstance(tool, dict):
-            # Chat Completions has the name one level below.
+            # Chat Completions nests the name one level deeper.
             name = tool.get("name") or (tool.get("function") or {}).get("name")
             if isinstance(name, str):
                 yield name

@@ -1,4 +1,4 @@
-"""The gateway's settings: from the environment, or, where that names no provider, for a demonstration."""
+"""The gateway's settings: from the environment, or those of a demonstration if the environment names no provider."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DEMO_ADMIN_TOKEN = "demo-admin"
 
 
 class SettingsSource:
-    """Reads the settings anew at each call, so that a reload sees what has changed.
+    """Reads the settings anew at each call, so that a reload sees every change.
 
-    Demonstration keys are for the offline provider alone: an app that has a real one opens to nobody by itself.
+    The demonstration keys are valid for the offline provider alone: an app with a real provider has no default keys.
     """
 
     def __init__(self, offline: OfflineServer, tools: ToolServer) -> None:
@@ -25,7 +25,7 @@ class SettingsSource:
         self.tools = tools
 
     def __call__(self) -> Settings:
-        """Raises `SettingsError` if a setting does not validate."""
+        """Return the settings. Raises `SettingsError` if one does not validate."""
         settings = Settings.load()
         if settings.providers:
             return settings

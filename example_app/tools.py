@@ -1,4 +1,4 @@
-"""The offline demonstration's MCP server: one tool that the gateway injects, so that a model can be seen using it."""
+"""The offline demonstration's MCP server, whose only tool the gateway injects, so that a model can be seen using it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CLOCK = types.Tool(
 
 
 class ToolServer:
-    """The server on a free loopback port, in a thread: so it cannot outlive the process, however that ends."""
+    """The server on a free loopback port, in a daemon thread, so that it cannot outlive the process."""
 
     def __init__(self) -> None:
         self._running = ExitStack()
         self._url: str | None = None
 
     def start(self) -> str:
-        """The endpoint's URL. Starts at the first call; the port accepts connections on return."""
+        """Start the server unless it runs, and return its endpoint's URL. The port accepts connections on return."""
         if self._url is None:
             server = Server("aibridge-example", on_list_tools=_list, on_call_tool=_call)
             self._url = self._running.enter_context(serve_in_thread(server.streamable_http_app())) + "/mcp"
@@ -41,7 +41,10 @@ class ToolServer:
 
 
 def now(zone: str) -> str:
-    """The time in that zone, as the model is to read it. Raises `ZoneInfoNotFoundError` or `ValueError`."""
+    """The time in this zone, or in UTC if it is empty.
+
+    Raises `ZoneInfoNotFoundError` or `ValueError` for an unknown zone.
+    """
     return datetime.now(ZoneInfo(zone) if zone else UTC).isoformat(timespec="seconds")
 
 

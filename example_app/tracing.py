@@ -1,4 +1,4 @@
-"""Traces by OTLP, where the environment names an endpoint for them."""
+"""Exports traces by OTLP if the environment names an endpoint."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fastapi_aibridge.installing import install_command
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SERVICE_NAME = "fastapi-aibridge-example"
-"""The service's name in traces, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` say otherwise."""
+"""The service's name in traces, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` sets another one."""
 
 
 _FLUSH_TIMEOUT = 3_000
-"""Milliseconds that the end of the app may wait for the last spans to be taken."""
+"""Milliseconds that the shutdown waits for the exporter to send the last spans."""
 
 
 def set_up_tracing() -> Callable[[], object] | None:
-    """Install the OpenTelemetry SDK with an OTLP exporter over HTTP, if there is an endpoint to export to.
+    """Install the OpenTelemetry SDK with an OTLP exporter over HTTP, and return a function that flushes its spans.
 
-    Gives a function that sends what waits to be sent. Call it at the end of the app: a process that a signal ends
-    does not get to the SDK's own exit handler.
+    Returns None if no endpoint is set. Call the function when the app stops: a process that is ended by a signal does
+    not reach the SDK's own exit handler. Raises `RuntimeError` if the exporter is not installed.
     """
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None

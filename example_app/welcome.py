@@ -1,4 +1,4 @@
-"""What the terminal shows once the app serves: commands to copy and paste."""
+"""The text that the terminal shows once the app serves: commands to copy and paste."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ An MCP server beside it has one tool, which the gateway injects: try the prompt 
 
 
 def text(base: str, settings: Settings, *, offline: bool) -> str:
-    """The commands for an app at this base URL. They show no key but those of the demonstration."""
+    """The commands for an app at this base URL. The only keys in them are those of the demonstration."""
     demo_key = DEMO_CLIENT_KEYS["alice"]
     keys = {key.get_secret_value() for keys in settings.client_keys.values() for key in keys}
     admin = settings.admin_token.get_secret_value() if settings.admin_token else None
@@ -78,7 +78,7 @@ def text(base: str, settings: Settings, *, offline: bool) -> str:
         "anthropic": names.get("anthropic", "anthropic"),
         "base": base,
         "users": ", ".join(settings.client_keys) or "none yet",
-        # The interpreter that runs this app has the SDKs, whether the reader's shell has activated its venv or not.
+        # The interpreter that runs this app has the SDKs, even if the reader's shell has not activated its environment.
         "python": shlex.quote(sys.executable),
         "key": demo_key if demo_key in keys else "YOUR_KEY",
         "admin": DEMO_ADMIN_TOKEN if admin == DEMO_ADMIN_TOKEN else "YOUR_ADMIN_TOKEN",

@@ -35,7 +35,7 @@ QUIET = {
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_TELEMETRY": "1",
 }
-"""Keeps Claude Code from talking to anyone but its model; Codex is told the same in its configuration."""
+"""Variables that keep Claude Code from contacting anything but its model. Codex has the same in its configuration."""
 
 CODEX_CONFIGURATION = """
 model = "gpt-5"
@@ -55,7 +55,7 @@ env_key = "AIBRIDGE_KEY"
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A command, its environment, and how its sessions are recorded."""
+    """A coding agent: its command and environment, its name in the records, and the tool that it is to call."""
 
     client: str
     command: list[str]
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def install(latest: bool) -> Path:
-    """The folder of the two programs. npm asks its registry only for what is not there yet."""
+    """Install the two programs and return their folder. Runs npm only if they are missing or `latest` is set."""
     CACHE.mkdir(parents=True, exist_ok=True)
     packages = [one.rpartition("@")[0] if latest else one for one in PACKAGES.values()]
     done = CACHE / ("latest" if latest else "-".join(one.rpartition("@")[2] for one in packages))
@@ -96,7 +96,7 @@ def install(latest: bool) -> Path:
 
 @contextmanager
 def example_app(directory: Path) -> Iterator[str]:
-    """Serve the example app with its offline provider while the block runs; gives its base URL."""
+    """Serve the example app with its offline provider while the block runs, and yield its base URL."""
     own = ("AIBRIDGE_", "OPENAI_", "ANTHROPIC_", "OTEL_")
     environment = {key: value for key, value in os.environ.items() if not key.upper().startswith(own)}
     environment["PYTHONPATH"] = str(ROOT)
@@ -123,7 +123,7 @@ def example_app(directory: Path) -> Iterator[str]:
 
 
 def claude_code(programs: Path, base: str, home: Path, work: Path) -> Agent:
-    """Claude Code, whose model is told to read a file."""
+    """Claude Code with a prompt that makes its model read a file."""
     prompt = f"call Read {json.dumps({'file_path': str(work / 'note.txt')})}"
     environment = {
         **QUIET,
@@ -136,7 +136,7 @@ def claude_code(programs: Path, base: str, home: Path, work: Path) -> Agent:
 
 
 def codex(programs: Path, base: str, home: Path) -> Agent:
-    """Codex, whose model is told to run a command."""
+    """Codex with a prompt that makes its model run a command."""
     own = home / "codex"
     own.mkdir(parents=True)
     (own / "config.toml").write_text(CODEX_CONFIGURATION.format(base=base), encoding="utf-8")
@@ -146,7 +146,7 @@ def codex(programs: Path, base: str, home: Path) -> Agent:
 
 
 def take_turn(agent: Agent, work: Path) -> bool:
-    """Run it to the end of its answer; whether that went well."""
+    """Run the agent to the end of its turn, and return whether it succeeded."""
     print(f"\n== {agent.client}: {' '.join(agent.command[1:])}", flush=True)
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
     try:
@@ -169,7 +169,7 @@ def take_turn(agent: Agent, work: Path) -> bool:
 
 
 def recorded(base: str) -> list[dict[str, Any]]:
-    """The gateway's interceptions, oldest first, once all of them have ended."""
+    """The gateway's interceptions, oldest first, waiting up to five seconds for all of them to end."""
     request = urllib.request.Request(f"{base}/ai/admin/interceptions", headers={"Authorization": f"Bearer {ADMIN}"})
     for _ in range(50):
         with urllib.request.urlopen(request, timeout=10) as response:
@@ -181,7 +181,10 @@ def recorded(base: str) -> list[dict[str, Any]]:
 
 
 def show(agent: Agent, records: list[dict[str, Any]]) -> bool:
-    """Print the agent's interceptions; whether they have its session, its tool call and the turn's end."""
+    """Print the agent's interceptions.
+
+    Returns whether they share one session, include the tool call, and all completed.
+    """
     own = [one for one in records if one["client"] == agent.client]
     print(f"\n== recorded of {agent.client}")
     for one in own:

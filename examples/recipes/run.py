@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def works(recipe: str, packages: tuple[str, ...]) -> bool:
-    """Whether it runs to its end; prints the versions that it ran with."""
+    """Run the recipe and return whether it succeeded. Prints the versions that it ran with."""
     with tempfile.TemporaryDirectory(prefix="aibridge-recipe-") as directory:
         venv.create(directory, with_pip=True)
         python = str(Path(directory) / "bin" / "python")
