@@ -1,4 +1,4 @@
-"""What the tests of the plugin need: a model that answers, settings that reach it, and who is whom."""
+"""Shared by the tests of the plugin: a model that responds, settings that reach it, principals and headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BridgeDep = Annotated[RequestBridge, Depends(get_bridge)]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The upstream, and what it was sent."""
+    """The upstream: a scripted provider, the requests that it received, and apps that use it."""
 
     provider: ScriptedProvider
     url: str
@@ -37,7 +37,7 @@ class Model:
                 },
                 "client_keys": {"alice": "k-alice", "bob": "k-bob"},
                 "admin_token": "t-admin",
-                "forward_headers": ["*"],  # so that what stays here does so for its own reason
+                "forward_headers": ["*"],  # so that headers which are not forwarded were held back for another reason
                 "shutdown_grace": 0,
                 **values,
             }
@@ -48,7 +48,7 @@ class Model:
         return AIBridge(options.pop("settings", None) or self.settings(), principal=principal, **options)
 
     def app(self, principal: Any = None, *, include: dict[str, Any] | None = None, **options: Any) -> FastAPI:
-        """An app with the gateway at `/ai`, and at `/me` a handler that says whose bridge it got."""
+        """An app with the gateway at `/ai` and a handler `/me` that returns its bridge's principal."""
         app = FastAPI(**options)
         aibridge = self.bridge(principal)
         app.state.aibridge = aibridge
@@ -76,7 +76,7 @@ ADMIN = bearer("t-admin")
 
 
 def initiators(client: TestClient) -> list[str]:
-    """Who was recorded, newest first."""
+    """The initiators of the recorded interceptions, newest first."""
     items = client.get("/ai/admin/interceptions", headers=ADMIN).json()["items"]
     return [item["initiator_id"] for item in items]
 

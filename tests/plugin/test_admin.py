@@ -1,4 +1,4 @@
-"""The control plane: who may use it, what a reload does, and what there is to read."""
+"""The control plane: access, reloads, and reading."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,12 +50,12 @@ def environment(model: Model, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     return monkeypatch
 
 
-# Who may
+# Access
 
 
 @each
 def test_no_answer_without_the_token(model: Model, method: str, path: str) -> None:
-    """Without the token, or with another one, an admin route answers 401 and nothing else; a client key is no token."""
+    """Without the token, or with another one such as a client key, an admin route responds with 401."""
     with TestClient(model.app()) as client:
         for headers in (
             {},
@@ -72,7 +72,7 @@ def test_no_answer_without_the_token(model: Model, method: str, path: str) -> No
 
 @each
 def test_closed_without_a_configured_token(model: Model, method: str, path: str) -> None:
-    """Where no token is set, the routes are closed for everybody, whatever is sent."""
+    """Without a configured token the admin routes are closed, whatever is sent."""
     app = FastAPI()
     app.include_router(model.bridge(settings=model.settings(admin_token=None)).router, prefix="/ai")
     with TestClient(app) as client:
@@ -82,7 +82,7 @@ def test_closed_without_a_configured_token(model: Model, method: str, path: str)
 
 @each
 def test_the_apps_own_dependency_guards_instead(model: Model, method: str, path: str) -> None:
-    """With `admin=` the app's dependency decides, overrides included, and the token counts for nothing."""
+    """With `admin=` the app's dependency decides, including its overrides, and the token is ignored."""
 
     async def operator(x_operator: Annotated[str, Header()] = "") -> None:
         if x_operator != "yes":
@@ -101,7 +101,7 @@ def test_the_apps_own_dependency_guards_instead(model: Model, method: str, path:
 
 
 def test_reload_reads_the_environment_again(environment: pytest.MonkeyPatch, model: Model) -> None:
-    """A changed variable is in force after the reload, and not before."""
+    """A changed variable takes effect with the reload and not before."""
     with TestClient(from_environment()) as client:
         client.post(CHAT, json=ASK, headers=ALICE)
         environment.setenv("AIBRIDGE_PROVIDERS__OPENAI__API_KEY", "sk-a-new-one")
@@ -126,7 +126,7 @@ def test_reload_reads_the_environment_again(environment: pytest.MonkeyPatch, mod
 
 
 def test_reload_reads_the_file_again(environment: pytest.MonkeyPatch, model: Model, tmp_path: Path) -> None:
-    """`CONFIG_FILE` is read anew; the environment stays above it."""
+    """A reload reads `CONFIG_FILE` again; the environment still takes precedence."""
     file = tmp_path / "aibridge.toml"
     lines = ["[providers.openai]", 'api_key = "sk-below"', "[providers.other]", 'type = "openai"']
     template = "\n".join([*lines, 'base_url = "{}"', 'api_key = "{}"'])
@@ -143,7 +143,7 @@ def test_reload_reads_the_file_again(environment: pytest.MonkeyPatch, model: Mod
 
 
 def test_reload_reads_the_secrets_again(environment: pytest.MonkeyPatch, model: Model, tmp_path: Path) -> None:
-    """A secret that was mounted anew, as orchestrators do, is in force after the reload."""
+    """A secret that was mounted again, as orchestrators do, takes effect with the reload."""
     environment.delenv("AIBRIDGE_PROVIDERS__OPENAI__API_KEY")
     environment.setenv("AIBRIDGE_SECRETS_DIR", str(tmp_path))
     secret = tmp_path / "aibridge_providers__openai__api_key"
@@ -170,7 +170,7 @@ def _reads(secret: Path, environment: pytest.MonkeyPatch) -> bool:
 
 
 def test_reload_changes_keys_and_token(environment: pytest.MonkeyPatch) -> None:
-    """Client keys and the admin token are swapped along with the providers."""
+    """A reload replaces client keys and the admin token along with the providers."""
     with TestClient(from_environment()) as client:
         environment.setenv("AIBRIDGE_CLIENT_KEYS__ALICE", "k-new")
         environment.setenv("AIBRIDGE_ADMIN_TOKEN", "t-new")
@@ -200,7 +200,7 @@ def test_reload_changes_keys_and_token(environment: pytest.MonkeyPatch) -> None:
 def test_settings_that_do_not_validate_change_nothing(
     environment: pytest.MonkeyPatch, model: Model, variable: str, value: str
 ) -> None:
-    """The answer is 422 and names the variable, never a secret; the old providers, keys and counters stay."""
+    """The response is 422 and names the variable, never a secret; the old providers, keys and counters stay."""
     with TestClient(from_environment()) as client:
         client.post(CHAT, json=ASK, headers=ALICE)
         environment.setenv("AIBRIDGE_PROVIDERS__OPENAI__API_KEY", "sk-s3cret-new")
@@ -218,7 +218,7 @@ def test_settings_that_do_not_validate_change_nothing(
 
 
 def test_reload_asks_the_apps_own_sources(model: Model) -> None:
-    """A settings function and a `ProviderSource` are asked again; what they refuse changes nothing."""
+    """A reload calls the settings function and the `ProviderSource` again; an error of theirs changes nothing."""
     versions: list[str] = []
 
     def settings() -> Settings:
@@ -253,7 +253,7 @@ def test_reload_asks_the_apps_own_sources(model: Model) -> None:
     assert versions == ["settings", "providers"] * 4
 
 
-# What there is to read
+# Reading
 
 
 def metrics_of(client: TestClient) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -267,7 +267,7 @@ def metrics_of(client: TestClient) -> dict[tuple[str, tuple[tuple[str, str], ...
 
 
 def test_metrics_are_a_prometheus_exposition(model: Model) -> None:
-    """The exposition parses; pool and interceptions count, and no label holds what callers choose."""
+    """The exposition parses; it counts pool and interceptions, and no label has values that callers choose."""
     with TestClient(model.app()) as client:
         for _ in range(3):
             client.post(CHAT, json={**ASK, "model": "their-choice"}, headers=ALICE)
@@ -304,7 +304,7 @@ def test_metrics_are_a_prometheus_exposition(model: Model) -> None:
 
 
 def test_metrics_can_go_into_the_apps_registry(model: Model) -> None:
-    """An injected registry has the app's metrics and ours, and one exposition shows both."""
+    """The app's own registry has its metrics and the gateway's, in one exposition."""
     registry = CollectorRegistry()
     Counter("apps_own", "The app's.", registry=registry).inc()
     app = FastAPI()
@@ -317,7 +317,7 @@ def test_metrics_can_go_into_the_apps_registry(model: Model) -> None:
 
 
 def test_the_pool_as_json(model: Model) -> None:
-    """The members of the contract, as numbers."""
+    """The pool's members are those of the contract, as numbers."""
     with TestClient(model.app()) as client:
         client.post(CHAT, json=ASK, headers=ALICE)
         client.post(CHAT, json=ASK, headers=ALICE)
@@ -339,7 +339,7 @@ def test_the_pool_as_json(model: Model) -> None:
 
 
 def test_interceptions_are_listed_newest_first(model: Model) -> None:
-    """Pages, cursor and filters, and one by its id, in the contract's JSON."""
+    """The listing has pages, a cursor and filters; its items and a single interception have the contract's JSON."""
     with TestClient(model.app()) as client:
         ids = []
         for number in range(5):
@@ -378,7 +378,7 @@ def test_interceptions_are_listed_newest_first(model: Model) -> None:
 
 
 def test_a_recorder_that_cannot_be_read_has_no_list(model: Model) -> None:
-    """Where nothing is kept there is nothing to list, and the answer says so."""
+    """If no recorder can be read, the response says so."""
     app = FastAPI()
     app.include_router(AIBridge(model.settings(recorder={"enabled": False})).router, prefix="/ai")
     with TestClient(app) as client:

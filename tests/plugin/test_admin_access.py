@@ -1,4 +1,4 @@
-"""Who may use which admin route: tokens and their roles, the app's own dependency, pages of other sites, guesses."""
+"""Access to the admin routes: tokens and their roles, the app's own dependency, pages of other sites, guesses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def app_with(model: Model, **settings: object) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def with_roles(served_model: Model) -> Iterator[TestClient]:
-    """Of one app for all tests of it; wrong tokens are not slowed."""
+    """A client of one app with all roles, for all tests; wrong tokens are not delayed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wrong_keys, "DELAY", 0)
         with TestClient(app_with(served_model, metrics_token="t-metrics", audit_token="t-audit")) as client:
@@ -47,7 +47,7 @@ def with_roles(served_model: Model) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def without_admin(served_model: Model) -> Iterator[TestClient]:
-    """Of an app whose only token is that of the metrics."""
+    """A client of an app whose only token is the metrics token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wrong_keys, "DELAY", 0)
         with TestClient(app_with(served_model, admin_token=None, metrics_token="t-metrics")) as client:
@@ -56,13 +56,13 @@ def without_admin(served_model: Model) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def with_cookie(served_model: Model) -> Iterator[TestClient]:
-    """Of an app whose administrators have a cookie, and of one of them."""
+    """An administrator's client of an app that authenticates by cookie."""
     with TestClient(cookie_app(served_model), cookies={"session": "s"}) as client:
         yield client
 
 
 def test_all_routes_are_listed(model: Model) -> None:
-    """One that is new has to be added to the lists above."""
+    """The lists above have every admin route, so that a new one is not forgotten."""
     for path, methods in app_with(model).openapi()["paths"].items():
         if path.startswith("/ai/admin/"):
             pattern = re.sub(r"\{[^/]+\}", "[^/]+", path.removeprefix("/ai/admin/"))
@@ -72,7 +72,7 @@ def test_all_routes_are_listed(model: Model) -> None:
 
 @each
 def test_roles(with_roles: TestClient, method: str, path: str) -> None:
-    """The metrics token opens the metrics, the audit token all that is read, the admin token everything."""
+    """The metrics token opens the metrics, the audit token all routes that read, the admin token everything."""
 
     def status(headers: dict[str, str]) -> int:
         return with_roles.request(method, f"/ai/admin/{path}", headers=headers).status_code
@@ -85,14 +85,14 @@ def test_roles(with_roles: TestClient, method: str, path: str) -> None:
 
 
 def test_a_role_says_what_it_is_for(with_roles: TestClient) -> None:
-    """Whoever put the wrong token into a scraper or a dashboard learns which one it was."""
+    """The refusal of a token with a lesser role names that role."""
     assert "metrics only" in with_roles.get("/ai/admin/usage", headers=METRICS).text
     assert "reading only" in with_roles.post("/ai/admin/reload", headers=AUDIT).text
 
 
 @each
 def test_a_lesser_token_alone_opens_no_more(without_admin: TestClient, method: str, path: str) -> None:
-    """Without an admin token the routes beyond a role stay closed for everybody."""
+    """Without an admin token, the routes beyond a role are closed for everybody."""
     wanted = 200 if path == "metrics" else 403
     assert without_admin.request(method, f"/ai/admin/{path}", headers=METRICS).status_code == wanted
     assert without_admin.request(method, f"/ai/admin/{path}", headers=ADMIN).status_code in (401, 403)
@@ -100,7 +100,7 @@ def test_a_lesser_token_alone_opens_no_more(without_admin: TestClient, method: s
 
 @each
 def test_no_answer_may_be_stored(with_roles: TestClient, method: str, path: str) -> None:
-    """Neither by a browser nor by a proxy, refusals included."""
+    """No response, including refusals, may be stored by a browser or a proxy."""
     for headers in (ADMIN, {}):
         for query in ("", "?nonsense=1"):
             answer = with_roles.request(method, f"/ai/admin/{path}{query}", headers=headers)
@@ -110,7 +110,7 @@ def test_no_answer_may_be_stored(with_roles: TestClient, method: str, path: str)
 
 @each
 def test_no_answer_to_another_method_may_be_stored(with_roles: TestClient, method: str, path: str) -> None:
-    """That there is no such method is the app's own answer."""
+    """The 405 for a missing method, which the framework sends, may not be stored either."""
     absent = next(one for one in ("POST", "PATCH") if (one, path) not in ROUTES)
     for other in ("PROPFIND", "TRACE", absent):
         answer = with_roles.request(other, f"/ai/admin/{path}", headers=ADMIN)
@@ -162,19 +162,19 @@ def cookie_app(model: Model) -> FastAPI:
 def test_pages_of_other_sites_are_refused(
     with_cookie: TestClient, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    """The browser sends the administrator's cookie along, whoever made it ask."""
+    """A request from a page of another site is refused, although the browser adds the administrator's cookie."""
     answer = with_cookie.request(method, f"/ai/admin/{path}", headers=headers)
     assert (answer.status_code, "other sites" in answer.text) == (403, True)
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
 def test_the_apps_own_pages_are_not(with_cookie: TestClient, headers: dict[str, str]) -> None:
-    """Nor what is no browser, nor an address that was typed."""
+    """The app's own pages, clients that are no browsers, and typed addresses are accepted."""
     assert with_cookie.post("/ai/admin/reload", headers=headers).status_code == 200
 
 
 def test_a_bearer_token_does_not_go_along_by_itself(model: Model) -> None:
-    """So a single-page app on another host may use the routes with one; with built-in tokens too."""
+    """A request of another site with a bearer token is accepted, because browsers do not add one by themselves."""
 
     async def anybody() -> None: ...
 
@@ -200,7 +200,7 @@ def delay(monkeypatch: pytest.MonkeyPatch) -> float:
 def test_guessing_the_admin_token_is_told_and_slowed(
     model: Model, caplog: pytest.LogCaptureFixture, delay: float
 ) -> None:
-    """After ten wrong ones a further one waits; the right one does not, and no token at all is no guess."""
+    """After ten wrong admin tokens the next is delayed; the right token and requests without one are not."""
     with TestClient(app_with(model)) as client:
         for _ in range(2 * MANY):
             client.get("/ai/admin/pool")
@@ -222,10 +222,10 @@ def test_guessing_the_admin_token_is_told_and_slowed(
 def test_guessing_client_keys_is_told_and_slowed(
     model: Model, caplog: pytest.LogCaptureFixture, delay: float, way: str
 ) -> None:
-    """On the gateway's routes, through FastAPI's machinery too, and in handlers that use the bridge."""
+    """Wrong client keys are logged and delayed on gateway routes, with overrides too, and in handlers with a bridge."""
     app = app_with(model)
     add_me(app)
-    if way == "overridden":  # any override sends gateway requests through FastAPI
+    if way == "overridden":  # any override makes FastAPI handle gateway requests
         app.dependency_overrides[signed_in] = signed_in
     path = "/me" if way == "handler" else "/ai/openai/v1/models"
     with TestClient(app) as client:
@@ -264,7 +264,7 @@ def test_guessing_client_keys_is_told_and_slowed(
     ],
 )
 def test_a_parameter_that_there_is_not_is_refused(with_roles: TestClient, query: str, told: str) -> None:
-    """A misspelled filter would answer for everybody."""
+    """A misspelled filter is refused, because without it the response would cover everybody."""
     answer = with_roles.get(f"/ai/admin/{query}", headers=ADMIN)
     assert answer.status_code == 422
     assert told in answer.text
@@ -272,12 +272,12 @@ def test_a_parameter_that_there_is_not_is_refused(with_roles: TestClient, query:
 
 
 def test_a_reload_takes_no_parameters(with_roles: TestClient) -> None:
-    """`dry_run=1`, say, would be believed."""
+    """A reload refuses parameters: a client could believe in `dry_run=1`."""
     assert with_roles.post("/ai/admin/reload?dry_run=1", headers=ADMIN).status_code == 422
 
 
 def test_parameters_of_the_apps_own_dependencies_are_known(model: Model) -> None:
-    """Whether the admin dependency declares them, a security scheme, or the inclusion of the router."""
+    """Query parameters of the admin dependency, of security schemes and of the router's inclusion are accepted."""
 
     async def operator(key: Annotated[str, Query(alias="operator-key")]) -> None:
         if key != "k":
@@ -295,7 +295,7 @@ def test_parameters_of_the_apps_own_dependencies_are_known(model: Model) -> None
 
 
 def test_a_flood_of_parameters_is_answered_briefly(with_roles: TestClient) -> None:
-    """Ten problems are enough."""
+    """A response lists at most ten unknown parameters."""
     query = "&".join(f"initiator{number}=x" for number in range(3000))
     answer = with_roles.get(f"/ai/admin/usage?{query}", headers=ADMIN)
     assert (answer.status_code, len(answer.json()["detail"])) == (422, 10)

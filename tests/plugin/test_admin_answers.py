@@ -1,4 +1,4 @@
-"""The answers of the admin routes are what the app's OpenAPI document says of them."""
+"""The responses of the admin routes match the app's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def document(model: Model) -> dict[str, Any]:
 
 
 def closed(schema: Any) -> Any:
-    """The schema with no members beyond those that it lists."""
+    """The schema without members beyond those that it lists."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -48,7 +48,7 @@ def check(document: dict[str, Any], method: str, path: str, status: int, answer:
     ],
 )
 def test_each_answer_is_of_its_shape(model: Model, document: dict[str, Any], method: str, path: str) -> None:
-    """Refusals too; no member is missing from the document, and none is there that the answer never has."""
+    """Each response, including refusals, has exactly the documented members."""
     with TestClient(model.app()) as client:
         done = client.post(CHAT, json=ASK, headers=ALICE).headers["x-aibridge-interception-id"]
         client.post("/ai/anthropic/v1/messages", json=ASK, headers=ALICE)
@@ -62,7 +62,7 @@ def test_each_answer_is_of_its_shape(model: Model, document: dict[str, Any], met
 
 
 def test_a_record_that_there_is_not(model: Model, document: dict[str, Any]) -> None:
-    """404 in the documented shape."""
+    """An unknown record is a 404 in the documented shape."""
     with TestClient(model.app()) as client:
         answer = client.get("/ai/admin/interceptions/none", headers=ADMIN)
         check(document, "GET", "/admin/interceptions/{interception_id}", 404, answer.json())

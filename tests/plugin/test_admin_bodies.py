@@ -1,4 +1,4 @@
-"""Bodies of admin requests that are no body: their refusal says what is wrong, and repeats nothing."""
+"""Invalid bodies of admin requests: the refusal names the error and repeats no value."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def url(tmp_path: Path) -> str:
 
 
 def test_pages(model: Model, url: str) -> None:
-    """Newest first, in the documented shape, with a cursor as long as there is more."""
+    """Pages are newest first, in the documented shape, and have a cursor if entries follow."""
     asyncio.run(write(url))
     served = app(model, url)
     with TestClient(served) as client:
@@ -61,7 +61,7 @@ def test_pages(model: Model, url: str) -> None:
 
 
 def test_parameters_are_checked(model: Model, url: str) -> None:
-    """A cursor of another list is 400, an unknown parameter and a limit that is none are 422."""
+    """A foreign cursor is a 400; an unknown parameter and an invalid limit are a 422."""
     with TestClient(app(model, url)) as client:
         assert client.get(AUDIT, headers=ADMIN).json() == {"items": [], "next_cursor": None}
         assert client.get(f"{AUDIT}?cursor=nonsense", headers=ADMIN).status_code == 400
@@ -70,7 +70,7 @@ def test_parameters_are_checked(model: Model, url: str) -> None:
 
 
 def test_the_audit_token_reads_it(model: Model, url: str) -> None:
-    """It is for reading; the metrics token is not."""
+    """The audit token can read the audit; the metrics token cannot."""
     bridge = model.bridge(
         settings=model.settings(audit_token="t-audit", metrics_token="t-metrics"), recorder=SQLRecorder(url)
     )
@@ -82,7 +82,7 @@ def test_the_audit_token_reads_it(model: Model, url: str) -> None:
 
 
 def test_records_that_go_elsewhere_have_no_audit(model: Model) -> None:
-    """404 that says why."""
+    """Without a database the response is a 404 that says why."""
     with TestClient(model.app()) as client:
         answer = client.get(AUDIT, headers=ADMIN)
         assert (answer.status_code, "RECORDER__ENABLED" in answer.text) == (404, True)

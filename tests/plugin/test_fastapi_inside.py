@@ -1,4 +1,4 @@
-"""The file that knows FastAPI's inside: it does as FastAPI does, and where FastAPI hides something, nothing leaks."""
+"""The only module that depends on FastAPI's internals: it behaves like FastAPI, and fails safely if they change."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def request_with(headers: dict[str, str]) -> Request:
 
 
 async def outcome(solver: Solver, headers: dict[str, str], *, quick: bool) -> Any:
-    """What the dependency gave or raised, what it called, and what it left to be done."""
+    """The result or error of the dependency, and the calls that it and its background tasks made."""
     calls.clear()
     request = request_with(headers)
     try:
@@ -158,7 +158,7 @@ HEADERS = [
 
 @pytest.mark.parametrize("dependency", PLANNED, ids=lambda one: getattr(one, "__name__", "object"))
 async def test_plans_do_as_fastapi_does(dependency: Any) -> None:
-    """A dependency that needs nothing but headers and objects is solved without FastAPI, to the same end."""
+    """A dependency that needs only headers and objects is solved without FastAPI, with the same result."""
     solver = Solver(asking(dependency))
     assert solver.is_planned
     for headers in HEADERS:
@@ -171,14 +171,14 @@ async def test_plans_do_as_fastapi_does(dependency: Any) -> None:
 
 @pytest.mark.parametrize("dependency", LEFT_TO_FASTAPI, ids=lambda one: getattr(one, "__name__", "object"))
 async def test_all_else_is_left_to_fastapi(dependency: Any) -> None:
-    """What has to be validated, converted, closed or repeated has no plan."""
+    """A dependency that needs validation, conversion, closing or repetition has no plan."""
     solver = Solver(asking(dependency))
     assert not solver.is_planned
     assert await solver.quick(request_with(HEADERS[0])) is None
 
 
 async def test_a_field_that_is_not_known_makes_no_plan() -> None:
-    """A release of FastAPI that adds something to dependants is asked to do it itself."""
+    """An unknown field of a dependant, from a later release of FastAPI, leaves the dependency to FastAPI."""
     dependant = asking(user)
     known = plans._KNOWN
     names = {field.name for field in dataclasses.fields(dependant)}
@@ -193,7 +193,7 @@ async def test_a_field_that_is_not_known_makes_no_plan() -> None:
 
 
 async def test_stacks_leave_the_scope_as_it_was() -> None:
-    """The exit stacks that a resolution needs are gone from the scope afterwards, and what was there is back."""
+    """After a resolution the request's scope has its former exit stacks again."""
     scope: dict[str, Any] = {"fastapi_inner_astack": "before"}
     async with dependency_stacks(scope):
         assert scope["fastapi_inner_astack"] != "before"
@@ -204,7 +204,7 @@ TOKEN_SCHEME = OAuth2PasswordBearer("/token")
 
 
 def test_all_names_of_a_header_are_declared() -> None:
-    """A header is kept back under each name that it may come by; schemes that read `Authorization` count, too."""
+    """A header is held back under all names by which it is declared, including `Authorization` of security schemes."""
 
     async def reads(
         one: str = Header(validation_alias=AliasChoices("x-one", "X-Uno")),
@@ -219,7 +219,7 @@ def test_all_names_of_a_header_are_declared() -> None:
 
 
 def test_included_routers_are_found_at_any_depth(model: Model) -> None:
-    """An app tells which routers it has, however they are nested."""
+    """The routers of an app are found at any depth of inclusion."""
     aibridge = model.bridge()
     inner, app = FastAPI(), FastAPI()
     inner.include_router(aibridge.router)
@@ -229,7 +229,7 @@ def test_included_routers_are_found_at_any_depth(model: Model) -> None:
     assert any(router is aibridge.router for router in found)
 
 
-# What FastAPI hides
+# Hidden internals
 
 SECRET = "s3cret-of-the-app"
 
@@ -244,7 +244,7 @@ async def own(x_user: str = Header()) -> Any:
 
 
 class Without:
-    """The object that FastAPI tells with, without some of its attributes."""
+    """FastAPI's route key without some of its attributes."""
 
     def __init__(self, told: Any, hidden: set[str]) -> None:
         self._told = told
@@ -261,7 +261,7 @@ class Without:
 def test_what_fastapi_hides_goes_to_nobody(
     model: Model, monkeypatch: pytest.MonkeyPatch, hidden: set[str] | None, principal: Any
 ) -> None:
-    """Where FastAPI stops telling which headers dependencies read, the guard still guards, and no secret goes up."""
+    """If FastAPI hides which headers dependencies read, the guard still works and no secret is sent upstream."""
     real = fastapi_inside.route_key
     shown: dict[int, Any] = {}
 
@@ -290,14 +290,14 @@ def test_what_fastapi_hides_goes_to_nobody(
 def test_a_dependant_that_is_spelled_anew_is_refused_at_the_start(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody could say which headers the app's own principal reads, the plugin is not made."""
+    """If the headers of the app's own principal cannot be found out, the plugin cannot be created."""
     monkeypatch.setattr("fastapi_aibridge.fastapi_inside.principal_dependency.declared", lambda *_: None)
     with pytest.raises(Exception, match="does not tell which headers"):
         model.bridge(own)
 
 
 def test_the_direct_way_is_taken(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests do not go through FastAPI's own handling where FastAPI tells all: neither with own principals."""
+    """Gateway requests bypass FastAPI's handling, with the built-in principal and with the app's own."""
 
     async def never(*_: Any) -> None:
         raise AssertionError("the slow way")

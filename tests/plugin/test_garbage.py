@@ -1,4 +1,4 @@
-"""What the gateway does to the process's garbage collector."""
+"""The plugin's effect on the process's garbage collector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def as_python_has_it() -> Iterator[None]:
 
 
 async def test_what_is_there_at_the_start_is_frozen_until_the_end() -> None:
-    """No full collection goes through the app's own objects while it runs."""
+    """The objects that exist at the start are excluded from collections while an app runs."""
     app, other = FastAPI(), FastAPI()
     app.include_router(AIBridge(Settings(), recorder=MemoryRecorder()).router)
     other.include_router(AIBridge(Settings(), recorder=MemoryRecorder()).router)
@@ -38,7 +38,7 @@ async def test_what_is_there_at_the_start_is_frozen_until_the_end() -> None:
 
 
 async def test_full_collections_are_rare_until_the_end() -> None:
-    """Thousands of open streams are as many reasons to look for garbage, in vain."""
+    """Full collections are rare while an app runs, because thousands of open streams would trigger them in vain."""
     app, other = FastAPI(), FastAPI()
     app.include_router(AIBridge(Settings(), recorder=MemoryRecorder()).router)
     other.include_router(AIBridge(Settings(), recorder=MemoryRecorder()).router)
@@ -59,7 +59,7 @@ async def test_what_the_host_has_frozen_stays_so() -> None:
 
 @pytest.mark.parametrize("chosen", [(50_000, 20, 20), (0, 10, 10), (2000, 10, 0)])
 async def test_what_the_host_has_chosen_holds(chosen: tuple[int, int, int]) -> None:
-    """Rarer collections, none, or a collector of another kind."""
+    """Thresholds that the host has changed are left alone."""
     gc.set_threshold(*chosen)
     aibridge = AIBridge(Settings(), recorder=MemoryRecorder())
     async with aibridge.lifespan(None):

@@ -1,4 +1,4 @@
-"""When the package loads what: the engine at the lifespan's start, not at the import and not in a request."""
+"""The moment at which modules are loaded: the engine at the lifespan's start, not at the import or during a request."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ print(json.dumps([sorted(put_together), sorted(started), sorted(served), statuse
 
 
 def test_the_start_loads_what_requests_need_and_not_before(tmp_path: object) -> None:
-    """An import of the package is not made to wait for the engine, nor is the first request."""
+    """The start loads every module that requests need, and the import of the package does not load the engine."""
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, f"{tmp_path}/records.db"], capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""How the plugin is put into apps: routers, prefixes, mounts, lifespans, and what goes wrong."""
+"""The plugin in an app: routers, prefixes, mounts, lifespans, and mistakes."""
 
 import asyncio
 import inspect
@@ -35,7 +35,7 @@ async def any_user(x_gate: Annotated[str, Header()] = "") -> Any:
 @pytest.mark.parametrize("where", ["include", "app", "outer router", "router"])
 @pytest.mark.parametrize("principal", [None, any_user], ids=["built-in", "own"])
 def test_dependencies_around_the_router_are_honoured(model: Model, where: str, principal: Any) -> None:
-    """A dependency of the app, of a router or of the inclusion guards the gateway too, in the provider's shape."""
+    """A dependency of the app, a router or the inclusion guards the gateway; its error has the provider's shape."""
     guard = [Depends(gate)]
     app = FastAPI(dependencies=guard if where == "app" else None)
     router = model.bridge(principal).router
@@ -62,7 +62,7 @@ def test_dependencies_around_the_router_are_honoured(model: Model, where: str, p
 
 
 def test_keys_that_a_guard_reads_in_the_query_stay_here(model: Model) -> None:
-    """What a security scheme around the router takes from the query is no business of the provider."""
+    """A query parameter that a security scheme around the router reads is not sent to the provider."""
     scheme = APIKeyQuery(name="gate_key")
     app = model.app(include={"dependencies": [Security(scheme)]})
     with TestClient(app) as client:
@@ -71,7 +71,7 @@ def test_keys_that_a_guard_reads_in_the_query_stay_here(model: Model) -> None:
 
 
 def test_overrides_of_a_guard(model: Model) -> None:
-    """The guard of an inclusion can be overridden, as anywhere."""
+    """The guard of an inclusion can be overridden."""
     app = model.app(include={"dependencies": [Depends(gate)]})
     app.dependency_overrides[gate] = lambda: None
     with TestClient(app) as client:
@@ -84,7 +84,7 @@ def test_overrides_of_a_guard(model: Model) -> None:
 @pytest.mark.parametrize("where", ["app", "include"])
 @pytest.mark.parametrize("principal", [None, any_user], ids=["built-in", "own"])
 def test_the_apps_own_body_limit_holds(model: Model, where: str, principal: Any) -> None:
-    """FastAPI's `max_body_size` around the gateway is kept to."""
+    """FastAPI's `max_body_size` around the gateway is enforced."""
     app = FastAPI(max_body_size=100 if where == "app" else None)
     app.include_router(model.bridge(principal).router, prefix="/ai", max_body_size=100 if where == "include" else None)
     with TestClient(app) as client:
@@ -94,7 +94,7 @@ def test_the_apps_own_body_limit_holds(model: Model, where: str, principal: Any)
 
 
 def test_middleware_sees_the_gateway(model: Model) -> None:
-    """The app's middleware runs around gateway routes; the body stays as it was."""
+    """The app's middleware runs around gateway routes, and the body is unchanged."""
     app = model.app()
 
     @app.middleware("http")
@@ -110,7 +110,7 @@ def test_middleware_sees_the_gateway(model: Model) -> None:
 
 
 def test_two_apps_do_not_meet(model: Model) -> None:
-    """Two apps in one process have keys, pools, records and metrics of their own."""
+    """Two apps in one process have separate keys, pools, records and metrics."""
     one, two = FastAPI(), FastAPI()
     one.include_router(model.bridge(settings=model.settings(client_keys={"alice": "k-1"})).router, prefix="/ai")
     two.include_router(model.bridge(settings=model.settings(client_keys={"alice": "k-2"})).router, prefix="/ai")
@@ -125,7 +125,7 @@ def test_two_apps_do_not_meet(model: Model) -> None:
 
 
 def test_a_router_that_is_included_twice_has_one_pool(model: Model) -> None:
-    """Two prefixes lead to the same pool, whose lifespan begins once and ends once."""
+    """Two prefixes lead to the same pool, whose lifespan begins and ends once."""
     app = FastAPI()
     aibridge = model.bridge()
     app.include_router(aibridge.router, prefix="/ai")
@@ -140,7 +140,7 @@ def test_a_router_that_is_included_twice_has_one_pool(model: Model) -> None:
 
 
 def test_the_routers_can_be_had_apart(model: Model) -> None:
-    """Data plane and control plane can live under different prefixes, or one of them nowhere."""
+    """Data plane and control plane can have different prefixes, and either can be left out."""
     app = FastAPI()
     aibridge = model.bridge()
     app.include_router(aibridge.gateway_router, prefix="/ai")
@@ -155,7 +155,7 @@ def test_the_routers_can_be_had_apart(model: Model) -> None:
 
 
 def test_without_a_prefix_the_apps_routes_come_first_if_they_are_first(model: Model) -> None:
-    """At the root the gateway takes what no earlier route does, and redirects nothing to itself."""
+    """At the root the gateway serves only paths without an earlier route, and does not redirect other paths."""
     app = FastAPI()
 
     @app.get("/users/{name}")
@@ -172,7 +172,7 @@ def test_without_a_prefix_the_apps_routes_come_first_if_they_are_first(model: Mo
 
 
 def test_a_prefix_with_a_parameter(model: Model) -> None:
-    """A prefix may have path parameters, and the principal dependency may read them."""
+    """A prefix may have path parameters, which the principal dependency can read."""
 
     async def principal(tenant: str) -> Any:
         return by(tenant)
@@ -189,7 +189,7 @@ def test_a_prefix_with_a_parameter(model: Model) -> None:
 
 @pytest.mark.parametrize("stripped", [True, False])
 def test_behind_a_proxy_with_a_root_path(model: Model, *, stripped: bool) -> None:
-    """`root_path` changes nothing, whether it is in the path or the proxy has stripped it."""
+    """`root_path` changes nothing, whether the path includes it or the proxy has stripped it."""
     with TestClient(model.app(), root_path="/api") as client:
         prefix = "" if stripped else "/api"
         assert client.post(prefix + CHAT, json=ASK, headers=ALICE).status_code == 200
@@ -199,7 +199,7 @@ def test_behind_a_proxy_with_a_root_path(model: Model, *, stripped: bool) -> Non
 
 @pytest.mark.parametrize("outer_type", [FastAPI, Starlette])
 def test_a_mounted_app_works_with_the_outer_apps_lifespan(model: Model, outer_type: type[Starlette]) -> None:
-    """A sub-app has no lifespan of its own: with `lifespan=aibridge.lifespan` on the outer app all is well."""
+    """A sub-app works if the outer app has `lifespan=aibridge.lifespan`."""
     aibridge = model.bridge()
     inner = FastAPI()
     inner.include_router(aibridge.router, prefix="/ai")
@@ -213,7 +213,7 @@ def test_a_mounted_app_works_with_the_outer_apps_lifespan(model: Model, outer_ty
 
 
 def test_a_mounted_app_without_it_names_the_cure(model: Model) -> None:
-    """Without a lifespan, gateway, admin and handlers say what to do."""
+    """Without a lifespan, the errors of gateway, admin routes and handlers say what to do."""
     outer = FastAPI()
     outer.mount("/sub", model.app())
     with TestClient(outer) as client:
@@ -223,7 +223,7 @@ def test_a_mounted_app_without_it_names_the_cure(model: Model) -> None:
 
 
 def test_a_client_that_does_not_run_the_lifespan_names_the_cure(model: Model) -> None:
-    """`TestClient` without `with` is the commonest way to meet the error, and its text says so."""
+    """The error of a `TestClient` without `with` says what to do."""
     client = TestClient(model.app())
     for path in ("/me", "/ai/openai/v1/models"):
         with pytest.raises(ConfigurationError, match=r"with TestClient\(app\)"):
@@ -231,7 +231,7 @@ def test_a_client_that_does_not_run_the_lifespan_names_the_cure(model: Model) ->
 
 
 def test_an_app_without_the_router_names_the_cure() -> None:
-    """`get_bridge` in an app that never included the router says that it should."""
+    """`get_bridge` in an app without the router says that the router must be included."""
     app = FastAPI()
     add_me(app)
     with TestClient(app) as client, pytest.raises(ConfigurationError, match=r"include_router\(aibridge.router\)"):
@@ -239,7 +239,7 @@ def test_an_app_without_the_router_names_the_cure() -> None:
 
 
 def test_the_apps_own_lifespan_runs_and_keeps_its_state(model: Model) -> None:
-    """The app's lifespan is entered before the pool's and left after it; its state is there for handlers."""
+    """The app's lifespan is entered before the pool's and left after it, and handlers see its state."""
     log: list[str] = []
     aibridge = model.bridge()
 
@@ -267,7 +267,7 @@ def test_the_apps_own_lifespan_runs_and_keeps_its_state(model: Model) -> None:
 
 @pytest.mark.parametrize("yields", [True, False])
 def test_a_lifespan_that_enters_ours_by_hand(model: Model, *, yields: bool) -> None:
-    """The inner app's own plugin is found by its router, whether or not the outer lifespan yields the state on."""
+    """The inner app's plugin is found by its router, even if the outer lifespan does not yield the state."""
     aibridge = model.bridge()
     inner = FastAPI()
     inner.include_router(aibridge.router, prefix="/ai")
@@ -286,7 +286,7 @@ def test_a_lifespan_that_enters_ours_by_hand(model: Model, *, yields: bool) -> N
 
 
 def test_an_app_can_be_started_again(model: Model) -> None:
-    """After its end the same app starts anew, in another event loop, with an empty pool."""
+    """The app can start again in another event loop, with an empty pool."""
     app = model.app()
     for _ in range(3):
         with TestClient(app) as client:
@@ -297,7 +297,7 @@ def test_an_app_can_be_started_again(model: Model) -> None:
 
 
 def test_a_second_event_loop_is_refused(model: Model) -> None:
-    """One `AIBridge` in two running loops is a mistake, and the error says what to do instead."""
+    """One `AIBridge` in two running event loops is refused, and the error says what to do."""
     aibridge = model.bridge()
     app = FastAPI()
     app.include_router(aibridge.router, prefix="/ai")
@@ -322,7 +322,7 @@ def test_a_second_event_loop_is_refused(model: Model) -> None:
 
 
 def test_settings_that_do_not_validate_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong variable ends the start with an error that names it and not its value."""
+    """An invalid variable stops the start; the error names the variable and not its value."""
     monkeypatch.setenv("AIBRIDGE_PROVIDERS__OPENAI__API_KEY", "sk-s3cret")
     monkeypatch.setenv("AIBRIDGE_POOL__MAX_ITEMS", "s3cret-many")
     app = FastAPI()
@@ -333,7 +333,7 @@ def test_settings_that_do_not_validate_stop_the_start(monkeypatch: pytest.Monkey
 
 
 def test_a_start_that_fails_half_way_leaves_nothing_open(model: Model) -> None:
-    """Where the recorder cannot be opened the rest is closed again, and the next start is a fresh one."""
+    """If the recorder cannot be opened, everything else is closed, and the next start works."""
 
     class Broken:
         async def __aenter__(self) -> None:
@@ -358,9 +358,7 @@ def test_a_start_that_fails_half_way_leaves_nothing_open(model: Model) -> None:
 
 
 def test_openapi_of_the_host_app(model: Model) -> None:
-    """The app's schema has its own routes and the admin ones, no gateway catch-all, and no parameters but those that
-    the app's own principal dependency reads.
-    """
+    """The schema has the app's own and the admin routes, no gateway routes, and the parameters of the principal."""
     with TestClient(model.app(any_user)) as client:
         schema = client.get("/openapi.json").json()
         assert client.get("/docs").status_code == 200
@@ -371,7 +369,7 @@ def test_openapi_of_the_host_app(model: Model) -> None:
 
 
 def test_postponed_annotations_work(model: Model) -> None:
-    """Modules with `from __future__ import annotations` can use the alias and the dependency."""
+    """The alias and the dependency work in modules with `from __future__ import annotations`."""
     source = (
         "from __future__ import annotations\n"
         "from typing import Annotated\n"
@@ -393,7 +391,7 @@ def test_postponed_annotations_work(model: Model) -> None:
 
 
 def test_websockets(model: Model) -> None:
-    """`get_bridge` works in a WebSocket route and holds its lease as long as the connection lives."""
+    """`get_bridge` works in a WebSocket route and holds its lease for the life of the connection."""
     app = model.app()
 
     @app.websocket("/ws")
@@ -418,7 +416,7 @@ def test_websockets(model: Model) -> None:
 
 
 def test_secrets_are_not_logged(model: Model, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither keys nor prompts are in any log line, at any level."""
+    """No log line of any level has a key or a prompt."""
     caplog.set_level(logging.DEBUG)
     with TestClient(model.app()) as client:
         ask = {**ASK, "messages": [{"role": "user", "content": "my-private-prompt"}]}

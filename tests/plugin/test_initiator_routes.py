@@ -30,7 +30,7 @@ def served(model: Model, recorder: Recorder, **settings: object) -> FastAPI:
 
 
 def test_content_then_all(model: Model, recorder: SQLRecorder) -> None:
-    """In the documented shape, and audited."""
+    """The content is erased first and then everything, with documented responses and entries in the audit."""
     app = served(model, recorder)
     with TestClient(app) as client:
         assert client.post(CHAT, json=ASK, headers=ALICE).status_code == 200
@@ -50,7 +50,7 @@ def test_content_then_all(model: Model, recorder: SQLRecorder) -> None:
 
 
 def test_ids_may_be_anything(model: Model, recorder: SQLRecorder) -> None:
-    """Also addresses and paths; nobody is erased by an empty one."""
+    """Ids can be addresses and paths; an empty id erases nobody."""
     with TestClient(served(model, recorder)) as client:
         for initiator_id in ("alice@example.com", "org/alice", "a%20b", "%C3%A4"):
             assert client.delete(f"{ERASE}/{initiator_id}", headers=ADMIN).json() == {"interceptions": 0}
@@ -59,7 +59,7 @@ def test_ids_may_be_anything(model: Model, recorder: SQLRecorder) -> None:
 
 
 def test_an_id_that_ends_like_a_path_of_ours(model: Model, recorder: SQLRecorder) -> None:
-    """Its slash is written encoded; nobody else is erased in its place."""
+    """An id that ends like the route's own suffix is erased under its encoded name, and no other is."""
     with TestClient(served(model, recorder)) as client:
         client.delete(f"{ERASE}/bob%2Fcontent", headers=ADMIN)
         client.delete(f"{ERASE}/bob%2fcontent/content", headers=ADMIN)

@@ -1,4 +1,4 @@
-"""Providers and MCP servers that are changed through the admin routes."""
+"""Providers and MCP servers that are managed by the admin routes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ask(client: TestClient) -> int:
 
 
 def test_a_provider_from_its_making_to_its_end(model: Model, url: str) -> None:
-    """In force with each answer; its key goes upstream and nowhere else; each change is in the audit."""
+    """A change is in force with its response and in the audit; the provider's key is sent upstream and never shown."""
     app = served(model, url)
     with TestClient(app) as client:
         assert ask(client) == 404
@@ -99,7 +99,7 @@ def test_null_takes_a_member_away(model: Model, url: str) -> None:
 
 
 def test_tags(model: Model, url: str) -> None:
-    """Who changes what another has changed meanwhile is told; `If-None-Match: *` only makes."""
+    """`If-Match` refuses a change of an outdated version, and `If-None-Match: *` only creates."""
     with TestClient(served(model, url)) as client:
         first = client.put(HOUSE, json=house(model), headers=ADMIN | {"If-None-Match": "*"})
         assert first.status_code == 200
@@ -127,7 +127,7 @@ def test_tags(model: Model, url: str) -> None:
 def test_a_member_that_does_not_validate_is_named(
     model: Model, url: str, body: dict[str, Any], place: list[str]
 ) -> None:
-    """And its value is not. Nothing has changed."""
+    """The error names an invalid member and not its value, and nothing is changed."""
     with TestClient(served(model, url)) as client:
         response = client.put(HOUSE, json=body, headers=ADMIN)
         assert response.status_code == 422
@@ -150,7 +150,7 @@ def test_what_the_settings_say_cannot_be_changed_here(model: Model, url: str) ->
 
 
 def test_an_mcp_server(model: Model, url: str) -> None:
-    """Its URL and its headers may hold secrets."""
+    """An MCP server's URL and headers may hold secrets, which are not shown."""
     body = {"url": "http://127.0.0.1:9/mcp?key=hidden", "headers": {"Authorization": "Bearer hidden"}}
     app = served(model, url)
     with TestClient(app) as client:
@@ -164,7 +164,7 @@ def test_an_mcp_server(model: Model, url: str) -> None:
 
 
 def test_the_settings_mcp_servers_are_listed_too(model: Model, url: str) -> None:
-    """They come first, without their secrets; one of the same name in the database is not in force, nor shown."""
+    """MCP servers of the settings are listed first, without secrets, and hide others of the same name."""
     body = {"url": "http://127.0.0.1:9/mcp?key=hidden"}
     with TestClient(served(model, url)) as client:
         for name in ("files", "search"):
@@ -181,7 +181,7 @@ def test_the_settings_mcp_servers_are_listed_too(model: Model, url: str) -> None
 
 
 def test_one_that_cannot_be_used_does_not_take_the_others_with_it(model: Model, url: str) -> None:
-    """Its secrets cannot be read any more: it says so, and the others serve."""
+    """A provider whose secrets cannot be decrypted reports an error, and the other providers work."""
     with TestClient(served(model, url)) as client:
         client.put(HOUSE, json=house(model), headers=ADMIN)
         client.put("/ai/admin/providers/own", json=house(model, api_key=None, byok=True), headers=ADMIN)
@@ -197,7 +197,7 @@ def test_one_that_cannot_be_used_does_not_take_the_others_with_it(model: Model, 
         assert "AIBRIDGE_SECRET_KEYS" in states["house"][1]
         reloaded = client.post("/ai/admin/reload", headers=ADMIN).json()
         assert {"name": "house", "type": "openai", "status": "error"} in reloaded["providers"]
-        # Written anew, it serves again.
+        # After a new write it works again.
         assert client.put(HOUSE, json=house(model), headers=ADMIN).status_code == 200
         assert ask(client) == 200
 

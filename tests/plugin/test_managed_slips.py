@@ -1,4 +1,4 @@
-"""What administrators get wrong, and what goes wrong around them, where providers are changed through the routes."""
+"""Administrators' mistakes and failures when providers are managed by the routes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def url(tmp_path: Path) -> str:
 
 
 def test_what_was_read_may_be_written_back(model: Model, url: str) -> None:
-    """Its hints stand for the secrets, and do not take their place."""
+    """A body that was read can be written back: its hints keep the stored secrets."""
     headers = {"X-Team": "team-secret-of-the-house", "X-Short": "short"}
     keys = ["sk-first-key-is-secret", "sk-second-key-is-too"]
     with TestClient(served(model, url)) as client:
@@ -54,7 +54,7 @@ def test_what_was_read_may_be_written_back(model: Model, url: str) -> None:
     ],
 )
 def test_a_hint_of_another_secret_is_none(model: Model, url: str, place: str, body: dict[str, Any]) -> None:
-    """Such as of a provider that is made after another one."""
+    """A hint that does not belong to the stored secret is refused."""
     with TestClient(served(model, url)) as client:
         if place == HOUSE:
             body = house(model, **body)
@@ -64,7 +64,7 @@ def test_a_hint_of_another_secret_is_none(model: Model, url: str, place: str, bo
 
 
 def test_a_header_is_there_once(model: Model, url: str) -> None:
-    """Whatever the case: the provider would get both."""
+    """Header names that differ only in case are refused, because the provider would get both."""
     with TestClient(served(model, url)) as client:
         client.put(HOUSE, json=house(model, extra_headers={"X-Team": "one"}), headers=ADMIN)
         refused = client.patch(HOUSE, json={"extra_headers": {"x-team": "two"}}, headers=ADMIN)
@@ -72,7 +72,7 @@ def test_a_header_is_there_once(model: Model, url: str) -> None:
 
 
 def test_what_is_below_a_member_is_patched_too(model: Model, url: str) -> None:
-    """As RFC 7396 has it: who cannot read the other headers need not write them again."""
+    """PATCH merges nested members as in RFC 7396, so that unreadable headers need not be sent again."""
     with TestClient(served(model, url)) as client:
         client.put(HOUSE, json=house(model, extra_headers={"X-One": "1", "X-Two": "2"}), headers=ADMIN)
         change = {"extra_headers": {"X-Two": None, "X-Three": "3"}, "circuit_breaker": {"timeout": 5}}
@@ -106,7 +106,7 @@ def test_names_that_nothing_can_have(model: Model, url: str, name: str) -> None:
 
 
 def test_an_app_that_has_mcp_servers_of_its_own(model: Model, url: str) -> None:
-    """Then none of the database would ever be in force: it is not taken."""
+    """If the app builds its own MCP servers, one in the database would never be used, so it is refused."""
 
     class Builder:
         def build(self, _: Any) -> list[Any]:
@@ -120,7 +120,7 @@ def test_an_app_that_has_mcp_servers_of_its_own(model: Model, url: str) -> None:
 
 
 def test_a_provider_that_cannot_be_built(model: Model, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Because of this machine's environment: it is refused here, and takes no other with it where it was written."""
+    """A provider that is invalid in this environment is refused, and disables no other if it is already stored."""
     with TestClient(served(model, url)) as client:
         assert client.put(HOUSE, json=house(model, proxy="env"), headers=ADMIN).status_code == 200
         assert client.get(HOUSE, headers=ADMIN).json()["settings"]["proxy"] == "env"
@@ -148,7 +148,7 @@ def test_an_mcp_server_that_cannot_be_used_says_so(model: Model, url: str) -> No
 
 
 def test_a_change_is_kept_also_where_the_settings_cannot_be_read(model: Model, url: str) -> None:
-    """The answer then says that it is stored, and not in force: 422 would say that nothing was changed."""
+    """If the settings cannot be read, the response says that the change is stored but not in force."""
     broken = False
 
     def read() -> Settings:
@@ -190,7 +190,7 @@ def test_the_audit_tells_two_keys_apart(model: Model, url: str) -> None:
 
 
 def test_a_change_is_one_version_and_one_reload(model: Model, url: str) -> None:
-    """Each reload retires all bridges."""
+    """A change is one version and one reload, because each reload retires all bridges."""
     with TestClient(served(model, url)) as client:
 
         def state() -> tuple[int, int]:
@@ -201,5 +201,5 @@ def test_a_change_is_one_version_and_one_reload(model: Model, url: str) -> None:
         assert client.put(HOUSE, json=house(model), headers=ADMIN).status_code == 200
         assert state() == (config + 1, providers + 1)
         assert client.delete(HOUSE, headers=ADMIN).status_code == 204
-        time.sleep(1.2)  # the next look at the version
+        time.sleep(1.2)  # for the next look at the version
         assert state() == (config + 2, providers + 2)

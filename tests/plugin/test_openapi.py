@@ -1,4 +1,4 @@
-"""The app's OpenAPI document tells how its routes are called."""
+"""The app's OpenAPI document describes the authentication and the types of its routes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def test_client_keys(model: Model) -> None:
-    """Either header is enough; the admin routes have their own scheme, and all that is referred to is there."""
+    """Client keys have a scheme for either header, the admin routes have their own, and all references resolve."""
     whole = document(model.app())
     assert whole["paths"]["/me"]["get"]["security"] == [{"AIBridgeClientKey": []}, {"AIBridgeClientKeyHeader": []}]
     assert whole["paths"]["/ai/me/usage"]["get"]["security"] == whole["paths"]["/me"]["get"]["security"]
@@ -74,7 +74,7 @@ def test_client_keys(model: Model) -> None:
     ],
 )
 def test_the_apps_own_dependency(model: Model, principal: Any, security: list[Any]) -> None:
-    """Its security schemes are those of each route with a bridge, and no scheme of ours is left."""
+    """The schemes of the app's own dependency replace the built-in ones on each route with a bridge."""
     whole = document(model.app(principal))
     for path in ("/me", "/ai/me/interceptions"):
         assert whole["paths"][path]["get"]["security"] == security
@@ -83,7 +83,7 @@ def test_the_apps_own_dependency(model: Model, principal: Any, security: list[An
 
 
 def test_answers_have_their_types(model: Model) -> None:
-    """What is no JSON is not shown as JSON, and what is JSON has a schema."""
+    """Content types and schemas match the responses: JSON has a schema, and other types are not shown as JSON."""
     for path, operations in document(model.app())["paths"].items():
         for operation in operations.values() if path.startswith("/ai/") else ():
             for answer in operation["responses"].values():
@@ -92,7 +92,7 @@ def test_answers_have_their_types(model: Model) -> None:
 
 
 def test_parameters_of_the_apps_own_dependency(model: Model) -> None:
-    """A dependency that reads headers shows them as parameters."""
+    """The headers that the principal dependency reads appear as parameters."""
     operation = document(model.app(by_header))["paths"]["/me"]["get"]
     told = {(one["in"], one["name"], one["required"]) for one in operation["parameters"]}
     assert told == {("header", "x-user", True), ("query", "tenant", False), ("cookie", "session", False)}
@@ -100,7 +100,7 @@ def test_parameters_of_the_apps_own_dependency(model: Model) -> None:
 
 
 def test_a_route_with_schemes_and_parameters_of_its_own(model: Model) -> None:
-    """They stay, and nothing stands twice."""
+    """A route's own schemes and parameters stay, and nothing is listed twice."""
     app = model.app(by_header)
 
     @app.get("/own/{name}", dependencies=[Security(HTTPBasic())])
@@ -113,7 +113,7 @@ def test_a_route_with_schemes_and_parameters_of_its_own(model: Model) -> None:
 
 
 def test_other_routes_are_not_touched(model: Model) -> None:
-    """Only those with a bridge; and the app's own way of making the document is kept."""
+    """Routes without a bridge are unchanged, and the app's own `openapi` function is kept."""
     app = model.app(by_scheme)
 
     @app.get("/public")
@@ -132,12 +132,12 @@ def test_other_routes_are_not_touched(model: Model) -> None:
 
 
 def test_before_the_start(model: Model) -> None:
-    """A script that writes the document without running the app shows that a credential is needed."""
+    """The document shows the credential even if the app does not run."""
     assert model.app().openapi()["paths"]["/me"]["get"]["security"] == [{"AIBridgeClientKey": []}]
 
 
 def test_the_mark_costs_no_caller_anything(model: Model) -> None:
-    """It checks nothing."""
+    """The dependency that documents the credential checks nothing by itself."""
     with TestClient(model.app()) as client:
         assert client.get("/me", headers={"X-Api-Key": "k-alice"}).status_code == 200
         assert client.get("/me", headers=ALICE).status_code == 200

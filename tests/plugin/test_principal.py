@@ -1,4 +1,4 @@
-"""Who calls: the app's own dependency, or the built-in client keys."""
+"""The principal of a request: from the app's own dependency or from the built-in client keys."""
 
 import contextvars
 import hashlib
@@ -79,7 +79,7 @@ async def by_key_header(
 
 
 class Authenticator:
-    """An object that is called, as auth libraries have them."""
+    """A callable object, as auth libraries provide."""
 
     async def __call__(self, x_user_token: Annotated[str | None, Header()] = None) -> Principal:
         return user_of(x_user_token)
@@ -98,7 +98,7 @@ DEPENDENCIES = [
 
 @pytest.mark.parametrize("dependency", DEPENDENCIES, ids=lambda one: getattr(one, "__name__", "object"))
 def test_the_apps_own_dependency_tells_who_calls(model: Model, dependency: Any) -> None:
-    """Plain, nested, yielding, sync or async: on gateway routes and in handlers it decides alike."""
+    """The dependency, whatever its form, decides the same on gateway routes and in handlers."""
     with TestClient(model.app(dependency)) as client:
         for token, user in USERS.items():
             headers = {"X-User-Token": token}
@@ -109,7 +109,7 @@ def test_the_apps_own_dependency_tells_who_calls(model: Model, dependency: Any) 
 
 @pytest.mark.parametrize("dependency", DEPENDENCIES, ids=lambda one: getattr(one, "__name__", "object"))
 def test_the_apps_own_refusal_has_the_providers_shape(model: Model, dependency: Any) -> None:
-    """An `HTTPException` of the app's auth keeps status and headers; its text comes as the provider's errors do."""
+    """An `HTTPException` of the app's auth keeps status and headers, and gets the shape of the provider's errors."""
     with TestClient(model.app(dependency)) as client:
         answer = client.post(CHAT, json=ASK)
         assert answer.status_code == 401
@@ -126,7 +126,7 @@ def test_the_apps_own_refusal_has_the_providers_shape(model: Model, dependency: 
 
 
 def test_bearer_tokens(model: Model) -> None:
-    """`HTTPBearer` works; the caller's token stays here and ours goes up."""
+    """`HTTPBearer` works; the caller's token is replaced by the gateway's on the way to the provider."""
 
     async def principal(token: Annotated[HTTPAuthorizationCredentials, Security(HTTPBearer())]) -> Principal:
         return user_of(token.credentials)
@@ -138,7 +138,7 @@ def test_bearer_tokens(model: Model) -> None:
 
 
 def test_cookies(model: Model) -> None:
-    """`APIKeyCookie` works; no cookie goes up."""
+    """`APIKeyCookie` works; no cookie is sent to the provider."""
 
     async def principal(session: Annotated[str, Security(APIKeyCookie(name="session"))]) -> Principal:
         return user_of(session)
@@ -150,7 +150,7 @@ def test_cookies(model: Model) -> None:
 
 
 def test_scopes(model: Model) -> None:
-    """`Security` with scopes reaches the dependency that asks for them."""
+    """The scopes of `Security` reach the dependency that asks for them."""
 
     async def user(scopes: SecurityScopes, x_user_token: Annotated[str, Header()]) -> str:
         if scopes.scopes != ["models:use"]:
@@ -181,7 +181,7 @@ async def by_alias(token: Annotated[str, Header(alias="X-User-Token")]) -> Princ
 @pytest.mark.parametrize("dependency", [synchronous, with_a_sub_dependency, by_key_header, by_model, by_alias])
 @pytest.mark.parametrize("path", [CHAT, "/ai/openai/v1/models"])
 def test_headers_that_the_principal_reads_stay_here(model: Model, dependency: Any, path: str) -> None:
-    """What authenticates to the app is not shown to the provider, however the header was declared."""
+    """A header that the principal reads is not sent to the provider, however it is declared."""
     headers = {"X-User-Token": "t-ann", "X-Other": "goes up"}
     with TestClient(model.app(dependency)) as client:
         answer = client.post(path, json=ASK, headers=headers) if path == CHAT else client.get(path, headers=headers)
@@ -200,14 +200,14 @@ async def by_query_key(key: Annotated[str, Security(APIKeyQuery(name="token"))])
 
 @pytest.mark.parametrize("dependency", [by_query, by_query_key])
 def test_tokens_in_the_query_stay_here(model: Model, dependency: Any) -> None:
-    """A token in the query is cut out of it; the rest goes up as it was written."""
+    """A token in the query is removed from it; the rest is sent unchanged."""
     with TestClient(model.app(dependency)) as client:
         assert client.get("/ai/openai/v1/models?a=%41&t%6Fken=t-ann&b").status_code == 200
         assert model.received[0].query == "a=%41&b"
 
 
 def test_headers_of_protocols_go_up_although_an_app_looks_at_them(model: Model) -> None:
-    """A dependency that reads the user agent or the API's version does not take them from the provider."""
+    """Headers such as the user agent are sent to the provider even if a dependency reads them."""
 
     async def principal(
         anthropic_version: Annotated[str, Header()],
@@ -224,7 +224,7 @@ def test_headers_of_protocols_go_up_although_an_app_looks_at_them(model: Model) 
 
 
 def test_overrides_of_the_principal(model: Model) -> None:
-    """`dependency_overrides` of the dependency, or of one below it, work on gateway routes and in handlers."""
+    """`dependency_overrides` of the dependency and of its sub-dependencies work on gateway routes and in handlers."""
     for overridden, replacement in (
         (with_a_sub_dependency, lambda: by("fake", "key-1")),
         (current_user, lambda: "fake"),
@@ -241,7 +241,7 @@ def test_overrides_of_the_principal(model: Model) -> None:
 
 
 def test_overrides_of_the_built_in_principal(model: Model) -> None:
-    """`aibridge.principal` is the key under which the check of client keys is overridden."""
+    """`aibridge.principal` is the key that overrides the check of client keys."""
     app = model.app()
     app.dependency_overrides[app.state.aibridge.principal] = lambda: by("fake")
     with TestClient(app) as client:
@@ -251,7 +251,7 @@ def test_overrides_of_the_built_in_principal(model: Model) -> None:
 
 
 def test_overrides_of_the_bridge(model: Model) -> None:
-    """`dependency_overrides[get_bridge]` gives handlers whatever a test wants."""
+    """`dependency_overrides[get_bridge]` gives handlers the bridge of a test."""
 
     class Fake:
         principal = by("nobody")
@@ -272,7 +272,7 @@ def test_overrides_of_something_else_leave_the_gateway_alone(model: Model) -> No
 
 
 def test_client_keys(model: Model) -> None:
-    """Without a dependency the settings' keys decide, in either header; hashed keys too."""
+    """Without a dependency the settings' client keys decide, in either header, and may be hashed."""
     digest = hashlib.sha256(b"k-carol").hexdigest()
     app = FastAPI()
     aibridge = model.bridge(settings=model.settings(client_keys={"alice": "k-alice", "carol": f"sha256:{digest}"}))
@@ -291,7 +291,7 @@ def test_client_keys(model: Model) -> None:
 
 
 def test_a_dependency_that_returns_something_else_is_named(model: Model) -> None:
-    """A dependency whose answer is no `Principal` is an error of the app, and the text says so."""
+    """A dependency that does not return a `Principal` raises an error that names it."""
 
     async def principal() -> str:
         return "ann"
@@ -303,7 +303,7 @@ def test_a_dependency_that_returns_something_else_is_named(model: Model) -> None
 
 
 def test_a_dependency_that_declares_a_body_is_refused(model: Model) -> None:
-    """The body belongs to the provider: a dependency that declares one is refused when the plugin is made."""
+    """A dependency that declares a body is refused when the plugin is made: the body belongs to the provider."""
 
     async def principal(token: Annotated[str, Body()]) -> Principal:
         return by(token)
@@ -317,7 +317,7 @@ def test_a_dependency_that_declares_a_body_is_refused(model: Model) -> None:
 
 
 def test_a_dependency_may_check_a_signature_of_the_body(model: Model) -> None:
-    """A dependency that reads the body by hand leaves it to the provider all the same."""
+    """A dependency can read the body, for instance to check a signature, and the provider still gets it."""
 
     async def principal(request: Request) -> Principal:
         signature = hmac.new(b"secret", await request.body(), "sha256").hexdigest()
@@ -335,7 +335,7 @@ def test_a_dependency_may_check_a_signature_of_the_body(model: Model) -> None:
 
 
 def test_errors_of_validation_have_the_providers_shape(model: Model) -> None:
-    """A header that the dependency needs and does not get is named, in the provider's shape; values are not."""
+    """The error for a missing header names it without values, in the provider's shape."""
 
     async def principal(x_tenant: Annotated[int, Header()]) -> Principal:
         return by(str(x_tenant))
@@ -350,7 +350,7 @@ def test_errors_of_validation_have_the_providers_shape(model: Model) -> None:
 
 
 def test_exceptions_of_starlette_and_subclasses_have_the_providers_shape(model: Model) -> None:
-    """`HTTPException` counts whichever it is; on the app's own routes its own handler goes on to answer."""
+    """Starlette's `HTTPException` and subclasses are converted; on the app's own routes its handler responds."""
 
     class NotAMember(HTTPException):
         pass
@@ -377,7 +377,7 @@ def test_exceptions_of_starlette_and_subclasses_have_the_providers_shape(model: 
 
 
 def test_other_exceptions_reach_the_apps_handlers(model: Model) -> None:
-    """An exception of the app's own with a handler of the app's own is answered by it, on gateway routes too."""
+    """An exception of the app is handled by the app's handler, on gateway routes too."""
 
     class LoggedOut(Exception):
         pass
@@ -398,7 +398,7 @@ def test_other_exceptions_reach_the_apps_handlers(model: Model) -> None:
 
 
 def test_background_tasks_of_the_principal_run(model: Model) -> None:
-    """What the dependency wants done later is done, whichever route it was asked on."""
+    """The dependency's background tasks run on gateway routes and in handlers."""
     done: list[str] = []
 
     async def principal(background: BackgroundTasks, request: Request) -> Principal:
@@ -412,7 +412,7 @@ def test_background_tasks_of_the_principal_run(model: Model) -> None:
 
 
 def test_the_principal_may_set_a_cookie_in_handlers(model: Model) -> None:
-    """A dependency that renews a session's cookie does so on the app's own routes."""
+    """The dependency can set a cookie in the response of the app's own routes."""
 
     async def principal(response: Response, session: Annotated[str | None, Cookie()] = None) -> Principal:
         response.set_cookie("session", "renewed")
@@ -423,7 +423,7 @@ def test_the_principal_may_set_a_cookie_in_handlers(model: Model) -> None:
 
 
 def test_what_a_yielding_dependency_holds_is_let_go_after_the_answer(model: Model) -> None:
-    """The part after `yield` runs once the whole answer has been sent, also on gateway routes."""
+    """The part after `yield` runs once the whole response has been sent, on gateway routes too."""
     log: list[str] = []
 
     async def principal() -> AsyncIterator[Principal]:
@@ -438,7 +438,7 @@ def test_what_a_yielding_dependency_holds_is_let_go_after_the_answer(model: Mode
 
 
 def test_context_variables_of_the_principal_do_not_stay_in_the_bridge(model: Model) -> None:
-    """A bridge outlives the request that caused it, and does not carry that request's variables along."""
+    """A bridge outlives the request that caused its build, and does not keep the request's context variables."""
     tenant = contextvars.ContextVar("tenant", default="none")
 
     async def principal(x_tenant: Annotated[str, Header()]) -> Principal:
@@ -458,7 +458,7 @@ def test_context_variables_of_the_principal_do_not_stay_in_the_bridge(model: Mod
 
 
 def test_users_and_keys_have_bridges_of_their_own(model: Model) -> None:
-    """User and key together are the pool's key: no two of them meet, whatever their names contain."""
+    """The pool's key is the pair of user and key, which cannot be confused whatever the names contain."""
     pairs = [("a", "b|c"), ("a|b", "c"), ("a", "b"), ("a", "")]
 
     async def principal(x_pair: Annotated[int, Header()]) -> Principal:
@@ -472,7 +472,7 @@ def test_users_and_keys_have_bridges_of_their_own(model: Model) -> None:
 
 
 def test_no_settings_no_key_no_entry() -> None:
-    """A gateway without client keys lets nobody in."""
+    """A gateway without client keys refuses every request."""
     app = FastAPI()
     app.include_router(AIBridge(Settings(recorder={"enabled": False})).router, prefix="/ai")
     with TestClient(app) as client:
@@ -480,7 +480,7 @@ def test_no_settings_no_key_no_entry() -> None:
             assert client.get("/ai/openai/v1/models", headers=headers).status_code == 401
 
 
-# Whose principal it is
+# The principal of each request
 
 
 async def from_headers(x_user_token: Annotated[str, Header()], x_shift: Annotated[str, Header()] = "") -> Principal:
@@ -488,7 +488,7 @@ async def from_headers(x_user_token: Annotated[str, Header()], x_shift: Annotate
 
 
 def test_metadata_is_each_requests_own(model: Model) -> None:
-    """One initiator's requests are recorded with the metadata that came with them, and handlers see it."""
+    """Requests of one initiator are recorded with their own metadata, which handlers see too."""
     app = model.app(from_headers)
 
     @app.get("/shift")
@@ -510,7 +510,7 @@ WRONG_PRINCIPALS: dict[str, Any] = {"None": None, "int": 5, "UUID": uuid.UUID(in
 
 @pytest.mark.parametrize("kind", WRONG_PRINCIPALS)
 def test_an_id_that_is_no_text_is_refused_before_the_provider(model: Model, kind: str) -> None:
-    """The client gets an error in the provider's shape that says so, and nothing has been called or recorded."""
+    """An id that is not text is a 500 in the provider's shape that says why; nothing is sent or recorded."""
 
     async def wrong() -> Principal:
         return Principal(WRONG_PRINCIPALS[kind])
@@ -528,7 +528,7 @@ def test_an_id_that_is_no_text_is_refused_before_the_provider(model: Model, kind
 
 @pytest.mark.parametrize("value", ["\ud800", "a\0", "x" * 600])
 def test_an_id_that_the_caller_made_impossible_is_a_400(model: Model, value: str) -> None:
-    """What a caller can put into an id, through a token for instance, is no error of the server."""
+    """An invalid id that a caller can cause, for instance by a token, is a 400."""
 
     async def odd() -> Principal:
         return Principal(value)
@@ -541,7 +541,7 @@ def test_an_id_that_the_caller_made_impossible_is_a_400(model: Model, value: str
     assert model.received == []
 
 
-# Whose key pays
+# The key that pays
 
 
 async def by_bearer(token: Annotated[HTTPAuthorizationCredentials, Security(HTTPBearer())]) -> Principal:
@@ -569,14 +569,14 @@ async def by_either(
 @pytest.mark.parametrize("dependency", [by_bearer, by_hand, by_either])
 @pytest.mark.parametrize("token", ["x", "t-ann"])
 def test_the_apps_own_bearer_token_is_no_provider_key(model: Model, dependency: Any, token: str) -> None:
-    """`X-AIBridge-Token` beside a token that authenticates to the app does not send that token to the provider."""
+    """A bearer token that authenticates to the app is not sent to the provider, even beside `X-AIBridge-Token`."""
     headers = {"X-AIBridge-Token": token, "Authorization": "Bearer t-ann"}
     app = FastAPI()
     providers = {"openai": {"base_url": f"{model.url}/v1", "api_key": "sk-central-openai", "byok": True}}
     app.include_router(model.bridge(dependency, settings=model.settings(providers=providers)).router, prefix="/ai")
     with TestClient(app) as client:
         assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
-        app.dependency_overrides[current_user] = lambda: "somebody"  # the slower way
+        app.dependency_overrides[current_user] = lambda: "somebody"  # makes FastAPI handle the request
         assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
     for sent in model.received:
         assert sent.headers["authorization"] == "Bearer sk-central-openai"
@@ -584,7 +584,7 @@ def test_the_apps_own_bearer_token_is_no_provider_key(model: Model, dependency: 
 
 
 def test_own_keys_beside_the_gateways_token(model: Model) -> None:
-    """A dependency that authenticates by `X-AIBridge-Token` leaves `Authorization` to the caller's own key."""
+    """If the dependency authenticates by `X-AIBridge-Token`, `Authorization` is the caller's own provider key."""
     headers = {"X-AIBridge-Token": "t-ann", "Authorization": "Bearer sk-of-ann"}
     app = FastAPI()
     providers = {"openai": {"base_url": f"{model.url}/v1", "api_key": "sk-central-openai", "byok": True}}
@@ -592,13 +592,13 @@ def test_own_keys_beside_the_gateways_token(model: Model) -> None:
     with TestClient(app) as client:
         assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
         assert model.received[-1].headers["authorization"] == "Bearer sk-of-ann"
-        app.dependency_overrides[by_token_header] = lambda: by("tester")  # now something else tells who calls
+        app.dependency_overrides[by_token_header] = lambda: by("tester")  # now the override determines the caller
         assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
         assert model.received[-1].headers["authorization"] == "Bearer sk-central-openai"
 
 
 def test_a_guards_bearer_token_is_no_provider_key(model: Model) -> None:
-    """With the built-in keys, a token that a guard around the router reads is not the caller's own key."""
+    """A bearer token that a guard around the router reads is not taken for the caller's own key."""
     app = FastAPI()
     providers = {"openai": {"base_url": f"{model.url}/v1", "api_key": "sk-central-openai", "byok": True}}
     router = model.bridge(settings=model.settings(providers=providers)).router
@@ -609,11 +609,11 @@ def test_a_guards_bearer_token_is_no_provider_key(model: Model) -> None:
         assert model.received[-1].headers["authorization"] == "Bearer sk-central-openai"
 
 
-# Outside of FastAPI's routes
+# Outside FastAPI's routes
 
 
 def test_resolving_in_a_middleware_and_in_a_plain_route(model: Model) -> None:
-    """`resolve_principal` works where FastAPI solves no dependencies; what yields is closed at once."""
+    """`resolve_principal` works in middleware and plain routes; a dependency that yields is closed at once."""
     closed: list[str] = []
 
     async def principal(name: Annotated[str, Depends(current_user)]) -> AsyncIterator[Principal]:

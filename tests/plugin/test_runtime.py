@@ -1,4 +1,4 @@
-"""Starts, ends and reloads at odd moments, and several plugins in one process."""
+"""Starts, stops and reloads at unusual moments, and several plugins in one process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def quiet(**values: Any) -> Settings:
 
 
 class Source:
-    """A source of providers that does as the test says."""
+    """A source of providers that a test controls."""
 
     def __init__(self) -> None:
         self.load_: Callable[[], Any] = list
@@ -52,7 +52,7 @@ class Source:
 
 
 def mounted(model: Model, *, inner_starts: bool) -> tuple[FastAPI, FastAPI]:
-    """An app in an app, each with a gateway and users of its own."""
+    """An app mounted in another, each with its own gateway and users."""
     inner_bridge = model.bridge(settings=model.settings(client_keys={"ina": "k-ina"}))
     outer_bridge = model.bridge(settings=model.settings(client_keys={"ola": "k-ola"}))
     inner = FastAPI()
@@ -75,7 +75,7 @@ def mounted(model: Model, *, inner_starts: bool) -> tuple[FastAPI, FastAPI]:
 
 
 def test_a_mounted_app_finds_its_own(model: Model) -> None:
-    """In an app within another, handlers and gateway authenticate against the app's own plugin."""
+    """In a mounted app, handlers and gateway authenticate against that app's own plugin."""
     outer, _ = mounted(model, inner_starts=True)
     ina, ola = bearer("k-ina"), bearer("k-ola")
     with TestClient(outer) as client:
@@ -87,7 +87,7 @@ def test_a_mounted_app_finds_its_own(model: Model) -> None:
 
 
 def test_a_mounted_app_whose_own_does_not_run_takes_no_other(model: Model) -> None:
-    """Where the inner app's lifespan has been forgotten, nobody is let in by the outer app's keys."""
+    """If the inner app's plugin is not running, the outer app's keys do not open it."""
     outer, _ = mounted(model, inner_starts=False)
     with TestClient(outer) as client:
         assert client.get("/me", headers=bearer("k-ola")).status_code == 200
@@ -96,7 +96,7 @@ def test_a_mounted_app_whose_own_does_not_run_takes_no_other(model: Model) -> No
 
 
 def test_two_in_one_app_are_told_apart_or_refused(model: Model) -> None:
-    """`get_bridge` says that it cannot choose; `aibridge.get_bridge` is of one object; each gateway has its keys."""
+    """`get_bridge` refuses to choose between two plugins, `aibridge.get_bridge` works, and gateways keep own keys."""
     app = FastAPI()
     one = model.bridge(settings=model.settings(client_keys={"ann": "k-ann"}))
     two = model.bridge(settings=model.settings(client_keys={"ben": "k-ben"}))
@@ -125,7 +125,7 @@ def test_two_in_one_app_are_told_apart_or_refused(model: Model) -> None:
 
 
 def test_two_that_run_share_the_restrained_collector() -> None:
-    """The first one's end does not unfreeze the collector for the other."""
+    """The first plugin's end does not undo the settings of the garbage collector for the second."""
     before = gc.get_freeze_count(), gc.get_threshold()
     assert before[0] == 0
     apps = [FastAPI(), FastAPI()]
@@ -136,15 +136,15 @@ def test_two_that_run_share_the_restrained_collector() -> None:
         with TestClient(apps[1]):
             frozen = gc.get_freeze_count()
             assert frozen > 0
-        assert gc.get_freeze_count() > frozen / 2  # some of them are freed meanwhile
+        assert gc.get_freeze_count() > frozen / 2  # some objects are freed meanwhile
     assert (gc.get_freeze_count(), gc.get_threshold()) == before
 
 
-# Event loops, one after the other
+# Consecutive event loops
 
 
 def test_loops_one_after_the_other() -> None:
-    """One object works in several runs of asyncio, also under contention, and after a run that ended nothing."""
+    """One plugin works in several event loops in turn, even after one that left it running."""
     aibridge = AIBridge(quiet())
     left: list[Any] = []
 
@@ -168,14 +168,14 @@ def test_loops_one_after_the_other() -> None:
 
 
 def test_another_event_loop_than_asyncios_is_refused() -> None:
-    """Where trio drives the app, say, the error says what to do."""
+    """An event loop other than asyncio's, such as trio's, is refused with an error that says what to do."""
     entering = AIBridge(quiet()).lifespan(None).__aenter__()
     with pytest.raises(ConfigurationError, match="needs asyncio"):
         entering.__await__().send(None)
 
 
 def test_a_task_of_the_apps_own_lifespan_waits_for_the_start() -> None:
-    """A task that was started before the plugin has started gets its bridge."""
+    """A task that starts before the plugin waits for its start and gets a bridge."""
     seen: list[str] = []
     aibridge = AIBridge(quiet())
 
@@ -200,7 +200,7 @@ def test_a_task_of_the_apps_own_lifespan_waits_for_the_start() -> None:
 
 
 def test_a_task_that_comes_while_the_app_starts_waits() -> None:
-    """A slow start is waited for."""
+    """A request for a bridge during a slow start waits for it."""
 
     class SlowRecorder(MemoryRecorder):
         async def __aenter__(self) -> Self:
@@ -238,7 +238,7 @@ def reloads(aibridge: AIBridge, outcome: str) -> float:
 
 
 def test_a_source_that_hangs_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reload does not wait for ever, and the next one is not held up by it, even if it ignores its end."""
+    """A reload stops waiting for a source that hangs, even if it ignores cancellation; the next is not delayed."""
     monkeypatch.setattr(loading, "LOAD_TIMEOUT", 0.05)
     stuck: list[asyncio.Future[None]] = []
     let_go = asyncio.Event()
@@ -271,7 +271,7 @@ def test_a_source_that_hangs_is_given_up(source: Source, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("error", [OSError("no database"), KeyError("x"), asyncio.CancelledError()])
 def test_a_source_that_fails_is_counted(source: Source, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a source raises, the reload is counted and told, and the old providers stay."""
+    """If a source raises any error, the reload is counted and reported, and the old providers stay."""
 
     def fail() -> Any:
         raise error
@@ -292,7 +292,7 @@ def test_a_source_that_fails_is_counted(source: Source, error: BaseException, ca
 
 
 def test_a_reload_that_outlives_the_app_changes_nothing(source: Source) -> None:
-    """It says so, and leaves nothing open."""
+    """A reload that is still running when the app stops changes nothing, reports that, and leaves nothing open."""
 
     async def run() -> None:
         go_on = asyncio.Event()
@@ -317,7 +317,7 @@ def test_a_reload_that_outlives_the_app_changes_nothing(source: Source) -> None:
 
 
 def test_a_reload_to_no_provider_warns(model: Model, caplog: pytest.LogCaptureFixture) -> None:
-    """It is applied, as asked, and the log says that every request will get 404; and how many providers there are."""
+    """A reload without providers is applied, and a warning says that every request will get 404."""
     given = [model.settings(), model.settings(providers={})]
     app = FastAPI()
     app.include_router(model.bridge(settings=lambda: given.pop(0)).router, prefix="/ai")
@@ -331,7 +331,7 @@ def test_a_reload_to_no_provider_warns(model: Model, caplog: pytest.LogCaptureFi
 
 
 def test_what_a_reload_shows_is_in_force(model: Model, caplog: pytest.LogCaptureFixture) -> None:
-    """A changed limit of bodies holds; what needs a restart is shown as it is, and the log names it."""
+    """A changed body limit takes effect; settings that need a restart keep their value, and the log names them."""
     given = [
         model.settings(max_body_size=10_000),
         model.settings(max_body_size=20, pool={"ttl": 7}, forward_headers=["x-other"]),
@@ -352,11 +352,11 @@ def test_what_a_reload_shows_is_in_force(model: Model, caplog: pytest.LogCapture
     assert "only in force after a restart: pool" in caplog.text
 
 
-# What is held for long
+# Long-lived holders
 
 
 def test_a_websocket_outlives_its_bridge(model: Model) -> None:
-    """A holder whose bridge has been retired, or closed long ago, goes on with the one that has taken its place."""
+    """A WebSocket whose bridge has been retired or closed continues with the bridge that replaced it."""
     app = FastAPI()
     aibridge = model.bridge(settings=model.settings(pool={"drain_timeout": 0.05}))
     app.include_router(aibridge.router, prefix="/ai")
@@ -386,12 +386,12 @@ def test_a_websocket_outlives_its_bridge(model: Model) -> None:
                 time.sleep(0.01)
             assert pool(client)["draining"] == 0
             assert ask() == "200"
-        assert pool(client)["leases"] == 0  # that of the first bridge was cut, those of the others lasted for a request
+        assert pool(client)["leases"] == 0  # the first bridge's lease was cut, the others lasted for one request each
         socket.send_text("bye")
 
 
 def test_principals_of_one_key_with_two_sessions(model: Model) -> None:
-    """A handler's bridge is that of its own session key, whoever came before."""
+    """A handler's bridge has its request's own session key, whatever requests came before."""
 
     sessions = [Principal("ann", session_key=key) for key in ("s-1", "s-2", "s-2", "s-1")]
     app = model.app(lambda: sessions.pop(0))
@@ -407,7 +407,7 @@ def test_principals_of_one_key_with_two_sessions(model: Model) -> None:
 
 
 def test_bridge_of_no_principal_is_refused() -> None:
-    """Who forgets to make a `Principal` is told so."""
+    """`AIBridge.bridge` refuses an argument that is not a `Principal`, and says so."""
 
     async def run() -> None:
         async with AIBridge(quiet()).bridge("alice"):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the log says at the start of a gateway that can serve nobody."""
+"""Warnings at the start of a gateway that can serve nobody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def warnings(caplog: pytest.LogCaptureFixture, aibridge: AIBridge) -> str:
 
 
 async def test_no_provider(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vendor's own variable configures no provider, which is what many try first."""
+    """The vendor's own variable, which many try first, configures no provider, and the log says so."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     said = await warnings(caplog, AIBridge(Settings(client_keys={"alice": "k"}), recorder=MemoryRecorder()))
     assert NO_PROVIDER in said

@@ -1,4 +1,4 @@
-"""Spans: which there are, how they hang together, and what must never be in them."""
+"""Spans: their names and nesting, and the data that they must not contain."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ STREAM = {**ASK, "stream": True}
 
 
 class Tracing:
-    """A tracer provider that can be set when the test wants it to be."""
+    """A tracer provider that a test installs when it needs it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -62,7 +62,7 @@ def instrumented(app: FastAPI, aibridge: AIBridge) -> None:
 
 
 def test_a_request_is_one_tree_of_spans(model: Model, tracing: Tracing) -> None:
-    """Server, pool and interception, with the upstream's call below; the pool says whether it had the bridge."""
+    """A request's spans are nested: server, pool, interception and upstream call; the pool's says hit or miss."""
     tracing.set_up()
     app = model.app()
     instrumented(app, app.state.aibridge)
@@ -99,7 +99,7 @@ def test_a_request_is_one_tree_of_spans(model: Model, tracing: Tracing) -> None:
 def test_one_server_span_in_whichever_order(
     model: Model, tracing: Tracing, when: str, telemetry: Any, *, mounted: bool
 ) -> None:
-    """`instrument` makes one server span a request, none for chunks, whether FastAPI traces by itself or not."""
+    """`instrument` gives each request one server span and no spans for chunks, whether or not FastAPI traces."""
     if when == "before the app":
         tracing.set_up()
     aibridge = model.bridge()
@@ -128,7 +128,7 @@ def test_one_server_span_in_whichever_order(
 
 
 def test_metrics_of_fastapi_alone_do_not_keep_the_server_span_away(model: Model, tracing: Tracing) -> None:
-    """An app that lets FastAPI measure but not trace still gets its server span."""
+    """An app whose FastAPI records metrics but no traces still gets its server span."""
     tracing.set_up()
     aibridge = model.bridge()
     meters = MeterProvider(shutdown_on_exit=False)
@@ -144,7 +144,7 @@ def test_metrics_of_fastapi_alone_do_not_keep_the_server_span_away(model: Model,
 def test_an_app_that_was_instrumented_before_is_left_alone(
     model: Model, tracing: Tracing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the instrumentation package is at work already there is no second server span, and no warning."""
+    """If the instrumentation package is active already, there is no second server span and no warning."""
     tracing.set_up()
     app = model.app()
     FastAPIInstrumentor.instrument_app(app, exclude_spans=["send", "receive"])
@@ -157,7 +157,7 @@ def test_an_app_that_was_instrumented_before_is_left_alone(
 
 
 def test_no_span_holds_a_secret_or_a_prompt(model: Model, tracing: Tracing) -> None:
-    """Good requests and every kind of bad one: names, attributes, events and statuses tell nothing private."""
+    """No name, attribute, event or status of a span holds private data, for valid and invalid requests."""
     tracing.set_up()
     secret = {**ASK, "messages": [{"role": "user", "content": "my-private-prompt"}]}
     app = model.app()
@@ -171,7 +171,7 @@ def test_no_span_holds_a_secret_or_a_prompt(model: Model, tracing: Tracing) -> N
         client.post(CHAT, content=b"my-private-prompt", headers={**ALICE, "Content-Encoding": "gzip"})
         client.get("/ai/openai/v1/models", headers=ALICE)
         client.post("/ai/admin/reload", headers=bearer("t-admin"))
-    model.provider  # noqa: B018 - the upstream's side is not ours to judge
+    model.provider  # noqa: B018 - the upstream's side is not under test
     text = "".join(span.to_json() for span in tracing.spans())
     assert len(tracing.spans()) > 10
     for private in ("k-alice", "k-wrong", "sk-central-openai", "sk-of-my-own", "t-admin", "my-private-prompt"):
@@ -179,7 +179,7 @@ def test_no_span_holds_a_secret_or_a_prompt(model: Model, tracing: Tracing) -> N
 
 
 def test_an_upstream_that_fails_marks_its_span(model: Model, tracing: Tracing) -> None:
-    """The span of a call that did not come through is an error, named by its kind and without a text."""
+    """The span of a failed upstream call has error status and the kind of the error, without its text."""
     tracing.set_up()
     app = FastAPI()
     provider = {"base_url": "http://127.0.0.1:1/v1", "api_key": "sk-central-openai", "max_retries": 0}
@@ -194,7 +194,7 @@ def test_an_upstream_that_fails_marks_its_span(model: Model, tracing: Tracing) -
 
 
 def test_without_a_provider_no_span_is_made(model: Model, tracing: Tracing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nobody listens no span is begun, not even one that records nothing."""
+    """Without a tracer provider no span is created, not even one that does not record."""
 
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a span was begun although no tracer provider is set")

@@ -59,7 +59,7 @@ def usage(tokens: int = 1, **given: Any) -> TokenUsage:
 
 
 def full_facts() -> Facts:
-    """One of everything, with text that only content capture may keep."""
+    """One fact of each kind, with text that only content capture may keep."""
     return Facts(
         token_usages=[usage(5, extra={"reasoning": 7}, partial=True)],
         prompts=[Prompt(message_id="m1", text="the secret prompt")],
@@ -80,5 +80,5 @@ def full_facts() -> Facts:
 
 
 def at(minutes: float) -> datetime:
-    """So many minutes after noon of a certain day."""
+    """The moment this many minutes after noon of 1 March 2026."""
     return NOON + timedelta(minutes=minutes)

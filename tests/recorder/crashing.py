@@ -1,4 +1,4 @@
-"""Records until it is killed, and says the id of each start that is durable on standard output."""
+"""Records until it is killed, and prints the id of each start that is durable."""
 
 from __future__ import annotations
 

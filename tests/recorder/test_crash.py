@@ -41,7 +41,7 @@ async def execute(url: str, statement: Any) -> Any:
 
 
 async def test_kill_9_loses_no_start_and_doubles_none(url: str) -> None:
-    """After a kill in the middle of the load each interception whose start returned is there once, and has an end."""
+    """After a kill under load, each interception whose start returned exists once and has an end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.recorder.crashing", url, stdout=asyncio.subprocess.PIPE
     )
@@ -75,7 +75,7 @@ async def test_kill_9_loses_no_start_and_doubles_none(url: str) -> None:
 
 
 async def test_a_new_recorder_leaves_those_of_the_living_alone(url: str) -> None:
-    """A second worker that starts, and its upkeep, do not touch what the first one has running."""
+    """A second worker's start and its upkeep leave the running interceptions of the first worker alone."""
     begun = interception()
     async with SQLRecorder(url, lease=1) as first:
         await first.start(begun)
@@ -88,8 +88,9 @@ async def test_a_new_recorder_leaves_those_of_the_living_alone(url: str) -> None
 
 
 async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url: str) -> None:
-    """A recorder on another machine counts as dead when its lease has run out, not before, and not to one that has
-    only just started.
+    """The interceptions of a recorder on another machine are interrupted once its lease has expired.
+
+    A recorder that has only just started leaves them alone, because after an outage all leases look expired.
     """
     begun = interception()
     async with SQLRecorder(url) as recorder:
@@ -105,7 +106,6 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
             assert await status_of(second, begun.id) is Status.RUNNING
         await execute(url, update(recorders).where(recorders.c.id == "elsewhere").values(heartbeat_at=1))
         async with SQLRecorder(url) as third:
-            # All look like that after the database was away.
             assert await status_of(third, begun.id) is Status.RUNNING
         async with SQLRecorder(url, lease=0.4) as third:
 
@@ -124,7 +124,7 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
                 return not await execute(url, select(recorders.c.id).where(recorders.c.id == "elsewhere"))
 
             await until(forgotten)
-        # It was alive after all: the real end counts.
+        # The recorder was alive after all: its real end counts.
         await recorder.end(begun.id, ending(), Facts(token_usages=[usage(5)]))
     async with SQLRecorder(url) as recorder:
         assert await status_of(recorder, begun.id) is Status.COMPLETED
@@ -133,7 +133,7 @@ async def test_what_a_dead_recorder_left_is_interrupted_with_its_known_usage(url
 
 
 async def test_the_inbox_of_another_release_is_filed(url: str) -> None:
-    """An older release wrote starts without the newest members, a newer one writes more; both get their place."""
+    """Rows in the inbox with fewer or more members, written by an older or newer release, are filed."""
     older, newer = (start_row(interception(id=name), "dead") for name in ("older", "newer"))
     async with SQLRecorder(url):
         pass
@@ -145,7 +145,7 @@ async def test_the_inbox_of_another_release_is_filed(url: str) -> None:
 
 
 async def test_the_dead_are_found_while_the_others_run(url: str) -> None:
-    """Upkeep finds a recorder that died later, without a restart of anybody."""
+    """Upkeep finds a recorder that died later, without any restart."""
     begun = interception()
     async with SQLRecorder(url, lease=0.2) as recorder:
         await recorder.start(begun)
@@ -160,7 +160,7 @@ async def test_the_dead_are_found_while_the_others_run(url: str) -> None:
 
 
 async def test_a_recorder_that_was_taken_for_dead_is_known_again(url: str) -> None:
-    """The next heartbeat of a recorder whose row was taken away brings it back."""
+    """A recorder whose row was deleted is registered again by its next heartbeat."""
     async with SQLRecorder(url, lease=0.2):
         await execute(url, delete(recorders))
 
@@ -171,7 +171,7 @@ async def test_a_recorder_that_was_taken_for_dead_is_known_again(url: str) -> No
 
 
 async def test_leaving_ends_what_still_runs(url: str) -> None:
-    """A recorder that is left properly leaves nothing running, and no trace of itself."""
+    """A recorder that closes ends its running interceptions and removes its own row."""
     begun = interception()
     async with SQLRecorder(url) as recorder:
         await recorder.start(begun)
@@ -180,7 +180,7 @@ async def test_leaving_ends_what_still_runs(url: str) -> None:
 
 
 async def test_a_process_is_told_from_a_later_one_with_its_pid() -> None:
-    """A pid that lives again as another process, and one that has ended, are gone; this one and strangers are not."""
+    """A process that has ended, or whose pid belongs to a later process, counts as gone; other processes do not."""
     here = ProcessIdentity.current()
     assert not here.is_gone(here)
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Opening the database of the records."""
+"""Opens the database of the records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
-    """The start fails with the variable's name and the reason, also where a folder stands in the database's place."""
+    """The start fails with the variable's name and the reason, even if the path is a folder."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "records.db", tmp_path / "folder"):
@@ -23,7 +23,7 @@ async def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 async def test_a_new_file_is_private(tmp_path: Path) -> None:
-    """It holds prompts: nobody else may read it."""
+    """A new file, which holds prompts, is readable by its owner alone."""
     path = tmp_path / "records.db"
     async with SQLRecorder(f"sqlite+aiosqlite:///{path}"):
         assert path.stat().st_mode & 0o077 == 0

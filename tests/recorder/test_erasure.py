@@ -1,4 +1,4 @@
-"""Erasing one initiator."""
+"""Erases one initiator."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ async def recorded(recorder: SQLRecorder, initiator_id: str, *, ended: bool = Tr
 
 
 async def in_place(recorder: SQLRecorder) -> None:
-    """All that was recorded until now stands in the tables."""
+    """Wait until all records are filed in their tables."""
     await recorder.list(InterceptionQuery())
 
 
 async def dump(recorder: SQLRecorder) -> str:
-    """All that the database holds but the audit and what is asked for."""
+    """All rows of the database as text, except those of the audit and of the erasure requests."""
     texts = []
     async with recorder.database.reading() as connection:
         for table in metadata.sorted_tables:
@@ -59,7 +59,7 @@ async def dump(recorder: SQLRecorder) -> str:
 
 
 async def test_content_goes_and_sums_stay(recorder: SQLRecorder) -> None:
-    """Of who was named; of others nothing changes."""
+    """The content of the named initiator is erased and their usage stays; other initiators are unaffected."""
     mine, other = await recorded(recorder, "alice"), await recorded(recorder, "bob")
     before = await recorder.get(other)
     assert await erase(recorder.database, "alice", everything=False, actor="admin") == 1
@@ -78,7 +78,7 @@ async def test_content_goes_and_sums_stay(recorder: SQLRecorder) -> None:
 
 
 async def test_all_goes(recorder: SQLRecorder) -> None:
-    """Nothing of the initiator is left in any table, not even in sums and among what was put aside."""
+    """No table mentions the initiator afterwards, including the daily sums and the rows that were set aside."""
     await recorded(recorder, "alice-who-goes")
     kept = await recorded(recorder, "bob")
     await recorder.note("openai", "resp_1", "alice-who-goes", "response")
@@ -120,18 +120,18 @@ async def test_facts_put_aside_go_with_their_interception(recorder: SQLRecorder)
 
 
 async def test_what_a_provider_keeps_stays_nobody_elses(recorder: SQLRecorder, url: str) -> None:
-    """Its owner is unknown then, but it has one: others get 404 as before."""
+    """The provider's objects of an erased initiator keep an unknown owner, so that others still get 404."""
     await recorder.note("openai", "resp_1", "alice", "response")
     await in_place(recorder)
     await erase(recorder.database, "alice", everything=True, actor="admin")
-    async with SQLRecorder(url) as another:  # which remembers nothing
+    async with SQLRecorder(url) as another:  # a recorder without a cache of owners
         owner = await another.owner("openai", "resp_1")
     assert owner is not None
     assert re.fullmatch(r"erased-[0-9a-f-]{36}", owner)
 
 
 async def test_what_runs_is_erased_once_it_has_ended(recorder: SQLRecorder) -> None:
-    """By whichever recorder looks next; what started after the erasure stays."""
+    """A running interception is erased by the first recorder that looks after its end; later interceptions stay."""
     running = await recorded(recorder, "alice", ended=False)
     ended = await recorded(recorder, "alice")
     await in_place(recorder)
@@ -147,7 +147,7 @@ async def test_what_runs_is_erased_once_it_has_ended(recorder: SQLRecorder) -> N
 
 
 async def test_what_is_put_aside_later_goes_with_what_ran(recorder: SQLRecorder) -> None:
-    """Its interception is known by then, and is gone afterwards."""
+    """A row of a running interception that was set aside after the erasure is erased with the interception."""
     await recorded(recorder, "alice")
     await in_place(recorder)
     running = await recorded(recorder, "alice", ended=False)
@@ -163,7 +163,7 @@ async def test_what_is_put_aside_later_goes_with_what_ran(recorder: SQLRecorder)
 
 
 async def test_the_request_is_forgotten_when_all_is_done(recorder: SQLRecorder) -> None:
-    """Not at once: a start may still be on its way to its place."""
+    """An erasure request is kept for a while, because a start may still be waiting to be filed."""
 
     async def asked() -> int:
         async with recorder.database.reading() as connection:
@@ -200,7 +200,7 @@ async def test_the_audit_says_who_erased_whom(recorder: SQLRecorder) -> None:
 
 
 async def test_what_was_spent_long_ago_goes(recorder: SQLRecorder) -> None:
-    """What counts against a budget now stays, else an erasure would pay it back; a group's sums name nobody."""
+    """An erasure deletes the initiator's old budget counters, but not current ones, which would refund a budget."""
     now = int(datetime.now(UTC).timestamp() * 1_000_000)
     moments = {"old": now - 40 * 86400 * 1_000_000, "new": now}
     async with recorder.database.writing() as connection:
@@ -215,7 +215,7 @@ async def test_what_was_spent_long_ago_goes(recorder: SQLRecorder) -> None:
 
 
 def test_each_table_that_names_initiators_is_known() -> None:
-    """A table that is added must be thought of here, and in what erases."""
+    """Every table that names initiators is listed here, so that a new one is not forgotten in the erasure."""
     import_module("fastapi_aibridge.cluster.client_keys")
     named = {table.name for table in metadata.sorted_tables if {"initiator_id", "subject"} & set(table.c.keys())}
     # Keys are revoked, not erased: the audit and the records of others may name them.

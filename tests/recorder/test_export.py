@@ -27,7 +27,7 @@ async def exported(*arguments: Any, **options: Any) -> bytes:
 
 
 async def test_json_lines_are_the_json_form_of_each_interception() -> None:
-    """One line for each, newest first, filtered as the listing is."""
+    """JSON lines have one interception each, newest first, and are filtered like the listing."""
     recorder = MemoryRecorder()
     for minute in range(120):
         begun = interception(started_at=at(minute), initiator_id="bob" if minute % 2 else "alice")
@@ -40,7 +40,7 @@ async def test_json_lines_are_the_json_form_of_each_interception() -> None:
 
 
 async def test_csv_has_a_column_for_each_member() -> None:
-    """Texts with commas, quotes and line breaks survive; what is nested stands there as JSON."""
+    """CSV keeps texts with commas, quotes and line breaks; nested members are JSON."""
     recorder = MemoryRecorder()
     begun = interception(model='a,"b"\r\nc', metadata={"team": "blue"}, started_at=at(0))
     await recorder.start(begun)
@@ -59,7 +59,7 @@ async def test_csv_has_a_column_for_each_member() -> None:
 
 @pytest.mark.parametrize("kind", list(ExportFormat))
 async def test_an_export_that_cannot_be_read_gives_no_byte(kind: ExportFormat) -> None:
-    """What is wrong shows before the first chunk, so that a server can still answer with an error."""
+    """Errors are raised before the first chunk, so that a server can still respond with an error."""
     chunks = export(MemoryRecorder(), InterceptionQuery(cursor="wrong"), format=kind)
     with pytest.raises(InvalidCursor):
         await anext(chunks)
@@ -67,13 +67,13 @@ async def test_an_export_that_cannot_be_read_gives_no_byte(kind: ExportFormat) -
 
 @pytest.mark.parametrize("kind", list(ExportFormat))
 async def test_an_empty_export_is_well_formed(kind: ExportFormat) -> None:
-    """Nothing but the header of those that have one."""
+    """An empty export has nothing but the header, if its format has one."""
     lines = (await exported(MemoryRecorder(), format=kind)).splitlines()
     assert len(lines) == (0 if kind is ExportFormat.JSONL else 1)
 
 
 async def test_ten_thousand_rows_are_exported_in_flat_memory(url: str) -> None:
-    """The peak does not depend on how many there are; each is there once, though others are recorded meanwhile."""
+    """The peak of memory does not grow with the rows, and each row is exported once in spite of concurrent writes."""
     facts = Facts(prompts=[Prompt(message_id="m", text="x" * 5000)])
     ids = set()
     async with SQLRecorder(url, retention=0) as recorder:
@@ -95,12 +95,12 @@ async def test_ten_thousand_rows_are_exported_in_flat_memory(url: str) -> None:
                 held.append(psutil.Process().memory_info().rss)
     assert count == 12_000
     assert ids == set()
-    # All of it would be 60 MB.
+    # All rows together would be 60 MB.
     assert max(held[1:]) < held[0] + 12_000_000
 
 
 async def test_large_records_make_small_pages(url: str) -> None:
-    """An export of large records takes few of them at a time."""
+    """An export of large records reads few of them at a time."""
     facts = Facts(prompts=[Prompt(message_id="m", text="x" * 1_000_000)])
     async with SQLRecorder(url, retention=0) as recorder:
         for minute in range(60):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Failing:
-    """A recorder that cannot be read and takes nothing."""
+    """A recorder whose reads and writes all fail."""
 
     async def start(self, interception: Interception) -> None:
         raise OSError("away")
@@ -33,7 +33,7 @@ class Failing:
 
 
 class Entered(MemoryRecorder):
-    """A recorder that notes how often it was entered and left."""
+    """A recorder that counts how often it is entered and left."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Entered(MemoryRecorder):
 
 
 async def test_each_record_goes_to_all_of_them(url: str) -> None:
-    """A start, what is observed and the end reach every recorder; the database is opened and left with the fan-out."""
+    """Starts, observations and ends reach every recorder; the database is opened and closed with the fan-out."""
     memory, begun = MemoryRecorder(), interception()
     async with FanoutRecorder(memory, SQLRecorder(url)) as recorder:
         assert isinstance(recorder, Recorder)
@@ -66,7 +66,7 @@ async def test_each_record_goes_to_all_of_them(url: str) -> None:
 
 
 async def test_without_content_capture_none_of_them_is_given_text() -> None:
-    """The app's own recorders are held to the setting too."""
+    """Content capture is off for the app's own recorders too."""
     memory, begun = MemoryRecorder(), interception()
     recorder = FanoutRecorder(memory, capture_content=False)
     await recorder.start(begun)
@@ -79,7 +79,7 @@ async def test_without_content_capture_none_of_them_is_given_text() -> None:
 
 
 async def test_a_start_that_one_refuses_is_ended_in_the_others() -> None:
-    """The request is refused, so nothing may be left running."""
+    """If one recorder refuses a start, the others end it, because the request is refused."""
     memory, begun = MemoryRecorder(), interception()
     recorder = FanoutRecorder(memory, Failing())
     with pytest.raises(OSError, match="away"):
@@ -91,7 +91,7 @@ async def test_a_start_that_one_refuses_is_ended_in_the_others() -> None:
 
 
 async def test_an_end_reaches_all_though_one_fails() -> None:
-    """The failure is raised when all have been told."""
+    """An end reaches all recorders even if one fails; its error is raised afterwards."""
     memory, begun = MemoryRecorder(), interception()
     await memory.start(begun)
     with pytest.raises(OSError, match="away"):
@@ -102,7 +102,7 @@ async def test_an_end_reaches_all_though_one_fails() -> None:
 
 
 async def test_a_cancelled_start_is_ended_in_those_that_have_it() -> None:
-    """A caller that goes away while one recorder still works leaves nothing running in another."""
+    """A start that is cancelled while one recorder still works is ended in the recorders that have it."""
     memory, begun = MemoryRecorder(), interception()
 
     class Slow(Failing):
@@ -125,7 +125,7 @@ async def test_a_cancelled_start_is_ended_in_those_that_have_it() -> None:
 
 
 async def test_a_factory_is_asked_once_at_the_first_use() -> None:
-    """Nothing is made before it is needed, and all who need it at once share one; it is entered and left."""
+    """A factory is called once, at the first use; its recorder is shared, entered and left."""
     made: list[Entered] = []
 
     async def make() -> Recorder:
@@ -143,7 +143,7 @@ async def test_a_factory_is_asked_once_at_the_first_use() -> None:
 
 
 async def test_a_factory_that_fails_is_asked_again() -> None:
-    """The failure is that one request's; the next one tries again."""
+    """A factory's error is raised for that request only; the next request calls the factory again."""
     attempts = 0
 
     async def make() -> Recorder:
@@ -161,7 +161,7 @@ async def test_a_factory_that_fails_is_asked_again() -> None:
 
 
 async def test_a_factory_outlives_the_first_who_asked() -> None:
-    """A caller that goes away while the recorder is made does not take it from the others."""
+    """If the first caller is cancelled while the recorder is made, the other callers still get it."""
     go = asyncio.Event()
 
     async def make() -> Recorder:
@@ -178,7 +178,7 @@ async def test_a_factory_outlives_the_first_who_asked() -> None:
 
 
 async def test_reading_without_a_store_names_the_cure() -> None:
-    """A fan-out of recorders that only write says so."""
+    """Reading from a fan-out without a recorder that can read raises an error that says why."""
     with pytest.raises(ConfigurationError, match="none of the recorders"):
         await FanoutRecorder(Failing()).get("x")
     with pytest.raises(ConfigurationError, match="at least one"):

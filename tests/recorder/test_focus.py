@@ -1,4 +1,4 @@
-"""The export for finance: charges of FOCUS 1.2 that sum to what the usage says."""
+"""The FOCUS 1.2 export for finance: its charges sum to the usage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def record(recorder: MemoryRecorder | SQLRecorder, cost: int | None, **giv
 
 
 async def test_charges_sum_to_the_usage(url: str) -> None:
-    """To the micro-dollar, with more charges than a page has; what runs is charged later."""
+    """Charges sum to the usage to the micro-dollar, over several pages; running interceptions are charged later."""
     async with SQLRecorder(url, retention=0) as recorder:
         for number in range(250):
             await record(recorder, 333_333 + number, model=f"m{number % 3}")

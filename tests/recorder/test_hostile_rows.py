@@ -1,6 +1,4 @@
-"""Rows that a database refuses, or that make a list impossible: after each, everybody else is served and the app
-starts again.
-"""
+"""Rows that a database refuses or that could break a listing: other requests are served, and the app starts again."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ pytestmark = pytest.mark.anyio
 
 
 def noise(length: int) -> str:
-    """Text that no compression makes short."""
+    """A text that does not compress."""
     draw = random.Random(length)
     return "".join(chr(draw.randrange(0x4E00, 0x9F00)) for _ in range(length))
 
@@ -50,7 +48,7 @@ async def record(recorder: SQLRecorder, begun: Interception) -> None:
 
 @pytest.mark.parametrize("name", [*TEXTS, "all"])
 async def test_a_text_that_no_index_takes_is_cut(url: str, name: str) -> None:
-    """Each text of an interception, and all of them together, whatever index they stand in."""
+    """Texts that are too long for an index are cut, each one and all of them together."""
     begun = interception(**{each: LONG + each for each in (TEXTS if name == "all" else [name])})
     async with SQLRecorder(url) as recorder:
         await record(recorder, begun)
@@ -73,7 +71,7 @@ async def test_a_text_that_no_index_takes_is_cut(url: str, name: str) -> None:
 
 
 async def test_two_long_names_stay_two(url: str) -> None:
-    """Cutting must not make one initiator of two."""
+    """Two long ids that differ only at their end stay two initiators."""
     first, second = (interception(initiator_id=LONG + name) for name in ("1", "2"))
     async with SQLRecorder(url) as recorder:
         await record(recorder, first)
@@ -98,7 +96,7 @@ async def test_two_long_names_stay_two(url: str) -> None:
     ids=str,
 )
 async def test_what_is_no_record_is_refused_at_its_start(url: str, given: dict[str, Any]) -> None:
-    """Before anything is written: the provider has not been called yet, and the next one is served."""
+    """A start that is not a valid record is refused before anything is written; the next request is served."""
     async with SQLRecorder(url) as recorder:
         with pytest.raises((TypeError, AttributeError)):
             await recorder.start(interception(**given))
@@ -109,7 +107,7 @@ async def test_what_is_no_record_is_refused_at_its_start(url: str, given: dict[s
 
 
 async def test_metadata_and_moments_of_any_kind(url: str) -> None:
-    """Values that JSON cannot say, too many of them, and times at the edge of what there is."""
+    """Metadata that JSON cannot express, too much metadata, and extreme times are recorded."""
     loop: list[Any] = []
     loop.append(loop)
     kinds: list[Any] = [
@@ -141,7 +139,7 @@ async def test_metadata_and_moments_of_any_kind(url: str) -> None:
 
 
 class Hostile:
-    """A database that raises an error for one row, and takes all others."""
+    """A sink that raises an error for batches with one certain row, and writes all others."""
 
     def __init__(self, recorder: SQLRecorder, error: Exception) -> None:
         assert recorder._writer is not None
@@ -182,7 +180,7 @@ class StateError(Exception):
     ids=repr,
 )
 async def test_a_row_at_fault_stands_alone_whatever_the_error(url: str, error: Exception) -> None:
-    """A start that the database refuses is refused; an end and an object are put aside. No other waits long."""
+    """A faulty start is refused, and a faulty end or object is set aside; no other row waits long."""
     async with SQLRecorder(url) as recorder:
         Hostile(recorder, error)
         outcomes = await asyncio.wait_for(
@@ -212,7 +210,7 @@ async def test_a_row_at_fault_stands_alone_whatever_the_error(url: str, error: E
 
 
 async def test_a_full_disk_is_nobodys_fault(url: str) -> None:
-    """Nothing is put aside for it: what waits is written when there is room again."""
+    """A full disk sets no row aside; the queue is written once there is space again."""
     async with SQLRecorder(url, start_timeout=0.3) as recorder:
         await recorder.start(begun := interception())
         hostile = Hostile(recorder, StateError("53100"))
@@ -245,7 +243,7 @@ async def test_a_full_disk_is_nobodys_fault(url: str) -> None:
     ids=range(8),
 )
 async def test_an_inbox_that_cannot_be_filed_keeps_nobody_from_starting(url: str, body: str) -> None:
-    """What an older release took and no index does is cut; what is no start is put aside, and its neighbours stay."""
+    """Invalid rows in the inbox are cut or set aside; their neighbours are filed, and the recorder starts."""
     neighbour = dump(start_row(interception(id="neighbour"), "dead"))
     async with SQLRecorder(url):
         pass
@@ -288,7 +286,7 @@ async def test_an_inbox_that_cannot_be_filed_keeps_nobody_from_starting(url: str
     ids=range(14),
 )
 async def test_no_stored_row_breaks_a_list(url: str, damage: Any) -> None:
-    """It is shown as far as it can be read: in lists, alone, exported and added up."""
+    """A damaged row is shown as far as it is readable: in lists, by its id, in exports and in sums."""
     async with SQLRecorder(url) as recorder:
         await record(recorder, interception(id="damaged"))
     await execute(url, damage)
@@ -309,7 +307,7 @@ async def test_no_stored_row_breaks_a_list(url: str, damage: Any) -> None:
 
 
 async def test_a_moment_of_nonsense_breaks_no_list(tmp_path: Any) -> None:
-    """SQLite stores what it is given."""
+    """SQLite stores values of a wrong type in any column; a listing still works."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     async with SQLRecorder(url) as recorder:
         await record(recorder, interception(id="damaged"))
@@ -321,7 +319,7 @@ async def test_a_moment_of_nonsense_breaks_no_list(tmp_path: Any) -> None:
 
 
 async def test_what_a_dead_recorder_observed_may_be_unreadable(url: str) -> None:
-    """Its tokens are then not known, and the app starts."""
+    """Unreadable facts of a dead recorder leave the token counts unknown and do not stop the start."""
     async with SQLRecorder(url) as recorder:
         await recorder.start(begun := interception())
         await recorder.observe(begun.id, full_facts())
@@ -336,7 +334,7 @@ async def test_what_a_dead_recorder_observed_may_be_unreadable(url: str) -> None
 
 
 async def test_objects_have_no_text_that_no_index_takes(url: str) -> None:
-    """Ids of providers are of any length."""
+    """Provider object ids of any length are stored."""
     async with SQLRecorder(url) as recorder:
         await recorder.note(LONG, LONG, LONG, LONG)
         await until(lambda: not recorder.pending)

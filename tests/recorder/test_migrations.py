@@ -34,7 +34,7 @@ async def run(url: str, look: Any) -> Any:
 
 async def test_the_migrated_tables_are_those_that_the_code_expects(empty_url: str) -> None:
     """Alembic finds no difference between the migrated database and the metadata."""
-    for package in (cluster, money):  # modules with tables of their own
+    for package in (cluster, money):  # modules that define tables
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     async with SQLStore(empty_url, create=True) as store:
@@ -52,14 +52,14 @@ async def test_the_migrated_tables_are_those_that_the_code_expects(empty_url: st
 
 
 async def test_the_newest_revision_is_the_one_that_starts_look_for() -> None:
-    """The constant that spares a start loading alembic names the head of the scripts."""
+    """The revision that a start looks for, without loading alembic, is the head of the scripts."""
     from alembic.script import ScriptDirectory
 
     assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
 
 
 async def test_a_migration_can_be_taken_back(empty_url: str) -> None:
-    """Downgrading to the base leaves none of the tables, and touches none of the app's."""
+    """A downgrade to the base removes all tables of the package and none of the app's."""
 
     def down(connection: Connection) -> list[str]:
         from alembic import command
@@ -73,7 +73,7 @@ async def test_a_migration_can_be_taken_back(empty_url: str) -> None:
 
 
 async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
-    """One of them does the work, the others wait for it."""
+    """One process migrates, and the others wait for it."""
     program = f"""
 import asyncio
 from fastapi_aibridge.recorder.store import SQLStore
@@ -89,7 +89,7 @@ asyncio.run(main())
 
 
 async def test_concurrent_recorders_of_one_process_may_migrate_at_once(empty_url: str) -> None:
-    """Two apps that start together on an empty database both come up."""
+    """Two apps that start at once on an empty database both start."""
     databases = [Database(empty_url) for _ in range(3)]
     for database in databases:
         database.open(create=True)
@@ -99,7 +99,7 @@ async def test_concurrent_recorders_of_one_process_may_migrate_at_once(empty_url
 
 
 async def test_apps_that_start_at_one_moment_on_databases_of_their_own_all_come_up(tmp_path: Path) -> None:
-    """In one event loop, and in several threads: what alembic keeps in its modules is no longer shared by two."""
+    """Concurrent migrations, in one event loop or in several threads, do not share alembic's module state."""
     databases = [Database(f"sqlite+aiosqlite:///{tmp_path / f'{number}.db'}") for number in range(6)]
     for database in databases:
         database.open(create=True)
@@ -115,7 +115,7 @@ async def test_apps_that_start_at_one_moment_on_databases_of_their_own_all_come_
 
 
 def test_a_recorder_may_be_opened_in_one_event_loop_after_the_other(empty_url: str) -> None:
-    """Nothing of the first loop is left behind."""
+    """Nothing of the first event loop remains in the recorder."""
     recorder = SQLRecorder(empty_url)
 
     async def run() -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: PostgresServer) -> None:
-    """Under load, with the server killed and started again: all that started is there with its end, once."""
+    """When the server is killed under load and restarted, every interception that started exists once, with its end."""
     url = await own_postgres.empty_database_async()
     completed: list[str] = []
     refused: list[str] = []
@@ -67,9 +67,7 @@ async def test_a_database_that_goes_and_returns_costs_no_record(own_postgres: Po
 async def test_reading_from_a_database_that_hangs_ends(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that keeps its connections and answers nothing: readers get an error in time, and records once it is
-    back. It cannot end its statements itself.
-    """
+    """While the server hangs, readers get an error in time; once it responds again, they get records."""
     monkeypatch.setattr(database, "_STATEMENT_TIMEOUT", 400)
     monkeypatch.setattr(database, "_CONNECT_TIMEOUT", 1.0)
     url = await own_postgres.empty_database_async()
@@ -97,7 +95,7 @@ async def test_reading_from_a_database_that_hangs_ends(
 
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(own_postgres: PostgresServer) -> None:
-    """The recorder opens when the database comes in time, and raises within the bound when it does not."""
+    """The recorder waits for the database at its start, and raises an error if that takes too long."""
     url = await own_postgres.empty_database_async()
     await asyncio.to_thread(own_postgres.stop)
     with pytest.raises(RecorderUnavailable):
@@ -110,7 +108,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(own_postgres: 
 
 
 async def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path) -> None:
-    """Another program that holds SQLite's write lock delays starts, and too long a lock refuses them."""
+    """A start waits while another program holds SQLite's write lock, and is refused if that takes too long."""
     path = tmp_path / "records.db"
     async with SQLRecorder(f"sqlite+aiosqlite:///{path}", start_timeout=0.3) as recorder:
         locking = sqlite3.connect(path, isolation_level=None)

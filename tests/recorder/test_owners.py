@@ -29,7 +29,7 @@ async def record(recorder: Any, begun: Interception, *ids: str) -> None:
 
 
 async def test_what_an_interception_made_has_its_initiator_as_owner(url: str) -> None:
-    """Known at once where it was recorded, a moment later in other processes, and after a restart."""
+    """The owner is known at once in the process that recorded it, soon in others, and after a restart."""
     async with SQLRecorder(url) as recorder, SQLRecorder(url) as other:
         await record(recorder, interception(initiator_id="alice"), "resp_1", "resp_2")
         assert await recorder.owner("openai", "resp_1") == "alice"
@@ -47,7 +47,7 @@ async def test_what_an_interception_made_has_its_initiator_as_owner(url: str) ->
 
 
 async def test_objects_are_noted_without_an_interception_too(url: str) -> None:
-    """As for requests that are passed through; ids of any length and form are kept apart."""
+    """Objects of requests that are passed through are noted too; ids of any length and form stay distinct."""
     long = "x" * 3000
     async with SQLRecorder(url) as recorder:
         await recorder.note("openai", "file_1", "alice", "file")
@@ -65,7 +65,7 @@ async def test_objects_are_noted_without_an_interception_too(url: str) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "owners", "fanout", "sql"])
 async def test_the_first_owner_stays(kind: str, url: str) -> None:
-    """Nobody takes an object over by naming it once more."""
+    """A later note of the same object does not change its owner."""
     sql = SQLRecorder(url)
     kinds: dict[str, ObjectOwners] = {
         "memory": MemoryRecorder(),
@@ -87,7 +87,7 @@ async def test_the_first_owner_stays(kind: str, url: str) -> None:
 
 
 async def test_what_a_process_remembers_is_bounded(url: str) -> None:
-    """The oldest are forgotten; with a database they are found again."""
+    """A process forgets the oldest owners beyond its bound; a database still finds them."""
     memory = MemoryOwners(10)
     for number in range(100):
         await memory.note("openai", f"r{number}", "alice", "response")
@@ -104,7 +104,7 @@ async def test_what_a_process_remembers_is_bounded(url: str) -> None:
 
 
 async def test_recorders_that_keep_no_owners_get_a_memory() -> None:
-    """And those that keep them are asked themselves, also behind others and behind a factory."""
+    """Recorders without owners get a memory of them, and those with owners are asked, even if they are wrapped."""
     assert isinstance(owners_of(NullRecorder()), MemoryOwners)
     memory = MemoryRecorder()
     assert owners_of(memory) is memory
@@ -119,7 +119,7 @@ async def test_recorders_that_keep_no_owners_get_a_memory() -> None:
 
 
 async def test_owners_are_forgotten_with_the_records(url: str) -> None:
-    """The retention holds for them too."""
+    """The retention of the records holds for owners too."""
     now = [NOON]
     async with SQLRecorder(url, retention=3600, clock=lambda: now[0]) as recorder:
         await recorder.note("openai", "old", "alice", "response")

@@ -47,7 +47,7 @@ STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def cells_of(line: str) -> list[str]:
-    """What readers of other dialects may take for cells."""
+    """The pieces of a line that some CSV dialect may read as cells."""
     for separator in ';,|\t\r\n"':
         line = line.replace(separator, "\0")
     return [piece.strip(" \u00a0\u00ad\u1680\u180e\u202f\u205f\u3000\ufeff\u200b") for piece in line.split("\0")]
@@ -55,7 +55,7 @@ def cells_of(line: str) -> list[str]:
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_is_a_formula_whatever_separates_cells(text: str) -> None:
-    """Neither at the beginning nor after what another dialect takes for a separator, a quote or the end of a line."""
+    """No piece is a formula, whatever characters a CSV dialect takes as separators, quotes or line ends."""
     assert any(piece.startswith(STARTS) for piece in cells_of(text))
     assert not any(piece.startswith(STARTS) for piece in cells_of(cell(text)))
     value = [{"text": text, "n": -5}]
@@ -67,12 +67,12 @@ def test_no_cell_is_a_formula_whatever_separates_cells(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["plain", "a-b", "a = b", "x@y.org", "1 + 2", "a\r\nb", ""])
 def test_other_text_stays_as_it_is(text: str) -> None:
-    """Signs within a text are no formula."""
+    """Formula characters within a text are left as they are."""
     assert cell(text) == text
 
 
 def test_nothing_that_a_terminal_obeys_is_written() -> None:
-    """Escape sequences of seven and eight bits, and marks that turn the direction of text; JSON says them still."""
+    """Terminal escape sequences and marks of text direction are removed from text and escaped in JSON."""
     hostile = "a\x1b[31m\x07\x7f\x9b2J\u202egnp\u2066\u2028b"
     assert cell(hostile).isprintable() or "\N{REPLACEMENT CHARACTER}" in cell(hostile)
     assert not set(cell(hostile)) & set("\x1b\x07\x7f\x9b\u202e\u2066\u2028")
@@ -83,7 +83,7 @@ def test_nothing_that_a_terminal_obeys_is_written() -> None:
 
 @pytest.mark.parametrize("piece", [", ", " ", '"', ";", "\\", "=", "\u200b", "\n ", '",', "a"])
 def test_the_time_grows_with_the_text(piece: str) -> None:
-    """Four times the text takes no more than six times as long."""
+    """Four times the text takes at most six times as long."""
 
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
@@ -101,7 +101,7 @@ def test_the_time_grows_with_the_text(piece: str) -> None:
 
 @pytest.mark.anyio
 async def test_an_export_holds_no_formula_and_no_control_character() -> None:
-    """In plain columns and in those with JSON, in both forms."""
+    """Exports in both formats have no formula and no control character, in plain and in JSON columns."""
     recorder = MemoryRecorder()
     hostile = "x;=1\x1b[2J\x9b\u202e"
     begun = interception(model=hostile, user_agent="=1", metadata={"k": hostile})

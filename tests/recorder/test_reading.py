@@ -21,7 +21,7 @@ AnyRecorder = MemoryRecorder | SQLRecorder
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def recorder(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator[AnyRecorder]:
-    """Each kind of recorder, empty."""
+    """An empty recorder of each kind."""
     if request.param == "memory":
         yield MemoryRecorder()
         return
@@ -38,7 +38,7 @@ async def ids(recorder: AnyRecorder, **query: Any) -> list[str]:
 
 
 async def test_the_newest_come_first_with_their_facts(recorder: AnyRecorder) -> None:
-    """A listing is ordered by start, whatever the order of writing, and its items are complete."""
+    """A listing is ordered by start, not by the order of writing, and its items are complete."""
     begun = [interception(id=f"i{minute}", started_at=at(minute)) for minute in (2, 0, 1)]
     for each in begun:
         await recorder.start(each)
@@ -51,7 +51,7 @@ async def test_the_newest_come_first_with_their_facts(recorder: AnyRecorder) -> 
 
 
 async def test_filters_narrow_the_listing(recorder: AnyRecorder) -> None:
-    """Each filter holds alone and together with others; the bounds in time are half open."""
+    """Filters work alone and together; time bounds include the start and exclude the end."""
     await recorder.start(interception(id="a", initiator_id="bob", started_at=at(0)))
     await recorder.start(interception(id="b", provider="anthropic", model="claude", started_at=at(1)))
     await recorder.start(interception(id="c", session_id="s1", started_at=at(2)))
@@ -67,7 +67,7 @@ async def test_filters_narrow_the_listing(recorder: AnyRecorder) -> None:
 
 
 async def test_a_cursor_is_stable_while_others_are_recorded(recorder: AnyRecorder) -> None:
-    """Following the cursor shows everything that was there once, in order, however much is recorded meanwhile."""
+    """Following the cursor shows every record once and in order, in spite of concurrent writes."""
     there = [interception(started_at=at(number // 3)) for number in range(20)]
     for each in there:
         await recorder.start(each)
@@ -85,7 +85,7 @@ async def test_a_cursor_is_stable_while_others_are_recorded(recorder: AnyRecorde
 
 
 async def test_a_last_page_that_is_full_has_no_cursor(recorder: AnyRecorder) -> None:
-    """There is a cursor only where something comes after it."""
+    """A page has a cursor only if records follow it."""
     for minute in range(4):
         await recorder.start(interception(started_at=at(minute)))
     first = await recorder.list(InterceptionQuery(limit=2))
@@ -95,7 +95,7 @@ async def test_a_last_page_that_is_full_has_no_cursor(recorder: AnyRecorder) -> 
 
 @pytest.mark.parametrize("cursor", ["", "x", "é", "%%%", "MTox", "MTo", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OmE", "a" * 5000])
 async def test_a_foreign_cursor_is_refused(recorder: AnyRecorder, cursor: str) -> None:
-    """What the store did not hand out is `InvalidCursor`, never another error; a likely one may show a page."""
+    """A cursor that was not issued raises `InvalidCursor`, or shows a page if it is well formed."""
     try:
         page = await recorder.list(InterceptionQuery(cursor=cursor))
     except InvalidCursor:
@@ -105,13 +105,13 @@ async def test_a_foreign_cursor_is_refused(recorder: AnyRecorder, cursor: str) -
 
 
 async def test_an_unknown_id_is_none(recorder: AnyRecorder) -> None:
-    """Any text may be asked for."""
+    """An unknown id of any form gives None."""
     assert await recorder.get(str(uuid4())) is None
     assert await recorder.get("no\0thing\ud800") is None
 
 
 async def test_memory_displaces_the_oldest() -> None:
-    """The memory recorder holds as many as it was told to, the newest."""
+    """The memory recorder keeps as many of the newest records as it is told."""
     recorder = MemoryRecorder(2)
     for number in range(3):
         await recorder.start(interception(id=f"i{number}", started_at=NOON + timedelta(minutes=number)))

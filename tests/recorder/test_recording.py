@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_start_can_be_read_when_start_returns(url: str) -> None:
-    """What `start` was given stands in the database when it returns, and runs."""
+    """When `start` returns, the interception is in the database and is running."""
     async with SQLRecorder(url) as recorder:
         begun = interception(metadata={"team": "blue", "n": [1, None]}, session_id="s1", user_agent=None)
         await recorder.start(begun)
@@ -27,7 +27,7 @@ async def test_a_start_can_be_read_when_start_returns(url: str) -> None:
 
 
 async def test_agents_and_what_was_cut_are_read_back(url: str) -> None:
-    """Who within the client asked, who wrote a prompt, and what is not whole."""
+    """The agents, the author of a prompt, and the marks of truncation are read back."""
     begun = interception(agent_id="a2", parent_agent_id="a1", truncated=True)
     facts = Facts(
         prompts=[Prompt(message_id="m", text="<system-reminder>", source="agent", truncated=True)],
@@ -42,7 +42,7 @@ async def test_agents_and_what_was_cut_are_read_back(url: str) -> None:
 
 
 async def test_an_end_and_its_facts_are_read_back_as_they_were_given(url: str) -> None:
-    """Every member of the end and of the facts survives the database."""
+    """Every member of the end and of the facts is read back unchanged."""
     begun, ended = interception(), ending(status=Status.FAILED, upstream_status=503, error="overloaded")
     async with SQLRecorder(url) as recorder:
         await recorder.start(begun)
@@ -53,9 +53,7 @@ async def test_an_end_and_its_facts_are_read_back_as_they_were_given(url: str) -
 
 @pytest.mark.parametrize("filed", [False, True])
 async def test_the_key_that_paid_in_the_end(url: str, filed: bool) -> None:
-    """An end may name another key than the start did, whether the start has moved to its place or not; one that names
-    none leaves it.
-    """
+    """An end can change the key's hint, before and after the start is filed; an end without a hint keeps it."""
     changed, kept = interception(), interception()
     async with SQLRecorder(url) as recorder:
         for begun in (changed, kept):
@@ -70,7 +68,7 @@ async def test_the_key_that_paid_in_the_end(url: str, filed: bool) -> None:
 
 
 async def test_rounds_are_added_up_in_their_order(url: str) -> None:
-    """Facts of several rounds come back in the order in which they were observed."""
+    """Facts of several rounds are read back in the order of observation."""
     begun = interception()
     async with SQLRecorder(url) as recorder:
         await recorder.start(begun)
@@ -84,7 +82,7 @@ async def test_rounds_are_added_up_in_their_order(url: str) -> None:
 
 
 async def test_a_second_end_changes_nothing(url: str) -> None:
-    """An interception ends once; what is not known is not written."""
+    """A second end, and an end without a start, are ignored."""
     begun = interception()
     async with SQLRecorder(url) as recorder:
         await recorder.start(begun)
@@ -102,7 +100,7 @@ async def test_a_second_end_changes_nothing(url: str) -> None:
 
 
 async def test_text_that_databases_refuse_is_stored_as_nearly_as_possible(url: str) -> None:
-    """NUL, lone surrogates, numbers beyond 64 bits and deep nesting cost nothing but themselves."""
+    """NUL, lone surrogates, huge numbers and deep nesting are replaced, and everything around them is stored."""
     nested: object = "core"
     for _ in range(5000):
         nested = [nested]
@@ -138,7 +136,7 @@ async def test_text_that_databases_refuse_is_stored_as_nearly_as_possible(url: s
 
 @pytest.mark.parametrize("kind", ["memory", "sql"])
 async def test_without_content_capture_no_text_is_kept(kind: str, url: str) -> None:
-    """Prompts, arguments, thoughts and error texts go; that a tool was called and what it cost stays."""
+    """Without content capture, texts are dropped; tool names and costs stay."""
     begun = interception()
     ended = ending(status=Status.FAILED, upstream_status=500, error="the secret answer")
     sql = SQLRecorder(url, capture_content=False)
@@ -165,7 +163,7 @@ async def test_without_content_capture_no_text_is_kept(kind: str, url: str) -> N
 
 
 async def test_the_recorders_have_the_protocols(url: str) -> None:
-    """Both recorders write, read back and add up."""
+    """Both recorders implement the protocols for writing, reading and usage."""
     for recorder in (MemoryRecorder(), SQLRecorder(url)):
         assert isinstance(recorder, Recorder)
         assert isinstance(recorder, InterceptionStore)
@@ -173,7 +171,7 @@ async def test_the_recorders_have_the_protocols(url: str) -> None:
 
 
 def test_the_json_form_has_the_documented_members() -> None:
-    """Members stand in the documented order, moments are RFC 3339 in UTC with microseconds."""
+    """The JSON form has its members in the documented order, and times in RFC 3339 with microseconds, in UTC."""
     moment = datetime.fromisoformat("2026-03-01T14:00:00.5+02:00")
     form = record_json(InterceptionRecord(interception(id="i1", started_at=moment), full_facts(), ending()))
     assert list(form) == [
@@ -208,6 +206,6 @@ def test_the_json_form_has_the_documented_members() -> None:
 
 
 def test_a_running_interception_has_no_end_in_its_json_form() -> None:
-    """The members of the end are null while an interception runs."""
+    """The end's members are null while an interception runs."""
     form = record_json(InterceptionRecord(interception()))
     assert (form["status"], form["ended_at"], form["upstream_status"], form["error"]) == ("running", None, None, None)

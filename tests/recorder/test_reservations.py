@@ -46,7 +46,7 @@ async def finish(recorder: SQLRecorder, interception_id: str, cost: int) -> None
 
 
 async def forget_recorders(url: str) -> None:
-    """So that those that start later take what runs for what the dead have left."""
+    """Delete the rows of all recorders, so that a recorder that starts later takes their interceptions as abandoned."""
     database = Database(url)
     database.open(create=False)
     async with database.writing() as connection:
@@ -59,7 +59,7 @@ async def counted(recorder: SQLRecorder, key: CounterKey = ALICE) -> Counted:
 
 
 async def test_a_start_that_does_not_fit_leaves_nothing_behind(url: str, recorder: SQLRecorder) -> None:
-    """Neither a record nor something reserved in the counter that had room."""
+    """A refused start leaves neither a record nor a reservation, not even in the counter that had room."""
     mine, ours = await recorder.counters.open([ALICE, GROUP])
     with pytest.raises(OverBudget) as refused:
         await start(recorder, 11, {mine: 100, ours: 10})
@@ -75,7 +75,7 @@ async def test_a_start_that_does_not_fit_leaves_nothing_behind(url: str, recorde
 
 
 async def test_what_is_reserved_becomes_what_it_cost(recorder: SQLRecorder) -> None:
-    """Reserved from the start on, spent from the end on, once."""
+    """The estimate is reserved from the start on and replaced by the cost at the end, once."""
     (mine,) = await recorder.counters.open([ALICE])
     one = await start(recorder, 40, {mine: 100})
     assert await counted(recorder) == Counted(0, 40)
@@ -86,14 +86,14 @@ async def test_what_is_reserved_becomes_what_it_cost(recorder: SQLRecorder) -> N
 
 
 async def test_nothing_at_all_is_allowed_by_a_limit_of_zero(recorder: SQLRecorder) -> None:
-    """Not even what costs nothing."""
+    """A limit of zero refuses even a request that costs nothing."""
     (mine,) = await recorder.counters.open([ALICE])
     with pytest.raises(OverBudget):
         await start(recorder, 0, {mine: 0})
 
 
 async def test_side_by_side_no_more_start_than_fit(recorder: SQLRecorder) -> None:
-    """However many come into one commit, and whatever others among them ask for."""
+    """Concurrent starts never exceed the limit, however they share commits."""
     (mine,) = await recorder.counters.open([ALICE])
     results = await asyncio.gather(
         *(start(recorder, 10 if place % 7 else 1000, {mine: 200}) for place in range(70)), return_exceptions=True
@@ -106,7 +106,7 @@ async def test_side_by_side_no_more_start_than_fit(recorder: SQLRecorder) -> Non
 
 
 async def test_who_has_an_answer_may_count_on_what_it_has_not_used(recorder: SQLRecorder) -> None:
-    """A next request finds the earlier ones settled, though their ends are not in their place yet."""
+    """A request that follows a response finds the earlier reservations settled, even before their ends are filed."""
     (mine,) = await recorder.counters.open([ALICE])
     for _ in range(20):
         one = await start(recorder, 60, {mine: 100})
@@ -115,7 +115,7 @@ async def test_who_has_an_answer_may_count_on_what_it_has_not_used(recorder: SQL
 
 
 async def test_each_further_call_reserves_anew(recorder: SQLRecorder) -> None:
-    """What the calls before have cost is spent, and the new estimate takes the place of the old one."""
+    """A further call settles the cost so far and replaces the estimate."""
     (mine,) = await recorder.counters.open([ALICE])
     one = await start(recorder, 50, {mine: 100})
     await recorder.observe(one, Facts(token_usages=[usage(1, cost=30)]))
@@ -129,7 +129,7 @@ async def test_each_further_call_reserves_anew(recorder: SQLRecorder) -> None:
 
 
 async def test_a_start_that_nobody_waits_for_any_more_keeps_nothing_reserved(recorder: SQLRecorder) -> None:
-    """Whenever the caller goes away."""
+    """A start that is cancelled at any moment leaves no reservation."""
     (mine,) = await recorder.counters.open([ALICE])
     for turns in range(30):
         task = asyncio.create_task(start(recorder, 10, {mine: 10_000}))
@@ -137,14 +137,14 @@ async def test_a_start_that_nobody_waits_for_any_more_keeps_nothing_reserved(rec
             await asyncio.sleep(0)
         task.cancel()
         (begun,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(begun, str):  # on a busy machine it may be written before it is given up
+        if isinstance(begun, str):  # on a slow machine the start may be written before the cancellation
             await finish(recorder, begun, 0)
-    await start(recorder, 10, {mine: 10_000})  # in a commit after those of the others
+    await start(recorder, 10, {mine: 10_000})  # written in a commit after the others
     assert (await counted(recorder)).reserved == 10
 
 
 async def test_the_next_start_releases_what_a_dead_recorder_has_reserved(url: str) -> None:
-    """With the cost that the records have, once; and an end that comes late after all corrects it."""
+    """A dead recorder's reservations become the recorded costs, once; a late end corrects them."""
     async with SQLRecorder(url) as first:
         (mine,) = await first.counters.open([ALICE])
         running, ended = await start(first, 40, {mine: 100}), await start(first, 30, {mine: 100})
@@ -163,7 +163,7 @@ async def test_the_next_start_releases_what_a_dead_recorder_has_reserved(url: st
 
 @pytest.mark.parametrize("dies", [False, True], ids=["stopped", "dead"])
 async def test_an_outcome_that_is_learnt_after_a_restart_is_counted(url: str, dies: bool) -> None:
-    """Of a response that went on at its provider, however the recorder ended that had begun it."""
+    """A response that went on at its provider is counted, whether its recorder stopped or died."""
     async with SQLRecorder(url) as first:
         (mine,) = await first.counters.open([ALICE])
         running = await start(first, 40, {mine: 100})
@@ -180,7 +180,7 @@ async def test_an_outcome_that_is_learnt_after_a_restart_is_counted(url: str, di
 
 
 async def test_the_tokens_of_a_response_are_known_at_once(recorder: SQLRecorder) -> None:
-    """To reserve for a request that goes on with it."""
+    """A response's tokens are known at once, for the reservation of a request that continues it."""
     one = interception()
     await recorder.start(one)
     await recorder.end(
@@ -196,7 +196,7 @@ async def test_the_tokens_of_a_response_are_known_at_once(recorder: SQLRecorder)
 
 
 async def learn(recorder: SQLRecorder, interception_id: str) -> None:
-    """What it has cost, which is counted once."""
+    """End a resumed response twice, and check that its cost is counted once."""
     assert await counted(recorder) == Counted(0, 0)
     assert await recorder.resume("openai", "resp_1", "alice") is not None
     await finish(recorder, interception_id, 9)
@@ -206,7 +206,7 @@ async def learn(recorder: SQLRecorder, interception_id: str) -> None:
 
 
 async def test_a_counter_that_is_new_begins_with_what_the_records_say(url: str) -> None:
-    """For a budget that is given in the middle of its period."""
+    """A budget that is added during its period starts with the recorded costs."""
     async with SQLRecorder(url) as recorder:
         for initiator, moment, cost in (("alice", MONTH, 4), ("alice", datetime(2026, 10, 31, tzinfo=UTC), 8),
                                         ("bob", MONTH, 16)):  # fmt: skip
@@ -221,7 +221,7 @@ async def test_a_counter_that_is_new_begins_with_what_the_records_say(url: str) 
 
 @pytest.mark.parametrize("scope", ["initiator", "member", "default", "group", "everybody"])
 async def test_a_counter_that_nobody_used_for_a_while_catches_up(recorder: SQLRecorder, scope: str) -> None:
-    """With what the records say, once; what runs goes on as it was reserved."""
+    """An unused counter is updated from the records once; reservations of running requests stay."""
     of, id_ = (scope, {"group": "staff", "everybody": "*"}[scope]) if scope in ("group", "everybody") else (
         "initiator", "alice")  # fmt: skip
     now = datetime.now(UTC)
@@ -240,7 +240,7 @@ async def test_a_counter_that_nobody_used_for_a_while_catches_up(recorder: SQLRe
 
 
 async def test_groups_whose_names_are_alike_are_told_apart(recorder: SQLRecorder) -> None:
-    """When the first budget of a group adds up its records."""
+    """Groups with similar names are distinct when the first budget of a group adds up its records."""
     for group in ("staff", "Staff", "st%ff", "staff2"):
         one = interception(groups=(group,), started_at=MONTH)
         await recorder.start(one)
@@ -252,7 +252,7 @@ async def test_groups_whose_names_are_alike_are_told_apart(recorder: SQLRecorder
 async def test_a_counter_that_somebody_has_deleted_does_not_keep_records_from_being_written(
     url: str, recorder: SQLRecorder
 ) -> None:
-    """By hand, in the database: what had something reserved there still ends."""
+    """If somebody deletes a counter from the database, interceptions with reservations in it still end."""
     (mine,) = await recorder.counters.open([ALICE])
     one = await start(recorder, 40, {mine: 100})
     database = Database(url)
@@ -270,7 +270,7 @@ async def test_a_counter_that_somebody_has_deleted_does_not_keep_records_from_be
 
 
 async def test_a_warning_is_claimed_once(recorder: SQLRecorder) -> None:
-    """By whoever asks first, for each level."""
+    """Each level of warning is claimed once, by the first caller."""
     (mine,) = await recorder.counters.open([ALICE])
     assert [await recorder.counters.claim_warning(mine, percent) for percent in (80, 80, 100, 80)] == [
         True,
@@ -281,7 +281,7 @@ async def test_a_warning_is_claimed_once(recorder: SQLRecorder) -> None:
 
 
 async def test_counters_of_periods_that_are_long_over_are_deleted(recorder: SQLRecorder) -> None:
-    """And only those."""
+    """Only counters of periods that ended long ago are deleted."""
     old = CounterKey("initiator", "alice", "month", datetime(2026, 1, 1, tzinfo=UTC))
     await recorder.counters.open([old, ALICE])
     await recorder.counters.prune(datetime(2026, 11, 26, tzinfo=UTC))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class MovedClock:
-    """Time that only the test moves."""
+    """A clock that only the test moves."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -33,7 +33,7 @@ class MovedClock:
         await woken.wait()
 
     async def move(self, by: timedelta) -> None:
-        """Moves when the recorder's two tasks have come to rest."""
+        """Move the clock once both tasks of the recorder are asleep."""
         await until(lambda: len(self._sleepers) == 2)
         self.now += by
         due = [woken for moment, woken in self._sleepers if moment <= self.now]
@@ -55,7 +55,7 @@ async def record(recorder: SQLRecorder, started_at: datetime, *, ended: bool = T
 
 
 async def test_upkeep_deletes_what_is_older_than_the_retention(url: str) -> None:
-    """As time goes on the old go, with their facts and their sums; the young and the running stay."""
+    """Old interceptions are deleted with their facts and sums; recent and running ones stay."""
     clock = MovedClock(NOON)
     async with SQLRecorder(url, retention=60 * 86400, clock=clock, sleep=clock.sleep) as recorder:
         old = await record(recorder, NOON - timedelta(days=59))
@@ -73,7 +73,7 @@ async def test_upkeep_deletes_what_is_older_than_the_retention(url: str) -> None
 
 
 async def test_sums_of_days_go_with_their_interceptions(url: str) -> None:
-    """A day that was added up is forgotten when the whole of it is too old."""
+    """The sums of a day are deleted once the whole day is older than the retention."""
     clock = MovedClock(NOON + timedelta(days=3))
     async with SQLRecorder(url, retention=60 * 86400, clock=clock, sleep=clock.sleep) as recorder:
         await record(recorder, NOON)
@@ -88,7 +88,7 @@ async def test_sums_of_days_go_with_their_interceptions(url: str) -> None:
 
 
 async def test_retention_of_zero_keeps_all(url: str) -> None:
-    """Zero means for ever."""
+    """A retention of zero keeps all records."""
     async with SQLRecorder(url, retention=0) as recorder:
         kept = await record(recorder, NOON - timedelta(days=10_000))
         await recorder.run_upkeep()
@@ -96,7 +96,7 @@ async def test_retention_of_zero_keeps_all(url: str) -> None:
 
 
 async def test_pruning_lets_writers_through(url: str) -> None:
-    """It goes in small transactions, so that what is recorded meanwhile need not wait for its end."""
+    """Pruning uses small transactions, so that concurrent writes do not wait for its end."""
     async with SQLRecorder(url, retention=0) as recorder:
         await asyncio.gather(*(record(recorder, NOON) for _ in range(100)))
         await until(lambda: not recorder.pending)

@@ -20,7 +20,7 @@ LATER = FIRST + timedelta(days=10)
 
 
 def row(calls: int, tokens: int, *, unpriced: int = 0, **keys: Any) -> UsageRow:
-    """A million micro-dollars for each token, but for those of a model without a price; running calls have no cost."""
+    """A row of usage at one dollar for each token, except for those of a model without a price."""
     priced = tokens - unpriced
     return UsageRow(
         **keys,
@@ -91,7 +91,7 @@ async def check(store: UsageStore) -> None:
         row(1, 4, session_id="s1", day=date(2026, 3, 2)),
     ]
     assert await ask(UsageBy.AGENT, initiator_id="bob") == [row(1, 4, agent_id=None), row(1, 2, agent_id="a1")]
-    # Who belongs to two groups counts in both.
+    # A call of two groups counts in both.
     assert await ask(UsageBy.GROUP, UsageBy.MODEL) == [
         row(1, 8, group=None, model="claude", unpriced=8),
         row(1, 0, group=None, model="gpt-5"),
@@ -102,14 +102,14 @@ async def check(store: UsageStore) -> None:
 
 
 async def test_memory_adds_up() -> None:
-    """The memory recorder gives the sums that are expected of every store."""
+    """The memory recorder returns the expected sums."""
     recorder = MemoryRecorder()
     await record_all(recorder)
     await check(recorder)
 
 
 async def test_sums_are_the_same_before_and_after_days_are_added_up(url: str) -> None:
-    """Every grouping and filter gives the same sums from interceptions, from sums by day, and from both."""
+    """Every grouping and filter gives the same sums from interceptions, from daily sums, and from both."""
     async with SQLRecorder(url, retention=0, clock=lambda: LATER) as recorder:
         await record_all(recorder)
         await check(recorder)
@@ -119,14 +119,14 @@ async def test_sums_are_the_same_before_and_after_days_are_added_up(url: str) ->
 
 
 async def test_what_is_written_late_into_a_day_that_was_added_up_counts(url: str) -> None:
-    """A late start and a late end take the day's seal away, and the next rounds of upkeep set it again."""
+    """A late start and a late end invalidate the sums of their day, and upkeep adds the day up again."""
     late = interception(started_at=FIRST)
     async with SQLRecorder(url, retention=0, clock=lambda: LATER) as recorder:
         await record(recorder, 1)
         await recorder.run_upkeep()
         await recorder.run_upkeep()
         await recorder.start(late)
-        assert await recorder.usage(UsageQuery()) == [row(2, 1)]  # the late one runs
+        assert await recorder.usage(UsageQuery()) == [row(2, 1)]  # the late one is still running
         for _ in range(2):
             await recorder.run_upkeep()
         assert await recorder.usage(UsageQuery()) == [row(2, 1)]
@@ -139,7 +139,7 @@ async def test_what_is_written_late_into_a_day_that_was_added_up_counts(url: str
 
 
 def test_the_json_form_of_a_sum_has_what_was_asked_for() -> None:
-    """The members grouped by come first, in the query's order."""
+    """The grouping members come first, in the query's order."""
     query = UsageQuery(by=(UsageBy.MODEL, UsageBy.DAY))
     assert usage_json(query, row(1, 2, day=date(2026, 3, 1), model="gpt-5")) == {
         "model": "gpt-5",

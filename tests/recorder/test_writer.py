@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class GatedSink:
-    """A database whose commits take until the test lets them through, or fail with what the test says."""
+    """A sink whose commits wait for the test's gate and can be made to fail."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -46,7 +46,7 @@ class GatedSink:
 
     @property
     def inboxes(self) -> list[list[str]]:
-        """The names that came into the inbox, for each commit that brought any."""
+        """The ids that each commit wrote to the inbox, without commits that wrote none."""
         return [[orjson.loads(row[2])[0] for row in batch.inbox] for batch in self.written if batch.inbox]
 
     def rows(self, *kinds: str) -> list[Any]:
@@ -54,7 +54,7 @@ class GatedSink:
 
     @property
     def left(self) -> set[str]:
-        """What is in the inbox still."""
+        """The ids that are still in the inbox."""
         inbox: dict[int, str] = {}
         for batch in self.written:
             inbox |= {row[1]: orjson.loads(row[2])[0] for row in batch.inbox}
@@ -76,7 +76,7 @@ def writer_on(sink: GatedSink, **options: Any) -> Writer:
 
 
 async def test_starts_that_arrive_during_a_commit_share_the_next() -> None:
-    """One commit for the first, and one for the hundred that came while it ran."""
+    """The first start has a commit of its own, and the hundred that arrive meanwhile share the next."""
     sink = GatedSink()
     writer = writer_on(sink)
     first = begin(writer, "first")
@@ -94,7 +94,7 @@ async def test_starts_that_arrive_during_a_commit_share_the_next() -> None:
 
 
 async def test_what_ends_soon_is_put_in_its_place_once() -> None:
-    """Start, end and facts of short interceptions take one row each, all in one commit."""
+    """The start, end and facts of short interceptions are filed as one row each, in one commit."""
     sink = GatedSink()
     sink.gate.set()
     writer = writer_on(sink)
@@ -115,7 +115,7 @@ async def test_what_ends_soon_is_put_in_its_place_once() -> None:
 
 
 async def test_what_waits_is_put_in_its_place_without_being_asked() -> None:
-    """A moment after a start, though nothing else happens."""
+    """A start is filed after a short delay, without any further request."""
     sink = GatedSink()
     sink.gate.set()
     writer = writer_on(sink, filing_delay=0.001)
@@ -126,7 +126,7 @@ async def test_what_waits_is_put_in_its_place_without_being_asked() -> None:
 
 
 async def test_a_full_queue_pushes_back_and_drops_nothing() -> None:
-    """Beyond the bound a writer waits until there is room; a cancelled one leaves its end behind all the same."""
+    """Beyond the bound a writer waits for space; an end whose writer is cancelled is still recorded."""
     sink = GatedSink()
     writer = writer_on(sink, max_pending=10)
     for number in range(10):
@@ -143,7 +143,7 @@ async def test_a_full_queue_pushes_back_and_drops_nothing() -> None:
 
 
 async def test_facts_that_weigh_too_much_push_back_too() -> None:
-    """The queue is bounded in bytes as well as in rows, and a commit takes only so many of them."""
+    """The queue is bounded in bytes and in rows, and a commit takes a limited number of bytes."""
     sink = GatedSink()
     writer = writer_on(sink, max_bytes=20_000_000)
     for number in range(2):
@@ -158,7 +158,7 @@ async def test_facts_that_weigh_too_much_push_back_too() -> None:
 
 
 async def test_large_texts_are_written_apart_from_starts() -> None:
-    """A start waits for one commit of some of them, not for all that somebody else has said."""
+    """A start waits for at most one commit of large texts, not for all that are queued."""
     sink = GatedSink()
     writer = writer_on(sink, filing_delay=0)
     for number in range(8):
@@ -178,7 +178,7 @@ async def test_large_texts_are_written_apart_from_starts() -> None:
 
 
 async def test_a_start_that_is_cancelled_before_its_commit_is_not_written() -> None:
-    """Who goes away while waiting for its turn leaves nothing behind."""
+    """A start that is cancelled while it waits in the queue is not written."""
     sink = GatedSink()
     writer = writer_on(sink)
     first = begin(writer, "first")
@@ -193,7 +193,7 @@ async def test_a_start_that_is_cancelled_before_its_commit_is_not_written() -> N
 
 
 async def test_a_start_that_is_cancelled_during_its_commit_leaves_the_inbox() -> None:
-    """The upstream is never called for it and nobody would end it, so it gets no place."""
+    """A start that is cancelled during its commit is removed from the inbox, because nobody would end it."""
     sink = GatedSink()
     writer = writer_on(sink)
     first = begin(writer, "first")
@@ -207,7 +207,7 @@ async def test_a_start_that_is_cancelled_during_its_commit_leaves_the_inbox() ->
 
 
 async def test_a_start_that_is_cancelled_just_after_its_commit_is_taken_back() -> None:
-    """Also where the commit's success and the cancellation meet."""
+    """A start that is cancelled at the moment of its commit's success is removed too."""
     sink = GatedSink()
     writer = writer_on(sink)
     first = begin(writer, "first")
@@ -226,7 +226,7 @@ async def test_a_start_that_is_cancelled_just_after_its_commit_is_taken_back() -
 
 
 async def test_while_the_database_is_away_starts_fail_in_time_and_ends_wait() -> None:
-    """A start fails after its timeout, later ones at once, and when the database returns nothing that ended is lost."""
+    """In an outage the first start fails after its timeout and later ones at once; ends are written afterwards."""
     sink = GatedSink()
     sink.gate.set()
     sink.failure = lambda _: sqlite3.OperationalError("disk I/O error")
@@ -246,12 +246,12 @@ async def test_while_the_database_is_away_starts_fail_in_time_and_ends_wait() ->
     assert await writer.close(1) == 0
     assert sink.rows("ends") == [("e1",), ("e2",)]
     assert sink.inboxes == [["third"]]
-    # The first may have come into the inbox after all: what was refused must not be found there.
+    # The first start may have been written after all: a refused start must not stay in the inbox.
     assert sink.left == set()
 
 
 async def test_the_writer_finds_out_by_itself_that_the_database_is_back() -> None:
-    """Also where nothing but starts was tried, all of which have given up."""
+    """The writer notices the end of an outage even if nothing but refused starts was tried."""
     sink = GatedSink()
     sink.gate.set()
     sink.failure = lambda _: ConnectionResetError()
@@ -267,7 +267,7 @@ async def test_the_writer_finds_out_by_itself_that_the_database_is_back() -> Non
 
 
 async def test_a_database_that_hangs_holds_nobody_longer_than_the_timeout() -> None:
-    """Those in the commit that hangs, those behind it, and those who come later are refused in time."""
+    """While a commit hangs, starts in it, behind it and after it are refused in time."""
     sink = GatedSink()
     writer = writer_on(sink, start_timeout=0.1)
     tasks = [begin(writer, "first")]
@@ -287,7 +287,7 @@ async def test_a_database_that_hangs_holds_nobody_longer_than_the_timeout() -> N
 
 
 async def test_a_row_that_the_database_refuses_takes_no_other_with_it() -> None:
-    """The rows that share its commit are written, its own start raises."""
+    """A refused row fails only its own start; the other rows of the commit are written."""
     sink = GatedSink()
 
     def refuse(batch: Batch) -> Exception | None:
@@ -311,7 +311,7 @@ async def test_a_row_that_the_database_refuses_takes_no_other_with_it() -> None:
 
 
 async def test_closing_is_bounded_when_the_database_stays_away() -> None:
-    """What could not be written is counted, and starts that still wait are refused."""
+    """Closing has a time limit: rows that could not be written are counted, and waiting starts are refused."""
     sink = GatedSink()
     writer = writer_on(sink)
     first = begin(writer, "first")
@@ -325,7 +325,7 @@ async def test_closing_is_bounded_when_the_database_stays_away() -> None:
 
 
 async def test_concurrent_interceptions_share_commits_in_a_real_database(url: str) -> None:
-    """Two hundred at once take far fewer commits than writes, and leaving writes all that was ended."""
+    """Two hundred concurrent interceptions share few commits, and closing writes every end."""
     begun = [interception() for _ in range(200)]
     async with SQLRecorder(url) as recorder:
 
@@ -344,7 +344,7 @@ async def test_concurrent_interceptions_share_commits_in_a_real_database(url: st
 
 
 async def test_another_process_reads_what_was_recorded_a_moment_later(url: str) -> None:
-    """A recorder shows its own records at once, and others see them without its doing anything."""
+    """A recorder reads its own records at once, and another process reads them a moment later."""
     begun = interception()
     async with SQLRecorder(url) as recorder, SQLRecorder(url) as other:
         await recorder.start(begun)
@@ -356,7 +356,7 @@ async def test_another_process_reads_what_was_recorded_a_moment_later(url: str) 
 
 
 async def test_a_closed_recorder_refuses_starts(url: str) -> None:
-    """Before it is entered and after it is left a recorder raises what the gateway knows to answer."""
+    """A recorder that is not open raises `RecorderUnavailable`."""
     recorder = SQLRecorder(url)
     with pytest.raises(RecorderUnavailable):
         await recorder.start(interception())
@@ -367,9 +367,7 @@ async def test_a_closed_recorder_refuses_starts(url: str) -> None:
 
 
 async def test_starts_that_come_one_after_the_other_share_a_commit() -> None:
-    """Under load, as under a flood whose requests get their turns one by one: a commit waits for the next few. One that
-    comes alone waits for nobody.
-    """
+    """Under load a commit waits briefly for the next starts; a start that comes alone does not wait."""
     sink = GatedSink()
     sink.gate.set()
     writer = writer_on(sink)
