@@ -10,7 +10,7 @@ from fastapi_aibridge.recorder.migrate import migrate
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    """One that has its tables."""
+    """A database with this release's tables."""
     database = Database(url)
     database.open(create=True)
     await migrate(database)

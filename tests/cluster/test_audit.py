@@ -1,4 +1,4 @@
-"""The audit: what it keeps, what it masks, and how it is paged."""
+"""The audit: its entries, their masking and their pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def entries(database: Database) -> list[AuditEntry]:
 
 
 async def test_a_change_is_read_as_it_was_written(database: Database) -> None:
-    """Who, what, to which object, before and after; the moment is in UTC."""
+    """An entry has the actor, the action, the object, its state before and after, and a time in UTC."""
     await change(database)
     await change(database, 2, before=None)
     newest, oldest = await entries(database)
@@ -63,7 +63,7 @@ async def test_a_change_is_read_as_it_was_written(database: Database) -> None:
 
 
 async def test_a_change_that_is_undone_leaves_no_entry(database: Database) -> None:
-    """The entry is part of the transaction that makes the change."""
+    """An entry is part of the transaction that makes the change, and is rolled back with it."""
 
     async def fail() -> None:
         async with database.writing() as connection:
@@ -76,7 +76,7 @@ async def test_a_change_that_is_undone_leaves_no_entry(database: Database) -> No
 
 
 async def test_pages_join(database: Database) -> None:
-    """Each page goes on where the one before ended, also with changes that came meanwhile; nothing comes twice."""
+    """Each page continues the one before without repetition, even if changes are made meanwhile."""
     for number in range(5):
         await change(database, number)
     found: list[str] = []
@@ -92,7 +92,7 @@ async def test_pages_join(database: Database) -> None:
 
 
 async def test_changes_of_one_object(database: Database) -> None:
-    """Those of others are left out."""
+    """The entries of one object do not include those of others."""
     for number in (1, 2, 1):
         await change(database, number)
     async with database.reading() as connection:
@@ -102,7 +102,7 @@ async def test_changes_of_one_object(database: Database) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "", "Zm9v", "\0", "é"])
 async def test_a_cursor_that_is_none(database: Database, cursor: str) -> None:
-    """It raises `InvalidCursor`."""
+    """An invalid cursor raises `InvalidCursor`."""
     async with database.reading() as connection:
         with pytest.raises(InvalidCursor):
             await read_page(connection, cursor=cursor)
@@ -123,7 +123,7 @@ async def test_a_cursor_that_is_none(database: Database, cursor: str) -> None:
     ],
 )
 async def test_secrets_are_masked(database: Database, value: dict[str, Any]) -> None:
-    """By their type, by the name of a member above them, and in the URLs that carry them."""
+    """Secrets are masked by their type, by the name of a member above them, and within URLs."""
     await change(database, before=value, after=value)
     (entry,) = await entries(database)
     assert KEY not in str(entry)
@@ -131,7 +131,7 @@ async def test_secrets_are_masked(database: Database, value: dict[str, Any]) -> 
 
 
 async def test_what_is_no_secret_is_told(database: Database) -> None:
-    """Hints, ids and names stay."""
+    """Hints, ids and names are not masked."""
     value = {"key_hint": "aib_...1234", "api_key_id": "k-1", "models": ["gpt-*"], "max_tokens_note": "tokens"}
     await change(database, after=value)
     (entry,) = await entries(database)
@@ -139,7 +139,7 @@ async def test_what_is_no_secret_is_told(database: Database) -> None:
 
 
 async def test_entries_are_bounded(database: Database) -> None:
-    """However long or deep a value or a name is, the entry is written, is small, and says that it is not whole."""
+    """An entry with long or deep values or names is written, is small, and is marked as truncated."""
     deep: dict[str, Any] = {}
     for _ in range(2000):
         deep = {"deeper": deep}

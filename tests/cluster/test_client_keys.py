@@ -30,7 +30,7 @@ async def listed(database: Database, **values: Any) -> client_keys.KeyPage:
 
 
 async def everything(database: Database) -> str:
-    """All rows of all tables as text, digests in hexadecimal."""
+    """All rows of all tables as text, with digests in hexadecimal."""
     async with database.reading() as connection:
         tables = await connection.execute(
             text(
@@ -44,7 +44,7 @@ async def everything(database: Database) -> str:
 
 
 async def test_a_key_is_kept_without_the_key(database: Database) -> None:
-    """The database holds its digest and a hint; the text is nowhere, in no form, not even most of it."""
+    """The database holds a key's digest and hint; the key itself, or most of it, is in no table."""
     later = datetime.now(UTC) + timedelta(days=1)
     key, secret = await made(database, label="laptop", expires_at=later, groups=("staff",), models=("gpt-*",))
     assert (await listed(database)).items == [key]
@@ -59,7 +59,7 @@ async def test_a_key_is_kept_without_the_key(database: Database) -> None:
 
 
 async def test_the_key_finds_itself(database: Database) -> None:
-    """By its digest, and no other text does."""
+    """A key is found by its digest, and not by the digest of another text."""
     key, secret = await made(database)
     async with database.reading() as connection:
         assert await client_keys.find(connection, client_keys.digest_of(secret.encode())) == key
@@ -67,7 +67,7 @@ async def test_the_key_finds_itself(database: Database) -> None:
 
 
 async def test_revoking(database: Database) -> None:
-    """For good; a second time changes nothing and is no second entry of the audit."""
+    """A revocation is final; a second one changes nothing and makes no entry in the audit."""
     key, _ = await made(database)
     first = await client_keys.revoke(database, key.id, "root")
     second = await client_keys.revoke(database, key.id, "other")
@@ -88,7 +88,7 @@ async def test_revoking(database: Database) -> None:
 
 
 async def test_two_who_revoke_at_once_are_one_entry(database: Database) -> None:
-    """The faster one."""
+    """Two concurrent revocations make one entry in the audit."""
     key, _ = await made(database)
     both = await asyncio.gather(*(client_keys.revoke(database, key.id, actor) for actor in "ab"))
     assert both[0] == both[1]
@@ -97,7 +97,7 @@ async def test_two_who_revoke_at_once_are_one_entry(database: Database) -> None:
 
 
 async def test_pages(database: Database) -> None:
-    """Newest first, of one initiator or of all; they join, and a cursor of another list is refused."""
+    """Pages are newest first, of one initiator or of all, and continue each other; a foreign cursor is refused."""
     keys = [(await made(database, name))[0] for name in ("alice", "bob", "alice", "carol", "alice")]
     found: list[ClientKey] = []
     cursor = None
@@ -113,7 +113,7 @@ async def test_pages(database: Database) -> None:
 
 
 async def test_changes_are_in_the_order_of_their_versions(database: Database) -> None:
-    """Each once, however many are made at once: who has seen one version has seen all before."""
+    """Each changed key is listed once by its version, and a reader of one version has seen all earlier ones."""
     keys = await asyncio.gather(*(made(database, str(number)) for number in range(8)))
     await client_keys.revoke(database, keys[0][0].id, "root")
     async with database.reading() as connection:
@@ -127,7 +127,7 @@ async def test_changes_are_in_the_order_of_their_versions(database: Database) ->
 
 
 async def test_uses_only_move_on(database: Database) -> None:
-    """Workers write them in any order; keys that are gone do no harm."""
+    """The last use of a key only moves forward, in whatever order workers write it; deleted keys do no harm."""
     key, _ = await made(database)
     for used in (2_000_000, 3_000_000, 1_000_000):
         async with database.writing() as connection:
@@ -137,7 +137,7 @@ async def test_uses_only_move_on(database: Database) -> None:
 
 
 async def test_two_workers_that_note_the_same_keys_do_not_wait_for_each_other(database: Database) -> None:
-    """Each would lock a key that the other one wants next."""
+    """Concurrent writes of the same keys' uses in different orders do not deadlock."""
     keys = [(await made(database))[0].id for _ in range(200)]
 
     async def note(order: list[str]) -> None:
@@ -166,13 +166,13 @@ async def test_two_workers_that_note_the_same_keys_do_not_wait_for_each_other(da
     ],
 )
 def test_what_no_key_can_be(values: dict[str, Any]) -> None:
-    """It is refused before anything is written."""
+    """Invalid values of a key are refused before anything is written."""
     with pytest.raises(ValueError, match=r"."):
         KeyRequest(**{"initiator_id": "alice", **values})
 
 
 def test_the_text_of_a_key() -> None:
-    """A prefix that scanners know, 256 bits of chance, and a checksum that strangers' texts fail."""
+    """A key has a prefix for secret scanners, 256 random bits, and a checksum that other texts fail."""
     keys = {new_key() for _ in range(1000)}
     assert len(keys) == 1000
     for key in keys:

@@ -1,4 +1,4 @@
-"""`python -m fastapi_aibridge erase` where workers share a Redis."""
+"""`python -m fastapi_aibridge erase` with a Redis that workers share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .valkey import ValkeyServer
 
 @pytest.mark.parametrize("initiator", ["alice", "a*", "[a-z]", "\N{SNOWMAN}%_"])
 def test_redis_forgets_too(url: str, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, initiator: str) -> None:
-    """What is remembered and what limits have counted, of nobody else, whatever the id. Workers hear of it."""
+    """The initiator's memory and counters are deleted, and nobody else's, whatever the id; workers get a message."""
     monkeypatch.setenv("AIBRIDGE_REDIS_URL", valkey.url)
     monkeypatch.setenv("AIBRIDGE_REDIS_PREFIX", "ours:")
     assert main(["migrate", "--url", url]) == 0
@@ -38,7 +38,7 @@ def test_redis_forgets_too(url: str, valkey: ValkeyServer, monkeypatch: pytest.M
 
 
 def test_redis_is_away(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The database is erased all the same, and it is said what is left."""
+    """If Redis is away, the database is erased and the command says that Redis was not."""
     monkeypatch.setenv("AIBRIDGE_REDIS_URL", "redis://127.0.0.1:9/0")
     assert main(["migrate", "--url", url]) == 0
     assert main(["erase", "alice", "--url", url]) == 0

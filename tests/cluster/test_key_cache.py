@@ -1,4 +1,4 @@
-"""The client keys that a worker knows."""
+"""The client keys that a worker caches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Worker:
-    """One worker's cache, whose time and whose looks at the version are the test's."""
+    """A worker's cache, whose clock and checks of the version a test controls."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -68,7 +68,7 @@ async def made(database: Database, **values: Any) -> tuple[ClientKey, str]:
 
 
 async def test_a_key_is_looked_up_once(worker: Worker) -> None:
-    """Hardly more often where many ask at once; its principal says whose it is, and by which key."""
+    """Concurrent requests with one key need few look-ups; its principal has the initiator and the key's id."""
     key, secret = await made(worker.database, groups=("staff",), models=("gpt-*",))
     assert worker.known(secret) is None
     principals = await asyncio.gather(*(worker.find(secret) for _ in range(20)))
@@ -80,7 +80,7 @@ async def test_a_key_is_looked_up_once(worker: Worker) -> None:
 
 
 async def test_what_is_no_key_is_looked_up_once_or_not_at_all(worker: Worker) -> None:
-    """A text without the right checksum never reaches the database."""
+    """An unknown key is looked up once, and a text without the right checksum never."""
     unknown = new_key()
     for _ in range(3):
         for token in (unknown, "demo-alice", unknown[:-1] + "-", "x" * 1_000_000):
@@ -89,7 +89,7 @@ async def test_what_is_no_key_is_looked_up_once_or_not_at_all(worker: Worker) ->
 
 
 async def test_a_key_that_was_tried_before_it_was_made(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the change is seen, what is known to be no key's is asked for again."""
+    """A key that was unknown when it was tried is looked up again after a change."""
     secret = new_key()
     assert await worker.find(secret) is None
     monkeypatch.setattr(client_keys, "new_key", lambda: secret)
@@ -99,7 +99,7 @@ async def test_a_key_that_was_tried_before_it_was_made(worker: Worker, monkeypat
 
 
 async def test_a_key_that_is_revoked_elsewhere(worker: Worker) -> None:
-    """When the change is seen, nobody has it any more, and what runs with it is cut off."""
+    """After a revocation is seen, the key is dropped and its running requests are cut off."""
     key, secret = await made(worker.database)
     other, other_secret = await made(worker.database, initiator_id="bob")
     await worker.find(secret)
@@ -115,7 +115,7 @@ async def test_a_key_that_is_revoked_elsewhere(worker: Worker) -> None:
 
 
 async def test_a_revocation_during_the_look_up(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read before the change is not kept after it."""
+    """A key that was read before its revocation is not cached after it."""
     key, secret = await made(worker.database)
     original = client_keys.find
 
@@ -132,7 +132,7 @@ async def test_a_revocation_during_the_look_up(worker: Worker, monkeypatch: pyte
 
 
 async def test_more_changes_than_one_page(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them are followed at once."""
+    """A worker follows all changes at once, even if they fill several pages."""
     monkeypatch.setattr(key_cache, "_PAGE", 2)
     for number in range(5):
         key, _ = await made(worker.database, initiator_id=str(number))
@@ -142,7 +142,7 @@ async def test_more_changes_than_one_page(worker: Worker, monkeypatch: pytest.Mo
 
 
 async def test_a_key_that_expires(worker: Worker) -> None:
-    """It is dead at that moment, not at the next look; what runs with it is cut off without any traffic."""
+    """An expired key is refused at once, not at the next check, and its running requests are cut off."""
     key, secret = await made(worker.database, expires_at=worker.begun + timedelta(seconds=100))
     _, longer = await made(worker.database, initiator_id="bob", expires_at=worker.begun + timedelta(seconds=200))
     assert await worker.find(secret)
@@ -157,7 +157,7 @@ async def test_a_key_that_expires(worker: Worker) -> None:
 
 
 async def test_expiry_needs_no_traffic(database: Database) -> None:
-    """A timer sees to it."""
+    """A timer expires a key without any request."""
     worker = Worker(database)
     key, secret = await made(database, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
     worker.time = datetime.now(UTC).timestamp()
@@ -168,7 +168,7 @@ async def test_expiry_needs_no_traffic(database: Database) -> None:
 
 
 async def test_the_last_use_is_written_once_a_minute(worker: Worker) -> None:
-    """The first one soon, the others of the same minute not at all."""
+    """The last use is written soon the first time, and then at most once a minute."""
     _, secret = await made(worker.database)
     moments = []
     for seconds in (0, 1, 58, 2, 10, 60):
@@ -183,7 +183,7 @@ async def test_the_last_use_is_written_once_a_minute(worker: Worker) -> None:
 
 
 async def test_uses_that_could_not_be_written_go_with_the_next(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage loses none."""
+    """Uses that could not be written in an outage are written with the next."""
     _, secret = await made(worker.database)
     assert await worker.find(secret)
 
@@ -201,7 +201,7 @@ async def test_uses_that_could_not_be_written_go_with_the_next(worker: Worker, m
 
 
 async def test_what_is_held_is_bounded(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys beyond that are looked up again; one whose requests may still run is cut off all the same."""
+    """Keys beyond the bound are looked up again; running requests of a dropped key are cut off at its expiry."""
     monkeypatch.setattr(key_cache, "MOST_KEYS", 2)
     monkeypatch.setattr(key_cache, "MOST_UNKNOWN", 2)
     keys = [
@@ -219,7 +219,7 @@ async def test_what_is_held_is_bounded(worker: Worker, monkeypatch: pytest.Monke
 
 
 async def test_the_database_is_away(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is known goes on; who is not gets an error that is none of a wrong key, and the next look works."""
+    """In an outage cached keys work, and others get an error that does not blame the key; the next look-up works."""
     _, secret = await made(worker.database)
     _, other = await made(worker.database)
     assert await worker.find(secret)
@@ -238,7 +238,7 @@ async def test_the_database_is_away(worker: Worker, monkeypatch: pytest.MonkeyPa
 async def test_a_key_that_was_made_is_told_whatever_comes_after(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the database goes away behind the commit, the key is still shown: it cannot be a second time."""
+    """A key is shown even if the database goes away after the commit, because it cannot be shown again."""
 
     async def away(*_: object) -> None:
         raise OSError

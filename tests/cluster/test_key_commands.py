@@ -27,7 +27,7 @@ async def stored(url: str) -> tuple[list[ClientKey], list[audit.AuditEntry]]:
 
 
 def test_a_key_is_made_listed_and_revoked(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also before the app has run. Standard output is the key alone, so that a script can take it."""
+    """A key is created, listed and revoked, even before the app has run; standard output has the key alone."""
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     options = ("--label", "laptop", "--expires", later, "--groups", "staff, ops", "--models", "gpt-5*,claude-*")
     assert run(url, "create", "alice", *options) == 0
@@ -89,7 +89,7 @@ def test_a_key_is_made_listed_and_revoked(url: str, capsys: pytest.CaptureFixtur
 def test_what_is_refused(
     tmp_path_factory: pytest.TempPathFactory, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a message that says what is wrong; nothing is made."""
+    """Invalid arguments are refused with a message, and no key is created."""
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('keys') / 'records.db'}"
     assert run(url, "create", "somebody") == 0
     capsys.readouterr()
@@ -99,7 +99,7 @@ def test_what_is_refused(
 
 
 def test_names_that_would_steer_a_terminal(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are shown as one column of one line."""
+    """Names with control characters are shown in one column of one line."""
     assert run(url, "create", "\x1b[31mred\ttab\nline") == 0
     capsys.readouterr()
     assert run(url, "list") == 0

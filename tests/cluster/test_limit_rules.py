@@ -1,4 +1,4 @@
-"""Which rules apply to a request, and what it costs to find them."""
+"""The rules that apply to a request, and the cost of finding them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_index_finds_what_fnmatch_matches(name: str) -> None:
 
 
 def calls(run: Callable[[], object]) -> int:
-    """How many functions it calls."""
+    """The number of functions that it calls."""
     number = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -54,7 +54,7 @@ def rules(number: int) -> LimitRules:
 
 
 def test_a_new_combination_of_groups_costs_the_same_beside_many_rules() -> None:
-    """Those that cannot match are not looked at."""
+    """Rules that cannot match cost nothing, because the index skips them."""
     principal = Principal("user003", groups=[f"team{place:03}-{place}" for place in range(5, 69)])
     few, many = rules(10), rules(100)
     assert len(few.counters(principal, "provider004", "model002-mini")) == 1 + 5 + 1 + 1

@@ -79,7 +79,7 @@ async def stored(url: str, key: str) -> tuple[list[ManagedEntry], list[audit.Aud
 
 
 def test_import(url: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With all secrets, also before the app has run; what is there already stays."""
+    """An import stores all secrets, even before the app has run, and keeps existing entries."""
     assert main(["import", "--url", url]) == 0
     assert "2 imported" in capsys.readouterr().out
     (files, house), entries = asyncio.run(stored(url, OLD))
@@ -95,7 +95,7 @@ def test_import(url: str, file: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_name_that_the_database_does_not_take(url: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is said which, and the others are imported."""
+    """An invalid name is reported, and the other entries are imported."""
     file.write_text(FILE.replace("mcp_servers.files", 'mcp_servers."My Files"'))
     assert main(["import", "--url", url]) == 1
     told = capsys.readouterr()
@@ -105,7 +105,7 @@ def test_a_name_that_the_database_does_not_take(url: str, file: Path, capsys: py
 def test_what_is_exported_is_read_again(
     url: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without secrets, and with what the database adds."""
+    """An export has no secrets, includes the database's entries, and can be loaded again."""
     assert main(["import", "--url", url]) == 0
     before = Settings.load()
     file.write_text(FILE.partition("[providers.house]")[0])
@@ -126,7 +126,7 @@ def test_what_is_exported_is_read_again(
 
 
 def test_two_exports_can_be_compared(url: str, file: Path) -> None:
-    """Members have the order of the settings, whatever the process."""
+    """An export lists members in the order of the settings, so that exports can be compared."""
     assert main(["import", "--url", url]) == 0
     command = [sys.executable, "-m", "fastapi_aibridge", "export-settings", "--url", url]
     told = {
@@ -137,7 +137,7 @@ def test_two_exports_can_be_compared(url: str, file: Path) -> None:
 
 
 def test_rotation(url: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Afterwards the new key alone is enough."""
+    """After the rotation the new key alone is enough."""
     assert main(["import", "--url", url]) == 0
     before = asyncio.run(stored(url, OLD))[0]
     monkeypatch.setenv("AIBRIDGE_SECRET_KEYS", f'["{NEW}", "{OLD}"]')
@@ -155,7 +155,7 @@ def test_rotation(url: str, file: Path, capsys: pytest.CaptureFixture[str], monk
 def test_before_there_are_tables(
     tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    """A sentence says what is missing, and nothing else is written."""
+    """Without tables, the command's only output is a message that they are missing."""
     (tmp_path / "empty.db").touch()
     for name in ("empty.db", "none.db"):
         assert main([*command, "--url", f"sqlite+aiosqlite:///{tmp_path / name}"]) == 1

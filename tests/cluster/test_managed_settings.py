@@ -66,7 +66,7 @@ async def test_what_is_written_is_read_again(managed: ManagedSettings) -> None:
 
 
 async def test_no_secret_is_in_the_database(store: SQLStore, managed: ManagedSettings) -> None:
-    """Not in the audit either, and not after a change."""
+    """No secret is in the database or in the audit, before and after a change."""
     await put(managed, Kind.PROVIDER, "house", {**OPENAI, "proxy": "http://user:hidden-pass@proxy:3128"})
     await put(managed, Kind.PROVIDER, "house", {**OPENAI, "extra_headers": {"X-Team": "hidden-header"}})
     await put(managed, Kind.MCP_SERVER, "files", FILES)
@@ -78,7 +78,7 @@ async def test_no_secret_is_in_the_database(store: SQLStore, managed: ManagedSet
 
 
 def test_every_secret_of_the_settings_is_known() -> None:
-    """A member that is added later and may hold a secret must be encrypted."""
+    """Every member of the settings that may hold a secret is encrypted, so that a new one is not forgotten."""
     for kind, model in MODELS.items():
         secret = {name for name, field in model.model_fields.items() if "SecretStr" in str(field.annotation)}
         assert secret <= set(SECRETS[kind])
@@ -99,7 +99,7 @@ async def test_each_change_has_its_version_and_its_line(store: SQLStore, managed
 
 
 async def test_there_are_only_so_many(managed: ManagedSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All workers hold all of them. Those that there are can still be changed."""
+    """The number of entries is limited, because every worker holds all of them; existing ones can be changed."""
     monkeypatch.setattr("fastapi_aibridge.cluster.managed_settings.MAX_ENTRIES", 2)
     for name in ("one", "two"):
         await put(managed, Kind.PROVIDER, name, OPENAI)
@@ -118,7 +118,7 @@ async def test_removing_what_is_not_there_changes_nothing(store: SQLStore, manag
 
 
 async def test_changes_at_one_moment(store: SQLStore, managed: ManagedSettings) -> None:
-    """One comes after the other: each sees what those before it have written, and none is refused or lost."""
+    """Concurrent changes are serialised: each sees the earlier ones, and none is refused or lost."""
     await put(managed, Kind.PROVIDER, "house", {**OPENAI, "extra_headers": {}})
     before = await version(store)
 
@@ -149,7 +149,7 @@ async def test_an_edit_that_refuses_changes_nothing(store: SQLStore, managed: Ma
 
 
 async def test_an_entry_that_was_made_again_is_another(managed: ManagedSettings) -> None:
-    """Its tag is never the old one's."""
+    """An entry that is created again has another tag."""
     first = await put(managed, Kind.PROVIDER, "house", OPENAI)
     await put(managed, Kind.PROVIDER, "house", None)
     second = await put(managed, Kind.PROVIDER, "house", OPENAI)
@@ -159,7 +159,7 @@ async def test_an_entry_that_was_made_again_is_another(managed: ManagedSettings)
 
 
 async def test_secrets_that_no_key_fits(managed: ManagedSettings) -> None:
-    """The entry says so, and the others can be read."""
+    """An entry whose secrets cannot be decrypted reports an error, and the others can be read."""
     await put(managed, Kind.PROVIDER, "house", OPENAI)
     await put(managed, Kind.PROVIDER, "own", {"type": "openai", "byok": True})
     for cipher in (Cipher([NEW]), None):
@@ -177,7 +177,7 @@ async def test_secrets_need_a_key(managed: ManagedSettings) -> None:
 
 
 async def test_rotation(managed: ManagedSettings) -> None:
-    """Afterwards the new key alone is enough; a key that is missing changes nothing."""
+    """After a rotation the new key alone is enough; a rotation with a missing key changes nothing."""
     await put(managed, Kind.PROVIDER, "house", OPENAI)
     assert await ManagedSettings(managed._database, Cipher([NEW, OLD])).rotate(actor="root") == 1
     (entry,) = await ManagedSettings(managed._database, Cipher([NEW])).all()
@@ -187,7 +187,7 @@ async def test_rotation(managed: ManagedSettings) -> None:
 
 
 async def test_a_secret_that_is_changed_while_others_are_rotated(store: SQLStore, managed: ManagedSettings) -> None:
-    """Is not put back."""
+    """A secret that is changed during a rotation keeps its new value."""
     if store.database.is_sqlite:
         pytest.skip("there is one writer at a time")
     await put(managed, Kind.PROVIDER, "first", OPENAI)
@@ -195,7 +195,7 @@ async def test_a_secret_that_is_changed_while_others_are_rotated(store: SQLStore
     async with store.database.writing() as other:
         await other.execute(select(managed_settings).where(managed_settings.c.name == "first").with_for_update())
         rotation = asyncio.ensure_future(managed.rotate(actor="root"))
-        await asyncio.sleep(0.2)  # it waits for the other one
+        await asyncio.sleep(0.2)  # it waits for the other transaction
         await put(managed, Kind.PROVIDER, "second", OPENAI | {"api_key": "sk-new"})
     await rotation
     second = await managed.one(Kind.PROVIDER, "second")
@@ -227,7 +227,7 @@ async def test_what_nothing_can_be_called_is_not_there(managed: ManagedSettings,
 async def test_what_does_not_validate(
     managed: ManagedSettings, kind: Kind, name: str, body: dict[str, Any], place: str
 ) -> None:
-    """The member is named, its value is not; nothing is written."""
+    """The error names the invalid member and not its value, and nothing is written."""
     with pytest.raises(InvalidSettings) as raised:
         await put(managed, kind, name, body)
     assert [".".join(map(str, one.place)) for one in raised.value.members] == [place]

@@ -1,4 +1,4 @@
-"""What one worker finds out of a provider, and the others hear."""
+"""A provider's outage that one worker observes and the others learn about."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ BREAKER = {"failure_threshold": 2, "timeout": 30}
 
 
 async def test_breaker_opens_everywhere(valkey: ValkeyServer) -> None:
-    """The others do not have to find out; each probes by itself when the time is over, and closes for itself."""
+    """A breaker that opens opens in the other workers too; each probes and closes by itself."""
     async with (
         RawUpstream(DOWN, DOWN, OK) as upstream,
         worker(upstream, valkey, circuit_breaker=BREAKER) as one,
@@ -89,7 +89,7 @@ async def test_breaker_opens_everywhere(valkey: ValkeyServer) -> None:
 
 
 async def test_one_principals_own_breaker_stays_here(valkey: ValkeyServer) -> None:
-    """What one caller alone can bring about does not reach other workers."""
+    """A breaker that a single caller can open does not affect other workers."""
     async with (
         RawUpstream(DOWN) as upstream,
         worker(upstream, valkey, circuit_breaker=BREAKER) as one,
@@ -104,7 +104,7 @@ async def test_one_principals_own_breaker_stays_here(valkey: ValkeyServer) -> No
 
 
 async def test_key_rests_everywhere(valkey: ValkeyServer) -> None:
-    """Also after a reload; the message has no key in it."""
+    """A resting key rests in all workers, even after a reload; the message does not contain the key."""
     async with (
         RawUpstream(LIMITED, OK) as upstream,
         worker(upstream, valkey) as one,
@@ -126,7 +126,7 @@ async def test_key_rests_everywhere(valkey: ValkeyServer) -> None:
 
 
 async def test_a_worker_that_starts_later_hears_of_it(own_valkey: ValkeyServer) -> None:
-    """For the time that is left; what is over is not told."""
+    """A worker that starts later learns of an open breaker for the remaining time, and not of one that is over."""
     async with RawUpstream(DOWN, DOWN, OK) as upstream:
         async with worker(upstream, own_valkey, circuit_breaker=BREAKER) as one:
             assert [await one.chat("alice"), await one.chat("bob")] == [503, 503]
@@ -140,7 +140,7 @@ async def test_a_worker_that_starts_later_hears_of_it(own_valkey: ValkeyServer) 
 
 
 async def test_keys_that_rest_are_known_to_a_worker_that_starts_later(own_valkey: ValkeyServer) -> None:
-    """By the digest of the key; Redis forgets it by itself."""
+    """Redis keeps resting keys by their digest until their rest ends, for workers that start later."""
     async with RawUpstream(LIMITED, OK) as upstream:
         async with worker(upstream, own_valkey) as one:
             assert await one.chat() == 200
@@ -170,7 +170,7 @@ async def test_keys_that_rest_are_known_to_a_worker_that_starts_later(own_valkey
     ],
 )
 async def test_message_that_makes_no_sense(valkey: ValkeyServer, message: bytes) -> None:
-    """It is passed over."""
+    """An invalid message is ignored."""
     async with RawUpstream(OK) as upstream, worker(upstream, valkey) as one:
         shared = one.aibridge._host.runtime.shared.redis
         assert shared is not None

@@ -1,4 +1,4 @@
-"""What one process counts by itself."""
+"""The limits that one process counts by itself."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def refusal(one: RateLimits, initiator: str = "alice", **request: Any) -> 
 
 
 async def test_requests_in_a_window() -> None:
-    """So many requests in the window, and the refusal says when the next one may come."""
+    """The window allows the given number of requests, and the refusal says when the next is possible."""
     clock = MovableClock()
     one = rates(clock, requests=3, window=60)
     for _ in range(3):
@@ -62,7 +62,7 @@ async def test_requests_in_a_window() -> None:
 
 
 async def test_idle_initiators_are_forgotten() -> None:
-    """Memory does not grow with everybody who ever called."""
+    """Initiators whose windows are over are forgotten, so that memory stays bounded."""
     clock = MovableClock()
     one = rates(clock, requests=3, window=60, rules=[{"scope": "default", "concurrent": 5}])
     for number in range(1000):
@@ -73,7 +73,7 @@ async def test_idle_initiators_are_forgotten() -> None:
 
 
 async def test_windows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are within a long window: the oldest go."""
+    """The number of windows is bounded, even within a long one: the oldest are dropped."""
     monkeypatch.setattr(process_limits, "MAX_WINDOWS", 10)
     one = rates(requests=3, window=86400)
     for number in range(50):
@@ -84,7 +84,7 @@ async def test_windows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @hypothesis_settings(deadline=None)
 @given(allowed=st.integers(1, 5), gaps=st.lists(st.floats(0, 30), max_size=60))
 async def test_window_slides(allowed: int, gaps: list[float]) -> None:
-    """No window in time sees more than twice what is allowed, no aligned one more; who waits as told gets in."""
+    """No interval as long as the window has more than twice the limit, and a caller that waits as told is admitted."""
     clock = MovableClock()
     one = rates(clock, requests=allowed, window=10)
     admitted = []
@@ -101,7 +101,7 @@ async def test_window_slides(allowed: int, gaps: list[float]) -> None:
 
 
 async def test_tokens_are_settled() -> None:
-    """What was reserved by the body's size gives way to what was used; a request passes while anything is left."""
+    """Tokens reserved by the body's size are replaced by the used ones; a request passes while any are left."""
     one = rates(tokens=1000)
     large = await begin(one, size=2_000_000)
     assert large.headers["x-ratelimit-remaining-tokens"] == "875"
@@ -116,7 +116,7 @@ async def test_tokens_are_settled() -> None:
 
 
 async def test_reserved_tokens_come_back() -> None:
-    """Of a request that used none."""
+    """The reserved tokens of a request that used none are returned."""
     one = rates(tokens=80)
     for _ in range(3):
         (await begin(one, size=400)).release()
@@ -124,7 +124,7 @@ async def test_reserved_tokens_come_back() -> None:
 
 
 async def test_concurrent_requests_wait_for_their_turn() -> None:
-    """For a while; then they are refused, and nothing of them stays."""
+    """Concurrent requests wait for a while and are then refused without a trace."""
     one = rates(rules=[{"scope": "group", "id": "guests", "concurrent": 1}], max_wait=0.2)
     first = await begin(one, groups=("guests",))
     error = await refusal(one, "bob", groups=("guests",))
@@ -150,7 +150,7 @@ async def test_concurrent_requests_wait_for_their_turn() -> None:
     ],
 )
 async def test_whom_a_rule_limits(rule: dict[str, str], others: dict[str, Any]) -> None:
-    """One whose limit is used up is refused, the others are not."""
+    """A caller whose limit is used up is refused, and the others are not."""
     one = rates(rules=[{**rule, "requests": 1}, {"scope": "default", "requests": 1000}])
     await begin(one, groups=("staff",))
     await refusal(one, groups=("staff",))
@@ -172,7 +172,7 @@ async def test_all_of_a_group_or_provider_or_model_share_its_limit() -> None:
 
 
 async def test_own_rule_takes_the_place_of_the_default() -> None:
-    """In what it limits; in all else the default holds."""
+    """A rule replaces the default in the members that it sets; the default holds for the others."""
     one = rates(requests=1, tokens=10, rules=[{"scope": "initiator", "id": "alice", "requests": 3}])
     await begin(one, "bob")
     await refusal(one, "bob")
@@ -184,7 +184,7 @@ async def test_own_rule_takes_the_place_of_the_default() -> None:
 
 
 async def test_counts_survive_a_change_of_the_number() -> None:
-    """A reload with another number goes on with what was counted."""
+    """A reload with another number keeps the counts."""
     one = rates(requests=2)
     await begin(one)
     await begin(one)
@@ -194,7 +194,7 @@ async def test_counts_survive_a_change_of_the_number() -> None:
 
 
 async def test_refused_request_counts_nowhere() -> None:
-    """Where one of several rules refuses, the others are as if it had not come."""
+    """A request that one rule refuses is not counted by the others."""
     one = rates(rules=[{"scope": "group", "id": "staff", "requests": 5}, {"scope": "default", "requests": 1}])
     await begin(one, groups=("staff",))
     await refusal(one, groups=("staff",))
@@ -207,7 +207,7 @@ async def test_refused_request_counts_nowhere() -> None:
 
 
 async def test_refusals_are_remembered_for_a_moment() -> None:
-    """Before a body is read, and no longer than a second: tokens may come back."""
+    """For one second, a refused caller is refused before the body is read; later tokens may have been returned."""
     clock = MovableClock()
     one = rates(clock, requests=1)
     one.check(Principal("alice"), OpenAI())
@@ -245,7 +245,7 @@ async def test_without_rules_nothing_is_asked() -> None:
 
 
 async def test_erase() -> None:
-    """What was counted of one initiator is forgotten, of others not."""
+    """The counts of one initiator are erased, and those of others stay."""
     one = rates(requests=1, rules=[{"scope": "group", "id": "staff", "requests": 3}])
     await begin(one, groups=("staff",))
     await begin(one, "bob", groups=("staff",))

@@ -1,4 +1,4 @@
-"""The connection to Redis: its health, its return, its messages."""
+"""The connection to Redis: its health, its recovery, its messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def ping(shared: SharedRedis) -> bool:
 async def test_outage_is_told_once_and_ends_by_itself(
     own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Calls fail at once while Redis is away, the log says it once, and what waits for its return is called."""
+    """During an outage calls fail at once and the log says so once; on recovery the callbacks run."""
     returns: list[bool] = []
     with caplog.at_level(logging.INFO, "fastapi_aibridge.cluster.redis"):
         async with SharedRedis(own_valkey.url) as shared:
@@ -57,7 +57,7 @@ async def test_outage_is_told_once_and_ends_by_itself(
 
 
 async def test_server_that_does_not_answer_counts_as_away(own_valkey: ValkeyServer) -> None:
-    """One call waits for the timeout, the others do not wait at all."""
+    """The first call waits for the timeout, and later calls fail at once."""
     async with SharedRedis(own_valkey.url) as shared:
         own_valkey.freeze()
         try:
@@ -82,7 +82,7 @@ async def test_server_that_does_not_answer_counts_as_away(own_valkey: ValkeyServ
 async def test_server_that_takes_no_writes_counts_as_away(
     own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture, cause: str, cure: str
 ) -> None:
-    """One that is full, or has become a replica, answers a ping; the log says once that it is of no use."""
+    """A full server or a replica counts as away, although it answers a ping; the log says so once."""
 
     def run(command: str) -> Callable[[Redis], Awaitable[object]]:
         return lambda client: client.execute_command(*command.split())  # type: ignore[no-untyped-call]
@@ -101,7 +101,7 @@ async def test_server_that_takes_no_writes_counts_as_away(
 
 
 async def test_start_without_redis(own_valkey: ValkeyServer) -> None:
-    """A Redis that is away at the start is found when it comes."""
+    """A Redis that is away at the start is used once it responds."""
     own_valkey.stop()
     async with SharedRedis(own_valkey.url) as shared:
         assert not shared.available
@@ -110,7 +110,7 @@ async def test_start_without_redis(own_valkey: ValkeyServer) -> None:
 
 
 async def test_connection_that_broke_while_idle_is_no_outage(valkey: ValkeyServer) -> None:
-    """Proxies and servers close idle connections."""
+    """An idle connection that a proxy or a server has closed is not an outage."""
     async with SharedRedis(valkey.url) as shared:
         await ping(shared)
 
@@ -124,7 +124,7 @@ async def test_connection_that_broke_while_idle_is_no_outage(valkey: ValkeyServe
 
 
 async def test_refused_command_is_no_outage(valkey: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Its caller goes on without; the log says once what was refused."""
+    """A refused command fails its caller only; the log names it once."""
 
     async def work(client: object) -> None:
         await client.execute_command("NO-SUCH-COMMAND")  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ class Ear:
 
 
 async def test_messages_reach_all_workers(valkey: ValkeyServer) -> None:
-    """Also those that published, and not those with another prefix."""
+    """Messages reach all workers, including the sender, but none with another prefix."""
     heard: list[tuple[str, bytes]] = []
     ready: list[str] = []
     async with (
@@ -165,7 +165,7 @@ async def test_messages_reach_all_workers(valkey: ValkeyServer) -> None:
 
 
 async def test_messages_go_on_after_an_outage(own_valkey: ValkeyServer) -> None:
-    """Whoever listens is told that messages may have been lost, and hears the next ones."""
+    """After an outage listeners are told that messages may have been lost, and get the next ones."""
     heard: list[bytes] = []
     ready: list[bool] = []
     async with SharedRedis(own_valkey.url) as shared:
@@ -182,7 +182,7 @@ async def test_messages_go_on_after_an_outage(own_valkey: ValkeyServer) -> None:
 async def test_silent_connection_for_messages_is_replaced(
     own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that hangs is noticed although nobody publishes."""
+    """A silent connection for messages is replaced, because the server may hang."""
     monkeypatch.setattr(cluster_redis, "QUIET", 0.1)
     ready: list[bool] = []
     heard: list[bytes] = []
@@ -199,7 +199,7 @@ async def test_silent_connection_for_messages_is_replaced(
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://host:secret-port/0"])
 async def test_url_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the variable and shows no part of the URL, which may hold a password."""
+    """The error for an invalid URL names the variable and no part of the URL, which may hold a password."""
     monkeypatch.setenv("AIBRIDGE_REDIS_URL", url)
     with pytest.raises(SettingsError, match=r"AIBRIDGE_REDIS_URL.*redis://host:6379/0") as caught:
         async with AIBridge(Settings.load()).lifespan(FastAPI()):
@@ -208,7 +208,7 @@ async def test_url_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_health_and_metric(own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`/readyz?verbose` and the metrics tell whether Redis is there; without it the app still takes work."""
+    """`/readyz?verbose` and the metrics show Redis; without it the app is still ready."""
     monkeypatch.setenv("AIBRIDGE_REDIS_URL", own_valkey.url)
     monkeypatch.setenv("AIBRIDGE_RECORDER__ENABLED", "false")
     monkeypatch.setenv("AIBRIDGE_ADMIN_TOKEN", "admin")

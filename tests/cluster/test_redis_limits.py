@@ -1,4 +1,4 @@
-"""The same limits for several workers, counted in a real Valkey server."""
+"""Limits that several workers share, counted in a real Valkey server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def start(own_valkey: ValkeyServer) -> AsyncIterator[Workers]:
-    """Starts a worker's limits, with a connection of its own."""
+    """A function that starts the limits of a worker with its own connection."""
     async with AsyncExitStack() as stack:
 
         async def worker(alone: Callable[[], None] = lambda: None, **values: Any) -> RateLimits:
@@ -65,10 +65,10 @@ async def passes(one: RateLimits, **request: Any) -> bool:
 
 
 async def sent(one: RateLimits) -> None:
-    """Wait until Redis has all that was counted and released."""
+    """Wait until Redis has all counts and releases."""
     shared = one._shared
     assert shared is not None
-    for _ in range(2):  # what came too late is told once the answer is known
+    for _ in range(2):  # counts that came too late for a batch are sent after its response
         await until(lambda: shared._sender is None and not shared._waiting)
         await asyncio.sleep(0)
 
@@ -79,14 +79,14 @@ async def redis_of(one: RateLimits, *command: object) -> Any:
 
 
 async def test_window_is_one_for_all_workers(start: Workers) -> None:
-    """Four workers at once, four hundred requests, a hundred pass."""
+    """Four workers with four hundred concurrent requests admit a hundred."""
     workers = [await start(requests=100) for _ in range(4)]
     results = await asyncio.gather(*(passes(one) for one in workers for _ in range(100)))
     assert results.count(True) == 100
 
 
 async def test_refusal_says_when_to_come_again(start: Workers) -> None:
-    """Whoever waits so long gets in, on whatever worker."""
+    """A caller that waits as the refusal says is admitted by any worker."""
     one, two = await start(requests=2, window=1), await start(requests=2, window=1)
     await begin(one)
     await begin(two)
@@ -100,7 +100,7 @@ async def test_refusal_says_when_to_come_again(start: Workers) -> None:
 
 
 async def test_window_slides(start: Workers) -> None:
-    """Half a window later, half of what was counted counts; two windows later, nothing."""
+    """Half a window later half of the requests count, and two windows later none."""
     one = await start(requests=100, window=1)
     begun = time.monotonic()
     for _ in range(10):
@@ -116,7 +116,7 @@ async def test_window_slides(start: Workers) -> None:
 
 
 async def test_concurrent_requests_of_all_workers(start: Workers) -> None:
-    """Never more than the limit run; each that ends lets the next one in."""
+    """The limit of concurrent requests holds for all workers together; each end admits the next."""
     workers = [await start(max_concurrent_per_principal=10, max_wait=5) for _ in range(4)]
     running = most = 0
 
@@ -134,7 +134,7 @@ async def test_concurrent_requests_of_all_workers(start: Workers) -> None:
 
 
 async def test_leases_are_renewed(start: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request may run for longer than a lease lasts."""
+    """A request may run for longer than a lease lasts, because its lease is renewed."""
     monkeypatch.setattr(redis_limits, "LEASE", 1.5)
     one, two = await start(max_concurrent_per_principal=1, max_wait=0), await start(max_concurrent_per_principal=1)
     ticket = await begin(one)
@@ -146,18 +146,18 @@ async def test_leases_are_renewed(start: Workers, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_leases_of_a_dead_worker_end(start: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By themselves, once nobody renews them."""
+    """A dead worker's leases expire, because nobody renews them."""
     monkeypatch.setattr(redis_limits, "LEASE", 0.3)
     one, two = [await start(max_concurrent_per_principal=1, max_wait=0) for _ in range(2)]
     await begin(one)
     assert not await passes(two)
-    await one.aclose()  # nobody renews any more
+    await one.aclose()  # leases are no longer renewed
     await asyncio.sleep(0.35)
     await begin(two)
 
 
 async def test_request_that_was_given_up_frees_its_place(start: Workers) -> None:
-    """Also where the answer was still on its way."""
+    """A request that is cancelled before Redis has responded releases its place."""
     one = await start(max_concurrent_per_principal=1, max_wait=0, tokens=100)
     ticket = one.begin(Principal("alice"), OpenAI(), "gpt-5", 40)
     assert ticket is not None
@@ -185,7 +185,7 @@ async def test_tokens_of_all_workers(start: Workers) -> None:
 
 
 async def test_one_round_trip(start: Workers) -> None:
-    """Whatever the rules, a request asks once; what comes at the same time is asked together."""
+    """A request needs one round trip whatever the rules, and concurrent requests share it."""
     one = await start(
         requests=1000,
         tokens=10**6,
@@ -198,7 +198,7 @@ async def test_one_round_trip(start: Workers) -> None:
     before = await calls(one)
     (await begin(one, groups=("a", "b"))).release()
     await sent(one)
-    assert await calls(one) - before <= 3  # the script itself at its first use, the question, the release
+    assert await calls(one) - before <= 3  # loading the script at its first use, the check, the release
     before = await calls(one)
     tickets = await asyncio.gather(*(begin(one, groups=("a",)) for _ in range(50)))
     assert await calls(one) - before == 1
@@ -207,7 +207,7 @@ async def test_one_round_trip(start: Workers) -> None:
 
 
 async def test_what_nobody_waits_for_goes_with_the_next_question(start: Workers) -> None:
-    """So that one request after the other costs one round trip each."""
+    """Counts and releases are sent along with the next check, so that consecutive requests cost one round trip each."""
     one = await start(requests=1000, tokens=10**6, max_concurrent_per_principal=1, max_wait=0)
     (await begin(one)).release()
     await sent(one)
@@ -226,21 +226,21 @@ async def calls(one: RateLimits) -> int:
 
 
 async def test_outage_falls_back_to_the_process(start: Workers, own_valkey: ValkeyServer) -> None:
-    """And back again; what runs meanwhile still counts."""
+    """During an outage each worker counts by itself; afterwards Redis counts again, including running requests."""
     alone: list[None] = []
     one = await start(lambda: alone.append(None), requests=3, max_concurrent_per_principal=2, max_wait=0)
     running = await begin(one)
     own_valkey.stop()
     second = await begin(one)
     assert len(alone) == 1
-    assert not await passes(one)  # too many at once
+    assert not await passes(one)  # more concurrent requests than allowed
     second.release()
     (await begin(one)).release()
     await asyncio.sleep(0.01)
     own_valkey.start()
     await until(lambda: one._shared is not None and one._shared.available)
     await begin(one)
-    assert not await passes(one)  # the first one still runs, and Redis knows again
+    assert not await passes(one)  # the first request still runs, and Redis counts again
     running.release()
     await begin(one)
     decided = len(alone)
@@ -262,12 +262,12 @@ async def test_outage_may_refuse(start: Workers, own_valkey: ValkeyServer) -> No
 
 
 async def test_frozen_redis_costs_one_timeout(start: Workers, own_valkey: ValkeyServer) -> None:
-    """Those that asked wait for it together, those that come then do not wait."""
+    """Requests that were sent to a hanging Redis wait for one timeout together, and later ones do not wait."""
     one = await start(requests=100)
     await begin(one)
     own_valkey.freeze()
     try:
-        async with asyncio.timeout(9 * cluster_redis.TIMEOUT):  # one after the other they would take longer
+        async with asyncio.timeout(9 * cluster_redis.TIMEOUT):  # in sequence they would take longer
             await asyncio.gather(*(begin(one) for _ in range(10)))
         async with asyncio.timeout(0.8 * cluster_redis.TIMEOUT):
             await begin(one)
@@ -276,7 +276,7 @@ async def test_frozen_redis_costs_one_timeout(start: Workers, own_valkey: Valkey
 
 
 async def test_keys_end_and_tell_no_names(start: Workers) -> None:
-    """Each key has an expiry, and holds no initiator's, group's or model's name."""
+    """Each key expires and contains no name of an initiator, group or model."""
     one = await start(
         requests=9, tokens=9, max_concurrent_per_principal=9, rules=[{"scope": "group", "id": "staff", "requests": 9}]
     )
@@ -293,7 +293,7 @@ async def test_keys_end_and_tell_no_names(start: Workers) -> None:
 
 
 async def test_erase(start: Workers) -> None:
-    """What was counted of one initiator leaves Redis, of others not."""
+    """The counts of one initiator are erased from Redis, and those of others stay."""
     one = await start(requests=1)
     await begin(one)
     await begin(one, "bob")
@@ -303,7 +303,7 @@ async def test_erase(start: Workers) -> None:
 
 
 async def test_restart_of_redis_forgets_no_lease(start: Workers, own_valkey: ValkeyServer) -> None:
-    """Workers report what runs when it is back."""
+    """After a restart of Redis, workers report their running requests again."""
     one, two = [await start(max_concurrent_per_principal=1, max_wait=0) for _ in range(2)]
     await begin(one)
     own_valkey.stop()

@@ -1,4 +1,4 @@
-"""What workers remember together: bounded, and nobody's but its owner's."""
+"""The memory that workers share: bounded, and readable by its owner only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def shared(valkey: ValkeyServer) -> AsyncIterator[SharedRedis]:
 
 
 async def test_one_thing_under_several_ids(shared: SharedRedis) -> None:
-    """It comes once, with all the ids it was asked for by; others have nothing."""
+    """A value with several ids is returned once with all requested ids, and to its owner only."""
     memory = RedisMemory(shared, CIPHER)
     await memory.put(ALICE, ["a", "b"], b"first")
     await memory.put(ALICE, ["c"], b"second")
@@ -43,7 +43,7 @@ async def test_one_thing_under_several_ids(shared: SharedRedis) -> None:
 
 
 async def test_what_is_put_in_the_wrong_place_is_not_read(shared: SharedRedis) -> None:
-    """Whoever can write to Redis cannot give one principal what another's tools said."""
+    """A value that was moved to another principal's key is not read."""
     memory = RedisMemory(shared, CIPHER)
     await memory.put(BOB, ["a"], b"Bob's")
     await memory.put(ALICE, ["a"], b"Alice's")
@@ -59,7 +59,7 @@ async def test_what_is_put_in_the_wrong_place_is_not_read(shared: SharedRedis) -
 
 
 async def test_size_is_bounded(shared: SharedRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest goes first; what is too large by itself is not kept."""
+    """The oldest values are dropped first; a value that is too large is not stored."""
     monkeypatch.setattr(redis_memory, "OWNER_SIZE", 20_000)
     monkeypatch.setattr(redis_memory, "MAX_SIZE", 20_000)
     memory = RedisMemory(shared, CIPHER)

@@ -1,4 +1,4 @@
-"""A reload of one worker is one of all that share its database."""
+"""A reload of one worker reloads all workers that share its database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def execute(url: str, statement: Any) -> None:
 
 
 async def change_settings(url: str) -> None:
-    """As another worker does, which then does not wait for the others."""
+    """Announce changed settings as another worker does, without waiting for the workers."""
     database = Database(url)
     database.open(create=False)
     async with database.writing() as connection:
@@ -47,7 +47,7 @@ async def change_settings(url: str) -> None:
 
 
 async def test_a_reload_reaches_all(url: str) -> None:
-    """When it is answered, each worker has the new settings, and `/admin/workers` says so."""
+    """When a reload has responded, every worker has the new settings, and `/admin/workers` says so."""
     async with AppWorker(url) as one, AppWorker(url) as two, AppWorker(url) as three:
         before = [item["config_version"] for item in await two.items()]
         for worker in (one, two, three):
@@ -68,7 +68,7 @@ async def test_a_reload_reaches_all(url: str) -> None:
 
 
 async def test_reloads_of_several_workers_at_once(url: str) -> None:
-    """Each is a version of its own, and all workers end on what was there when the last one came."""
+    """Concurrent reloads get a version each, and all workers end with the newest settings."""
     async with AppWorker(url) as one, AppWorker(url) as two, AppWorker(url) as three:
         workers = (one, two, three)
         for number in range(3):
@@ -80,7 +80,7 @@ async def test_reloads_of_several_workers_at_once(url: str) -> None:
 
 
 async def test_settings_that_one_worker_cannot_validate(url: str) -> None:
-    """It keeps the old ones and says so everywhere, until it is reloaded with valid ones."""
+    """A worker with invalid settings keeps the old ones and reports that everywhere until a valid reload."""
     async with AppWorker(url) as one, AppWorker(url) as two:
         two.refused = True
         one.key = "sk-new"
@@ -108,7 +108,7 @@ async def test_settings_that_one_worker_cannot_validate(url: str) -> None:
 
 
 async def test_a_refusal_that_no_database_takes(url: str) -> None:
-    """Its text is made storable and cut, so that the worker can still say that it lives."""
+    """The text of a refusal is cut and made storable, so that the worker's heartbeat can still be written."""
     async with AppWorker(url) as one, AppWorker(url) as two:
         two.refused = True
         two.refusal = "\0\ud800 a line\n" + "x" * 10_000_000
@@ -119,7 +119,7 @@ async def test_a_refusal_that_no_database_takes(url: str) -> None:
 
 
 async def test_a_refusal_without_a_text(url: str) -> None:
-    """It is one all the same."""
+    """A refusal without a text is reported as one."""
     async with AppWorker(url) as one, AppWorker(url) as two:
         two.refused, two.refusal = True, ""
         assert (await one.reached())["failed"] == [{"worker": two.id, "error": "SettingsError"}]
@@ -127,7 +127,7 @@ async def test_a_refusal_without_a_text(url: str) -> None:
 
 
 async def test_settings_that_the_asked_worker_cannot_validate(url: str) -> None:
-    """422, and no other worker does anything."""
+    """If the asked worker's settings are invalid, the response is 422 and the other workers do nothing."""
     async with AppWorker(url) as one, AppWorker(url) as two:
         one.refused = True
         two.key = "sk-new"
@@ -138,7 +138,7 @@ async def test_settings_that_the_asked_worker_cannot_validate(url: str) -> None:
 
 
 async def test_a_worker_that_does_not_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer does not wait for it longer than it says, and counts it as silent while it may live."""
+    """A reload waits for other workers for a limited time, and counts those without a response as silent."""
     monkeypatch.setattr(reloads, "ANSWER_WITHIN", 0.5)
     async with AppWorker(url) as one:
         row = {"id": "far", "host": "far away", "pid": 1, "process_started": "1", "started_at": 1}
@@ -147,13 +147,13 @@ async def test_a_worker_that_does_not_answer(url: str, monkeypatch: pytest.Monke
         begun = time.monotonic()
         assert await one.reached() == {"applied": 1, "failed": [], "silent": 1}
         assert 0.3 < time.monotonic() - begun < 15
-        # A script that records and has no app around it is none of the workers.
+        # A script that records without an app does not count as a worker.
         await execute(url, update(recorders).where(recorders.c.id == "far").values(started_at=None))
         assert await one.reached() == {"applied": 1, "failed": [], "silent": 0}
 
 
 async def test_a_worker_whose_process_is_gone(url: str) -> None:
-    """It is counted no more, long before its heartbeat is old."""
+    """A worker whose process has ended is not counted, even if its heartbeat is recent."""
     process = await asyncio.create_subprocess_exec("sleep", "60")
     here = ProcessIdentity.current()
     async with AppWorker(url) as one:
@@ -166,7 +166,7 @@ async def test_a_worker_whose_process_is_gone(url: str) -> None:
 
 
 async def test_a_worker_that_starts_during_a_reload(url: str) -> None:
-    """What it has read may be older than the reload, so it reads again before it serves; it is counted from then on."""
+    """A worker that starts during a reload reads its settings again before it serves, and is counted afterwards."""
     async with AppWorker(url) as one:
         late = AppWorker(url)
         read = late._settings
@@ -184,7 +184,7 @@ async def test_a_worker_that_starts_during_a_reload(url: str) -> None:
 
 
 async def test_settings_are_read_once_where_nothing_has_changed(url: str) -> None:
-    """A reload of long ago makes no start read them twice."""
+    """A start does not read its settings twice because of an old reload."""
     async with AppWorker(url) as one:
         await one.reached()
     await execute(url, update(data_versions).values(changed_at=1000))
@@ -195,7 +195,7 @@ async def test_settings_are_read_once_where_nothing_has_changed(url: str) -> Non
 
 
 async def test_a_worker_that_drains_is_not_waited_for(url: str) -> None:
-    """It takes no new requests, so it has nothing to do with new settings."""
+    """A draining worker is not waited for, because it takes no new requests."""
     async with AppWorker(url) as one, AppWorker(url) as two:
         two.aibridge.drain()
         assert await one.reached() == {"applied": 1, "failed": [], "silent": 0}
@@ -204,7 +204,7 @@ async def test_a_worker_that_drains_is_not_waited_for(url: str) -> None:
 
 
 async def test_many_workers_of_one_machine_on_sqlite(tmp_path: Path) -> None:
-    """They do not lock each other out."""
+    """Many workers on one SQLite file do not lock each other out."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(AppWorker(url)) for _ in range(12)]
@@ -213,7 +213,7 @@ async def test_many_workers_of_one_machine_on_sqlite(tmp_path: Path) -> None:
 
 
 async def test_the_database_is_away(own_postgres: PostgresServer) -> None:
-    """A reload that the others cannot be told of is refused, and changes nothing; later it works without a restart."""
+    """Without the database a reload is refused and changes nothing; afterwards it works without a restart."""
     url = await own_postgres.empty_database_async()
     async with AppWorker(url) as one, AppWorker(url) as two:
         one.key = two.key = "sk-new"
@@ -233,7 +233,7 @@ async def test_the_database_is_away(own_postgres: PostgresServer) -> None:
 
 
 async def test_redis_wakes_the_others(tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the database cannot, long before they look by themselves."""
+    """A message by Redis wakes the workers long before their next check, if the database cannot notify them."""
     monkeypatch.setattr(version_watch, "INTERVAL", 60.0)
     url = f"sqlite+aiosqlite:///{tmp_path / 'records.db'}"
     async with AppWorker(url, redis_url=valkey.url) as one, AppWorker(url, redis_url=valkey.url) as two:
@@ -245,7 +245,7 @@ async def test_redis_wakes_the_others(tmp_path: Path, valkey: ValkeyServer, monk
 
 
 async def test_a_worker_without_a_database_is_alone() -> None:
-    """A reload is its own, and the list has it alone."""
+    """Without a database a reload applies to its own worker, which is the only one in the list."""
     async with AppWorker(None) as one:
         (item,) = await one.items()
         assert (item["pid"], item["config_version"], item["provider_version"]) == (os.getpid(), 0, 1)

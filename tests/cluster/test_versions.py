@@ -26,7 +26,7 @@ async def change(database: Database, name: str = "settings") -> int:
 
 
 class Told:
-    """What a follower was called with; it fails while `failing`, and waits while `held`."""
+    """A follower that notes its versions; it fails while `failing` is set, and waits until `held` is set."""
 
     def __init__(self) -> None:
         self.versions: list[int] = []
@@ -42,7 +42,7 @@ class Told:
 
 
 async def test_followers_hear_of_what_others_change(database: Database, url: str) -> None:
-    """Each of its own name only, and with the newest version."""
+    """A follower is called for its own name only, with the newest version."""
     other = Database(url)
     other.open(create=False)
     keys, settings = Told(), Told()
@@ -59,7 +59,7 @@ async def test_followers_hear_of_what_others_change(database: Database, url: str
 
 
 async def test_a_change_that_is_rolled_back_is_none(database: Database) -> None:
-    """The version belongs to the changer's transaction."""
+    """A version is part of the transaction that changes it, and is rolled back with it."""
     told = Told()
     async with VersionWatch(database, interval=0.05) as versions:
         versions.follow("settings", told)
@@ -72,12 +72,12 @@ async def test_a_change_that_is_rolled_back_is_none(database: Database) -> None:
 
 
 async def test_changes_at_one_moment_get_versions_of_their_own(database: Database) -> None:
-    """Nobody's change is taken for another's."""
+    """Concurrent changes get different versions."""
     assert sorted(await asyncio.gather(*(change(database) for _ in range(10)))) == list(range(1, 11))
 
 
 async def test_what_was_in_force_already_is_not_told(database: Database) -> None:
-    """Whoever has read what a version stands for is only told of later ones; who knows an older one, at once."""
+    """A follower is called for later versions only, or at once if it knows an older one."""
     await change(database)
     current, behind = Told(), Told()
     async with VersionWatch(database, interval=0.05) as versions:
@@ -90,7 +90,7 @@ async def test_what_was_in_force_already_is_not_told(database: Database) -> None
 
 
 async def test_a_follower_that_fails_is_called_again(database: Database) -> None:
-    """Until it takes the version."""
+    """A follower that fails is called again until it succeeds."""
     told = Told()
     told.failing = True
     async with VersionWatch(database, interval=0.05) as versions:
@@ -102,7 +102,7 @@ async def test_a_follower_that_fails_is_called_again(database: Database) -> None
 
 
 async def test_a_follower_that_takes_long_delays_no_other(database: Database) -> None:
-    """And it is called with the newest version when it is done, not with each between."""
+    """A slow follower delays no other, and is then called once with the newest version."""
     slow, quick = Told(), Told()
     slow.held.clear()
     async with VersionWatch(database, interval=0.05) as versions:
@@ -117,7 +117,7 @@ async def test_a_follower_that_takes_long_delays_no_other(database: Database) ->
 
 
 async def test_postgresql_tells_at_once(postgres: PostgresServer) -> None:
-    """Long before the next look."""
+    """PostgreSQL notifies followers long before the next check."""
     database = Database(await postgres.empty_database_async())
     database.open(create=True)
     await migrate(database)
@@ -132,7 +132,7 @@ async def test_postgresql_tells_at_once(postgres: PostgresServer) -> None:
 
 
 async def test_a_lost_message_is_caught_up_by_looking(postgres: PostgresServer) -> None:
-    """Whatever became of the notification."""
+    """A change without a notification is found by the next check."""
     database = Database(await postgres.empty_database_async())
     database.open(create=True)
     await migrate(database)
@@ -149,7 +149,7 @@ async def test_a_lost_message_is_caught_up_by_looking(postgres: PostgresServer) 
 
 
 async def test_a_database_that_was_away_needs_no_restart(own_postgres: PostgresServer) -> None:
-    """What has changed meanwhile is heard of when it is back, and at once again from then on."""
+    """After an outage followers learn of the missed changes, and later ones are notified at once again."""
     database = Database(await own_postgres.empty_database_async())
     database.open(create=True)
     await migrate(database)
@@ -166,7 +166,7 @@ async def test_a_database_that_was_away_needs_no_restart(own_postgres: PostgresS
 
 
 async def test_a_writer_that_holds_sqlite_locks_nobody_out(tmp_path: Path) -> None:
-    """Looking takes no lock, and waits for none."""
+    """A writer that holds SQLite's lock does not delay the checks, which need no lock."""
     database = Database(f"sqlite:///{tmp_path / 'records.db'}")
     database.open(create=True)
     await migrate(database)
@@ -186,7 +186,7 @@ async def test_a_writer_that_holds_sqlite_locks_nobody_out(tmp_path: Path) -> No
 
 
 async def test_a_recent_change_is_told_from_an_old_one(database: Database) -> None:
-    """By the database's clock."""
+    """A change is recent or old by the database's clock."""
     async with VersionWatch(database) as versions:
         assert not await versions.changed_within("settings", 60)
         await change(database)
@@ -197,7 +197,7 @@ async def test_a_recent_change_is_told_from_an_old_one(database: Database) -> No
 
 
 async def test_versions_that_cannot_be_read_at_the_start(tmp_path: Path) -> None:
-    """The error names the setting."""
+    """If versions cannot be read at the start, the error names the setting."""
     database = Database(f"sqlite:///{tmp_path / 'empty.db'}")
     database.open(create=True)
     with pytest.raises(RecorderUnavailable, match="AIBRIDGE_RECORDER__URL"):

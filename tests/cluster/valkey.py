@@ -17,7 +17,7 @@ from tests.loopback import free_port
 
 
 class ValkeyServer:
-    """Runs while the block does, and may be stopped, frozen and started again meanwhile, empty."""
+    """A Valkey server that runs while the block does. It can be frozen, stopped, and started again, then empty."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -52,14 +52,14 @@ class ValkeyServer:
             return False
 
     def stop(self) -> None:
-        """At once, as an outage does."""
+        """Kill the server, as an outage does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(20)
             self._process = None
 
     def freeze(self) -> None:
-        """It takes connections and does not answer."""
+        """Suspend the server: it accepts connections and does not respond."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -68,7 +68,7 @@ class ValkeyServer:
         self._process.send_signal(signal.SIGCONT)
 
     def flush(self) -> None:
-        """Forget everything."""
+        """Delete all keys."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(b"FLUSHALL\r\n")
             assert connection.recv(16).startswith(b"+OK")

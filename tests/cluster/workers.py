@@ -1,4 +1,4 @@
-"""Workers of one app, each with settings of its own, in the test's process on one database."""
+"""Workers of one app with separate settings, in the test's process and on one database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ ADMIN = {"Authorization": "Bearer t-admin"}
 
 
 class AppWorker:
-    """Runs while the block does. `key` is what its settings say now, `refused` that they do not validate."""
+    """A worker that runs while the block does.
+
+    `key` is the provider's key in its settings; while `refused` is set, they do not validate.
+    """
 
     def __init__(self, url: str | None, key: str = "sk-old", **values: Any) -> None:
         self._recorder = {"enabled": False} if url is None else {"url": url}
@@ -58,7 +61,7 @@ class AppWorker:
 
     @property
     def in_force(self) -> str:
-        """The provider's key that a request would be sent with now."""
+        """The provider's key that a request would use now."""
         (provider,) = self.aibridge.pool.providers
         (key,) = self.aibridge.settings.providers[provider.name].keys
         return key.get_secret_value()
@@ -74,7 +77,7 @@ class AppWorker:
         return await self._http.post("/admin/reload")
 
     async def reached(self) -> Any:
-        """What a reload here, which must not fail, says of the workers."""
+        """Reload this worker, which must succeed, and return the response's report on the workers."""
         answer = await self.reload()
         assert answer.status_code == 200, answer.text
         return answer.json()["workers"]

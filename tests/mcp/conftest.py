@@ -1,4 +1,4 @@
-"""Fixtures: shared connections, and the tools of one principal that are closed after the test."""
+"""Fixtures: shared connections, and one principal's tools, which are closed after the test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Iterator[ToolServer]:
 
 @pytest.fixture
 def handshake_server() -> Iterator[ToolServer]:
-    """It knows nothing of the later protocol, and keeps sessions."""
+    """A server that does not know the later protocol and keeps sessions."""
     with ToolServer(handshake=True) as running:
         yield running
 
@@ -39,7 +39,7 @@ async def connections() -> AsyncIterator[MCPConnections]:
 
 @pytest.fixture
 async def start(connections: MCPConnections) -> AsyncIterator[Start]:
-    """Starts the tools of servers, given as URLs or in full, for one principal."""
+    """A function that starts the tools of servers, or of complete `MCPServer`s, for one principal."""
     started: list[MCPTools] = []
 
     async def start(

@@ -1,4 +1,4 @@
-"""`@modelcontextprotocol/server-everything` from npm: a server that nobody here wrote."""
+"""`@modelcontextprotocol/server-everything` from npm: a server from outside this project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CACHE = Path(os.environ.get("MCP_EVERYTHING_DIR") or Path.home() / ".cache" / "f
 
 
 def install() -> Path:
-    """Where its program is; it is fetched from the registry once. Raises where that fails."""
+    """Install the server from npm if it is missing, and return the path of its program."""
     script = CACHE / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
     if not script.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def install() -> Path:
 
 @contextmanager
 def everything() -> Iterator[str]:
-    """Run it while the block runs, and give its URL."""
+    """Run the server while the block runs, and yield its URL."""
     port = free_port()
     process = subprocess.Popen(
         ["node", str(install()), "streamableHttp"],

@@ -1,4 +1,4 @@
-"""An MCP server on a raw socket, of the handshake era, whose every answer a test can choose."""
+"""An MCP server of the handshake era on a raw socket, each of whose responses a test can choose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STREAM = (("Content-Type", "text/event-stream"), ("Connection", "close"))
 
 
 def whole(body: object, status: int = 200, headers: Headers = JSON) -> bytes:
-    """One answer; what is no bytes is written as JSON."""
+    """A whole response; a body that is not bytes is written as JSON."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     return response_head(status, (*headers, ("Content-Length", str(len(encoded))))) + encoded
 
@@ -41,7 +41,7 @@ TEXT = {"content": [{"type": "text", "text": "ok"}]}
 
 
 class ScriptedServer(Loopback):
-    """Lists `tools` and answers each call with `TEXT`, until a test puts other functions in place."""
+    """A server that lists `tools` and answers each call with `TEXT`, unless a test replaces its functions."""
 
     def __init__(self, *tools: object) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ScriptedServer(Loopback):
         self.requests: list[Request] = []
         self.calls: list[Message] = []
         self.connections = 0
-        # What a test may change: each gets the message, and None goes on as usual.
+        # Hooks for a test: each gets the message, and None means the usual response.
         self.before: Callable[[Request, Message], Answer | None] = lambda _, __: None
         self.on_list: Callable[[Message], Answer | None] = lambda _: None
         self.on_call: Callable[[Message], Answer | None] = lambda _: None
@@ -104,7 +104,7 @@ class ScriptedServer(Loopback):
 
 
 async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
-    """An answer as an event stream, at the end of which the connection closes."""
+    """A response as an event stream, at whose end the connection closes."""
     yield response_head(200, STREAM)
     for piece in pieces:
         yield piece

@@ -1,4 +1,4 @@
-"""A real MCP server on loopback, made with the official library, that can be told to misbehave and counts."""
+"""A real MCP server on loopback, made with the official library, that counts and can misbehave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Announcing(Server[Any]):
 
 
 class _Events(EventStore):
-    """Keeps what a stream said, for clients that come back for the rest."""
+    """The stored events of streams, for clients that resume them."""
 
     def __init__(self) -> None:
         self._events: list[tuple[str, types.JSONRPCMessage | None]] = []
@@ -47,9 +47,10 @@ class _Events(EventStore):
 
 
 class ToolServer:
-    """Tools: `echo`, `fail`, `boom`, `slow`, `huge`, `picture`, `structured`, `resources`, `grow`, `safe_to_repeat`.
+    """A server whose tools cover every kind of result, failure and change.
 
-    `handshake` refuses the later protocol, as an older server would; `announcing` tells of changes of its list.
+    Tools: `echo`, `fail`, `boom`, `slow`, `huge`, `picture`, `structured`, `resources`, `grow`, `safe_to_repeat`.
+    `handshake` refuses the later protocol, as an older server would; `announcing` announces changes of its list.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ToolServer:
         self.silent = False
         self.port = 0
         self.gate = threading.Event()  # `slow` waits for it
-        # What was seen, changed in the server's thread.
+        # Observations, written by the server's thread.
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.methods: list[str] = []
@@ -97,7 +98,7 @@ class ToolServer:
 
     @property
     def cancels(self) -> bool:
-        """Whether the library's server can stop a tool whose caller has gone."""
+        """Whether the library's server can stop a tool whose caller has disconnected."""
         return not self.stateless if self.handshake else not self.json_response
 
     def __enter__(self) -> Self:
@@ -108,7 +109,7 @@ class ToolServer:
         self.down()
 
     def up(self) -> None:
-        """Start, on the same port as before."""
+        """Start the server, on the same port as before."""
         kind = _Announcing if self.announcing else Server
         server = kind(
             "box",
@@ -126,7 +127,7 @@ class ToolServer:
         self.port = self._serving.enter_context(serving).port
 
     def down(self) -> None:
-        """Stop, and forget all sessions, as a process that ends does."""
+        """Stop the server and forget all sessions, as an ending process does."""
         self._serving.close()
         self.open_sessions.clear()
 
@@ -135,7 +136,7 @@ class ToolServer:
         self.open_sessions.clear()
 
     def announce(self) -> None:
-        """Tell those that listen by the later protocol that the list has changed."""
+        """Announce a change of the list to clients that subscribed by the later protocol."""
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(self._bus.publish(ToolsListChanged()), self._loop).result()
 
@@ -230,7 +231,7 @@ class ToolServer:
                 assert context.close_sse_stream is not None
                 await context.close_sse_stream()
             case "slow" | "safe_to_repeat":
-                while not self.gate.is_set():  # noqa: ASYNC110 - it is another thread's event
+                while not self.gate.is_set():  # noqa: ASYNC110 - the event belongs to another thread
                     await asyncio.sleep(0.005)
             case "huge":
                 return types.CallToolResult(content=[text(text="ü" * arguments["size"])])

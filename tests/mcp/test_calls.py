@@ -36,7 +36,7 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[ToolServer]:
 
 
 async def test_tools_are_listed_and_called(any_server: ToolServer, start: Start) -> None:
-    """A server's tools are there under their injected names, in order, and answer; its sessions are ended."""
+    """A server's tools are listed in order under their injected names and can be called; its sessions are ended."""
     tools = await start(any_server)
     assert [tool.name for tool in tools.tools] == sorted(f"bmcp_box_{tool.tool}" for tool in tools.tools)
     echo = next(tool for tool in tools.tools if tool.tool == "echo")
@@ -51,7 +51,7 @@ async def test_tools_are_listed_and_called(any_server: ToolServer, start: Start)
 
 
 async def test_fifty_calls_run_at_once(any_server: ToolServer, start: Start) -> None:
-    """Calls on one session run concurrently and each gets its own answer."""
+    """Fifty concurrent calls on one session each get their own result."""
     tools = await start(any_server)
     calls = [asyncio.create_task(tools.call("bmcp_box_slow", {"text": str(n)})) for n in range(50)]
     await until(lambda: any_server.running == 50)
@@ -68,7 +68,7 @@ async def test_pages_are_all_read(start: Start) -> None:
 
 
 async def test_every_kind_of_content_arrives(server: ToolServer, start: Start) -> None:
-    """Images and sounds stay what they are; structured content, resources and links become text."""
+    """Images and sounds are kept; structured content, resources and links become text."""
     tools = await start(server)
     picture = await tools.call("bmcp_box_picture", {})
     assert picture.content == (Text("Look:"), Image(PIXEL, "image/png"), Audio(BEEP, "audio/wav"))
@@ -82,7 +82,7 @@ async def test_every_kind_of_content_arrives(server: ToolServer, start: Start) -
 
 
 async def test_failures_become_error_results(any_server: ToolServer, start: Start) -> None:
-    """A tool that fails, one that the server chokes on, and one that does not exist answer with an error."""
+    """A tool that fails, one that raises in the server, and one that does not exist give an error."""
     tools = await start(any_server)
     failed = await tools.call("bmcp_box_fail", {})
     assert (failed.content, failed.is_error) == ((Text("it failed"),), True)
@@ -92,7 +92,7 @@ async def test_failures_become_error_results(any_server: ToolServer, start: Star
 
 
 async def test_large_results_are_cut(any_server: ToolServer, start: Start) -> None:
-    """A result of megabytes arrives, cut to the limit, with a note; one beyond reason is an error."""
+    """A result of megabytes is cut to the limit, with a note; a far larger one is an error."""
     tools = await start(any_server)
     huge = await tools.call("bmcp_box_huge", {"size": 2_000_000})
     assert next(len(part.text) for part in huge.content if isinstance(part, Text)) == 512 * 1024
@@ -103,7 +103,7 @@ async def test_large_results_are_cut(any_server: ToolServer, start: Start) -> No
 
 
 async def test_a_slow_tool_is_cut_off(any_server: ToolServer, start: Start) -> None:
-    """A tool that takes too long becomes an error, and the server is told to stop it where it can be told."""
+    """A tool that takes too long is an error, and its server is told to stop it if the protocol allows that."""
     tools = await start(any_server, call_timeout=0.3)
     slow = await tools.call("bmcp_box_slow", {})
     assert (slow.text, slow.is_error) == ("The tool did not answer within 0.3 seconds.", True)
@@ -112,7 +112,7 @@ async def test_a_slow_tool_is_cut_off(any_server: ToolServer, start: Start) -> N
 
 
 async def test_cancelling_a_call_cancels_the_tool(any_server: ToolServer, start: Start) -> None:
-    """A client that leaves ends the tool's run on the server, and the session goes on."""
+    """A cancelled call ends the tool's run on the server, and the session continues."""
     tools = await start(any_server)
     call = asyncio.create_task(tools.call("bmcp_box_slow", {}))
     await until(lambda: any_server.running)
@@ -125,7 +125,7 @@ async def test_cancelling_a_call_cancels_the_tool(any_server: ToolServer, start:
 
 
 async def test_patterns_choose_the_tools(server: ToolServer, start: Start) -> None:
-    """Allow and deny patterns are searched for in the tool's own name, and deny wins."""
+    """Allow and deny patterns are searched in the tool's own name, and deny takes precedence."""
     chosen = MCPServer(name="box", url=server.url, tool_allow="^(echo|fail|b)", tool_deny="ai")
     tools = await start(chosen)
     assert [tool.tool for tool in tools.tools] == ["boom", "echo"]
@@ -136,7 +136,7 @@ async def test_patterns_choose_the_tools(server: ToolServer, start: Start) -> No
 async def test_nothing_secret_is_logged(
     server: ToolServer, start: Start, connections: MCPConnections, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No header, session, token, argument or result is in any log line, at any level."""
+    """No log line of any level has a header, session id, token, argument or result."""
     caplog.set_level(logging.DEBUG)
 
     async def token() -> str:

@@ -25,7 +25,7 @@ def names(tools: MCPTools) -> set[str]:
 
 
 async def test_an_announced_change_is_seen_with_sessions(start: Start) -> None:
-    """A list that a session's server says has changed is read again, and unchanged tools stay the same objects."""
+    """After an announced change in a session the list is read again, and unchanged tools stay the same objects."""
     with ToolServer(handshake=True, announcing=True) as server:
         tools = await start(server)
         before = tools.tools
@@ -37,7 +37,7 @@ async def test_an_announced_change_is_seen_with_sessions(start: Start) -> None:
 
 
 async def test_an_announced_change_is_seen_without_sessions(start: Start) -> None:
-    """The same by the later protocol, where clients subscribe to changes."""
+    """By the later protocol, clients subscribe to changes and read the list again."""
     with ToolServer(announcing=True) as server:
         tools = await start(server)
         await until(lambda: server.listeners == 1)
@@ -47,7 +47,7 @@ async def test_an_announced_change_is_seen_without_sessions(start: Start) -> Non
 
 
 async def test_tools_that_go_away_are_gone(start: Start) -> None:
-    """A tool that the list no longer has cannot be called."""
+    """A tool that is no longer in the list cannot be called."""
     with ToolServer(announcing=True) as server:
         server.extra.append("old")
         tools = await start(server)
@@ -60,7 +60,7 @@ async def test_tools_that_go_away_are_gone(start: Start) -> None:
 
 @pytest.mark.parametrize("handshake", [True, False])
 async def test_a_listener_comes_back(start: Start, monkeypatch: pytest.MonkeyPatch, handshake: bool) -> None:
-    """After a restart the list is read again, on a new session, and announcements are heard again."""
+    """After a server's restart the list is read again in a new session, and announcements work again."""
     monkeypatch.setattr(listener, "PAUSES", (0.05, 0.2))
     with ToolServer(handshake=handshake, announcing=True) as server:
         tools = await start(server)
@@ -75,7 +75,7 @@ async def test_a_listener_comes_back(start: Start, monkeypatch: pytest.MonkeyPat
 
 
 async def test_listeners_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a number of standing streams, sessions look for changes when they are used and their list is old."""
+    """Beyond a number of standing streams, sessions check an old list when they are used."""
     with ToolServer(handshake=True, announcing=True) as server:
         async with MCPConnections(listeners=2) as connections:
             bridges = [

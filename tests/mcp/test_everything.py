@@ -1,4 +1,4 @@
-"""The tools of npm's `@modelcontextprotocol/server-everything`. Needs node; a missing one fails."""
+"""The tools of npm's `@modelcontextprotocol/server-everything`. Needs node, and fails without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def url() -> Iterator[str]:
 
 
 async def test_its_tools_work(url: str, start: Start) -> None:
-    """Text, sums, images, structured content, resources and links arrive, and its errors are errors."""
+    """Text, sums, images, structured content, resources and links arrive, and errors are errors."""
     tools = await start(MCPServer(name="everything", url=url))
     assert {"echo", "get-sum", "get-tiny-image", "get-structured-content"} <= {tool.tool for tool in tools.tools}
 
@@ -55,21 +55,21 @@ async def test_its_tools_work(url: str, start: Start) -> None:
 
 
 async def test_a_long_operation_reports_and_answers(url: str, start: Start) -> None:
-    """Progress notifications on the way do not disturb the answer."""
+    """Progress notifications do not disturb the result."""
     tools = await start(MCPServer(name="everything", url=url))
     long = await tools.call("bmcp_everything_trigger-long-running-operation", {"duration": 0.4, "steps": 4})
     assert "completed" in long.text
 
 
 async def test_its_environment_stays_its_own(url: str, start: Start) -> None:
-    """A tool that is denied is neither offered nor called."""
+    """A denied tool is neither offered nor called."""
     tools = await start(MCPServer(name="everything", url=url, tool_deny="env"))
     assert not any("env" in tool.tool for tool in tools.tools)
     assert os.environ["PATH"] not in (await tools.call("bmcp_everything_get-env", {})).text
 
 
 async def test_a_forgotten_session_is_renewed(start: Start) -> None:
-    """It answers 400 to a session that it does not know: that is no failure, the session is opened anew."""
+    """The server responds with 400 to an unknown session, which is then opened anew."""
     with everything() as url:
         tools = await start(MCPServer(name="everything", url=url))
         session = tools._sessions[0]

@@ -1,4 +1,4 @@
-"""Servers that mean harm: what they send has an end, in number, in bytes and in time."""
+"""Hostile servers: their messages are limited in number, in bytes and in time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def page(message: Message, *tools: object, cursor: str | None = None) -> bytes:
 
 
 async def test_a_list_without_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages are counted: what is on the first ones is offered."""
+    """The number of pages is limited; tools of the first pages are offered."""
     monkeypatch.setattr(connection, "MAX_PAGES", 7)
     numbers = itertools.count()
     async with ScriptedServer() as server:
@@ -45,7 +45,7 @@ async def test_a_list_without_end(start: Start, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("cursor", ["same", "x" * 5000])
 async def test_cursors_that_lead_nowhere(start: Start, cursor: str) -> None:
-    """The same cursor again, or one that is absurdly long, ends the list."""
+    """A repeated or an absurdly long cursor ends the list."""
     async with ScriptedServer() as server:
         server.on_list = lambda message: page(message, tool("a"), cursor=cursor)
         assert len((await start(MCPServer(name="box", url=server.mcp))).tools) == 1
@@ -53,7 +53,7 @@ async def test_cursors_that_lead_nowhere(start: Start, cursor: str) -> None:
 
 
 async def test_a_list_that_is_slow(start: Start) -> None:
-    """Pages that each take their time are cut off by the time that connecting may take in all."""
+    """The time limit for connecting covers all pages of a list."""
     numbers = itertools.count()
 
     async def slowly(message: Message) -> AsyncIterator[bytes]:
@@ -70,7 +70,7 @@ async def test_a_list_that_is_slow(start: Start) -> None:
 
 @pytest.mark.parametrize("large", [False, True])
 async def test_too_many_tools(start: Start, caplog: pytest.LogCaptureFixture, large: bool) -> None:
-    """At most 512, and 1 MiB of definitions; the log says so."""
+    """At most 512 tools and 1 MiB of definitions are offered, and the log says so."""
     schema = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(500 if large else 1)}}
     async with ScriptedServer(*(tool(f"t{n:04}", schema) for n in range(600))) as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -80,7 +80,7 @@ async def test_too_many_tools(start: Start, caplog: pytest.LogCaptureFixture, la
 
 
 async def flood(message: Message, *before: bytes, times: int) -> AsyncIterator[bytes]:
-    """So many events, and then the answer."""
+    """A stream that repeats events and then has the result."""
     yield response_head(200, STREAM)
     block = b"".join(before)
     for _ in range(times):
@@ -89,7 +89,7 @@ async def flood(message: Message, *before: bytes, times: int) -> AsyncIterator[b
 
 
 async def test_a_flood_of_notifications(start: Start) -> None:
-    """Progress is fine; without end it is an error, while the answer is still missing."""
+    """Progress notifications are accepted, but a flood of them before the result is an error."""
     note = event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}})
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -100,7 +100,7 @@ async def test_a_flood_of_notifications(start: Start) -> None:
 
 
 async def test_a_flood_of_bytes(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comments, torn events and large notifications: their bytes are counted together."""
+    """The bytes of comments, incomplete events and large notifications count together."""
     monkeypatch.setattr(incoming, "MAX_STREAM", 300_000)
     monkeypatch.setattr(incoming, "MAX_MESSAGE", 100_000)
     padding = b":" + b"x" * 9_000
@@ -114,7 +114,7 @@ async def test_a_flood_of_bytes(start: Start, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_flood_of_pings(start: Start, connections: MCPConnections) -> None:
-    """A few are answered, and there is never a crowd of answers."""
+    """Few pings are answered, and few answers run at once."""
     pings = b"".join(event({"jsonrpc": "2.0", "id": number, "method": "ping"}) for number in range(500))
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -127,7 +127,7 @@ async def test_a_flood_of_pings(start: Start, connections: MCPConnections) -> No
 
 
 async def test_answers_that_break_off_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that always ends after one more event is asked for three times more, not until the call times out."""
+    """A stream that breaks off after each event is resumed three times, not until the call times out."""
     monkeypatch.setattr(incoming, "RETRY", (0.01, 0.01, 0.01))
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -143,7 +143,7 @@ async def test_answers_that_break_off_for_ever(start: Start, monkeypatch: pytest
 
 
 async def test_a_list_that_changes_all_the_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reading announces the next change: readings get rarer, and calls do not wait for them."""
+    """If each reading announces the next change, readings become rarer, and calls do not wait for them."""
     monkeypatch.setattr(session, "REFRESH_PAUSES", (30.0, 60.0))
     change = event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
     async with ScriptedServer() as server:
@@ -156,7 +156,7 @@ async def test_a_list_that_changes_all_the_time(start: Start, monkeypatch: pytes
 
 
 async def test_an_unasked_answer_is_nobodys(start: Start) -> None:
-    """What a server sends on an idle connection is not taken for the answer to the next request, whoever makes it."""
+    """Data that a server sends on an idle connection is not taken for the response to a later request."""
     async with ScriptedServer() as server:
 
         def twice(message: Message) -> bytes:
@@ -173,7 +173,7 @@ async def test_an_unasked_answer_is_nobodys(start: Start) -> None:
 
 
 async def test_large_answers_are_not_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer beyond reason is dropped while it comes, whether it says its length or not."""
+    """An excessive response is dropped while it arrives, with or without a declared length."""
     monkeypatch.setattr("fastapi_aibridge.mcp.dispatcher.MAX_MESSAGE", 1_000_000)
 
     async def endless(_: Message) -> AsyncIterator[bytes]:
@@ -193,7 +193,7 @@ async def test_large_answers_are_not_kept(start: Start, monkeypatch: pytest.Monk
 
 
 async def test_an_answer_of_many_values(start: Start) -> None:
-    """A message of a few megabytes that would become millions of objects is refused before it is built."""
+    """A message of a few megabytes that would become millions of objects is refused before it is parsed."""
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
         server.on_call = lambda message: whole(
@@ -207,7 +207,7 @@ async def test_an_answer_of_many_values(start: Start) -> None:
 
 @pytest.mark.parametrize("depth", [300, 100_000])
 async def test_an_answer_nested_without_end(start: Start, depth: int) -> None:
-    """Nesting that no parser goes through costs the call, or is told as such."""
+    """A response that is nested too deeply fails its call alone, or is shown as text."""
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
         nested = b"[" * depth + b"]" * depth
@@ -220,7 +220,7 @@ async def test_an_answer_nested_without_end(start: Start, depth: int) -> None:
 
 
 async def test_images_are_bounded_together(start: Start) -> None:
-    """The second of two that are too large together is left out, with a note; parts are counted."""
+    """Images count together: the second of two is left out with a note if both are too large; parts are limited."""
     image = {"type": "image", "data": PNG, "mimeType": "image/png"}
     room = 100 // len(PNG)
     assert [type(one) for one in limits.cut([Image(PNG, "image/png")] * (room + 1), media=100)] == [Image] * room + [
@@ -236,7 +236,7 @@ async def test_images_are_bounded_together(start: Start) -> None:
 
 @pytest.mark.parametrize("value", ["x" * 2000, "s\u00e91", "a\tb"])
 async def test_session_ids_that_no_header_may_have(start: Start, value: str) -> None:
-    """They cost the server; nothing of the kind is sent back."""
+    """An invalid session id makes the server unusable and is not sent back."""
     async with ScriptedServer() as server:
         server.before = lambda _, message: (
             whole(
@@ -250,7 +250,7 @@ async def test_session_ids_that_no_header_may_have(start: Start, value: str) -> 
 
 
 async def test_sockets_to_one_server_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls beyond wait for one, and all are answered."""
+    """Connections to one server are limited; further calls wait and succeed."""
     monkeypatch.setattr("fastapi_aibridge.mcp.http.CONNECTIONS_PER_SERVER", 3)
 
     async def slow(message: Message) -> AsyncIterator[bytes]:
@@ -270,7 +270,7 @@ async def test_sockets_to_one_server_are_bounded(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_server_that_refuses_all_tokens(start: Start) -> None:
-    """Whoever gives the tokens is not asked again for each of its refusals."""
+    """A token provider is not called again for each refusal."""
     asked: list[int] = []
 
     async def provider() -> str:
@@ -287,7 +287,7 @@ async def test_a_server_that_refuses_all_tokens(start: Start) -> None:
 
 @pytest.mark.parametrize("number", ["x" * 300, {"a": 1}, [1], None])
 async def test_requests_of_a_server_with_odd_ids(start: Start, connections: MCPConnections, number: object) -> None:
-    """They are not answered: an answer would carry all of that back."""
+    """Requests with invalid ids are not answered, because the response would repeat the id."""
     ping = event({"jsonrpc": "2.0", "id": number, "method": "ping"})
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -298,7 +298,7 @@ async def test_requests_of_a_server_with_odd_ids(start: Start, connections: MCPC
 
 
 async def test_idle_bridges_are_small(connections: MCPConnections) -> None:
-    """What a principal with one server of ten tools costs while idle: 9 KiB at most."""
+    """An idle principal with one server of ten tools needs at most 9 KiB."""
     async with ScriptedServer(*(tool(f"t{n}") for n in range(10))) as server:
         servers = [MCPServer(name="box", url=server.mcp)]
         bridges = [MCPTools(servers, Principal(f"user-{n}"), connections) for n in range(220)]
@@ -319,7 +319,7 @@ async def test_idle_bridges_are_small(connections: MCPConnections) -> None:
 
 
 async def test_a_list_of_nothing_usable(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """Hundreds of thousands of entries are not all looked at, and a schema of megabytes is not gone through."""
+    """The number of checked entries is limited, and a schema of megabytes is left out without being traversed."""
     huge = tool("huge", {"type": "object", "properties": {f"p{n}": {} for n in range(150_000)}})
     async with ScriptedServer(tool("good"), huge, *[{}] * 200_000, tool("behind")) as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -329,7 +329,7 @@ async def test_a_list_of_nothing_usable(start: Start, caplog: pytest.LogCaptureF
 
 
 async def test_an_event_of_many_lines(start: Start) -> None:
-    """Lines are counted before they are taken apart."""
+    """The lines of an event are counted before they are split."""
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
         server.on_call = lambda message: stream(b"data:\n" * 1_000_000 + b"\n", event(result(message["id"], TEXT)))
@@ -337,7 +337,7 @@ async def test_an_event_of_many_lines(start: Start) -> None:
 
 
 async def test_nothing_holds_the_loop_for_long(start: Start) -> None:
-    """Whatever one answer consists of, others get their turn meanwhile."""
+    """No response blocks the event loop for long."""
     text = "x," * 400_000
     answers = [
         {"content": [{"type": "text", "text": text}]},
@@ -368,7 +368,7 @@ async def test_nothing_holds_the_loop_for_long(start: Start) -> None:
 
 
 async def test_secrets_that_a_server_repeats_are_masked(start: Start) -> None:
-    """In what its tools say, answer and fail with: neither a model nor a record gets what is shown to the server."""
+    """Secrets sent to a server are masked in its tools, results and errors, for models and records."""
     token, key = "token-0123456789", "session-0123456789"
     headers = {"Authorization": f"Bearer {token}", "X-User": "{session_key}", "X-Tenant": "engineering"}
     said = f"{token} {key} of engineering"

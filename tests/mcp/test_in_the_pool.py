@@ -1,4 +1,4 @@
-"""Sessions of MCP servers as the pool's bridges have them: whose key they show, and what traces tell of them."""
+"""MCP sessions in the pool's bridges: the session key that they send, and their spans."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bridge_to(server: ToolServer) -> AIBridge:
 
 
 async def test_a_new_session_key_is_used_at_once(server: ToolServer) -> None:
-    """Who comes with another session key is shown to MCP servers with it, beside a holder of the old one too."""
+    """A new session key is sent to MCP servers at once, even if another caller holds the bridge of the old one."""
 
     def shown() -> set[str | None]:
         seen = {headers.get("x-key") for headers in server.headers}
@@ -46,7 +46,7 @@ async def test_a_new_session_key_is_used_at_once(server: ToolServer) -> None:
 
 
 class Selfish:
-    """An app's list of MCP servers, or the token of one, that wants the bridge which waits for it."""
+    """A list of MCP servers, or a token provider, that acquires the very bridge that waits for it."""
 
     aibridge: AIBridge
 
@@ -66,7 +66,7 @@ class Selfish:
 @pytest.mark.parametrize("runs", [True, False], ids=["app", "script"])
 @pytest.mark.parametrize("token", [False, True], ids=["list", "token"])
 async def test_what_waits_for_its_own_bridge(caplog: pytest.LogCaptureFixture, token: bool, runs: bool) -> None:
-    """It is told so at once, and the log says what not to do."""
+    """A builder that acquires its own bridge gets an error at once, and the log says why."""
     builder = Selfish(token=token)
     builder.aibridge = aibridge = AIBridge(Settings(), recorder=MemoryRecorder(), mcp=builder)
     async with AsyncExitStack() as stack:
@@ -88,10 +88,10 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 async def test_connections_are_spans_of_the_principal(server: ToolServer, spans: InMemorySpanExporter) -> None:
-    """Acquire, build and connection are one below the other, each with the principal's ids and no secret."""
+    """Acquire, build and connection are nested spans with the principal's ids and without secrets."""
     async with bridge_to(server).bridge(Principal("ann", "key-1", "s3cret")):
         pass
-    # The test's server is in this process, and has spans of its own.
+    # The test's server runs in this process and has spans of its own.
     found = {span.name: span for span in spans.get_finished_spans()}
     acquire, build, connect = (
         found[name] for name in ("CachedBridgePool.Acquire", "CachedBridgePool.Build", "MCP.Connect")

@@ -1,4 +1,4 @@
-"""Many bridges and calls while servers go away and come back."""
+"""Many bridges and calls while servers restart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("handshake", [True, False])
 async def test_restarts_under_load(connections: MCPConnections, handshake: bool) -> None:
-    """While a server is restarted again and again, every call ends, few fail, and none runs twice."""
+    """While a server restarts repeatedly, every call ends, few fail, and none runs twice."""
     with ToolServer(handshake=handshake) as server:
         bridges = [
             MCPTools([MCPServer(name="box", url=server.url)], Principal(f"user-{n}"), connections) for n in range(10)
@@ -48,7 +48,7 @@ async def test_restarts_under_load(connections: MCPConnections, handshake: bool)
         await asyncio.gather(*users)
 
         failed = sum(is_error for _, is_error in answers)
-        assert failed <= 4 * len(bridges)  # calls that were running when the server was killed
+        assert failed <= 4 * len(bridges)  # calls that ran when the server was killed
         ran = [arguments["text"] for _, arguments in server.calls]
         assert len(ran) == len(set(ran))
         await asyncio.gather(*(tools.aclose() for tools in bridges))
@@ -57,7 +57,7 @@ async def test_restarts_under_load(connections: MCPConnections, handshake: bool)
 
 
 async def test_many_bridges_leave_nothing_behind(connections: MCPConnections) -> None:
-    """A hundred bridges that start and close at once leave no session, no task and no more sockets than calls."""
+    """A hundred bridges that start and close at once leave no session or task, and no more sockets than calls."""
     with ToolServer(handshake=True) as server:
         servers = [MCPServer(name="box", url=server.url)]
         bridges = [MCPTools(servers, Principal(f"user-{n}"), connections) for n in range(100)]

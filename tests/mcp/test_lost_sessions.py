@@ -1,4 +1,4 @@
-"""Servers that have been restarted: there are many ways to say that a session is not known any more."""
+"""Restarted servers, which report an unknown session in many ways."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WAYS: dict[str, Answer] = {
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_session_is_renewed_within_the_call(start: Start, way: str) -> None:
-    """Whatever the server answers for a session that it has lost, the call gets its answer, on a new one."""
+    """However a server reports a lost session, the call is repeated in a new one and succeeds."""
     async with ScriptedServer() as server:
         server.on_lost = lambda _: WAYS[way]
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -57,7 +57,7 @@ async def test_a_session_is_renewed_within_the_call(start: Start, way: str) -> N
     ],
 )
 async def test_a_tool_that_fails_is_no_lost_session(start: Start, answer: object) -> None:
-    """A session that still lists its tools is kept, and the tool is not run again."""
+    """After a failed call, a session that still lists its tools is kept, and the tool is not run again."""
     async with ScriptedServer() as server:
         server.on_call = answer  # type: ignore[assignment]
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -69,7 +69,7 @@ async def test_a_tool_that_fails_is_no_lost_session(start: Start, answer: object
 
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_a_tool_that_took_its_server_down_is_not_run_again(start: Start, repeatable: bool) -> None:
-    """A gateway in front says 502 and the session is gone: the tool may have been run. The next call has a new one."""
+    """After a 502 with a lost session, only an idempotent tool is run again; the next call has a new session."""
     async with ScriptedServer(tool(annotations={"idempotentHint": repeatable})) as server:
 
         def crash(_: Message) -> Answer | None:
@@ -88,7 +88,7 @@ async def test_a_tool_that_took_its_server_down_is_not_run_again(start: Start, r
 
 
 async def test_a_session_is_renewed_once(start: Start) -> None:
-    """A server that forgets each session at once is not asked for ever."""
+    """A session is renewed only once for a server that loses each one."""
     async with ScriptedServer() as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
         server.before = lambda _, message: whole(b"", 404, ()) if message.get("method") == "tools/call" else None
@@ -97,7 +97,7 @@ async def test_a_session_is_renewed_once(start: Start) -> None:
 
 
 async def test_cookies_belong_to_one_session(start: Start) -> None:
-    """A load balancer's cookie is sent with each request of its session, and with none of another principal's."""
+    """A load balancer's cookie is sent with each request of its session and with no other principal's."""
     async with ScriptedServer() as server:
         server.headers = (("Set-Cookie", "route=one; Path=/; HttpOnly"), ("Set-Cookie", "bad name=x"))
         alice = await start(MCPServer(name="box", url=server.mcp))
@@ -117,7 +117,7 @@ async def test_cookies_belong_to_one_session(start: Start) -> None:
 
 
 async def test_a_slow_start_is_asked_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose first answer took too long, and that then refuses the handshake by naming the later protocol."""
+    """A server that was slow at first, and whose refusal of the handshake names the later protocol, is probed again."""
     monkeypatch.setattr("fastapi_aibridge.mcp.negotiation.PROBE_TIMEOUT", 0.1)
     async with ScriptedServer() as server:
         asked = []
@@ -142,6 +142,6 @@ async def test_a_slow_start_is_asked_again(start: Start, monkeypatch: pytest.Mon
 
 
 async def never() -> AsyncIterator[bytes]:
-    """An answer that does not come."""
+    """A response that does not arrive."""
     await asyncio.sleep(5)
     yield b""

@@ -1,4 +1,4 @@
-"""Servers that are not quite as the specification says: what is odd costs itself, and nothing beside it."""
+"""Servers that deviate from the specification: a deviation affects only itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WAV = base64.b64encode(b"RIFF\x24\x00\x00\x00WAVEfmt ").decode()
 async def test_an_odd_tool_costs_itself(
     start: Start, caplog: pytest.LogCaptureFixture, odd: object, said: str | None
 ) -> None:
-    """The others are there and can be called, and the log names the one that is not as it was listed."""
+    """An invalid tool is left out, and the log names it; the other tools can be called."""
     async with ScriptedServer(odd, tool("good"), tool("fine")) as server:
         tools = await start(MCPServer(name="box", url=server.mcp))
         assert {"good", "fine"} <= {one.tool for one in tools.tools}
@@ -52,7 +52,7 @@ async def test_an_odd_tool_costs_itself(
 
 
 async def test_a_page_of_tools_that_is_refused_costs_itself(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """The tools of the pages before it are offered."""
+    """If a page of tools is invalid, the tools of the earlier pages are offered."""
     async with ScriptedServer() as server:
         server.on_list = lambda message: whole(
             error(message["id"], -32602, "invalid cursor")
@@ -65,7 +65,7 @@ async def test_a_page_of_tools_that_is_refused_costs_itself(start: Start, caplog
 
 
 async def test_what_is_odd_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """Not once for each principal and each reading of the list; and a flood of odd tools makes few lines."""
+    """A deviation is logged once for all principals and readings, and a flood of them makes few lines."""
     async with ScriptedServer(*({"name": f"{'long' * 40}{number}"} for number in range(300)), tool("good")) as server:
         for _ in range(3):
             await start(MCPServer(name="box", url=server.mcp))
@@ -75,7 +75,7 @@ async def test_what_is_odd_is_logged_once(start: Start, caplog: pytest.LogCaptur
 
 
 async def test_names_in_the_log_are_harmless(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """A server's names neither break lines nor hide text in the log, and descriptions lose what nobody sees."""
+    """A server's names cannot break lines or hide text in the log, and descriptions lose invisible characters."""
     tags = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
     schema = {"type": "object", "properties": {"a": {"type": "string", "description": f"b\u202e{tags}"}}}
     names = [f"x\nWARNING root: \x1b[31mhacked{tags}" + "y" * 200, "good"]
@@ -93,7 +93,7 @@ async def test_names_in_the_log_are_harmless(start: Start, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("capabilities", [{"resources": {}}, {"prompts": {}, "tools": None}, {"tools": False}])
 async def test_a_server_without_tools_is_healthy(start: Start, capabilities: object) -> None:
-    """It is not asked for any."""
+    """A server without the tools capability is not asked for a list."""
     async with ScriptedServer() as server:
         server.capabilities = capabilities
         tools = await start(MCPServer(name="docs", url=server.mcp))
@@ -103,7 +103,7 @@ async def test_a_server_without_tools_is_healthy(start: Start, capabilities: obj
 
 @pytest.mark.parametrize("capabilities", [None, [], "all", {"tools": {}}, {"tools": []}, {"tools": True}])
 async def test_a_server_that_says_little_of_itself_is_asked(start: Start, capabilities: object) -> None:
-    """Capabilities in no valid form are no reason to do without its tools."""
+    """A server with invalid capabilities is asked for its tools."""
     async with ScriptedServer() as server:
         server.capabilities = capabilities
         assert len((await start(MCPServer(name="box", url=server.mcp))).tools) == 1
@@ -142,7 +142,7 @@ async def test_a_server_that_says_little_of_itself_is_asked(start: Start, capabi
     ],
 )
 async def test_an_odd_result_reaches_the_model(start: Start, answer: dict[str, Any], shown: tuple[Any, ...]) -> None:
-    """The tool has run: what it answered is told in some form, and images are named by what they are."""
+    """An invalid result of a tool that has run is passed on in some form, and images keep their type."""
     async with ScriptedServer() as server:
         server.on_call = lambda message: whole(result(message["id"], answer))
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -156,7 +156,7 @@ async def test_an_odd_result_reaches_the_model(start: Start, answer: dict[str, A
     ("answer", "shown"), [("text", "text"), ([1, 2], "[1,2]"), (7, "7"), (None, "(no output)"), (False, "false")]
 )
 async def test_a_bare_value_is_a_result(start: Start, answer: object, shown: str) -> None:
-    """What stands where a result should stand is told, too; and so it is beside an empty error."""
+    """A bare value in place of a result is passed on, even beside an empty error."""
     async with ScriptedServer() as server:
         server.on_call = lambda message: whole({**result(message["id"], answer), "error": None})
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -173,7 +173,7 @@ async def test_a_bare_value_is_a_result(start: Start, answer: object, shown: str
     ],
 )
 async def test_an_answer_that_is_not_quite_json_is_read(start: Start, raw: bytes, shown: str) -> None:
-    """Lone surrogates, bytes that are no UTF-8, and NaN: some languages write them."""
+    """Lone surrogates, invalid UTF-8 and NaN in JSON are read, because some languages write them."""
     async with ScriptedServer() as server:
         server.on_call = lambda message: whole(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (message["id"], raw))
         tools = await start(MCPServer(name="box", url=server.mcp))
@@ -182,7 +182,7 @@ async def test_an_answer_that_is_not_quite_json_is_read(start: Start, raw: bytes
 
 @pytest.mark.parametrize("label", ["text/plain", "application/json; charset=utf-8", "application/octet-stream", ""])
 async def test_json_is_read_whatever_it_is_called(start: Start, label: str) -> None:
-    """A content type of another kind, or none, is no reason to throw an answer away."""
+    """JSON with a wrong content type, or without one, is read."""
     async with ScriptedServer() as server:
         headers = (("Content-Type", label),) if label else ()
         server.on_call = lambda message: whole(result(message["id"], {"content": "ok"}), headers=headers)

@@ -1,4 +1,4 @@
-"""What models are told of tool results."""
+"""Tool results as models see them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def dumped(result: types.CallToolResult) -> dict[str, Any]:
     ],
 )
 def test_structured_content_is_told_once(texts: list[str], structured: Any, expected: list[str]) -> None:
-    """Structured content becomes JSON text unless the server sent a text that says the same."""
+    """Structured content becomes JSON text, unless a text of the server says the same."""
     assert content_of(dumped(result(*texts, structured=structured))) == tuple(map(Text, expected))
 
 
 def test_text_blobs_are_decoded() -> None:
-    """A resource that is text in base64 is shown as text; one that is not is described."""
+    """A base64 resource that is text is shown as text; any other is described."""
     for blob, text in (("aGk=", "hi"), ("/w==", "[Resource file:///x, text/plain, 1 bytes, is not shown.]")):
         resource = types.BlobResourceContents(uri="file:///x", blob=blob, mime_type="text/plain")
         content = types.CallToolResult(content=[types.EmbeddedResource(resource=resource)])
@@ -46,7 +46,7 @@ def test_text_blobs_are_decoded() -> None:
 
 
 def test_long_text_is_cut_with_a_note() -> None:
-    """The limit holds over all texts, never tears a character, and leaves images alone."""
+    """The limit applies to all texts together, never splits a character, and leaves images alone."""
     image = Image("aGk=", "image/png")
     kept = cut([Text("abc"), image, Text("ü" * 5), Text("rest")], 8)
     assert kept == (

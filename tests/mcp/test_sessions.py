@@ -1,4 +1,4 @@
-"""Sessions with servers: opened, dropped, renewed, ended."""
+"""The life of sessions with servers: opened, dropped, renewed, ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_dropped_session_is_renewed(
     handshake_server: ToolServer, start: Start, connections: MCPConnections, status: int
 ) -> None:
-    """A session that the server has dropped is opened anew by the next calls, once for all, and none fails."""
+    """A session that the server has dropped is renewed once for all concurrent calls, and none fails."""
     handshake_server.unknown_status = status
     tools = await start(handshake_server)
     handshake_server.drop_sessions()
@@ -37,7 +37,7 @@ async def test_a_dropped_session_is_renewed(
 
 @pytest.mark.parametrize("handshake", [True, False])
 async def test_a_restarted_server_is_found_again(start: Start, handshake: bool) -> None:
-    """Calls that meet a server which has been restarted, or is just about to come back, are answered."""
+    """Calls to a server that has restarted, or is about to, succeed."""
     with ToolServer(handshake=handshake) as server:
         tools = await start(server)
         await asyncio.to_thread(server.down)
@@ -51,7 +51,7 @@ async def test_a_restarted_server_is_found_again(start: Start, handshake: bool) 
 
 
 async def test_a_call_is_not_executed_twice(handshake_server: ToolServer, start: Start) -> None:
-    """A connection that breaks while a tool runs is an error: nobody knows whether it may be run again."""
+    """A call whose connection breaks while the tool runs is an error, because the tool may not be safe to repeat."""
     tools = await start(handshake_server)
     call = asyncio.create_task(tools.call("bmcp_box_slow", {}))
     await until(lambda: handshake_server.running)
@@ -63,7 +63,7 @@ async def test_a_call_is_not_executed_twice(handshake_server: ToolServer, start:
 
 
 async def test_a_call_that_may_be_repeated_is(handshake_server: ToolServer, start: Start) -> None:
-    """A tool that the server calls idempotent is run again, once, when its connection breaks."""
+    """An idempotent tool is run again once if its connection breaks."""
     tools = await start(handshake_server)
     call = asyncio.create_task(tools.call("bmcp_box_safe_to_repeat", {"text": "hi"}))
     await until(lambda: handshake_server.running == 1)
@@ -75,7 +75,7 @@ async def test_a_call_that_may_be_repeated_is(handshake_server: ToolServer, star
 
 
 async def test_an_answer_in_two_streams_is_read_to_its_end(start: Start) -> None:
-    """A server may end an answer's stream early and keep the rest for a client that comes back for it."""
+    """A server may end the stream of a response early, and the client resumes it."""
     with ToolServer(handshake=True, resumable=True) as server:
         tools = await start(server)
         assert (await tools.call("bmcp_box_pausing", {"text": "hi"})).text == "pausing: hi"
@@ -84,7 +84,7 @@ async def test_an_answer_in_two_streams_is_read_to_its_end(start: Start) -> None
 
 
 async def breaking(tools: MCPTools) -> None:
-    """Reset every connection that is in use."""
+    """Reset every open connection."""
     pools = tools._connections.http._client._pools
     assert pools is not None
     for pool in pools._pools.values():
@@ -94,7 +94,7 @@ async def breaking(tools: MCPTools) -> None:
 
 
 async def test_closing_ends_sessions_in_time(start: Start) -> None:
-    """Sessions are ended at once on all servers; one that does not answer costs two seconds at most."""
+    """Sessions on all servers end at once, and one that does not respond delays the close by two seconds at most."""
     with ToolServer(handshake=True) as quick, ToolServer(handshake=True) as stuck:
         tools = await start(MCPServer(name="a", url=quick.url), MCPServer(name="b", url=stuck.url))
         assert (len(quick.open_sessions), len(stuck.open_sessions)) == (1, 1)
@@ -108,7 +108,7 @@ async def test_closing_ends_sessions_in_time(start: Start) -> None:
 
 
 async def test_closing_from_another_task_while_starting(connections: MCPConnections) -> None:
-    """Closing what is just being started, or has never been, leaves no session and no task behind."""
+    """Closing during the start, or before it, leaves no session and no task."""
     with ToolServer(handshake=True) as server:
         servers = [MCPServer(name="box", url=server.url)]
         for pauses in range(12):
@@ -119,7 +119,7 @@ async def test_closing_from_another_task_while_starting(connections: MCPConnecti
             starting.cancel()
             await asyncio.create_task(tools.aclose())
             await asyncio.wait((starting,))
-            assert starting.cancelled() or pauses  # where the server is quick, it may have come to its end
+            assert starting.cancelled() or pauses  # a fast server may have completed it
         await MCPTools(servers, Principal("alice"), connections).aclose()
         assert not server.open_sessions
         assert connections.stats().sessions_open == 0
@@ -129,16 +129,16 @@ async def test_closing_from_another_task_while_starting(connections: MCPConnecti
 async def test_idle_sessions_hold_no_task(
     handshake_server: ToolServer, start: Start, connections: MCPConnections
 ) -> None:
-    """A session that nobody uses is no task, and connections are shared."""
+    """An idle session needs no task, and connections are shared."""
     for _ in range(5):
         await start(handshake_server)
     await until(lambda: not connections.working)
-    assert len(connections.http) <= 2  # an answer may still be ending when the next request goes out
+    assert len(connections.http) <= 2  # a response may still be ending when the next request is sent
     assert handshake_server.methods.count("GET") == 0
 
 
 async def test_a_known_server_is_not_probed_again(handshake_server: ToolServer, start: Start) -> None:
-    """That a server needs the handshake is learnt once for all principals."""
+    """A server's need for the handshake is learned once for all principals."""
     await start(handshake_server)
     handshake_server.methods.clear()
     await start(handshake_server)
@@ -146,7 +146,7 @@ async def test_a_known_server_is_not_probed_again(handshake_server: ToolServer, 
 
 
 async def test_a_server_that_moves_to_the_later_protocol_is_found(handshake_server: ToolServer, start: Start) -> None:
-    """What was learnt about a server is forgotten when it no longer holds."""
+    """The learned protocol of a server is dropped when it no longer works."""
     await start(handshake_server)
     await asyncio.to_thread(handshake_server.down)
     handshake_server.handshake = False
@@ -156,7 +156,7 @@ async def test_a_server_that_moves_to_the_later_protocol_is_found(handshake_serv
 
 
 async def test_a_port_that_nobody_listens_on(start: Start, connections: MCPConnections) -> None:
-    """A server that is not there degrades the tools and is counted."""
+    """A server that cannot be reached degrades the tools and is counted."""
     tools = await start(MCPServer(name="gone", url=f"http://127.0.0.1:{free_port()}/mcp"))
     assert (tools.tools, tools.degraded) == ((), True)
     assert connections.stats().failures == {"gone": 1}

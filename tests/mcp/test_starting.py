@@ -1,4 +1,4 @@
-"""Starting the tools of several servers, with the principal's credentials."""
+"""The start of the tools of several servers, with the principal's credentials."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_failing_server_costs_its_own_tools_only(
     server: ToolServer, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Servers start side by side; those that fail are logged once, without what they said, and degrade the bridge."""
+    """Servers start concurrently; a failure degrades the bridge and is logged once, without the server's text."""
     with ToolServer(token="right") as strict, ToolServer() as silent:
         silent.silent = True
         servers = (
@@ -57,8 +57,9 @@ async def test_a_failing_server_costs_its_own_tools_only(
 async def test_the_session_key_goes_into_headers(
     server: ToolServer, start: Start, caplog: pytest.LogCaptureFixture, key: Any
 ) -> None:
-    """`{session_key}` in a header value is the principal's session key; where they have none, no header is sent, and
-    the log says so.
+    """`{session_key}` in a header value is the principal's session key.
+
+    Without a session key the header is not sent, and the log says so.
     """
     box = MCPServer(name="box", url=server.url, headers={"X-Key": "v1 {session_key}."})
     tools = await start(box, who=Principal("alice", session_key=key))
@@ -76,7 +77,7 @@ async def test_a_key_that_no_header_may_have(server: ToolServer, start: Start) -
 
 
 async def test_an_expired_token_is_asked_for_again(start: Start) -> None:
-    """A token provider is asked once, and again when the server answers 401; one that has no other token fails."""
+    """A token is requested once, and again after a 401; if the new token is refused too, the call fails."""
     asked: list[str] = []
 
     async def provider() -> SecretStr:
@@ -97,7 +98,7 @@ async def test_an_expired_token_is_asked_for_again(start: Start) -> None:
 
 
 async def test_a_token_provider_that_fails(server: ToolServer, start: Start) -> None:
-    """A token provider that raises costs its server, and its error text is not shown."""
+    """A token provider that raises disables its server, and its error text is not shown."""
 
     async def provider() -> str:
         raise RuntimeError("secret")
@@ -107,7 +108,7 @@ async def test_a_token_provider_that_fails(server: ToolServer, start: Start) -> 
 
 
 async def test_redirects_are_not_followed(server: ToolServer, start: Start) -> None:
-    """A server that redirects is left out: credentials go to the configured URL alone."""
+    """A server that redirects is left out, because credentials are sent to the configured URL only."""
     with ToolServer() as elsewhere:
         server.redirect = elsewhere.url
         tools = await start(server)
@@ -116,7 +117,7 @@ async def test_redirects_are_not_followed(server: ToolServer, start: Start) -> N
 
 
 async def test_an_apps_own_servers(server: ToolServer, start: Start) -> None:
-    """A builder gives each principal their servers, at once or in its own time; one that fails costs the tools."""
+    """A builder returns each principal's servers, synchronously or not; if it fails, the bridge has no tools."""
 
     class Builder:
         def build(self, principal: Principal) -> Sequence[MCPServer]:
@@ -138,7 +139,7 @@ async def test_an_apps_own_servers(server: ToolServer, start: Start) -> None:
 
 
 async def test_a_builder_that_hangs(server: ToolServer, start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    """It has a time limit, also where it does not let itself be cancelled; then the bridge has no tools."""
+    """A builder has a time limit, even if it ignores cancellation; afterwards the bridge has no tools."""
     let_go, gone = asyncio.Event(), asyncio.Event()
 
     class Hanging:
@@ -159,7 +160,7 @@ async def test_a_builder_that_hangs(server: ToolServer, start: Start, caplog: py
 
 @pytest.mark.parametrize("built", [None, 7, ["box"], [None], {"a": 1}, [MCPServer(name=None, url="x")]])  # type: ignore[arg-type]
 async def test_a_builder_that_answers_nonsense(start: Start, built: Any) -> None:
-    """What is no list of servers costs the bridge its tools, not its start."""
+    """A builder that does not return a list of servers leaves the bridge without tools, but the bridge starts."""
 
     class Odd:
         def build(self, principal: Principal) -> Sequence[MCPServer]:
@@ -170,7 +171,7 @@ async def test_a_builder_that_answers_nonsense(start: Start, built: Any) -> None
 
 
 async def test_a_builder_that_is_cancelled_from_within(start: Start) -> None:
-    """A cancellation of its own is not taken for the caller's."""
+    """A builder's own cancellation is not taken for the caller's."""
 
     class Cancelled:
         async def build(self, principal: Principal) -> Sequence[MCPServer]:
@@ -180,7 +181,7 @@ async def test_a_builder_that_is_cancelled_from_within(start: Start) -> None:
 
 
 async def test_one_server_that_makes_no_sense(server: ToolServer, start: Start) -> None:
-    """A pattern that is none, or a URL of another kind, costs that server alone."""
+    """An invalid pattern or URL disables its own server only."""
     odd = [
         MCPServer(name="pattern", url=server.url, tool_allow="("),
         MCPServer(name="scheme", url="ftp://127.0.0.1/x"),
@@ -194,7 +195,7 @@ async def test_one_server_that_makes_no_sense(server: ToolServer, start: Start) 
 
 
 async def test_credentials_in_a_url(start: Start) -> None:
-    """User and password go into a header, as browsers and HTTP clients do it."""
+    """User and password of a URL become a header."""
     async with ScriptedServer() as server:
         await start(MCPServer(name="box", url=server.mcp.replace("//", "//us%40er:p%3Aw@") + "?a=b c&d=\u00fc"))
     assert {one.header("authorization") for one in server.requests} == {"Basic dXNAZXI6cDp3"}
@@ -202,7 +203,7 @@ async def test_credentials_in_a_url(start: Start) -> None:
 
 
 async def test_the_servers_of_the_settings(server: ToolServer, start: Start) -> None:
-    """The settings' servers are the same for all, with their patterns and headers."""
+    """The settings' servers, with their patterns and headers, are the same for all principals."""
     settings = MCPServerSettings.model_validate(
         {"url": server.url, "headers": {"X-Key": "{session_key}"}, "tool_allow": "^(echo|fail)$", "tool_deny": "fail"}
     )
@@ -212,14 +213,14 @@ async def test_the_servers_of_the_settings(server: ToolServer, start: Start) -> 
 
 
 async def test_principals_share_tools_but_nothing_else(server: ToolServer, start: Start) -> None:
-    """Equal tools are one object in memory, whoever sees them."""
+    """Equal tools of different principals are one object in memory."""
     one, other = await start(server), await start(server, who=Principal("bob"))
     assert all(mine is theirs for mine, theirs in zip(one.tools, other.tools, strict=True))
     assert one.tools is one.tools
 
 
 async def test_no_servers_are_no_tools() -> None:
-    """A bridge without servers has an empty list and needs nothing."""
+    """A bridge without servers has an empty list of tools and needs no connections."""
     none = NoTools()
     await none.start()
     assert (none.tools, none.degraded) == ((), False)
@@ -228,7 +229,7 @@ async def test_no_servers_are_no_tools() -> None:
 
 
 async def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the mcp library, the error says what to install."""
+    """Without the mcp library the error says what to install."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pip install '.*\[mcp\]'"):
         async with MCPConnections():

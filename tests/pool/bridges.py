@@ -1,4 +1,4 @@
-"""Bridges that do as the test says."""
+"""Bridges whose start and close a test controls."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from fastapi_aibridge.principal import Principal
 
 
 class FakeBridge:
-    """Starts at once, or when `started` is resolved; counts its closes, which may fail or hang."""
+    """A bridge that starts at once, or when `started` is resolved. It counts its closes, which may fail or hang."""
 
     def __init__(self, principal: Principal, providers: tuple[str, ...]) -> None:
         self.principal = principal
@@ -61,7 +61,7 @@ class FakeBridge:
 
 
 class Bridges:
-    """The factory: remembers what it built. `prepare` shapes each bridge before the pool gets it."""
+    """The factory, which keeps the bridges that it built. `prepare` changes each one before the pool gets it."""
 
     def __init__(self, prepare: Callable[[FakeBridge], None] = lambda _: None) -> None:
         self.built: list[FakeBridge] = []
@@ -83,7 +83,7 @@ class Bridges:
 
 
 def slow(bridge: FakeBridge) -> None:
-    """The bridge starts when the test resolves `started`."""
+    """Let the bridge start only when the test resolves `started`."""
     bridge.started = asyncio.get_running_loop().create_future()
 
 

@@ -1,4 +1,4 @@
-"""Time that the test moves."""
+"""A clock and timers that the test controls."""
 
 import asyncio
 import heapq
@@ -18,7 +18,7 @@ class ManualTimer:
 
 
 class ManualClock:
-    """Stands still until `advance`, which fires what is due on the way, in order and each at its own time."""
+    """A clock that stands still until `advance`, which fires the timers that become due, each at its own time."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -49,11 +49,11 @@ class ManualClock:
 
     @property
     def pending(self) -> list[float]:
-        """When the timers that wait are due."""
+        """The times at which the waiting timers are due."""
         return sorted(when for when, _, timer in self._timers if not timer.cancelled)
 
 
 async def settled(turns: int = 20) -> None:
-    """Let every task go on until it waits for the test."""
+    """Let the event loop turn until every task waits for the test."""
     for _ in range(turns):
         await asyncio.sleep(0)

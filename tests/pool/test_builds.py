@@ -1,4 +1,4 @@
-"""Builds that hang, fail in odd ways, wait for each other, or have too many who wait for them."""
+"""Builds that hang, fail in unusual ways, wait for each other, or have too many waiters."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ BUILD_TIMEOUT = 20.0
 
 
 class Room:
-    """Lets so many wait at once."""
+    """A waiting room with a limited number of places."""
 
     def __init__(self, places: int) -> None:
         self.places = places
@@ -70,7 +70,7 @@ async def touch(pool: Pool, principal: Principal = ALICE) -> FakeBridge:
 
 
 async def test_a_build_that_hangs_is_given_up(pool: Pool, bridges: Bridges, clock: ManualClock, builds: object) -> None:
-    """All who wait hear so, the bridge is closed, and the next acquire begins anew."""
+    """After the timeout all waiters get an error, the bridge is closed, and the next acquire starts a new build."""
     bridges.prepare = slow
     users = [asyncio.create_task(touch(pool)) for _ in range(3)]
     await settled()
@@ -90,7 +90,7 @@ async def test_a_build_that_hangs_is_given_up(pool: Pool, bridges: Bridges, cloc
 
 
 async def test_a_hanging_build_that_ignores_its_end(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """It keeps nobody from the next build, is closed after a while, and never gets into the cache."""
+    """A hanging build that ignores its cancellation blocks no other build, is closed later, and is never cached."""
     bridges.prepare = slow
     user = asyncio.create_task(touch(pool))
     await settled()
@@ -111,7 +111,7 @@ async def test_a_hanging_build_that_ignores_its_end(pool: Pool, bridges: Bridges
 
 
 async def test_durations_of_builds_are_told(pool: Pool, bridges: Bridges, clock: ManualClock, builds: object) -> None:
-    """Each build is told once, with its seconds and its end."""
+    """The duration and the outcome of each build are reported once."""
     bridges.prepare = slow
     for principal, seconds, how in ((ALICE, 3.0, "ok"), (BOB, 4.0, "failed"), (CAROL, 5.0, "degraded")):
         user = asyncio.create_task(touch(pool, principal))
@@ -131,7 +131,7 @@ async def test_durations_of_builds_are_told(pool: Pool, bridges: Bridges, clock:
 
 @pytest.mark.parametrize("where", ["start", "degraded", "aclose"])
 async def test_what_raises_at_once(pool: Pool, bridges: Bridges, where: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A bridge whose methods fail before there is anything to await leaves nothing behind."""
+    """A bridge whose methods raise before they return an awaitable leaves nothing behind."""
 
     class Odd(FakeBridge):
         def start(self) -> object:  # type: ignore[override]
@@ -175,7 +175,7 @@ async def test_what_raises_at_once(pool: Pool, bridges: Bridges, where: str, cap
 
 
 async def test_a_ttl_below_the_clocks_resolution(bridges: Bridges, clock: ManualClock) -> None:
-    """A bridge that has expired when it is ready serves who waited, and is closed."""
+    """A bridge that has expired as soon as it is ready serves its waiters and is closed."""
     pool: Pool = CachedBridgePool(bridges, ttl=1e-300, clock=clock)
     for _ in range(3):
         async with pool.acquire(ALICE) as bridge:
@@ -190,7 +190,7 @@ async def test_a_ttl_below_the_clocks_resolution(bridges: Bridges, clock: Manual
 async def test_a_build_that_fails_while_the_pool_ends(
     pool: Pool, bridges: Bridges, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its error is not shouted about by the event loop, whose text could hold secrets."""
+    """The event loop does not log the error of a build that fails during shutdown, whose text could hold secrets."""
 
     class Failing(FakeBridge):
         async def start(self) -> None:
@@ -216,7 +216,7 @@ async def test_a_build_that_fails_while_the_pool_ends(
 
 
 async def test_a_build_that_acquires_its_own_bridge(pool: Pool, bridges: Bridges) -> None:
-    """It is told so at once instead of waiting for itself; so is everybody who waits for it."""
+    """A build that acquires its own bridge gets an error at once, and so do its waiters."""
 
     class Selfish(FakeBridge):
         async def start(self) -> None:
@@ -229,7 +229,7 @@ async def test_a_build_that_acquires_its_own_bridge(pool: Pool, bridges: Bridges
 
 
 async def test_a_circle_of_builds(pool: Pool) -> None:
-    """Builds that wait for each other in a circle are told, however long the circle is."""
+    """Builds that wait for each other in a circle of any length get an error."""
     after = {"alice": BOB, "bob": CAROL, "carol": ALICE}
 
     class Next(FakeBridge):
@@ -244,7 +244,7 @@ async def test_a_circle_of_builds(pool: Pool) -> None:
 
 
 async def test_a_build_may_acquire_another_bridge() -> None:
-    """What is no circle works: also twice, side by side, and later from a task that the build left behind."""
+    """A build may acquire other bridges, even twice or concurrently, and its own later from a task."""
     tasks: list[asyncio.Task[FakeBridge]] = []
     pools: list[Pool] = []
     go_on = asyncio.Event()
@@ -267,11 +267,11 @@ async def test_a_build_may_acquire_another_bridge() -> None:
     assert pools[0].metrics().leases == 0
 
 
-# Who waits
+# Waiters
 
 
 async def test_who_waits_is_counted(bridges: Bridges, clock: ManualClock) -> None:
-    """Only so many wait for builds at once; hits need no place, and every place is given back."""
+    """The number of waiters for builds is limited; hits need no place, and every place is given back."""
     room = Room(2)
     pool: Pool = CachedBridgePool(bridges, clock=clock, waiting_room=room)
     await touch(pool, BOB)
@@ -293,7 +293,7 @@ async def test_who_waits_is_counted(bridges: Bridges, clock: ManualClock) -> Non
 
 
 async def test_a_bridge_that_came_while_there_was_no_room(bridges: Bridges, clock: ManualClock) -> None:
-    """Who had to wait for a place takes the bridge that others have had built meanwhile."""
+    """A caller that waits for a place takes the bridge that was built meanwhile."""
 
     class Slow(Room):
         go_on = asyncio.Event()

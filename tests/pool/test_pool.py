@@ -54,7 +54,7 @@ async def touch(pool: Pool, principal: Principal = ALICE) -> FakeBridge:
 
 
 class User:
-    """Somebody who holds a lease until told to leave."""
+    """A task that holds a lease until it is told to leave."""
 
     def __init__(self, pool: Pool, principal: Principal = ALICE) -> None:
         self.bridge: FakeBridge | None = None
@@ -84,7 +84,7 @@ async def arrive(pool: Pool, principal: Principal = ALICE, *, many: int = 1) -> 
 
 
 async def test_same_key_same_bridge(pool: Pool, bridges: Bridges) -> None:
-    """Acquires of one principal get one bridge, one after the other and at the same time."""
+    """Consecutive and concurrent acquires of one principal get the same bridge."""
     first = await touch(pool)
     async with pool.acquire(ALICE) as second, pool.acquire(ALICE) as third:
         assert first is second is third
@@ -92,18 +92,18 @@ async def test_same_key_same_bridge(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_two_keys_of_one_user(pool: Pool) -> None:
-    """Two API keys of one initiator never share a bridge, also not while both are built."""
+    """Two API keys of one initiator never share a bridge, even if both are being built."""
     one, two = await asyncio.gather(touch(pool), touch(pool, Principal("alice", "key-9")))
     assert one is not two
 
 
 async def test_key_is_a_tuple(pool: Pool) -> None:
-    """Ids that would join to the same string stay apart."""
+    """Keys whose parts would join to the same string are distinct."""
     assert await touch(pool, Principal("a|b", "")) is not await touch(pool, Principal("a", "b"))
 
 
 async def test_factory_gets_principal_and_providers(pool: Pool) -> None:
-    """The factory sees who asks and the snapshot of the providers."""
+    """The factory gets the principal and the snapshot of the providers."""
     bridge = await touch(pool)
     assert (bridge.principal, bridge.providers) == (ALICE, ("old",))
 
@@ -112,7 +112,7 @@ async def test_factory_gets_principal_and_providers(pool: Pool) -> None:
 
 
 async def test_one_build_for_all_who_wait(pool: Pool, bridges: Bridges) -> None:
-    """However many ask during a build, there is one, and all of them get its bridge."""
+    """Concurrent acquires share one build and its bridge."""
     bridges.prepare = slow
     users = await arrive(pool, many=50)
     finish(bridges.last)
@@ -125,7 +125,7 @@ async def test_one_build_for_all_who_wait(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_first_caller_cancelled(pool: Pool, bridges: Bridges) -> None:
-    """A build goes on when the caller that caused it goes away, and the others get its bridge."""
+    """A build continues if its first caller is cancelled, and the other callers get its bridge."""
     bridges.prepare = slow
     first, second = await arrive(pool, many=2)
     first.task.cancel()
@@ -136,7 +136,7 @@ async def test_first_caller_cancelled(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_nobody_left_waiting(pool: Pool, bridges: Bridges) -> None:
-    """A build that nobody waits for any more still ends in the cache."""
+    """A build without waiters still ends in the cache."""
     bridges.prepare = slow
     (user,) = await arrive(pool)
     user.task.cancel()
@@ -149,7 +149,7 @@ async def test_nobody_left_waiting(pool: Pool, bridges: Bridges) -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_waiter_cancelled_as_the_build_completes(pool: Pool, bridges: Bridges, turns: int) -> None:
-    """A waiter cancelled around its build's end is cancelled and leaves no lease behind."""
+    """A waiter that is cancelled around its build's end leaves no lease behind."""
     bridges.prepare = slow
     (user,) = await arrive(pool)
     finish(bridges.last)
@@ -165,7 +165,7 @@ async def test_waiter_cancelled_as_the_build_completes(pool: Pool, bridges: Brid
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_evicted_before_the_waiter_wakes(bridges: Bridges, clock: ManualClock, turns: int) -> None:
-    """A bridge that is evicted between its build's end and a waiter's wake-up is not closed under the waiter."""
+    """A bridge that is evicted between its build's end and a waiter's wake-up stays open for that waiter."""
     pool = make_pool(bridges, clock, max_items=1)
     await touch(pool, BOB)
     bridges.prepare = slow
@@ -182,7 +182,7 @@ async def test_evicted_before_the_waiter_wakes(bridges: Bridges, clock: ManualCl
 
 
 async def test_failing_start(pool: Pool, bridges: Bridges) -> None:
-    """A start that fails is told to each waiter, closed once, not cached, and tried again by the next acquire."""
+    """A failed start is raised to each waiter, closed once and not cached; the next acquire tries again."""
     bridges.prepare = slow
     users = await arrive(pool, many=3)
     finish(bridges.last, OSError("no route"))
@@ -200,7 +200,7 @@ async def test_failing_start(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_failing_start_unseen(pool: Pool, bridges: Bridges, caplog: pytest.LogCaptureFixture) -> None:
-    """A start that fails when nobody waits any more closes its bridge and makes no noise."""
+    """A start that fails without waiters closes its bridge and logs nothing."""
     bridges.prepare = slow
     (user,) = await arrive(pool)
     user.task.cancel()
@@ -214,7 +214,7 @@ async def test_failing_start_unseen(pool: Pool, bridges: Bridges, caplog: pytest
 
 
 async def test_start_cancelled_from_within(pool: Pool, bridges: Bridges) -> None:
-    """A start that somebody else cancels is an error to its waiters, not their own cancellation."""
+    """A start that is cancelled from within is an error for its waiters, not their own cancellation."""
     bridges.prepare = slow
     (user,) = await arrive(pool)
     started = bridges.last.started
@@ -227,7 +227,7 @@ async def test_start_cancelled_from_within(pool: Pool, bridges: Bridges) -> None
 
 
 async def test_failing_factory(pool: Pool, bridges: Bridges) -> None:
-    """A factory that fails has built nothing: its error goes to the caller and the next acquire tries again."""
+    """A factory's error is raised to the caller, and the next acquire tries again."""
 
     def fail(_: FakeBridge) -> None:
         raise ValueError("no such model")
@@ -241,7 +241,7 @@ async def test_failing_factory(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_build_does_not_see_the_caller(pool: Pool, bridges: Bridges) -> None:
-    """A bridge outlives the request that caused it, so it is built without that request's context variables."""
+    """A bridge is built without the context variables of its first request, because it outlives the request."""
     request = contextvars.ContextVar("request", default="none")
     seen = []
 
@@ -259,7 +259,7 @@ async def test_build_does_not_see_the_caller(pool: Pool, bridges: Bridges) -> No
 
 
 async def test_eviction_spares_the_leased(bridges: Bridges, clock: ManualClock) -> None:
-    """Capacity evicts the least recently acquired bridge, and its last lease, not the eviction, closes it."""
+    """Capacity evicts the least recently acquired bridge, which is closed when its last lease is released."""
     pool = make_pool(bridges, clock, max_items=2)
     alice, alice_too = await arrive(pool, ALICE, many=2)
     await touch(pool, BOB)
@@ -284,7 +284,7 @@ async def test_lru(bridges: Bridges, clock: ManualClock) -> None:
 
 
 async def test_timers_do_not_disturb_lru(bridges: Bridges, clock: ManualClock) -> None:
-    """Looking for the next expiry is no use of a bridge."""
+    """The look for the next expiry does not count as a use of a bridge."""
     pool = make_pool(bridges, clock, max_items=3)
     for principal in (ALICE, BOB, CAROL, Principal("dave")):
         await touch(pool, principal)
@@ -294,7 +294,7 @@ async def test_timers_do_not_disturb_lru(bridges: Bridges, clock: ManualClock) -
 
 
 async def test_retired_bridge_takes_no_new_leases(pool: Pool, bridges: Bridges) -> None:
-    """Who comes after a retirement gets another bridge, also while the retired one is still in use."""
+    """After a retirement new acquires get another bridge, even while the retired one is in use."""
     (user,) = await arrive(pool)
     pool.replace_providers(["new"])
     assert await touch(pool) is not user.bridge
@@ -303,7 +303,7 @@ async def test_retired_bridge_takes_no_new_leases(pool: Pool, bridges: Bridges) 
 
 
 async def test_release_is_idempotent(pool: Pool, bridges: Bridges) -> None:
-    """A lease that is given back twice counts once."""
+    """Releasing a lease twice counts once."""
     (other,) = await arrive(pool)
     lease = pool.acquire(ALICE)
     async with lease:
@@ -321,7 +321,7 @@ async def test_release_is_idempotent(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_error_in_the_body(pool: Pool) -> None:
-    """An error inside the lease goes through, and the lease comes back."""
+    """An error in the body of the lease propagates, and the lease is released."""
     with pytest.raises(ZeroDivisionError):
         async with pool.acquire(ALICE):
             _ = 1 / 0
@@ -329,7 +329,7 @@ async def test_error_in_the_body(pool: Pool) -> None:
 
 
 async def test_drain_timeout_and_late_release(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """A retired bridge is closed after `drain_timeout` although it is leased, and a later release does nothing."""
+    """A retired bridge is closed after `drain_timeout` even if it is leased; a later release does nothing."""
     (user,) = await arrive(pool)
     pool.replace_providers([])
     clock.advance(59.9)
@@ -345,7 +345,7 @@ async def test_drain_timeout_and_late_release(pool: Pool, bridges: Bridges, cloc
 
 
 async def test_failing_close(pool: Pool, bridges: Bridges, caplog: pytest.LogCaptureFixture) -> None:
-    """A close that fails is logged without its text, which may hold secrets, and disturbs nobody."""
+    """An error on close is logged without its text, which may hold secrets, and affects nobody."""
     (await touch(pool)).close_error = OSError("https://user:hunter2@mcp.example")
     pool.replace_providers([])
     await settled()
@@ -356,7 +356,7 @@ async def test_failing_close(pool: Pool, bridges: Bridges, caplog: pytest.LogCap
 
 
 async def test_hanging_close(pool: Pool, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """A close that takes too long is cut off."""
+    """A close that takes too long is cancelled."""
     slow_close = (await touch(pool)).closing = asyncio.get_running_loop().create_future()
     pool.replace_providers([])
     await settled()
@@ -372,7 +372,7 @@ async def test_hanging_close(pool: Pool, clock: ManualClock, caplog: pytest.LogC
 
 
 async def test_ttl_counts_from_creation(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """Use does not lengthen a bridge's life."""
+    """Use does not extend a bridge's life."""
     for _ in range(9):
         await touch(pool)
         clock.advance(10)
@@ -383,7 +383,7 @@ async def test_ttl_counts_from_creation(pool: Pool, bridges: Bridges, clock: Man
 
 
 async def test_expired_without_traffic(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """Bridges are retired when their time has come, each on its own, by one timer and with nobody asking."""
+    """Each bridge is retired at its own time by a single timer, without any request."""
     for principal in (ALICE, BOB, CAROL):
         await touch(pool, principal)
         clock.advance(10)
@@ -401,7 +401,7 @@ async def test_expired_without_traffic(pool: Pool, bridges: Bridges, clock: Manu
 
 
 async def test_expired_while_leased(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """Expiry retires a leased bridge; it is closed when the lease comes back."""
+    """Expiry retires a leased bridge, which is closed when its lease is released."""
     (user,) = await arrive(pool)
     clock.advance(100)
     await settled()
@@ -412,7 +412,7 @@ async def test_expired_while_leased(pool: Pool, bridges: Bridges, clock: ManualC
 
 
 async def test_degraded_bridge_lives_shortly(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """A degraded bridge works and is replaced soon, before the sound ones that are older."""
+    """A degraded bridge works and is replaced soon, before older sound ones."""
     sound = await touch(pool, BOB)
 
     def degrade(bridge: FakeBridge) -> None:
@@ -430,7 +430,7 @@ async def test_degraded_bridge_lives_shortly(pool: Pool, bridges: Bridges, clock
 
 
 async def test_what_has_left_is_not_remembered(bridges: Bridges, clock: ManualClock) -> None:
-    """However many principals come by, the pool remembers when to expire a bridge for not many more than it holds."""
+    """The list of due times is bounded by the number of cached bridges, not by the number of principals."""
     pool = make_pool(bridges, clock, max_items=2)
     for number in range(200):
         await touch(pool, Principal(str(number)))
@@ -439,7 +439,7 @@ async def test_what_has_left_is_not_remembered(bridges: Bridges, clock: ManualCl
 
 
 async def test_late_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """Where the timer is late, an expired bridge is neither handed out nor forgotten."""
+    """If the timer is late, an expired bridge is neither handed out nor forgotten."""
     await touch(pool)
     clock.now += 100
     await touch(pool)
@@ -449,7 +449,7 @@ async def test_late_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> N
 
 
 async def test_late_timer_and_reload(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """What has expired before a reload, but has not been noticed, is closed with the rest and counted as expired."""
+    """A bridge whose expiry was not noticed before a reload is closed with the others and counted as expired."""
     await touch(pool)
     clock.now += 50
     await touch(pool, BOB)
@@ -463,7 +463,7 @@ async def test_late_timer_and_reload(pool: Pool, bridges: Bridges, clock: Manual
 
 
 async def test_early_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """A timer that fires a little early, as those of loops may, is set again."""
+    """A timer that fires slightly early is set again."""
     await touch(pool)
     clock.advance(99.9)
     clock.fire_early()
@@ -475,7 +475,7 @@ async def test_early_timer(pool: Pool, bridges: Bridges, clock: ManualClock) -> 
 
 
 async def test_default_clock_is_the_loop(bridges: Bridges) -> None:
-    """Without a clock the pool lives on the running loop's time, and a loop is a clock, too."""
+    """Without a clock the pool uses the running loop, which is itself a valid clock."""
     for clock in (None, asyncio.get_running_loop()):
         pool: Pool = CachedBridgePool(bridges, ttl=0.001, clock=clock)
         await (await touch(pool)).gone.wait()
@@ -487,7 +487,7 @@ async def test_default_clock_is_the_loop(bridges: Bridges) -> None:
 
 
 async def test_replace_providers(pool: Pool, bridges: Bridges) -> None:
-    """A reload retires all cached bridges, says how many, and the next acquire sees the new providers."""
+    """A reload retires all cached bridges and returns their number; the next acquire sees the new providers."""
     await touch(pool)
     await touch(pool, BOB)
     assert pool.provider_version == 1
@@ -500,7 +500,7 @@ async def test_replace_providers(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_reload_during_a_build(pool: Pool, bridges: Bridges) -> None:
-    """Waiters of an old build may finish with it; who comes later gets a new one; the old one is never cached."""
+    """Waiters of an old build get its bridge, later acquires get a new one, and the old one is not cached."""
     bridges.prepare = slow
     (old_user,) = await arrive(pool)
     assert pool.replace_providers(["new"]) == 0
@@ -520,7 +520,7 @@ async def test_reload_during_a_build(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_reload_during_a_build_without_waiters(pool: Pool, bridges: Bridges) -> None:
-    """An old build that nobody waits for is closed as soon as it is done."""
+    """An old build without waiters is closed as soon as it is done."""
     bridges.prepare = slow
     (user,) = await arrive(pool)
     user.task.cancel()
@@ -535,7 +535,7 @@ async def test_reload_during_a_build_without_waiters(pool: Pool, bridges: Bridge
 
 
 async def test_shutdown_refuses_and_closes(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """After a shutdown every bridge is closed, there are no leases, reloads do nothing, and no timer is left."""
+    """After a shutdown all bridges are closed, there are no leases or timers, and reloads do nothing."""
     await touch(pool)
     await touch(pool, BOB)
     await pool.shutdown()
@@ -548,7 +548,7 @@ async def test_shutdown_refuses_and_closes(pool: Pool, bridges: Bridges, clock: 
 
 
 async def test_shutdown_waits_for_leases(pool: Pool, bridges: Bridges) -> None:
-    """Within the grace, running requests may finish, nobody new comes in, and the end comes with the last one."""
+    """Within the grace running requests may finish, and new ones are refused; the shutdown ends with the last lease."""
     (user,) = await arrive(pool)
     ending = asyncio.create_task(pool.shutdown(grace=5))
     await settled()
@@ -562,7 +562,7 @@ async def test_shutdown_waits_for_leases(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_shutdown_cuts_what_does_not_return(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """After the grace, leased bridges are closed; leases that come back later do nothing."""
+    """After the grace leased bridges are closed; later releases do nothing."""
     (user,) = await arrive(pool)
     ending = asyncio.create_task(pool.shutdown(grace=5))
     await settled()
@@ -576,7 +576,7 @@ async def test_shutdown_cuts_what_does_not_return(pool: Pool, bridges: Bridges, 
 
 
 async def test_shutdown_is_idempotent(pool: Pool, bridges: Bridges) -> None:
-    """All who call shutdown wait for the same end, also when the first of them is cancelled."""
+    """All callers of shutdown wait for the same end, even if the first is cancelled."""
     (user,) = await arrive(pool)
     first, second = (asyncio.create_task(pool.shutdown(grace=5)) for _ in range(2))
     await settled()
@@ -591,7 +591,7 @@ async def test_shutdown_is_idempotent(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_shutdown_during_a_build(pool: Pool, bridges: Bridges) -> None:
-    """A build in flight is cancelled and its bridge closed; its waiters get the same clear error as everybody."""
+    """A running build is cancelled and its bridge closed; its waiters get the shutdown's error."""
     bridges.prepare = slow
     users = await arrive(pool, many=2)
     await pool.shutdown()
@@ -605,7 +605,7 @@ async def test_shutdown_during_a_build(pool: Pool, bridges: Bridges) -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_shutdown_as_a_build_completes(pool: Pool, bridges: Bridges, turns: int) -> None:
-    """A build that ends beside the shutdown leaves no bridge open and no waiter behind."""
+    """A build that ends during the shutdown leaves no open bridge and no waiter."""
     bridges.prepare = slow
     (user,) = await arrive(pool)
     finish(bridges.last)
@@ -622,7 +622,7 @@ async def test_shutdown_as_a_build_completes(pool: Pool, bridges: Bridges, turns
 
 
 async def test_shutdown_survives_what_hangs(pool: Pool, bridges: Bridges, clock: ManualClock) -> None:
-    """A start that ignores its cancellation and a close that hangs hold up the end, but do not prevent it."""
+    """A start that ignores its cancellation and a close that hangs delay the shutdown but do not prevent it."""
     (await touch(pool, BOB)).closing = asyncio.get_running_loop().create_future()
     bridges.prepare = slow
     (user,) = await arrive(pool)
@@ -643,11 +643,11 @@ async def test_shutdown_survives_what_hangs(pool: Pool, bridges: Bridges, clock:
     assert clock.pending == []
 
 
-# What it tells
+# Metrics and spans
 
 
 async def test_metrics(bridges: Bridges, clock: ManualClock) -> None:
-    """The metrics say what the pool holds and has done."""
+    """The metrics show the pool's content and its past events."""
     pool = make_pool(bridges, clock, max_items=1)
     bridges.prepare = slow
     users = await arrive(pool, many=2)
@@ -676,19 +676,19 @@ async def test_metrics(bridges: Bridges, clock: ManualClock) -> None:
 
 
 def test_metrics_need_no_loop(pool: Pool) -> None:
-    """Metrics can be read, and a pool made, where no loop runs."""
+    """A pool can be made, and its metrics read, without a running event loop."""
     assert pool.metrics().size == 0
 
 
 @pytest.mark.parametrize("wrong", [{"max_items": 0}, {"ttl": 0}, {"degraded_ttl": -1}, {"drain_timeout": -1}])
 def test_impossible_options(bridges: Bridges, wrong: dict[str, int]) -> None:
-    """Options that no pool could keep are refused when it is made."""
+    """Options that a pool cannot satisfy are refused."""
     with pytest.raises(ValueError, match="must be positive"):
         CachedBridgePool(bridges, **wrong)  # type: ignore[arg-type]
 
 
 async def test_hit_does_not_yield(pool: Pool) -> None:
-    """A hit never gives way to other tasks."""
+    """A hit does not yield to other tasks."""
     await touch(pool)
     hit = touch(pool)
     with pytest.raises(StopIteration):
@@ -706,8 +706,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 async def test_spans(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
-    """Each acquire is a span, without the time that the lease is held, which says hit or miss and who; a build is one
-    below it, which says for whom.
+    """Each acquire is a span with the principal and hit or miss, without the lease's duration.
+
+    A build is a span below it, with its principal.
     """
     pool = make_pool(bridges, clock)
     async with pool.acquire(ALICE):
@@ -726,7 +727,7 @@ async def test_spans(spans: InMemorySpanExporter, bridges: Bridges, clock: Manua
 
 
 async def test_build_span_hides_errors(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
-    """A build that fails shows its error's class in its span, never the text, which may hold secrets."""
+    """The span of a failed build has the error's class, but not its text, which may hold secrets."""
     pool = make_pool(bridges, clock)
     bridges.prepare = slow
     users = await arrive(pool)
@@ -739,7 +740,7 @@ async def test_build_span_hides_errors(spans: InMemorySpanExporter, bridges: Bri
 
 
 async def test_span_records_errors(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:
-    """An acquire that fails leaves its error in its span."""
+    """The span of a failed acquire has the error."""
     pool = make_pool(bridges, clock)
     await touch(pool)
     await pool.shutdown()

@@ -1,4 +1,4 @@
-"""Every interleaving that hypothesis finds of what may happen to a pool, at the grain of single loop turns."""
+"""Random interleavings of everything that may happen to a pool, in single turns of the event loop, by hypothesis."""
 
 import asyncio
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class StartError(Exception):
 
 @dataclass(eq=False)
 class User:
-    """A request: asks for a bridge, holds it until `leave`."""
+    """A request that acquires a bridge and holds it until `leave`."""
 
     principal: Principal
     leave: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,7 +49,7 @@ class User:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Rules only put something into the loop's queue; then the loop makes as many turns as was drawn, often none."""
+    """The rules schedule a callback in the loop, which then makes the drawn number of turns, often none."""
 
     @initialize(max_items=st.integers(1, 3))
     def open(self, max_items: int) -> None:
@@ -71,8 +71,8 @@ class PoolMachine(RuleBasedStateMachine):
             clock=self.clock,
         )
         self.users: list[User] = []
-        self.in_cache_at: dict[FakeBridge, float] = {}  # or in the making: seen there last
-        self.cached_at: dict[FakeBridge, float] = {}  # seen first
+        self.in_cache_at: dict[FakeBridge, float] = {}  # last seen in the cache or being built
+        self.cached_at: dict[FakeBridge, float] = {}  # first seen in the cache
         self.shutdowns: list[asyncio.Task[None]] = []
         self.metrics = self.pool.metrics()
 
@@ -102,7 +102,7 @@ class PoolMachine(RuleBasedStateMachine):
         return [cast("FakeBridge", slot.bridge) for slot in slots]
 
     def look(self) -> None:
-        """What holds at every moment."""
+        """Check the invariants of every moment."""
         cached = self.cached()
         assert len({bridge.principal.key for bridge in cached}) == len(cached)
         for bridge in cached:
@@ -130,7 +130,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.loop_errors == []
 
     def rest_and_look(self) -> None:
-        """What holds when everybody has done what there was to do: nothing is kept longer than it should be."""
+        """Check the invariants at rest: nothing is kept longer than it should be."""
         self.turn(12)
         now = self.clock.now
         here = [user for user in self.users if user.task is not None and not user.task.done()]
@@ -234,7 +234,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, TICK / 2, TICK]), turns=some_turns)
     def advance(self, seconds: float, turns: int) -> None:
         self.do(lambda: self.clock.advance(seconds), turns)
-        self.turn(1)  # so that two leaps are seen as two
+        self.turn(1)  # so that two advances are observed separately
 
     @rule(turns=some_turns)
     def reload(self, turns: int) -> None:

@@ -1,4 +1,4 @@
-"""Principals of one key that come with different session keys, and different metadata."""
+"""Principals of one key with different session keys and different metadata."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ async def touch(pool: Pool, principal: Principal) -> FakeBridge:
 
 @pytest.mark.parametrize("pair", [("s-1", "s-2"), (None, "s-1"), ("s-1", None), ("s-1", SecretStr("s-2"))])
 async def test_new_session_key_new_bridge(pool: Pool, bridges: Bridges, pair: tuple[str | None, str | None]) -> None:
-    """Another session key takes the cached bridge's place; who holds the old one may finish with it."""
+    """A new session key replaces the cached bridge; holders of the old one may finish with it."""
     old, new = alice(pair[0]), alice(pair[1])
     async with pool.acquire(old) as first:
         second = await touch(pool, new)
@@ -54,14 +54,14 @@ async def test_new_session_key_new_bridge(pool: Pool, bridges: Bridges, pair: tu
 
 
 async def test_the_same_secret_in_both_forms(pool: Pool, bridges: Bridges) -> None:
-    """A session key is the same one as text and as `SecretStr`, and other metadata is no reason for a new bridge."""
+    """A session key is the same as text and as `SecretStr`, and other metadata does not need a new bridge."""
     for principal in (alice("s-1"), alice(SecretStr("s-1"), shift="night"), alice("s-1", shift="day")):
         await touch(pool, principal)
     assert len(bridges.built) == 1
 
 
 async def test_side_by_side(pool: Pool, bridges: Bridges) -> None:
-    """Requests with two session keys that come at once make one build each, and each gets its own."""
+    """Concurrent requests with two session keys cause one build each and get their own bridge."""
     bridges.prepare = slow
     principals = [alice("s-1"), alice("s-2")] * 20
     users = [asyncio.create_task(touch(pool, principal)) for principal in principals]
@@ -74,14 +74,14 @@ async def test_side_by_side(pool: Pool, bridges: Bridges) -> None:
     for user, principal in zip(users, principals, strict=True):
         assert (await user).principal.session == principal.session
     await settled()
-    # The one that was asked for later stays, in whichever order the two are ready.
+    # The later requested one stays, in whichever order the two become ready.
     assert bridges.closes == [1, 0]
     assert pool.metrics().size == 1
     assert await touch(pool, alice("s-2")) is bridges.built[1]
 
 
 async def test_taking_turns(pool: Pool, bridges: Bridges) -> None:
-    """Two session keys in turns cost a build each time, and nothing is left behind."""
+    """Alternating session keys cost a build each time and leave nothing behind."""
     for _ in range(5):
         for session in ("s-1", "s-2"):
             assert (await touch(pool, alice(session))).principal.session == SecretStr(session)
@@ -92,7 +92,7 @@ async def test_taking_turns(pool: Pool, bridges: Bridges) -> None:
 
 
 async def test_a_build_that_fails_leaves_the_old_bridge(pool: Pool, bridges: Bridges) -> None:
-    """Only a bridge that has started takes another's place."""
+    """A bridge replaces another only once it has started."""
     first = await touch(pool, alice("s-1"))
     bridges.prepare = slow
     user = asyncio.create_task(touch(pool, alice("s-2")))
@@ -106,7 +106,7 @@ async def test_a_build_that_fails_leaves_the_old_bridge(pool: Pool, bridges: Bri
 
 
 async def test_no_secret_in_sight(pool: Pool) -> None:
-    """What the pool keeps does not show a session key."""
+    """The pool's state does not show a session key."""
     await touch(pool, alice("hunter2"))
     slot = pool._cache[("alice", "key-1")]
     assert "hunter2" not in repr((slot.build_key, slot.principal, pool._builds))

@@ -9,7 +9,7 @@ Setter = Callable[..., None]
 
 @pytest.fixture
 def env(monkeypatch: pytest.MonkeyPatch) -> Setter:
-    """Sets `AIBRIDGE_` variables."""
+    """A function that sets `AIBRIDGE_` variables."""
 
     def set_all(**variables: str) -> None:
         for name, value in variables.items():

@@ -1,4 +1,4 @@
-"""What is said of limit rules that make no sense."""
+"""Errors for invalid limit rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOOD = {"scope": "default", "requests": 10}
     ],
 )
 def test_rule_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, rule: dict[str, object], said: str) -> None:
-    """The error names the variable, the place in the list and the cure."""
+    """The error names the variable, the rule's place in the list, and the remedy."""
     monkeypatch.setenv("AIBRIDGE_LIMITS__RULES", json.dumps([GOOD, rule]))
     with pytest.raises(SettingsError) as caught:
         Settings.load()

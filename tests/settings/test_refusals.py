@@ -1,4 +1,4 @@
-"""What is said of settings that do not validate: which variable it is, and never its value."""
+"""Errors for settings that do not validate: they name the variable and never show its value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPENAI = "PROVIDERS__OPENAI__"
 
 
 def refused(**values: object) -> str:
-    """The error's text. Neither it nor the traceback that would be logged has the value."""
+    """The error's text, after a check that its traceback does not contain the value."""
     with pytest.raises(SettingsError) as error:
         Settings.load(**values)
     whole = "".join(traceback.format_exception(error.value))
@@ -122,7 +122,7 @@ def refused(**values: object) -> str:
     ],
 )
 def test_a_wrong_value_is_named_and_not_shown(env: Setter, name: str, value: str) -> None:
-    """The text begins with the variable, whatever it is that is wrong."""
+    """The text begins with the variable, whatever the error."""
     env(**{f"{OPENAI}API_KEY": "sk-1", name: value})
     if name.startswith("MCP_SERVERS") and not name.endswith("URL"):
         env(MCP_SERVERS__FILES__URL="http://h")
@@ -131,20 +131,20 @@ def test_a_wrong_value_is_named_and_not_shown(env: Setter, name: str, value: str
 
 
 def test_a_name_that_is_no_type_needs_one(env: Setter) -> None:
-    """Who has set no type is not told that it is wrong."""
+    """If a provider's name is no type and no type is set, the error says that it must be set."""
     env(PROVIDERS__FOO__API_KEY="sk-1")
     assert refused().startswith("AIBRIDGE_PROVIDERS__FOO__TYPE is not set, and the provider's name is not a type")
 
 
 def test_all_mistakes_are_told_at_once(env: Setter) -> None:
-    """One start is enough to find them."""
+    """All errors are reported by one start."""
     env(POOL__TTL="x", MAX_BODY_SIZE="y", ADMIN_TOKEN="a b")
     text = refused()
     assert all(f"AIBRIDGE_{name}: " in text for name in ("POOL__TTL", "MAX_BODY_SIZE", "ADMIN_TOKEN"))
 
 
 def test_what_should_be_json_is_said_to_be(env: Setter) -> None:
-    """The most usual mistake with lists."""
+    """The error for a list that is not JSON says so."""
     env(**{f"{OPENAI}API_KEYS": "sk-1,sk-2"})
     assert 'JSON: ["first", "second"]' in refused()
     env(**{f"{OPENAI}API_KEYS": '["sk-1"]', f"{OPENAI}EXTRA_HEADERS": "X-A: b"})
@@ -155,7 +155,7 @@ def test_what_should_be_json_is_said_to_be(env: Setter) -> None:
 
 @pytest.mark.parametrize("value", ["5 weeks", "1h30m", "soon", "PT5S"])
 def test_durations_say_their_form(env: Setter, value: str) -> None:
-    """Units are easier to guess than to find."""
+    """The error for a duration shows the accepted forms."""
     env(POOL__TTL=value)
     assert refused() == ("AIBRIDGE_POOL__TTL: a duration is a number of seconds, or has a unit: 90s, 15m, 12h, 60d")
 
@@ -171,13 +171,13 @@ def test_durations_say_their_form(env: Setter, value: str) -> None:
     ],
 )
 def test_a_misspelled_member_is_told_the_right_one(env: Setter, name: str, meant: str) -> None:
-    """Also two levels down."""
+    """The error for a misspelled member suggests the right one, at any depth."""
     env(**{f"{OPENAI}API_KEY": "sk-1", "MCP_SERVERS__FILES__URL": "http://h", name: VALUE})
     assert refused() == f"AIBRIDGE_{name}: there is no such setting; did you mean AIBRIDGE_{meant}?"
 
 
 def test_a_member_that_is_like_no_other_is_told_what_there_is(env: Setter) -> None:
-    """Nothing is guessed where nothing is near."""
+    """The error for an unknown member without a similar one lists the possible ones."""
     env(MEMORY__XYZ="1")
     assert refused() == "AIBRIDGE_MEMORY__XYZ: there is no such setting; there are BODIES"
 
@@ -193,13 +193,13 @@ def test_a_member_that_is_like_no_other_is_told_what_there_is(env: Setter) -> No
     ],
 )
 def test_tokens_that_are_the_same(env: Setter, names: str, same: str) -> None:
-    """A caller would be an administrator, or the lesser role the greater."""
+    """Equal tokens are refused, because a caller or a lesser role would become an administrator."""
     env(**dict.fromkeys(names.split(), VALUE))
     assert same in refused()
 
 
 def test_a_token_whose_digest_is_a_client_key(env: Setter) -> None:
-    """The caller's key is the same though the settings do not show it."""
+    """An admin token whose digest is listed as a client key is refused."""
     env(ADMIN_TOKEN=VALUE, CLIENT_KEYS__ALICE=f'["k", "sha256:{hashlib.sha256(VALUE.encode()).hexdigest()}"]')
     assert "the client key of 'alice'" in refused()
 
@@ -221,7 +221,7 @@ def test_a_token_whose_digest_is_a_client_key(env: Setter) -> None:
 def test_base_urls_that_look_wrong_are_pointed_at(
     caplog: pytest.LogCaptureFixture, type_: str, url: str, problem: str | None
 ) -> None:
-    """A warning: some servers are different."""
+    """An unusual base URL causes a warning, not an error, because some servers need it."""
     settings = Settings.load(providers={"one": {"type": type_, "base_url": url, "api_key": "k"}})
     warn_of_base_urls(settings.providers)
     assert caplog.messages == ([] if problem is None else [caplog.messages[0]])
@@ -241,7 +241,7 @@ def test_base_urls_that_look_wrong_are_pointed_at(
     ],
 )
 def test_unknown_names_below_a_section_are_refused(env: Setter, name: str) -> None:
-    """A typing error there would leave a default where a value was meant."""
+    """Unknown names below a section are refused, because a misspelled one would leave a default in force."""
     if not name.endswith("API_KEY__X"):
         env(**{f"{OPENAI}API_KEY": "sk-1"})
     env(MCP_SERVERS__FILES__URL="http://h")
@@ -263,7 +263,7 @@ def test_unknown_names_below_a_section_are_refused(env: Setter, name: str) -> No
 def test_unknown_names_at_the_top_are_warned_of(
     env: Setter, caplog: pytest.LogCaptureFixture, name: str, meant: str
 ) -> None:
-    """Others may use the prefix too; where a name is close to one of ours, the warning says which."""
+    """Unknown names at the top cause a warning, because others may use the prefix; it suggests a similar name."""
     env(**{name: VALUE})
     Settings.load()
     assert f"AIBRIDGE_{name}" in caplog.text
@@ -272,7 +272,7 @@ def test_unknown_names_at_the_top_are_warned_of(
 
 
 def test_variables_of_kubernetes_are_no_mistake(env: Setter, caplog: pytest.LogCaptureFixture) -> None:
-    """It makes them for a service that is called aibridge."""
+    """The variables that Kubernetes sets for a service named aibridge cause no warning."""
     env(SERVICE_HOST="10.0.0.1", SERVICE_PORT="80", PORT="tcp://10.0.0.1:80", PORT_80_TCP_ADDR="10.0.0.1")
     Settings.load()
     assert caplog.text == ""
@@ -280,14 +280,14 @@ def test_variables_of_kubernetes_are_no_mistake(env: Setter, caplog: pytest.LogC
 
 @pytest.mark.parametrize("name", ["admin", "healthz", "readyz", "open ai", "Open", "a/b", "-a", "", "ä"])
 def test_names_that_no_provider_can_have(name: str) -> None:
-    """They hide routes of ours, or are no path segment."""
+    """Names that would hide the gateway's own routes, or are no path segment, are refused."""
     text = refused(providers={name: {"type": "openai", "api_key": VALUE}})
     assert text.startswith("AIBRIDGE_PROVIDERS: ")
     assert repr(name) in text
 
 
 def test_a_provider_without_a_key(env: Setter) -> None:
-    """The text names each variable that could have one; disabled or brought by callers, none is needed."""
+    """A provider needs a key unless it is disabled or callers bring their own; the error names all variables."""
     env(**{f"{OPENAI}ENABLED": "true"})
     text = refused()
     for name in (f"AIBRIDGE_{OPENAI}API_KEY", f"AIBRIDGE_{OPENAI}API_KEYS", "OPENAI_API_KEY", "BYOK"):
@@ -299,7 +299,7 @@ def test_a_provider_without_a_key(env: Setter) -> None:
 
 
 def test_client_keys_that_are_the_same(env: Setter) -> None:
-    """Whoever sent it would be taken for either; also where one of them is given as its digest."""
+    """Equal client keys are refused even if one is given as its digest, because the caller would be ambiguous."""
     env(CLIENT_KEYS__ALICE=VALUE, CLIENT_KEYS__BOB=VALUE)
     text = refused()
     assert "'alice'" in text
@@ -309,7 +309,7 @@ def test_client_keys_that_are_the_same(env: Setter) -> None:
 
 
 def test_an_empty_client_key() -> None:
-    """It would be no key at all."""
+    """An empty client key is refused."""
     assert refused(client_keys={"alice": " "}) == "AIBRIDGE_CLIENT_KEYS__ALICE is empty"
 
 
@@ -324,7 +324,7 @@ def test_an_empty_client_key() -> None:
     ],
 )
 def test_mistakes_in_the_file(tmp_path: Path, content: str, told: str) -> None:
-    """They are named as the variables would be; unknown names are refused at the top too, as the file is ours."""
+    """Errors in the file are named like variables; unknown names are refused even at the top."""
     file = tmp_path / "aibridge.toml"
     file.write_text(content)
     text = refused(config_file=file)
@@ -333,7 +333,7 @@ def test_mistakes_in_the_file(tmp_path: Path, content: str, told: str) -> None:
 
 
 def test_the_file_is_named_where_the_value_is_the_files(env: Setter, tmp_path: Path) -> None:
-    """A variable is stronger, so that its value is the one that is wrong."""
+    """The error names the file only if no variable, which takes precedence, sets the value."""
     file = tmp_path / "aibridge.toml"
     file.write_text(f'[pool]\nttl = "{VALUE}"')
     env(CONFIG_FILE=str(file))
@@ -343,7 +343,7 @@ def test_the_file_is_named_where_the_value_is_the_files(env: Setter, tmp_path: P
 
 
 def test_files_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:
-    """The text names the variable that names the file."""
+    """If a file cannot be read, the error names the variable that names the file."""
     env(CONFIG_FILE=str(tmp_path / "missing.toml"))
     assert refused().startswith("AIBRIDGE_CONFIG_FILE: ")
     (tmp_path / "latin.toml").write_bytes(b'admin_token = "\xe9"')
@@ -354,7 +354,7 @@ def test_files_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:
 
 
 def test_secrets_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:
-    """A directory that is missing is a mistake, not an empty one; so is a secret that is no text."""
+    """A missing secrets directory and a secret that is not text are errors."""
     env(SECRETS_DIR=str(tmp_path / "missing"))
     assert refused().startswith("AIBRIDGE_SECRETS_DIR: ")
     (tmp_path / "aibridge_admin_token").write_bytes(b"s3cret\xff")
@@ -363,13 +363,13 @@ def test_secrets_that_cannot_be_read(env: Setter, tmp_path: Path) -> None:
 
 
 def test_a_wrong_secret_is_named_as_its_variable(tmp_path: Path) -> None:
-    """Its file has the same name."""
+    """An error in a secret names the variable, which is the file's name."""
     (tmp_path / "aibridge_providers__openai__api_keys").write_text(VALUE)
     assert refused(secrets_dir=tmp_path).startswith("AIBRIDGE_PROVIDERS__OPENAI__API_KEYS: ")
 
 
 def test_pydantics_own_error_hides_values_too(env: Setter) -> None:
-    """For an app that makes the settings itself."""
+    """An app that creates the settings itself gets an error without values too."""
     env(POOL__TTL=VALUE, ADMIN_TOKEN=f"{VALUE} x")
     with pytest.raises(ValidationError) as error:
         Settings()
@@ -377,7 +377,7 @@ def test_pydantics_own_error_hides_values_too(env: Setter) -> None:
 
 
 def test_settings_do_not_change(env: Setter) -> None:
-    """A reload makes new ones: what runs keeps those it began with."""
+    """Settings are immutable: a reload creates new ones, and running requests keep theirs."""
     env(**{f"{OPENAI}API_KEY": "sk-1"})
     settings = Settings.load()
     with pytest.raises(ValidationError):

@@ -1,4 +1,4 @@
-"""Secrets among the settings, and all the ways in which an object can show what it holds."""
+"""Secrets in the settings, and all the ways in which an object can reveal them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FERNET = base64.urlsafe_b64encode(S.encode().ljust(32)).decode()
 
 
 def settings() -> Settings:
-    """With a secret wherever there can be one."""
+    """Settings with a secret in every member that can hold one."""
     return Settings(
         providers={
             "openai": {
@@ -39,7 +39,7 @@ def settings() -> Settings:
 
 
 def test_nothing_secret_is_shown() -> None:
-    """Neither by repr nor by any dump, nor in what an error tracker or a worker pool pickles."""
+    """No repr, dump or pickle contains a secret."""
     one = settings()
     for shown in (
         repr(one),
@@ -65,13 +65,13 @@ def test_nothing_secret_is_shown() -> None:
 
 
 def test_the_vendors_variable_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that came from there is pickled no more than any other."""
+    """A key from the vendor's variable is not pickled either."""
     monkeypatch.setenv("OPENAI_API_KEY", S)
     assert S.encode() not in pickle.dumps(Settings(providers={"openai": {}}))
 
 
 def test_copies_keep_their_secrets() -> None:
-    """Only what leaves the process is masked."""
+    """Copies within the process keep their secrets."""
     one = settings()
     assert copy.deepcopy(one) == copy.copy(one) == one.model_copy(deep=True) == one
     secret = copy.deepcopy(one).admin_token

@@ -1,4 +1,4 @@
-"""Where settings are read from, and which source comes first."""
+"""The sources of the settings and their order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .conftest import Setter
 
 
 def reached(settings: Settings, path: str) -> Any:
-    """The value at a path of attributes and keys, secrets and URLs as text."""
+    """The value at a path of attributes and keys, with secrets and URLs as text."""
     value: Any = settings
     for part in path.split("."):
         value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -37,7 +37,7 @@ def key(settings: Settings, provider: str = "openai") -> str | None:
 
 
 def test_the_defaults() -> None:
-    """Without any source they are those that are documented."""
+    """Without any source the defaults are the documented ones."""
     settings = Settings.load()
     assert (settings.providers, settings.mcp_servers, settings.client_keys) == ({}, {}, {})
     assert (settings.pool.max_items, settings.pool.ttl, settings.pool.drain_timeout) == (5000, 900.0, 600.0)
@@ -129,7 +129,7 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value", "path", "expected"), VARIABLES)
 def test_each_variable(env: Setter, name: str, value: str, path: str, expected: Any) -> None:
-    """It is read by its name in any case."""
+    """Each variable is read."""
     if name.startswith("PROVIDERS"):
         env(PROVIDERS__OPENAI__API_KEY="sk-1")
     if name.startswith("MCP_SERVERS"):
@@ -140,13 +140,13 @@ def test_each_variable(env: Setter, name: str, value: str, path: str, expected: 
 
 @pytest.mark.parametrize("name", ["aibridge_pool__max_items", "AIBRIDGE_POOL__Max_Items", "AiBridge_Pool__MAX_ITEMS"])
 def test_names_in_any_case(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Operators of different habits share an environment."""
+    """Variables are read in any case, because operators' habits differ."""
     monkeypatch.setenv(name, "7")
     assert Settings.load().pool.max_items == 7
 
 
 def test_base_urls(env: Setter) -> None:
-    """One's own, or the vendor's where there is none."""
+    """A base URL is the configured one or the vendor's."""
     env(PROVIDERS__OPENAI__API_KEY="a", PROVIDERS__ANTHROPIC__API_KEY="b")
     env(PROVIDERS__LOCAL__TYPE="openai", PROVIDERS__LOCAL__API_KEY="c", PROVIDERS__LOCAL__BASE_URL="http://h:1/v1")
     urls = {name: str(provider.base_url).rstrip("/") for name, provider in Settings.load().providers.items()}
@@ -158,7 +158,7 @@ def test_base_urls(env: Setter) -> None:
 
 
 def test_maps_may_be_json_and_single_variables(env: Setter) -> None:
-    """The variable that names a member adds to the JSON of the whole."""
+    """A variable for one member adds to the JSON of the whole map."""
     env(PROVIDERS='{"openai": {"api_key": "sk-1", "max_retries": 1}}', PROVIDERS__OPENAI__MAX_RETRIES="5")
     provider = Settings.load().providers["openai"]
     assert (provider.max_retries, provider.keys[0].get_secret_value()) == (5, "sk-1")
@@ -168,7 +168,7 @@ def test_maps_may_be_json_and_single_variables(env: Setter) -> None:
 
 @pytest.mark.parametrize(("name", "variable"), [("openai", "OPENAI_API_KEY"), ("anthropic", "ANTHROPIC_API_KEY")])
 def test_the_vendors_own_variables(monkeypatch: pytest.MonkeyPatch, env: Setter, name: str, variable: str) -> None:
-    """Where a provider has no key of its own, its vendor's SDK would find one there; empty ones count for nothing."""
+    """A provider without a key uses the variable of its vendor's SDK; an empty one is ignored."""
     monkeypatch.setenv(variable, "sk-vendor")
     env(**{f"PROVIDERS__{name.upper()}__ENABLED": "true", "PROVIDERS__OTHER__TYPE": name})
     settings = Settings.load()
@@ -180,14 +180,14 @@ def test_the_vendors_own_variables(monkeypatch: pytest.MonkeyPatch, env: Setter,
 
 
 def test_an_empty_variable_counts_as_none(env: Setter) -> None:
-    """Compose files and charts pass on variables that nobody set."""
+    """An empty variable counts as unset, because compose files and charts pass on unset variables."""
     env(ADMIN_TOKEN="", REDIS_URL="", POOL__TTL="", CONFIG_FILE="", SECRETS_DIR="", CLIENT_KEYS="")
     assert Settings.load() == Settings()
     assert Settings.load().admin_token is None
 
 
 def test_a_secret_that_is_empty_counts_as_none(tmp_path: Path) -> None:
-    """Also from another source than the environment: an empty admin token would let everybody in."""
+    """An empty secret counts as unset in every source, because an empty admin token would admit everybody."""
     (tmp_path / "aibridge_admin_token").write_text("\n")
     assert Settings.load(secrets_dir=tmp_path).admin_token is None
     assert Settings.load(admin_token=SecretStr(" ")).admin_token is None
@@ -195,7 +195,7 @@ def test_a_secret_that_is_empty_counts_as_none(tmp_path: Path) -> None:
 
 
 def test_the_toml_file(env: Setter, tmp_path: Path) -> None:
-    """It has the structure of the settings, and is read again each time."""
+    """The TOML file has the structure of the settings and is read again each time."""
     file = tmp_path / "aibridge.toml"
     file.write_text(
         """
@@ -224,7 +224,7 @@ def test_the_toml_file(env: Setter, tmp_path: Path) -> None:
 
 
 def test_the_secrets_directory(env: Setter, tmp_path: Path) -> None:
-    """One file for each value, called as its variable, in any case; the line break at its end is not part of it."""
+    """The directory has one file for each value, named like its variable in any case; a final line break is ignored."""
     for name, value in {
         "aibridge_admin_token": "t\n",
         "AIBRIDGE_CLIENT_KEYS__ALICE": " k-alice\r\n",
@@ -242,7 +242,7 @@ def test_the_secrets_directory(env: Setter, tmp_path: Path) -> None:
 
 
 def test_a_secrets_directory_of_kubernetes(env: Setter, tmp_path: Path) -> None:
-    """The files are links to links, which change when the secret does."""
+    """Kubernetes mounts secrets as links to links, which change with the secret."""
     (tmp_path / "..2026").mkdir()
     (tmp_path / "..2026" / "aibridge_admin_token").write_text("t")
     (tmp_path / "..data").symlink_to("..2026")
@@ -252,7 +252,7 @@ def test_a_secrets_directory_of_kubernetes(env: Setter, tmp_path: Path) -> None:
 
 
 def test_other_programs_secrets_are_let_be(tmp_path: Path) -> None:
-    """A key store beside ours is no text, and may be larger than all secrets together."""
+    """Other programs' files in the secrets directory are ignored, even binary and huge ones."""
     (tmp_path / "keystore.p12").write_bytes(b"\xff" * (17 * 2**20))
     (tmp_path / "aibridge_admin_token").write_text("t")
     admin_token = Settings.load(secrets_dir=tmp_path).admin_token
@@ -261,7 +261,7 @@ def test_other_programs_secrets_are_let_be(tmp_path: Path) -> None:
 
 
 def test_secrets_without_the_prefix_are_not_read(env: Setter, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """They may be another program's; a warning names the file, as it could be a mistake."""
+    """Secrets without the prefix are ignored, and a warning names the file."""
     (tmp_path / "admin_token").write_text("s3cret")
     (tmp_path / "providers__openai__api_key").write_text("s3cret")
     (tmp_path / "other").write_text("s3cret")
@@ -275,7 +275,7 @@ def test_secrets_without_the_prefix_are_not_read(env: Setter, tmp_path: Path, ca
 
 
 def test_the_order_of_the_sources(env: Setter, tmp_path: Path) -> None:
-    """Arguments, environment, secrets directory, file: the first that has a value."""
+    """The first source with a value wins: arguments, environment, secrets directory, file."""
     file = tmp_path / "aibridge.toml"
     secrets = tmp_path / "secrets"
     secrets.mkdir()
@@ -289,7 +289,7 @@ def test_the_order_of_the_sources(env: Setter, tmp_path: Path) -> None:
 
 
 def test_a_provider_may_come_from_several_sources(env: Setter, tmp_path: Path) -> None:
-    """Its address from the file, its key from a secret, one thing changed by a variable."""
+    """One provider's address, key and options may come from a file, a secret and a variable."""
     file = tmp_path / "aibridge.toml"
     file.write_text('[providers.local]\ntype = "openai"\nbase_url = "http://h/v1"\nmax_retries = 1\nbyok = true')
     (tmp_path / "aibridge_providers__local__api_key").write_text("sk-1")
@@ -305,7 +305,7 @@ def test_a_provider_may_come_from_several_sources(env: Setter, tmp_path: Path) -
 
 
 def test_files_may_be_named_by_arguments(env: Setter, tmp_path: Path) -> None:
-    """An argument comes before the variable."""
+    """An argument that names a file takes precedence over the variable."""
     (tmp_path / "a.toml").write_text("max_body_size = 1")
     (tmp_path / "b.toml").write_text("max_body_size = 2")
     env(CONFIG_FILE=str(tmp_path / "a.toml"))
@@ -313,7 +313,7 @@ def test_files_may_be_named_by_arguments(env: Setter, tmp_path: Path) -> None:
 
 
 def test_two_readings_are_equal(env: Setter) -> None:
-    """So that a reload can tell which providers have changed."""
+    """Two readings are equal, so that a reload recognises unchanged providers."""
     env(PROVIDERS__OPENAI__API_KEY="sk-1", MCP_SERVERS__A__URL="http://h", MCP_SERVERS__A__TOOL_ALLOW="x")
     assert Settings.load() == Settings.load()
     first = Settings.load()
@@ -322,7 +322,7 @@ def test_two_readings_are_equal(env: Setter) -> None:
 
 
 def test_no_representation_shows_a_secret(env: Setter) -> None:
-    """Keys, tokens, passwords in URLs, and headers, which hold such things."""
+    """No representation shows keys, tokens, passwords in URLs, or headers."""
     env(
         PROVIDERS__OPENAI__API_KEY="s3cret-1",
         PROVIDERS__OPENAI__API_KEYS='["s3cret-2"]',
@@ -340,7 +340,7 @@ def test_no_representation_shows_a_secret(env: Setter) -> None:
 
 
 def test_certificates_are_read(env: Setter, tmp_path: Path) -> None:
-    """They are tried at once, so that a wrong file is found at the start and not by the first request."""
+    """Certificates are loaded with the settings, so that a wrong file is found at the start."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     authority.issue_cert("gateway").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
