@@ -1,4 +1,4 @@
-"""The files in `deploy/`: each is what its tool takes, and they agree with each other and with the gateway."""
+"""The files in `deploy/`: they are valid for their tools and consistent with each other and with the gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILLED = {
     "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-openai",
     "AIBRIDGE_PROVIDERS__ANTHROPIC__API_KEY": "sk-anthropic",
 }
-"""What an administrator writes where the examples are empty."""
+"""Values for the settings that the examples leave empty."""
 
 
 def read(path: Path) -> Any:
@@ -49,7 +49,7 @@ def load_settings(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, str]) ->
 
 
 def served_grace(command: list[str]) -> int:
-    """Seconds of uvicorn's own limit."""
+    """Seconds of uvicorn's own limit for a graceful shutdown."""
     line = " ".join(command)
     found = re.search(r"--timeout-graceful-shutdown[ =](\d+)", line)
     assert found, line
@@ -69,7 +69,7 @@ def test_the_image_installs_extras_that_exist() -> None:
 
 
 def test_the_image_has_what_it_copies() -> None:
-    """What the Dockerfile copies is let into the build."""
+    """The Docker build context includes every file that the Dockerfile copies."""
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text()
     for line in (DEPLOY / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
@@ -99,7 +99,7 @@ def test_compose_sets_variables_that_exist(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_compose_gives_streams_their_time() -> None:
-    """The grace ends before the server's limit, and that before Docker kills."""
+    """The gateway's grace ends before uvicorn's limit, which ends before Docker kills the process."""
     gateway = read(DEPLOY / "compose.yaml")["services"]["gateway"]
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     found = re.search(r'"--timeout-graceful-shutdown", "(\d+)"', dockerfile)
@@ -139,7 +139,7 @@ def test_kubernetes_gives_streams_their_time() -> None:
 
 
 def test_kubernetes_finds_its_pods() -> None:
-    """Deployment, service and disruption budget select the labels that the pods have."""
+    """Deployment, service and disruption budget select the labels of the pods."""
     deployment = read(KUBERNETES / "deployment.yaml")["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     service = read(KUBERNETES / "service.yaml")["spec"]

@@ -30,7 +30,7 @@ pytestmark = [
 
 
 class Replica:
-    """Tells its name and the path as it came; `/ai/stream` sends its second event when it is told to."""
+    """An app that returns its name and the raw path; `/ai/stream` waits for the test before its second event."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Replica:
 
 @asynccontextmanager
 async def nginx(directory: Path, ports: list[int]) -> AsyncIterator[str]:
-    """The shipped configuration, with these ports in the place of what Docker's names stand for."""
+    """The shipped configuration with these ports in place of Docker's host names."""
     assert NGINX is not None, "nginx is missing: apt-get install nginx-light"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -113,7 +113,7 @@ async def test_each_event_passes_as_it_comes(tmp_path: Path) -> None:
 
 
 async def test_paths_reach_the_gateway_as_they_were_written(tmp_path: Path) -> None:
-    """The gateway judges them: an encoded slash must not have become one before."""
+    """nginx passes an encoded slash on unchanged, because the gateway decides about paths."""
     async with deployed(tmp_path) as (client, _):
         response = await client.get("/ai/openai/v1/models/a%2Fb")
         assert response.text.startswith("/ai/openai/v1/models/a%2Fb ")
@@ -121,7 +121,7 @@ async def test_paths_reach_the_gateway_as_they_were_written(tmp_path: Path) -> N
 
 
 async def test_large_requests_pass(tmp_path: Path) -> None:
-    """As large as the gateway takes by default; it refuses larger ones in the provider's own form, nginx does not."""
+    """nginx accepts bodies of the gateway's default limit; the gateway itself refuses larger ones."""
     async with deployed(tmp_path) as (client, _):
         response = await client.post("/ai/openai/v1/responses", content=bytes(32 * 1024 * 1024))
         assert response.text == f"/ai/openai/v1/responses {32 * 1024 * 1024}"

@@ -20,7 +20,7 @@ def offline_provider() -> Iterator[str]:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_provider: str) -> Iterator[Reader]:
-    """Somebody in an empty folder, with the offline provider in the place of both vendors."""
+    """A reader in an empty folder, with the offline provider in place of both vendors."""
     for name in os.environ:
         if name.upper().startswith(("AIBRIDGE_", "OPENAI_", "ANTHROPIC_", "OTEL_")):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""The documentation as text: pages, their blocks of code, links and tables."""
+"""The documentation as data: pages, their blocks of code, links and tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROW = re.compile(r"^\| `(?P<name>[^`]+)` \| (?P<default>[^|]*?) \|", re.MULTILI
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block. Its title is the file that it is, or `<file>, continued`."""
+    """A fenced block. Its title is the file's name, or `<file>, continued`."""
 
     page: Path
     line: int
@@ -45,23 +45,23 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """The page without its blocks."""
+    """The page without its fenced blocks."""
     return _FENCE.sub("", page.read_text())
 
 
 def links(page: Path) -> Iterator[str]:
-    """The targets of all links that do not leave the project."""
+    """The targets of all links within the project."""
     for found in _LINK.finditer(re.sub(r"`[^`\n]*`", "", prose(page))):
         if not re.match(r"[a-z]+:", found["target"]):
             yield found["target"]
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link to a place in the page may name: its headings, as Python-Markdown calls them."""
+    """The anchors of the page: its headings, named as Python-Markdown does."""
     plain = (re.sub(r"[^\w\s-]", "", found["text"]).strip().lower() for found in _HEADING.finditer(prose(page)))
     return {re.sub(r"[\s-]+", "-", text) for text in plain}
 
 
 def rows(page: Path) -> dict[str, str]:
-    """The tables' rows that begin with code: first cell without its marks, second cell."""
+    """The rows of the tables that begin with code: the first cell without backticks, and the second."""
     return {found["name"]: found["default"].strip() for found in _ROW.finditer(page.read_text())}

@@ -1,6 +1,6 @@
-"""Does what a page says, from its top to its end: writes its files, serves its app, runs its code and commands.
+"""Follows a page from top to bottom: writes its files, serves its app, runs its code and commands.
 
-What a reader would put in is put in: a free port for 8000, the offline provider for 9000, its key for theirs.
+Placeholders are replaced: a free port for 8000, the offline provider for 9000, its key for the reader's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GATEWAY, PROVIDER = "http://127.0.0.1:8000", "http://127.0.0.1:9000"
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """The app on a free port, its lifespan included; gives the base URL."""
+    """Serve the app on a free port, with its lifespan, and yield the base URL."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2))
     thread = Thread(target=server.run)
     thread.start()
@@ -48,19 +48,19 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 @dataclass
 class Reader:
-    """Follows one page in an empty directory, which is the current one. `close` stops what it has started."""
+    """Follows one page in an empty current directory. `close` stops everything that it started."""
 
     directory: Path
     offline: str
     monkeypatch: pytest.MonkeyPatch
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "page"})
-    """What the page's untitled Python blocks have defined."""
+    """Names that the page's untitled Python blocks define."""
     output: str = ""
-    """What its commands have printed."""
+    """Output of its commands."""
     tested: list[str] = field(default_factory=list)
-    """Its files of tests that have passed."""
+    """Test files of the page that passed."""
     variables: dict[str, str] = field(default_factory=dict)
-    """What blocks of shell have assigned."""
+    """Variables that its shell blocks assign."""
     _served: ExitStack = field(default_factory=ExitStack)
     _gateway: str = ""
 
@@ -93,7 +93,7 @@ class Reader:
             self.names |= vars(self._import())
         elif name.startswith("test_"):
             self.close()
-            # In this process: another one would first import all that this one has.
+            # In this process, because another one would import everything again.
             quiet = [
                 "-q",
                 "-p",
@@ -109,7 +109,10 @@ class Reader:
             self.tested.append(name)
 
     def _command(self, command: str, block: Block) -> None:
-        """Only what needs no network is done: setting variables, and talking to the gateway."""
+        """Run a command that needs no network beyond the gateway:
+
+        `export`, an assignment or curl. Others are skipped.
+        """
         if command.startswith("export "):
             self.close()
             script = f"{command.partition(' #')[0]}; env -0"
@@ -140,7 +143,7 @@ class Reader:
         return re.sub(r"sk-(ant-)?your-key", KEY, text.replace(PROVIDER, self.offline))
 
     def _import(self) -> Any:
-        """The page's `app.py` as it is now."""
+        """Import the page's current `app.py`."""
         sys.modules.pop("app", None)
         self.monkeypatch.syspath_prepend(self.directory)
         return import_module("app")

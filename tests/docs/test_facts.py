@@ -1,4 +1,4 @@
-"""What the pages name exists, and what exists is named."""
+"""Names in the pages exist, and existing names are in the pages."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .pages import DOCS, OWN, README, ROOT, anchors, links, rows
 TABLE = rows(DOCS / "settings.md")
 HTTP_API = (DOCS / "http-api.md").read_text()
 NONE = {"none", "all"}
-"""How the table says that there is no default."""
+"""The table's mark for a setting without a default."""
 FREE = {"TYPE", "BASE_URL", "API_KEY", "URL"}
-"""Settings whose default is told in words."""
+"""Settings whose default the table describes in words."""
 
 
 def variables(model: type[BaseModel], prefix: str = "AIBRIDGE_") -> Iterator[str]:
-    """Every variable that the model reads, with `<NAME>` for a name that users choose."""
+    """All variables that the settings read, with `<NAME>` for names that users choose."""
     for name, field in model.model_fields.items():
         variable = prefix + name.upper()
         types = [field.annotation, *getattr(field.annotation, "__args__", ())]
@@ -45,13 +45,13 @@ SETTINGS = set(variables(Settings))
 
 
 def test_every_setting_is_in_the_table() -> None:
-    """The settings' page lists each variable that the settings read, and no other."""
+    """The page on settings lists exactly the variables that the settings read."""
     assert {name for name in TABLE if name.startswith("AIBRIDGE_")} == SETTINGS
 
 
 @pytest.mark.parametrize("variable", sorted(name for name in SETTINGS if name.rpartition("__")[2] not in FREE))
 def test_the_default_is_as_the_table_says(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Setting a variable to the default that is documented changes nothing."""
+    """A variable that is set to its documented default changes nothing."""
     for name in os.environ:
         if name.upper().startswith("AIBRIDGE_"):
             monkeypatch.delenv(name)
@@ -70,7 +70,7 @@ def test_the_default_is_as_the_table_says(variable: str, monkeypatch: pytest.Mon
 
 
 def test_every_variable_that_a_page_names_exists() -> None:
-    """No page tells of a setting that there is not."""
+    """Every variable that a page names is a setting."""
     parts = [one.split("__") for one in SETTINGS]
     levels = {"__".join(one[:depth]) for one in parts for depth in range(1, len(one) + 1)}
     pattern = re.compile("|".join(one.replace("<NAME>", "(?:<NAME>|[A-Z0-9]+)") for one in levels))
@@ -80,7 +80,7 @@ def test_every_variable_that_a_page_names_exists() -> None:
 
 
 def test_every_promise_names_tests_that_there_are() -> None:
-    """Each row of the tables on security names the tests that hold it; `::name` alone is in the file named before."""
+    """Each row of the tables on security names existing tests; `::name` alone refers to the file named before."""
     table = [line.split("|") for line in (DOCS / "security.md").read_text().splitlines() if line.startswith("| ")]
     promises = [cells for cells in table if len(cells) == 5 and cells[1].strip() != "threat"]
     assert len(promises) > 10
@@ -95,7 +95,7 @@ def test_every_promise_names_tests_that_there_are() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Each link within the project names a file that exists, and a heading that is in it."""
+    """Each link within the project leads to an existing file and heading."""
     for page in OWN:
         for link in links(page):
             path, _, anchor = link.partition("#")
@@ -105,13 +105,13 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """Nobody finds a page that mkdocs.yml does not list."""
+    """mkdocs.yml lists every page, so that readers can find it."""
     listed = set(re.findall(r"\S+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     assert listed == {str(page.relative_to(DOCS)) for page in OWN if page.is_relative_to(DOCS)}
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """`__all__` of the package and of its testing module, and nothing else, has its docstrings shown, once."""
+    """The reference shows each name in `__all__` of the package and of its testing module once, and no other."""
     shown = [
         name
         for page in sorted((DOCS / "reference").glob("*.md"))
@@ -124,7 +124,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_the_metrics_are_those_that_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page on metrics lists what the gateway exposes, all of it and nothing else."""
+    """The page on metrics lists exactly the exposed metrics."""
     monkeypatch.setenv("AIBRIDGE_RECORDER__ENABLED", "false")
     monkeypatch.setenv("AIBRIDGE_REDIS_URL", "redis://127.0.0.1:1")
     aibridge = AIBridge()
@@ -149,7 +149,7 @@ def test_the_admin_routes_that_pages_name_exist() -> None:
 
 
 def test_every_route_is_in_the_http_api() -> None:
-    """The page on the HTTP API lists the admin routes, the health checks and what each provider type relays."""
+    """The page on the HTTP API lists exactly the admin routes and the health checks."""
     aibridge = AIBridge()
     app = FastAPI()
     app.include_router(aibridge.router)
@@ -162,7 +162,7 @@ def test_every_route_is_in_the_http_api() -> None:
 
 
 def test_every_route_of_a_provider_is_in_the_http_api() -> None:
-    """The page lists each path with the methods and provider types that it is listed with in the code."""
+    """The page lists each provider path with the same methods and provider types as the code."""
     wanted = set()
     for provider in (OpenAIProvider, AnthropicProvider):
         wanted |= {(provider.type, f"/{{provider}}{path}", "POST") for path in provider.intercepted}
@@ -179,7 +179,7 @@ def test_every_route_of_a_provider_is_in_the_http_api() -> None:
 
 
 def test_every_error_code_is_explained() -> None:
-    """The page on the HTTP API has a row for each code that the gateway answers with, and for no other."""
+    """The page on the HTTP API has a row for each error code of the gateway and for no other."""
     source = "\n".join(file.read_text() for file in (ROOT / "fastapi_aibridge").rglob("*.py"))
     raised = re.findall(r"(?:GatewayError|super\(\).__init__)\(\s*(\d{3}),\s*\"(\w+)\"", source)
     assert ("404", "unknown_provider") in raised
@@ -188,7 +188,7 @@ def test_every_error_code_is_explained() -> None:
 
 
 def test_every_dependency_is_justified() -> None:
-    """The page on the design says of each library that is installed with the package, or an extra, why."""
+    """The page on the design justifies each library that the package or an extra installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = (one for name, extra in project["optional-dependencies"].items() if name != "dev" for one in extra)
     page = (DOCS / "design.md").read_text().partition("## Dependencies")[2]
@@ -198,7 +198,7 @@ def test_every_dependency_is_justified() -> None:
 
 
 def test_the_readme_names_commands_that_there_are() -> None:
-    """Each `make` target that a page names is in the Makefile."""
+    """Each `make` target that a page names exists in the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in (README, *OWN):
         for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE):

@@ -1,4 +1,4 @@
-"""What the pages say works: each is followed from its top to its end."""
+"""Follows each page from top to bottom, and checks that it works."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ANSWERS = {
     README: ["You said: Hello", "You said: A joke about cats"],
     TUTORIAL: ["You said: Hello", "You said: How are you?", '"initiator_id":"ann"', '"name":"house"'],
 }
-"""What the commands of a page must have printed."""
+"""The expected output of a page's commands."""
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_says_can_be_done(page: Path, reader: Reader) -> None:
-    """Every Python block runs, every request by curl is answered, every TOML block validates, every test passes."""
+    """Every Python block runs, every curl request succeeds, every TOML block validates, and every test passes."""
     reader.follow(page)
     for said in ANSWERS.get(page, ()):
         assert said in reader.output
@@ -37,7 +37,7 @@ def test_what_a_page_says_can_be_done(page: Path, reader: Reader) -> None:
 
 
 def test_a_websocket_knows_its_caller(reader: Reader) -> None:
-    """The WebSocket of the page on principals greets the user whose token opened it."""
+    """The WebSocket of the page on principals greets the user of its token."""
     reader.follow(DOCS / "principals.md")
     ann = {"Authorization": "Bearer token-of-ann"}
     with TestClient(reader.names["app"], headers=ann) as client, client.websocket_connect("/ws") as websocket:
@@ -45,7 +45,7 @@ def test_a_websocket_knows_its_caller(reader: Reader) -> None:
 
 
 def test_a_session_ends_before_the_provider_is_called(reader: Reader) -> None:
-    """A session of function scope, which the page on principals advises, is not held during the stream; others are."""
+    """A database session of function scope ends before the provider is called; one of request scope lasts longer."""
     happened: list[str] = []
 
     async def open_session() -> AsyncIterator[None]:
@@ -74,7 +74,7 @@ def test_a_session_ends_before_the_provider_is_called(reader: Reader) -> None:
 
 
 def test_json_blocks_are_json() -> None:
-    """What is shown as JSON can be read as such."""
+    """Each JSON block is valid JSON."""
     shown = [block for page in OWN for block in blocks(page) if block.language == "json"]
     assert shown
     for block in shown:
@@ -82,7 +82,7 @@ def test_json_blocks_are_json() -> None:
 
 
 def test_a_gateway_error_looks_as_it_is_shown(reader: Reader) -> None:
-    """The two error bodies in the page on the HTTP API are what the gateway answers."""
+    """The gateway responds with the two error bodies of the page on the HTTP API."""
     app = FastAPI()
     app.include_router(AIBridge().router)
     openai, anthropic = (orjson.loads(block.code) for block in blocks(HTTP_API) if block.language == "json")

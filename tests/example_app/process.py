@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class App:
-    """`python -m example_app` on a free port, up to the end of its start-up text."""
+    """`python -m example_app` on a free port; it is started once its start-up text is complete."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -40,7 +40,7 @@ class App:
         return self.process.stdout
 
     def stop(self) -> str:
-        """Ends it as a service manager does; gives what it wrote to stderr."""
+        """End the app as a service manager does, and return its standard error."""
         self.process.terminate()
         _, stderr = self.process.communicate(timeout=15)
         return str(stderr)

@@ -1,4 +1,4 @@
-"""The coding agents that people use, against the example app."""
+"""Coding agents used with the example app."""
 
 from __future__ import annotations
 

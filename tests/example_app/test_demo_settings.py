@@ -1,4 +1,4 @@
-"""When the example app is a demonstration, and when it is what the environment says."""
+"""The settings of the example app: a demonstration, or those of the environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def admin_token(settings: Settings) -> str | None:
 
 
 def test_an_empty_environment_is_a_demonstration(source: SettingsSource) -> None:
-    """Without a provider the offline one stands in for both vendors, with users, and an admin, of its own."""
+    """Without a provider the offline one replaces both vendors, with users and an admin token of its own."""
     settings = source()
     base_url = source.offline.start()
     urls = {name: str(provider.base_url).rstrip("/") for name, provider in settings.providers.items()}
@@ -42,12 +42,12 @@ def test_an_empty_environment_is_a_demonstration(source: SettingsSource) -> None
 
 
 def test_a_reload_finds_the_same_demonstration(source: SettingsSource) -> None:
-    """Reading the settings again gives equal ones: the offline provider stays where it is."""
+    """A second reading gives equal settings, because the offline provider keeps its address."""
     assert source().providers == source().providers
 
 
 def test_own_users_replace_the_demo_users(source: SettingsSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Client keys in the environment are the only ones."""
+    """Client keys of the environment replace the demonstration's."""
     monkeypatch.setenv("AIBRIDGE_CLIENT_KEYS__CAROL", "k-carol")
     settings = source()
     assert client_keys(settings) == {"carol": "k-carol"}
@@ -55,7 +55,7 @@ def test_own_users_replace_the_demo_users(source: SettingsSource, monkeypatch: p
 
 
 def test_an_own_admin_token_replaces_the_demo_token(source: SettingsSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An admin token in the environment is the one."""
+    """An admin token of the environment replaces the demonstration's."""
     monkeypatch.setenv("AIBRIDGE_ADMIN_TOKEN", "secret")
     settings = source()
     assert admin_token(settings) == "secret"
@@ -74,7 +74,7 @@ def test_an_own_provider_ends_the_demonstration(source: SettingsSource, monkeypa
 def test_a_provider_in_the_configuration_file_counts_too(
     source: SettingsSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A file that comes to name a provider ends the demonstration at the next reload."""
+    """A provider that is added to the file ends the demonstration at the next reload."""
     file = tmp_path / "aibridge.toml"
     file.touch()
     monkeypatch.setenv("AIBRIDGE_CONFIG_FILE", str(file))
@@ -86,7 +86,7 @@ def test_a_provider_in_the_configuration_file_counts_too(
 
 
 def test_the_text_fits_the_demonstration(source: SettingsSource) -> None:
-    """The start-up text of a demonstration shows the demo keys and the commands that the offline provider obeys."""
+    """The start-up text of a demonstration has its keys and the commands that the offline provider obeys."""
     shown = text("http://127.0.0.1:8000", source(), offline=True)
     assert "Bearer demo-alice" in shown
     assert "Bearer demo-admin" in shown
@@ -95,7 +95,7 @@ def test_the_text_fits_the_demonstration(source: SettingsSource) -> None:
 
 
 def test_the_text_shows_no_key_of_ones_own(source: SettingsSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With keys and providers of one's own, the text has placeholders for the keys and the providers' own names."""
+    """With keys and providers of the environment, the text has placeholders for the keys and the providers' names."""
     monkeypatch.setenv("AIBRIDGE_PROVIDERS__HOUSE__TYPE", "openai")
     monkeypatch.setenv("AIBRIDGE_PROVIDERS__HOUSE__API_KEY", "sk-real")
     monkeypatch.setenv("AIBRIDGE_CLIENT_KEYS__CAROL", "k-carol")
@@ -107,7 +107,7 @@ def test_the_text_shows_no_key_of_ones_own(source: SettingsSource, monkeypatch: 
 
 
 def test_the_text_says_how_to_open_the_admin_routes(source: SettingsSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no admin token, the text names the setting instead of commands that would get 403."""
+    """Without an admin token the text names the setting instead of commands that would get 403."""
     monkeypatch.setenv("AIBRIDGE_PROVIDERS__OPENAI__API_KEY", "sk-real")
     shown = text("http://127.0.0.1:8000", source(), offline=False)
     assert "set AIBRIDGE_ADMIN_TOKEN" in shown

@@ -1,4 +1,4 @@
-"""The example app as its user meets it: a process, its start-up text and the commands in that text."""
+"""The example app as users run it: a process, its start-up text and the commands in that text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def curl_commands(text: str) -> list[list[str]]:
 
 
 def run_curl(command: list[str]) -> httpx.Response:
-    """What curl would send: the test needs no curl, but breaks with its quoting."""
+    """Send what curl would send. Needs no curl, but depends on the same quoting."""
     url, method, headers, body = "", "GET", {}, None
     words = iter(command[1:])
     for word in words:
@@ -57,7 +57,7 @@ def run_curl(command: list[str]) -> httpx.Response:
 
 
 def test_every_curl_command_of_the_text_works(app: App) -> None:
-    """Each curl command, as printed, is answered with 200 by the running app."""
+    """The running app responds with 200 to each printed curl command."""
     commands = curl_commands(app.welcome)
     assert len(commands) == 7
     answers = {command[-1]: run_curl(command) for command in commands}
@@ -65,7 +65,7 @@ def test_every_curl_command_of_the_text_works(app: App) -> None:
 
 
 def test_the_streamed_curl_commands_stream(app: App) -> None:
-    """The first commands of the text stream an answer, event by event."""
+    """The first commands of the text stream a response event by event."""
     chat, responses, messages, *_ = [run_curl(command).text for command in curl_commands(app.welcome)]
     assert chat.endswith("data: [DONE]\n\n")
     assert "event: response.completed\n" in responses
@@ -75,7 +75,7 @@ def test_the_streamed_curl_commands_stream(app: App) -> None:
 @pytest.mark.parametrize("number", [0, 1], ids=["openai", "anthropic"])
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_the_sdk_snippets_of_the_text_work_in_any_shell(app: App, number: int, shell: str) -> None:
-    """Each Python snippet, as printed, prints the model's answer; no virtual environment need be active."""
+    """Each printed Python snippet prints the model's answer, without an active virtual environment."""
     command = re.findall(r"^\S+ -c '.*?'$", app.welcome, flags=re.DOTALL | re.MULTILINE)[number]
     environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
     done = subprocess.run(
@@ -85,7 +85,7 @@ def test_the_sdk_snippets_of_the_text_work_in_any_shell(app: App, number: int, s
 
 
 def test_a_browser_finds_something(app: App) -> None:
-    """The first page leads to others, which are there."""
+    """The links of the first page work."""
     answer = httpx.get(f"{app.base}/")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     links = re.findall(r'href="([^"]+)"', answer.text)
@@ -96,7 +96,7 @@ def test_a_browser_finds_something(app: App) -> None:
 
 
 def test_the_codex_configuration_of_the_text_is_valid(app: App) -> None:
-    """The TOML for Codex parses, and its base URL answers as the Responses API."""
+    """The TOML for Codex is valid, and its base URL responds as the Responses API."""
     configuration = tomllib.loads(app.welcome[app.welcome.index('model = "gpt-5"\n') : app.welcome.index("# admin")])
     provider = configuration["model_providers"][configuration["model_provider"]]
     assert (provider["wire_api"], provider["env_key"]) == ("responses", "AIBRIDGE_KEY")
@@ -105,7 +105,7 @@ def test_the_codex_configuration_of_the_text_is_valid(app: App) -> None:
 
 
 def test_claude_code_finds_the_gateway(app: App) -> None:
-    """The base URL and the kind of token that the text gives to Claude Code work with Anthropic's SDK."""
+    """The base URL and the kind of token for Claude Code work with Anthropic's SDK."""
     base_url, token = re.findall(r"ANTHROPIC_BASE_URL=(\S+) ANTHROPIC_AUTH_TOKEN=(\S+) claude", app.welcome)[0]
     with anthropic.Anthropic(base_url=base_url, auth_token=token, api_key=None) as client:
         message = client.messages.create(
@@ -115,7 +115,7 @@ def test_claude_code_finds_the_gateway(app: App) -> None:
 
 
 def test_a_story_is_streamed(app: App) -> None:
-    """Token by token, and whole."""
+    """A story arrives token by token and complete."""
     with httpx.stream("POST", f"{app.base}/stories", headers=ALICE, json={"text": "one two three"}) as answer:
         pieces = list(answer.iter_text())
     assert answer.status_code == 200
@@ -125,7 +125,7 @@ def test_a_story_is_streamed(app: App) -> None:
 
 @pytest.mark.parametrize("how", ["fail stream", "fail cut"])
 def test_a_story_that_breaks_off_is_no_success(app: App, how: str) -> None:
-    """The caller's client reports that the response is not whole."""
+    """The caller's client reports that a story which breaks off is incomplete."""
     story = {"text": f"{how}\none two three"}
     with httpx.stream("POST", f"{app.base}/stories", headers=ALICE, json=story) as answer:
         assert answer.status_code == 200
@@ -136,14 +136,14 @@ def test_a_story_that_breaks_off_is_no_success(app: App, how: str) -> None:
 @pytest.mark.parametrize(("told", "status"), [("429", 429), ("500", 502), ("400", 502), ("503", 503)])
 @pytest.mark.parametrize("path", ["/stories", "/summaries"])
 def test_a_refusal_of_the_model_is_no_200(app: App, path: str, told: str, status: int) -> None:
-    """Neither streamed nor not."""
+    """A refused model call is not a 200, streamed or not."""
     answer = httpx.post(f"{app.base}{path}", headers=ALICE, json={"text": f"fail {told}"}, timeout=30)
     assert (answer.status_code, "detail" in answer.json()) == (status, True)
 
 
 @pytest.mark.parametrize("user", ["alice", "bob"])
 def test_a_handler_of_the_app_knows_its_caller(app: App, user: str) -> None:
-    """`GET /me` runs on the caller's bridge and tells whom they can talk to."""
+    """`GET /me` runs on the caller's bridge and returns the caller's providers."""
     answer = httpx.get(f"{app.base}/me", headers={"authorization": f"Bearer demo-{user}"})
     assert answer.json() == {
         "initiator_id": user,
@@ -153,7 +153,7 @@ def test_a_handler_of_the_app_knows_its_caller(app: App, user: str) -> None:
 
 
 def test_it_ends_when_told_to(tmp_path: Path) -> None:
-    """SIGTERM ends the app in time and without a traceback, its offline provider with it."""
+    """SIGTERM ends the app and its offline provider in time and without a traceback."""
     with running(tmp_path) as app:
         headers = {"authorization": "Bearer demo-alice"}
         request = {"model": "gpt-5-slow", "stream": True, "input": "word " * 100}
@@ -163,7 +163,7 @@ def test_it_ends_when_told_to(tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    """A setting that does not validate ends the start with its name and no traceback."""
+    """An invalid setting ends the start with its name and no traceback."""
     app = App(tmp_path, {"AIBRIDGE_POOL__MAX_ITEMS": "none"})
     _, stderr = app.process.communicate(timeout=15)
     assert app.process.returncode == 2
@@ -172,7 +172,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
 
 
 def test_a_configured_app_has_no_demonstration(tmp_path: Path) -> None:
-    """With a provider of one's own there are no demo users, no admin token and no offline provider."""
+    """With a provider of the environment there are no demo users, no admin token and no offline provider."""
     with (
         ScriptedProvider(Reply("From the real one"), api_key="sk-real").serve_in_thread() as base_url,
         running(
@@ -197,7 +197,7 @@ def test_a_configured_app_has_no_demonstration(tmp_path: Path) -> None:
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes what an OTLP exporter sends."""
+    """A server that takes the spans of an OTLP exporter."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -219,7 +219,7 @@ class CollectorHandler(BaseHTTPRequestHandler):
 
 
 def test_traces_are_exported_where_an_endpoint_is_named(tmp_path: Path) -> None:
-    """With an OTLP endpoint in the environment, requests arrive there as spans of the example's service."""
+    """With an OTLP endpoint in the environment, the spans of requests arrive there under the example's service name."""
     with Collector() as collector:
         Thread(target=collector.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{collector.server_port}"

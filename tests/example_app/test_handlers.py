@@ -1,4 +1,4 @@
-"""The example app's own routes, tested as its author would: with the kit, no process, no key and no gateway."""
+"""The example app's own routes, tested with the test kit: no process, no key and no gateway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client(override_bridge: OverrideBridge) -> TestClient:
 
 @pytest.fixture
 def whole_client(override_providers: OverrideProviders, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """The app as it runs, gateway and users included, on a scripted provider."""
+    """The complete app, including gateway and users, on a scripted provider."""
     monkeypatch.setenv("AIBRIDGE_CLIENT_KEYS__ALICE", "demo-alice")
     app = create_app()
     override_providers(app.state.aibridge)
@@ -34,7 +34,7 @@ def whole_client(override_providers: OverrideProviders, monkeypatch: pytest.Monk
 
 
 def test_a_summary(client: TestClient, scripted_provider: ScriptedProvider, memory_recorder: MemoryRecorder) -> None:
-    """The summary is the model's answer to the document, asked for in the caller's name."""
+    """The summary is the model's answer, and the model is asked in the caller's name."""
     scripted_provider.script = Reply("It is short.", usage=Usage(output_tokens=3))
     answer = client.post("/summaries", json={"text": "A long text."})
     assert answer.json() == {"summary": "It is short.", "output_tokens": 3}
@@ -56,19 +56,19 @@ def test_a_story(client: TestClient, memory_recorder: MemoryRecorder) -> None:
 
 @pytest.mark.parametrize(("upstream", "told"), [(429, 429), (503, 503), (401, 502), (500, 502)])
 def test_a_failing_model(client: TestClient, scripted_provider: ScriptedProvider, upstream: int, told: int) -> None:
-    """Callers are told to come back later, and nothing of what is between the app and its provider."""
+    """Callers are told to retry later, and learn nothing about the app's provider."""
     scripted_provider.script = Reply(status=upstream, error="no", headers={"Retry-After": "9"})
     answer = client.post("/summaries", json={"text": "A long text."})
     assert (answer.status_code, answer.headers["retry-after"]) == (told, "9")
 
 
 def test_who_calls(client: TestClient) -> None:
-    """`GET /me` knows the principal that the test says."""
+    """`GET /me` returns the test's principal."""
     assert client.get("/me").json()["initiator_id"] == "carol"
 
 
 def test_handler_and_gateway_are_one(whole_client: TestClient, memory_recorder: MemoryRecorder) -> None:
-    """The same user is recorded alike, whether they ask the gateway or a handler of the app."""
+    """A user's requests to the gateway and to a handler are recorded alike."""
     asked = {"model": "gpt-5", "input": "Hello"}
     whole_client.post("/ai/openai/v1/responses", json=asked, headers=ALICE).raise_for_status()
     whole_client.post("/summaries", json={"text": "Hello"}, headers=ALICE).raise_for_status()
@@ -80,7 +80,7 @@ def test_handler_and_gateway_are_one(whole_client: TestClient, memory_recorder: 
 
 @pytest.mark.anyio
 async def test_with_an_async_client(override_bridge: OverrideBridge) -> None:
-    """The same overrides work where the test and the app share one event loop."""
+    """The overrides work if the test and the app share an event loop."""
     app = create_app()
     override_bridge(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:

@@ -1,4 +1,4 @@
-"""What the offline provider answers, in each format, and which commands it obeys."""
+"""The offline provider's responses in each format, and its commands."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ Ask = Callable[..., Request]
 
 @FORMATS
 def test_a_prompt_is_repeated(ask: Ask) -> None:
-    """A prompt without a command comes back, and its words are its tokens."""
+    """A prompt without a command is repeated, and its words are its tokens."""
     reply = answer(ask("Hello there,\nwho are you?"))
     assert reply.text == "You said: Hello there,\nwho are you?"
     assert reply.usage == Usage(input_tokens=5, output_tokens=7)
 
 
 def test_a_bare_string_is_a_prompt() -> None:
-    """Responses takes its input as a string, Messages and Chat Completions their content."""
+    """Responses accepts a string as input, and Messages and Chat Completions as content."""
     assert answer({"model": "gpt-5", "input": "Hello"}).text == "You said: Hello"
     plain = {"model": "claude-sonnet-5", "messages": [{"role": "user", "content": "Hello"}]}
     assert answer(plain).text == "You said: Hello"
@@ -65,13 +65,13 @@ def test_a_bare_string_is_a_prompt() -> None:
     [{"model": "m"}, {"model": "m", "input": []}, {"model": "m", "messages": ["?", {"role": "user", "content": 1}]}],
 )
 def test_no_prompt_is_answered_too(request_: Request) -> None:
-    """A request in which nobody says anything gets an answer, not an error."""
+    """A request without a prompt gets an answer, not an error."""
     assert answer(request_).text == "You said nothing."
 
 
 @FORMATS
 def test_the_last_word_counts(ask: Ask) -> None:
-    """Of a conversation only the last message of the user is answered."""
+    """Only the user's last message is answered."""
     request = ask("First")
     turns = request.get("input") or request["messages"]
     turns += [{"role": "assistant", "content": "Go on."}, {"role": "user", "content": "Second"}]
@@ -80,7 +80,7 @@ def test_the_last_word_counts(ask: Ask) -> None:
 
 @FORMATS
 def test_it_thinks_when_told_to(ask: Ask) -> None:
-    """`think:` becomes thinking, counted as reasoning, and the other lines are answered."""
+    """`think:` becomes thinking, which counts as reasoning, and the other lines are answered."""
     reply = answer(ask("think: hard and long\nHello"))
     assert (reply.thinking, reply.text) == ("hard and long", "You said: Hello")
     assert reply.usage.reasoning_tokens == 3
@@ -88,7 +88,7 @@ def test_it_thinks_when_told_to(ask: Ask) -> None:
 
 @FORMATS
 def test_it_calls_a_tool_when_told_to(ask: Ask) -> None:
-    """`call` makes a call of an offered tool with the given arguments, several of them one each."""
+    """`call` calls an offered tool with the given arguments; several lines make several calls."""
     reply = answer(ask('call read_file {"path": "x"}\ncall now', "read_file", "now"))
     assert [(call.name, call.arguments_object) for call in reply.tool_calls] == [
         ("read_file", {"path": "x"}),
@@ -99,20 +99,20 @@ def test_it_calls_a_tool_when_told_to(ask: Ask) -> None:
 
 @FORMATS
 def test_an_injected_tool_can_be_called_by_its_own_name(ask: Ask) -> None:
-    """The end of a tool's name is enough, but the whole name goes first."""
+    """The end of a tool's name is enough, but a complete name takes precedence."""
     assert answer(ask("call echo", "bmcp_demo_echo")).tool_calls[0].name == "bmcp_demo_echo"
     assert answer(ask("call echo", "bmcp_demo_echo", "echo")).tool_calls[0].name == "echo"
 
 
 def test_a_tool_that_is_not_offered_is_not_called() -> None:
-    """Instead the answer names the tools that there are."""
+    """For a tool that is not offered, the answer lists the offered ones."""
     reply = answer(chat("call nothing {}", "read_file"))
     assert not reply.tool_calls
     assert reply.text == "There is no tool nothing; there is: read_file."
 
 
 def test_a_tools_result_is_answered() -> None:
-    """When tools have the last word, the answer contains their results, in each format's way of giving them."""
+    """If a request ends with tool results, the answer has them, in each format."""
     from_chat = chat("call now", "now")
     from_chat["messages"] += [
         {"role": "assistant", "tool_calls": [{"id": "1"}, {"id": "2"}]},
@@ -143,7 +143,7 @@ def test_a_tools_result_is_answered() -> None:
 
 @FORMATS
 def test_it_fails_when_told_to(ask: Ask) -> None:
-    """`fail` with a number refuses, `fail stream` breaks off with an error, `fail cut` without one."""
+    """`fail` with a number refuses, `fail stream` ends with an error event, and `fail cut` closes the connection."""
     refused = answer(ask("fail 429"))
     assert (refused.status, refused.headers) == (429, {"Retry-After": "1"})
     assert answer(ask("Fail 503")).status == 503
@@ -152,18 +152,18 @@ def test_it_fails_when_told_to(ask: Ask) -> None:
 
 
 def test_it_is_slow_when_told_to() -> None:
-    """`slow` gives each word more time."""
+    """`slow` delays each word."""
     assert answer(chat("slow\nHello")).delay > answer(chat("Hello")).delay
 
 
 @pytest.mark.parametrize("prompt", ["fail 200", "call", "please think: no", "slowly", "a call now"])
 def test_other_words_are_no_commands(prompt: str) -> None:
-    """Only a line that is a command as a whole is one."""
+    """A command must be a whole line."""
     assert answer(chat(prompt, "now")).text == f"You said: {prompt}"
 
 
 def test_the_model_can_say_it_too() -> None:
-    """The name of the model makes the reply think, fail or slow."""
+    """The model's name can make the reply think, fail or be slow."""
     assert answer(chat("Hello", model="gpt-5-think")).thinking
     assert answer(chat("Hello", model="gpt-5-fail-500")).status == 500
     assert answer(chat("Hello", model="gpt-5-fail-stream")).error
@@ -179,7 +179,7 @@ def base_url() -> Iterator[str]:
 
 
 def test_the_sdks_talk_to_it(base_url: str) -> None:
-    """Both SDKs stream from the server, with the key that the gateway holds."""
+    """Both SDKs stream from the server with the gateway's key."""
     with openai.OpenAI(base_url=f"{base_url}/v1", api_key=offline.KEY) as client:
         with client.responses.stream(model="gpt-5", input="think: hm\nHello") as stream:
             assert stream.get_final_response().output_text == "You said: Hello"
@@ -192,7 +192,7 @@ def test_the_sdks_talk_to_it(base_url: str) -> None:
 
 
 def test_a_clients_own_key_is_refused(base_url: str) -> None:
-    """A request that does not carry the gateway's key gets 401, so a key that leaks is seen at once."""
+    """A request with another key gets 401, so that a leaked client key is noticed."""
     with (
         openai.OpenAI(base_url=f"{base_url}/v1", api_key="demo-alice") as client,
         pytest.raises(openai.AuthenticationError),
@@ -201,7 +201,7 @@ def test_a_clients_own_key_is_refused(base_url: str) -> None:
 
 
 def test_the_server_starts_once_and_ends() -> None:
-    """A second start gives the same address; after the stop nothing listens there."""
+    """A second start returns the same address; after the stop nothing listens there."""
     server = OfflineServer()
     base_url = server.start()
     assert server.running
@@ -213,7 +213,7 @@ def test_the_server_starts_once_and_ends() -> None:
 
 
 def test_a_call_id_is_fresh_each_time() -> None:
-    """Two calls of the same tool can be told apart."""
+    """Each call of a tool has its own id."""
     first, second = (answer(chat("call now", "now")).tool_calls[0] for _ in range(2))
     assert isinstance(first, ToolCall)
     assert first.id != second.id

@@ -1,4 +1,4 @@
-"""The one injected tool of the offline demonstration, through the whole gateway."""
+"""The injected tool of the offline demonstration, used through the gateway."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("stream", [False, True], ids=["blocking", "streamed"])
 @pytest.mark.parametrize("api", REQUESTS)
 def test_the_injected_tool_works_offline(client: TestClient, api: str, stream: bool) -> None:
-    """The model asks for the clock, the gateway runs it, and the client sees the time and no tool call."""
+    """The model calls the clock, the gateway runs it, and the client sees the time and no tool call."""
     path, members = REQUESTS[api]
     reply = client.post(path, json={"model": "any", "stream": stream, **members})
     assert reply.status_code == 200

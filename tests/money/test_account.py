@@ -1,4 +1,4 @@
-"""What an interception's account says and reserves, without a gateway around it."""
+"""The reservations and headers of an interception's account, tested without a gateway."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def opened(budgets: Budgets, principal: Principal) -> Account:
 
 
 async def test_each_caller_is_told_of_the_limit_of_its_own() -> None:
-    """Also where another one, with another limit on the same group, came in between."""
+    """A caller's headers and errors have its own limit, even if another limit on the same group was used meanwhile."""
     prices = Prices({"openai": {"gpt-5": ModelPrices(input=0, output=10_000)}}, listed=False)
     budgets = Budgets(MemoryRecorder(), prices, Metrics(registry=CollectorRegistry()))
     budgets.default_output = 90
@@ -66,7 +66,7 @@ async def test_each_caller_is_told_of_the_limit_of_its_own() -> None:
 async def test_what_budgets_do_not_limit_is_said_when_there_are_some(
     prices: Prices | None, refuses: bool, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, be they of the settings or of the admin API."""
+    """A warning that budgets may limit nothing is logged once, for budgets of the settings and of the admin API."""
     budgets = Budgets(MemoryRecorder(), prices, Metrics(registry=CollectorRegistry()))
     budgets.refuses_unpriced = refuses
     budgets.replace(configured=[])
@@ -108,7 +108,7 @@ PLAIN = ModelPrices(input=0, output=10, service_tiers=DEAR.service_tiers)
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 async def test_as_much_is_reserved_as_the_request_may_cost(body: dict[str, Any], micro_dollars: int) -> None:
-    """At the prices of the service tier that it asks for, and of lengths that lenient providers understand."""
+    """The reservation uses the requested service tier's prices, and lengths in forms that lenient providers accept."""
     assert estimate(PLAIN, body) == micro_dollars
 
 
@@ -119,13 +119,13 @@ async def test_as_much_is_reserved_as_the_request_may_cost(body: dict[str, Any],
     ids=["text", "texts", "tokens", "lists", "empty", "many lists", "many texts"],
 )  # fmt: skip
 async def test_each_prompt_of_a_completion_is_answered(prompt: object, answers: int) -> None:
-    """With as many answers, and as many tokens each, as the request asks for."""
+    """Each prompt has as many answers, with as many tokens each, as the request asks for."""
     body = {"model": "gpt-5", "prompt": prompt, "max_tokens": 100, "n": 2}
     assert finish(completions.read(json.dumps(body).encode(), 0)).choices == 2 * answers
 
 
 async def test_output_is_reserved_at_the_price_of_the_dearest_kind() -> None:
-    """What a model says aloud counts as output, too."""
+    """Output is reserved at its highest price, which may be that of audio."""
     assert estimate(DEAR, {"max_tokens": 100}) == 8000
 
 
@@ -148,7 +148,7 @@ async def test_output_is_reserved_at_the_price_of_the_dearest_kind() -> None:
 async def test_the_dearest_model_that_may_answer_is_reserved_for(
     read: Any, body: dict[str, Any], micro_dollars: int | None
 ) -> None:
-    """Routers behind an OpenAI-compatible URL take a list of them."""
+    """A list of models, as routers behind an OpenAI-compatible URL accept, is reserved at the highest price."""
     request = finish(read(json.dumps(CHAT | body).encode(), 0))
     listed = {name: ModelPrices(input=0, output=each) for name, each in (("gpt-5", 10), ("cheap", 1), ("dear", 80))}
     prices = Prices({"openai": listed}, listed=False)
@@ -156,7 +156,7 @@ async def test_the_dearest_model_that_may_answer_is_reserved_for(
 
 
 async def test_a_name_that_nobody_knows_takes_nothing_from_what_is_reserved() -> None:
-    """Else a caller would spend past a budget with an invented fallback, where models without a price are allowed."""
+    """An unknown fallback model does not lower the reservation, even where models without a price are allowed."""
     request = finish(chat_completions.read(json.dumps(CHAT | {"models": ["unheard-of"]}).encode(), 0))
     prices = Prices({"openai": {"gpt-5": ModelPrices(input=0, output=10)}}, listed=False)
     estimator = Estimator(prices, OpenAI(), request, 100, datetime.now(UTC))
@@ -166,7 +166,7 @@ async def test_a_name_that_nobody_knows_takes_nothing_from_what_is_reserved() ->
 
 
 async def test_a_request_names_so_many_other_models() -> None:
-    """Each has its price looked up."""
+    """The number of other models is limited, because each has its price looked up."""
     names = [f"model-{number}" for number in range(65)]
     finish(chat_completions.read(json.dumps(CHAT | {"models": names[:64]}).encode(), 0))
     with pytest.raises(GatewayError, match="more than 64 other models"):

@@ -1,4 +1,4 @@
-"""Prices are found by provider and model, whatever the model is called, and hold for the moment that is asked for."""
+"""Prices are found by provider, model and time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def listed() -> Prices:
 
 
 def estimated(prices: Prices) -> int | None:
-    """Of a thousand tokens of input, now."""
+    """The estimated cost of a thousand input tokens now, in micro-dollars; None without a price."""
     price = prices.price(Vendor(), "house-model", datetime.now(UTC))
     return None if price is None else price.estimate(1000, 0)
 
@@ -110,7 +110,7 @@ def test_everything_that_can_be_configured() -> None:
     assert price.cost(usage(input_tokens=601, cache_read_tokens=400)) == 1001 * 4
     assert price.cost(usage(input_tokens=10, output_tokens=10, service_tier="flex")) == 50
     assert price.cost(usage(input_tokens=10, output_tokens=10, service_tier="other")) == 100
-    assert price.estimate(10, 10) == 20 + 800  # it may all be audio
+    assert price.estimate(10, 10) == 20 + 800  # all of it may be audio
     assert price.estimate(1001, 10) == 4124
     assert price.estimate(10, 10, ["flex"]) == 820
 
@@ -193,7 +193,7 @@ async def test_the_configured_price_comes_before_the_listed_one() -> None:
 
 
 async def test_a_price_holds_for_its_hours_and_days(listed: Prices) -> None:
-    """DeepSeek's peak hours, and o3 before and after 10 June 2025."""
+    """DeepSeek's prices depend on the hour, and o3's on the day, 10 June 2025."""
     deepseek = Vendor("deepseek", "openai", "https://api.deepseek.com")
 
     def at(hour: int, minute: int = 0) -> float:
@@ -201,7 +201,7 @@ async def test_a_price_holds_for_its_hours_and_days(listed: Prices) -> None:
         return float(told(listed.price(deepseek, "deepseek-v4-flash", moment))["input"])
 
     assert [at(0, 59), at(1), at(3, 59), at(4), at(6), at(9, 59), at(10)] == [0.15, 0.3, 0.3, 0.15, 0.3, 0.3, 0.15]
-    # What began before a change ends after it.
+    # An earlier moment still has its own price after a later one was asked for.
     assert [at(9, 59), at(10), at(0, 59), at(23)] == [0.3, 0.15, 0.15, 0.15]
     assert told(listed.price(Vendor(), "o3", datetime(2025, 6, 9, 23, tzinfo=UTC)))["input"] == 10
     assert told(listed.price(Vendor(), "o3", datetime(2025, 6, 10, tzinfo=UTC)))["input"] == 2

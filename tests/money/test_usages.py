@@ -1,4 +1,4 @@
-"""Usages as providers report them, and what they cost, worked out by hand from the vendors' price pages.
+"""Usages as providers report them, and their costs, calculated by hand from the vendors' price pages.
 
 Prices are US dollars for a million tokens, which are micro-dollars for one, of 26 November 2026:
 developers.openai.com/api/docs/pricing, platform.claude.com/docs/en/about-claude/pricing,
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     usage: dict[str, Any]
     cost: float
     """Micro-dollars."""
-    more: dict[str, Any] = {}  # noqa: RUF012 - what else the answer says
+    more: dict[str, Any] = {}  # noqa: RUF012 - other members of the response
     moment: datetime = NOON
 
 

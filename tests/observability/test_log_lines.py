@@ -1,4 +1,4 @@
-"""The log's lines: one for each interception, seen where nobody has configured logging."""
+"""Log lines: one for each interception, visible even if nobody has configured logging."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def interception(**members: Any) -> Interception:
 
 @contextmanager
 def unconfigured() -> Iterator[io.StringIO]:
-    """Standard error of a process in which nobody has configured logging."""
+    """The standard error of a process without configured logging."""
     with pytest.MonkeyPatch.context() as patch:
         written = io.StringIO()
         patch.setattr("sys.stderr", written)
@@ -60,14 +60,14 @@ def _nothing_stays() -> Iterator[None]:
     [(1_234_567, False, " cost_usd=1.234567"), (1, True, " cost_usd=0.000001 cost_estimated=true"), (None, False, "")],
 )
 def test_a_line_tells_the_cost(caplog: pytest.LogCaptureFixture, cost: int | None, estimated: bool, told: str) -> None:
-    """Where it is known."""
+    """A line has the cost if it is known."""
     caplog.set_level(logging.INFO)
     InterceptionLines().ended(interception(), replace(ENDING, cost=cost, cost_estimated=estimated), 1.2341, USAGES)
     assert caplog.messages == [f"interception {TOLD}{told}"]
 
 
 def test_a_line_in_text(caplog: pytest.LogCaptureFixture) -> None:
-    """All that the page says, as one line; the app's formatters find the members apart, too."""
+    """A line has all members that the page on logs lists, and the app's formatters can read them separately."""
     caplog.set_level(logging.INFO)
     InterceptionLines().ended(interception(), ENDING, 1.2341, USAGES)
     (record,) = caplog.records
@@ -77,7 +77,7 @@ def test_a_line_in_text(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_line_in_json(caplog: pytest.LogCaptureFixture) -> None:
-    """The message is the object, whatever handler the app has."""
+    """The message is the JSON object, whatever the app's handler."""
     caplog.set_level(logging.INFO)
     InterceptionLines("json").ended(interception(), ENDING, 1.2341, USAGES)
     told = json.loads(caplog.messages[0])
@@ -91,7 +91,7 @@ def test_a_line_in_json(caplog: pytest.LogCaptureFixture) -> None:
     "hostile", ["a\nINFO:     interception forged", "\x1b[2J", "a b", "x" * 10_000, "\ud800", "ä\x9b1m"]
 )
 def test_callers_cannot_write_lines_of_their_own(caplog: pytest.LogCaptureFixture, format_: Any, hostile: str) -> None:
-    """Names that they choose are quoted, cut, and hold nothing that would steer a terminal."""
+    """Values that callers choose are quoted, cut, and free of control characters."""
     caplog.set_level(logging.INFO)
     InterceptionLines(format_).ended(interception(initiator_id=hostile, model=hostile), ENDING, 1, [])
     (line,) = caplog.messages
@@ -107,7 +107,7 @@ async def _later(written: io.StringIO) -> str:
 
 @pytest.mark.anyio
 async def test_lines_are_seen_without_configured_logging() -> None:
-    """Beside those of uvicorn and like them; warnings stay what they were."""
+    """Without configured logging the lines appear beside uvicorn's and in its style; warnings are unchanged."""
     with unconfigured() as stderr:
         with console("text") as shown:
             InterceptionLines("text", shown).ended(interception(), ENDING, 1.2341, USAGES)
@@ -119,7 +119,7 @@ async def test_lines_are_seen_without_configured_logging() -> None:
 
 @pytest.mark.anyio
 async def test_all_lines_are_json_if_wished() -> None:
-    """One object a line, a traceback included."""
+    """Every line is one JSON object, including a traceback."""
     with unconfigured() as stderr:
         with console("json") as shown:
             InterceptionLines("json", shown).ended(interception(), ENDING, 1, [])
@@ -135,7 +135,7 @@ async def test_all_lines_are_json_if_wished() -> None:
 
 @pytest.mark.parametrize("place", [logging.root, LOGGER])
 def test_an_apps_own_logging_is_left_alone(place: logging.Logger) -> None:
-    """Where there is a handler, nothing is added and no level is changed."""
+    """If the app has a handler, no handler is added and no level is changed."""
     with unconfigured() as stderr:
         own = logging.StreamHandler(io.StringIO())
         place.addHandler(own)
@@ -151,7 +151,7 @@ def test_an_apps_own_logging_is_left_alone(place: logging.Logger) -> None:
 
 
 def test_logging_that_is_configured_later_is_not_doubled() -> None:
-    """An app may do so in its own lifespan."""
+    """An app that configures logging in its own lifespan gets each line once."""
     with unconfigured() as stderr:
         theirs = io.StringIO()
         with console("text") as shown:
@@ -163,7 +163,7 @@ def test_logging_that_is_configured_later_is_not_doubled() -> None:
 
 
 def test_two_apps_share_one_console() -> None:
-    """A line is written once, and the last app that stops takes the handler away."""
+    """With two apps each line is written once, and the last app that stops removes the handler."""
     with unconfigured() as stderr:
         with console("text"):
             with console("text") as second:
@@ -174,7 +174,7 @@ def test_two_apps_share_one_console() -> None:
 
 
 def test_a_closed_standard_error_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon may have none."""
+    """A missing standard error, as in a daemon, is not an error."""
     closed = io.StringIO()
     closed.close()
     with unconfigured(), console("text"):
@@ -185,7 +185,7 @@ def test_a_closed_standard_error_is_no_failure(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["fastapi_aibridge.interceptions", "fastapi_aibridge"])
 async def test_the_lines_can_be_silenced(name: str) -> None:
-    """As any logger, by its level."""
+    """The level of the logger silences the lines."""
     with unconfigured() as stderr, pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger(name), "level", logging.WARNING)
         with console("text") as shown:

@@ -1,6 +1,4 @@
-"""Settings of the multiprocess mode that cannot be had, each in a process of its own: prometheus-client is imported
-once.
-"""
+"""Invalid settings of the multiprocess mode, each in a process of its own: prometheus-client is imported once."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_a_name_in_the_temporary_directory_that_another_took_is_refused(tmp_path: Path, kind: str) -> None:
-    """Whoever can guess it could read the metrics, or have files written where they like."""
+    """A file or link at the directory's name is refused: its owner could read the metrics or redirect files."""
     taken = f"Path({str(tmp_path)!r}, f'aibridge-metrics-{{os.getuid()}}-{{os.getpid()}}')"
     make = f"{taken}.symlink_to('/')" if kind == "link" else f"{taken}.touch()"
     code = f"import os; from pathlib import Path; {make}; {START}"

@@ -1,4 +1,4 @@
-"""Metrics with bounded labels, and spans that cost nothing where nobody listens."""
+"""Metrics with bounded labels, and spans that cost nothing without a tracer provider."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def interception(initiator: str = "alice", model: str = "gpt-5") -> Interception
 
 
 def test_interceptions_are_counted() -> None:
-    """Those that run, and those that have ended by what is known to be few."""
+    """Running interceptions are counted, and ended ones by labels with few values."""
     metrics = Metrics()
     value = metrics.registry.get_sample_value
     metrics.started()
@@ -58,7 +58,7 @@ def test_interceptions_are_counted() -> None:
 
 
 def test_no_label_tells_who_or_what() -> None:
-    """Principals and models are the callers' to choose: as labels they would grow without bound."""
+    """Principals and models are no labels, because callers choose them without bound."""
     metrics = Metrics()
     metrics.started()
     metrics.ended(interception("alice-with-a-name", "model-with-a-name"), Status.FAILED, 0.1)
@@ -66,7 +66,7 @@ def test_no_label_tells_who_or_what() -> None:
 
 
 def test_tokens_are_counted_by_kind() -> None:
-    """Zeros make no sample grow."""
+    """Tokens are counted by kind; a kind without tokens adds no sample."""
     metrics = Metrics()
     metrics.tokens("openai", TokenUsage(message_id="m", input_tokens=5, output_tokens=7, cache_read_tokens=2))
     metrics.tokens("openai", TokenUsage(message_id="m", input_tokens=1))
@@ -79,14 +79,14 @@ def test_tokens_are_counted_by_kind() -> None:
 
 
 def test_a_registry_can_be_given() -> None:
-    """Apps have one of their own; two apps in one process do not meet otherwise."""
+    """An app can pass its own registry, and two apps share none by default."""
     registry = CollectorRegistry()
     assert Metrics(registry).registry is registry
     assert Metrics().registry is not Metrics().registry
 
 
 def test_there_is_no_tracer_while_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None stands for it, so that not even attributes are put together; with a provider there is one."""
+    """Without a tracer provider the tracer is None, so that not even attributes are built; with one it exists."""
     monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
     assert tracer() is None
     provider = TracerProvider()
@@ -95,7 +95,7 @@ def test_there_is_no_tracer_while_nobody_listens(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_failed_span_says_no_more_than_the_kind() -> None:
-    """The text of an error may hold what a trace must not."""
+    """A failed span has the error's kind, but not its text, which may be private."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -107,9 +107,7 @@ def test_a_failed_span_says_no_more_than_the_kind() -> None:
 
 
 def test_whatever_others_choose_is_bounded() -> None:
-    """A client, a provider or a tool server that makes up ever new names fills no memory; what was counted before goes
-    on, and the rest is counted together.
-    """
+    """The number of label values is bounded: known ones are still counted, and the rest together as `other`."""
     metrics = Metrics()
     value = metrics.registry.get_sample_value
     metrics.tool_called("files", "read", 0.1, is_error=False)
@@ -137,7 +135,7 @@ def test_whatever_others_choose_is_bounded() -> None:
 
 
 def test_a_long_name_is_cut() -> None:
-    """One label of a megabyte would be in every scrape."""
+    """A long label value is cut, because every scrape would contain it."""
     metrics = Metrics()
     metrics.tool_called("s", "x" * 10_000, 0.1, is_error=False)
     metrics.tool_called("s", "x" * 10_000, 0.1, is_error=False)
@@ -145,7 +143,7 @@ def test_a_long_name_is_cut() -> None:
 
 
 def test_what_the_recorder_could_not_write_is_exposed() -> None:
-    """Of one that counts it; of another there is nothing to tell."""
+    """The counts of a recorder's writer are exposed, and are zero for a recorder without them."""
 
     class Counting:
         stats = WriterStats(failures=3, refused=2, set_aside=1)

@@ -1,4 +1,4 @@
-"""Wrong keys: when they are told, and when their answers are slowed."""
+"""Wrong keys: the log's warning and the delay of responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Counting:
 
 
 class Guesses:
-    """A table whose time stands still unless the test moves it."""
+    """A table of wrong keys whose clock the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -41,7 +41,7 @@ class Guesses:
 
 
 async def test_ten_in_a_minute_are_told_once_and_further_ones_slowed(caplog: pytest.LogCaptureFixture) -> None:
-    """The log names the address and the kind; the metric counts each, and the tenth apart."""
+    """The tenth wrong key is logged with address and kind, further ones are delayed, and the metric counts each."""
     guesses = Guesses()
     await guesses.send(times=MANY - 1, kind="admin")
     assert (caplog.messages, guesses.slept) == ([], [])
@@ -55,7 +55,7 @@ async def test_ten_in_a_minute_are_told_once_and_further_ones_slowed(caplog: pyt
 
 
 async def test_a_minute_later_all_is_forgotten() -> None:
-    """A client with a stale key, repaired, is as fast as ever."""
+    """A minute later the count starts again, so that a client with a corrected key is not delayed."""
     guesses = Guesses()
     await guesses.send(times=MANY)
     guesses.now += WINDOW
@@ -66,7 +66,7 @@ async def test_a_minute_later_all_is_forgotten() -> None:
 
 
 async def test_others_are_not_slowed() -> None:
-    """Each address counts for itself; of IPv6 each network, as its owner has every address in it."""
+    """Each IPv4 address and each IPv6 network, whose owner has all its addresses, is counted separately."""
     guesses = Guesses()
     await guesses.send("10.0.0.1", MANY)
     await guesses.send("10.0.0.2")
@@ -80,7 +80,7 @@ async def test_others_are_not_slowed() -> None:
 
 
 async def test_the_table_is_bounded() -> None:
-    """The oldest addresses are forgotten, not those that go on."""
+    """The oldest addresses are dropped, but not those that continue."""
     guesses = Guesses()
     await guesses.send("10.0.0.9", MANY)
     for number in range(ADDRESSES * 2):
@@ -93,7 +93,7 @@ async def test_the_table_is_bounded() -> None:
 
 
 async def test_what_waits_is_bounded() -> None:
-    """A flood of wrong keys does not pile up in memory."""
+    """The number of delayed responses is bounded, so that a flood does not fill the memory."""
     free = asyncio.Event()
 
     async def sleep(_: float) -> None:
@@ -109,7 +109,7 @@ async def test_what_waits_is_bounded() -> None:
 
 
 async def test_the_delay_can_be_felt() -> None:
-    """With the real clock."""
+    """The delay works with the real clock."""
     assert DELAY >= 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wrong_keys, "DELAY", 0.05)

@@ -1,4 +1,4 @@
-"""The kit that puts a scripted provider in the place of the real ones."""
+"""The test kit, which replaces real providers by a scripted one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = {"Authorization": "Bearer k-alice"}
 
 
 class Shop:
-    """An app with settings of production, which no test must reach."""
+    """An app with production settings whose provider a test must not reach."""
 
     def __init__(self) -> None:
         self.app = FastAPI()
@@ -50,7 +50,7 @@ def provider() -> ScriptedProvider:
 
 
 def test_providers_are_replaced_under_their_names(shop: Shop, provider: ScriptedProvider) -> None:
-    """The gateway and the handlers talk to the script under the names of the app's own providers."""
+    """Gateway and handlers use the scripted provider under the names of the app's own providers."""
     with override_providers(shop.aibridge, provider) as recorder, TestClient(shop.app, headers=KEY) as client:
         assert client.post("/ask?text=Hello").json() == "Scripted."
         client.post("/ai/eu/v1/responses", json={"model": "gpt-5", "input": "Hello"}).raise_for_status()
@@ -69,7 +69,7 @@ def test_providers_are_given_back(shop: Shop, provider: ScriptedProvider) -> Non
 
 
 def test_a_reload_keeps_the_script(shop: Shop, provider: ScriptedProvider) -> None:
-    """Settings that are read again inside of the block still lead to the script."""
+    """A reload within the block keeps the scripted provider."""
     with override_providers(shop.aibridge, provider), TestClient(shop.app, headers=KEY) as client:
         assert client.portal
         client.portal.call(shop.aibridge.reload)
@@ -77,13 +77,13 @@ def test_a_reload_keeps_the_script(shop: Shop, provider: ScriptedProvider) -> No
 
 
 def test_an_app_that_runs_is_left_alone(shop: Shop, provider: ScriptedProvider) -> None:
-    """Overriding comes too late for an app that has started; the error says how to do it."""
+    """Overriding a running app is refused, and the error says what to do."""
     with TestClient(shop.app), pytest.raises(ConfigurationError, match="before it starts"):
         override_providers(shop.aibridge, provider).__enter__()
 
 
 def test_handlers_alone(shop: Shop, provider: ScriptedProvider) -> None:
-    """Handlers get a scripted bridge with no lifespan, no key and nothing of the app's settings."""
+    """Handlers get a scripted bridge without lifespan, key or settings."""
     names = {"eu": "openai"}
     with override_bridge(shop.app, provider, principal=Principal("carol"), names=names) as recorder:
         assert TestClient(shop.app).post("/ask?text=Hello").json() == "Scripted."
@@ -94,7 +94,7 @@ def test_handlers_alone(shop: Shop, provider: ScriptedProvider) -> None:
 
 
 def test_an_override_by_hand(shop: Shop, provider: ScriptedProvider) -> None:
-    """`dependency_overrides[get_bridge]` takes any dependency that gives a bridge."""
+    """`dependency_overrides[get_bridge]` accepts any dependency that returns a bridge."""
 
     async def scripted() -> object:
         async with scripted_bridge(provider, names={"eu": "openai"}) as bridge:
@@ -105,7 +105,7 @@ def test_an_override_by_hand(shop: Shop, provider: ScriptedProvider) -> None:
 
 
 def test_code_that_takes_a_bridge(provider: ScriptedProvider) -> None:
-    """A function is tested with a bridge alone, and both vendors' clients."""
+    """A function that takes a bridge is tested with both vendors' clients."""
 
     async def use() -> tuple[str, str]:
         async with scripted_bridge(provider, Principal("carol")) as bridge:
@@ -120,7 +120,7 @@ def test_code_that_takes_a_bridge(provider: ScriptedProvider) -> None:
 
 
 def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch, shop: Shop, provider: ScriptedProvider) -> None:
-    """A scripted bridge is the same on a machine where the app is configured."""
+    """A scripted bridge ignores the environment's settings."""
     monkeypatch.setenv("AIBRIDGE_PROVIDERS__OPENAI__BASE_URL", "http://127.0.0.1:1/v1")
     monkeypatch.setenv("AIBRIDGE_POOL__MAX_ITEMS", "none")
     with override_bridge(shop.app, provider, names={"eu": "openai"}):
@@ -128,7 +128,7 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch, shop: Shop,
 
 
 def test_the_script_can_change(provider: ScriptedProvider) -> None:
-    """A new script counts from the next call on."""
+    """A new script takes effect with the next call."""
 
     async def use() -> list[str]:
         async with scripted_bridge(provider) as bridge:
@@ -142,5 +142,5 @@ def test_the_script_can_change(provider: ScriptedProvider) -> None:
 
 
 def test_nobody_elses_test_run_imports_the_fixtures() -> None:
-    """They come with `pytest_plugins` alone: an entry point would import the package in every run of pytest."""
+    """Only `pytest_plugins` loads the fixtures: an entry point would import the package in every run of pytest."""
     assert not [one for one in entry_points(group="pytest11") if one.module.startswith("fastapi_aibridge")]

@@ -1,4 +1,4 @@
-"""The scripted replies as bytes, held against the models of the vendors' own SDKs."""
+"""The bytes of scripted replies, checked against the models of the vendors' SDKs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FORMATS = pytest.mark.parametrize(
 
 
 def events(wire_format: WireFormat, reply: Reply, **request: Any) -> list[dict[str, Any]]:
-    """The data of each event; an event's name has to be its type."""
+    """The data of each event; the event's name must be its type."""
     parsed = []
     for event in wire_format.stream(reply, REQUEST | request):
         *name, data = event.decode().removesuffix("\n\n").split("\n")
@@ -62,7 +62,7 @@ def of_type(kind: str, parsed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ids=["full", "text", "empty", "cut short"],
 )
 def test_every_object_and_event_is_one_that_the_sdk_knows(reply: Reply) -> None:
-    """The SDKs' models take every blocking body and every event, with all required members and known types."""
+    """Every body and event is valid for the SDKs' models, with all required members and known types."""
     ChatCompletion.model_validate(blocking(CHAT_COMPLETIONS, reply), strict=True)
     Response.model_validate(blocking(RESPONSES, reply))
     Message.model_validate(blocking(MESSAGES, reply), strict=True)
@@ -77,14 +77,14 @@ def test_every_object_and_event_is_one_that_the_sdk_knows(reply: Reply) -> None:
 
 @FORMATS
 def test_one_item_is_one_event(wire_format: WireFormat) -> None:
-    """Each item of a stream is exactly one whole server-sent event."""
+    """Each item of a stream is exactly one server-sent event."""
     for event in wire_format.stream(FULL, REQUEST):
         assert event.endswith(b"\n\n")
         assert event.count(b"\n\n") == 1
 
 
 def test_text_is_streamed_word_by_word() -> None:
-    """Each word has an event of its own, and together they are the text to the last blank."""
+    """Each word has its own event, and together they are the text including its last space."""
     wanted = ["Two", " words,", "\n and", " more.", "  "]
     chat = [chunk["choices"][0]["delta"].get("content") for chunk in events(CHAT_COMPLETIONS, Reply(FULL.text))]
     assert [word for word in chat if word] == wanted
@@ -95,7 +95,7 @@ def test_text_is_streamed_word_by_word() -> None:
 
 
 def test_chat_sends_usage_only_where_it_was_asked_for() -> None:
-    """With `include_usage` every chunk has a null usage and a last one the figures; without it there is no usage."""
+    """With `include_usage` every chunk has a null usage and a last one the figures; otherwise there is no usage."""
     asked = events(CHAT_COMPLETIONS, FULL, stream_options={"include_usage": True})
     assert [chunk["usage"] for chunk in asked[:-1]] == [None] * (len(asked) - 1)
     assert asked[-1]["choices"] == []
@@ -104,19 +104,19 @@ def test_chat_sends_usage_only_where_it_was_asked_for() -> None:
 
 
 def test_chat_ends_with_the_done_marker() -> None:
-    """The last event of a whole chat stream is [DONE]."""
+    """The last event of a complete chat stream is [DONE]."""
     assert list(CHAT_COMPLETIONS.stream(FULL, REQUEST))[-1] == b"data: [DONE]\n\n"
 
 
 def test_chat_chunks_share_their_id() -> None:
-    """All chunks of one chat have one id and one time, and another chat has another id."""
+    """All chunks of a chat have the same id and time, and another chat has another id."""
     first = {(chunk["id"], chunk["created"]) for chunk in events(CHAT_COMPLETIONS, FULL)}
     assert len(first) == 1
     assert first.isdisjoint((chunk["id"], chunk["created"]) for chunk in events(CHAT_COMPLETIONS, FULL))
 
 
 def test_openai_counts_cached_tokens_in() -> None:
-    """OpenAI's input tokens are the sum of plain, read and written ones, with the details beside them."""
+    """OpenAI's input tokens include cached ones, with the details beside them."""
     chat = blocking(CHAT_COMPLETIONS, FULL)["usage"]
     assert (chat["prompt_tokens"], chat["completion_tokens"], chat["total_tokens"]) == (15, 20, 35)
     assert chat["prompt_tokens_details"]["cached_tokens"] == 3
@@ -128,7 +128,7 @@ def test_openai_counts_cached_tokens_in() -> None:
 
 
 def test_anthropic_counts_cached_tokens_apart() -> None:
-    """Anthropic's input tokens leave the cached ones out; the last event has the final, cumulative figures."""
+    """Anthropic's input tokens exclude cached ones; the last event has the final, cumulative figures."""
     wanted = {"input_tokens": 10, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 20}
     assert blocking(MESSAGES, FULL)["usage"].items() >= wanted.items()
     streamed = events(MESSAGES, FULL)
@@ -137,7 +137,7 @@ def test_anthropic_counts_cached_tokens_apart() -> None:
 
 
 def test_responses_number_their_events_and_items() -> None:
-    """Sequence numbers count from 0 without a gap, and output indexes follow the items."""
+    """Sequence numbers are consecutive from 0, and output indexes follow the items."""
     streamed = events(RESPONSES, FULL)
     assert [event["sequence_number"] for event in streamed] == list(range(len(streamed)))
     added = of_type("response.output_item.added", streamed)
@@ -150,7 +150,7 @@ def test_responses_number_their_events_and_items() -> None:
 
 
 def test_a_responses_stream_ends_with_the_items_that_it_showed() -> None:
-    """The final response repeats, in order, the items of the `output_item.done` events."""
+    """The final response repeats the items of the `output_item.done` events in order."""
     streamed = events(RESPONSES, FULL)
     done = [event["item"] for event in of_type("response.output_item.done", streamed)]
     assert streamed[-1]["type"] == "response.completed"
@@ -159,14 +159,14 @@ def test_a_responses_stream_ends_with_the_items_that_it_showed() -> None:
 
 
 def test_a_response_repeats_how_it_was_asked_for() -> None:
-    """Tools, instructions and the like come back in the response, as the vendor does it."""
+    """The response repeats tools, instructions and other parameters of the request, as the vendor's does."""
     tools = [{"type": "function", "name": "read_file", "parameters": {}, "strict": False}]
     final = events(RESPONSES, FULL, tools=tools, instructions="Be brief.", tool_choice=None)[-1]["response"]
     assert (final["tools"], final["instructions"], final["tool_choice"]) == (tools, "Be brief.", "auto")
 
 
 def test_messages_number_their_blocks() -> None:
-    """Content blocks are numbered from 0, each started and stopped once, thinking signed before it stops."""
+    """Content blocks are numbered from 0 and started and stopped once; thinking is signed before it stops."""
     streamed = events(MESSAGES, FULL)
     starts = of_type("content_block_start", streamed)
     assert [(event["index"], event["content_block"]["type"]) for event in starts] == [
@@ -181,7 +181,7 @@ def test_messages_number_their_blocks() -> None:
 
 
 def test_tool_arguments_arrive_in_pieces() -> None:
-    """The pieces of a tool call's arguments, put together, are the arguments."""
+    """The pieces of a tool call's arguments join to the arguments."""
     wanted = FULL.tool_calls[0].arguments
     deltas = [chunk["choices"][0]["delta"].get("tool_calls", [{}])[0] for chunk in events(CHAT_COMPLETIONS, FULL)]
     chat = "".join(call["function"]["arguments"] for call in deltas if call.get("index") == 0)
@@ -193,7 +193,7 @@ def test_tool_arguments_arrive_in_pieces() -> None:
 
 
 def test_broken_arguments_are_sent_as_they_are() -> None:
-    """Arguments given as text need not be JSON; Messages, where they are an object, sends an empty one."""
+    """Arguments given as text need not be JSON; Messages, which needs an object, sends an empty one."""
     reply = Reply(tool_calls=[ToolCall("read_file", '{"path": "REA')])
     message = blocking(CHAT_COMPLETIONS, reply)["choices"][0]["message"]
     assert message["tool_calls"][0]["function"]["arguments"] == '{"path": "REA'
@@ -214,7 +214,7 @@ def test_broken_arguments_are_sent_as_they_are() -> None:
 def test_each_vendor_has_its_word_for_why_the_model_stopped(
     reply: Reply, chat: str, response: tuple[str, str | None], message: str
 ) -> None:
-    """A stop reason is written in the format's own terms, streamed and not."""
+    """A stop reason has the format's own value, streamed or not."""
     assert blocking(CHAT_COMPLETIONS, reply)["choices"][0]["finish_reason"] == chat
     assert events(CHAT_COMPLETIONS, reply)[-1]["choices"][0]["finish_reason"] == chat
     for final in (blocking(RESPONSES, reply), events(RESPONSES, reply)[-1]["response"]):
@@ -225,7 +225,7 @@ def test_each_vendor_has_its_word_for_why_the_model_stopped(
 
 
 def test_a_stream_that_fails_ends_in_an_error_event() -> None:
-    """After the text comes one error event in the provider's shape, and nothing else."""
+    """After the text there is one error event in the provider's shape, and nothing else."""
     reply = Reply("The start", tool_calls=[ToolCall("never")], error="gone")
     assert events(CHAT_COMPLETIONS, reply)[-1]["error"].items() >= {"message": "gone", "type": "server_error"}.items()
     streamed = events(RESPONSES, reply)
@@ -235,7 +235,7 @@ def test_a_stream_that_fails_ends_in_an_error_event() -> None:
 
 @FORMATS
 def test_a_stream_that_hangs_up_stops_after_its_text(wire_format: WireFormat) -> None:
-    """The events end with the text's last word, with neither an error nor an end."""
+    """The events end with the text's last word, without an error or an end event."""
     last = list(wire_format.stream(Reply("The start", hang_up=True), REQUEST))[-1]
     assert b" start" in last
 
@@ -253,7 +253,7 @@ def test_a_stream_that_hangs_up_stops_after_its_text(wire_format: WireFormat) ->
     ],
 )
 def test_refusals_have_the_vendors_shape(status: int, openai: str, anthropic: str) -> None:
-    """An error body names the vendor's type for its status, and the message."""
+    """An error body has the vendor's type for its status, and the message."""
     body = orjson.loads(CHAT_COMPLETIONS.error(status, "no"))["error"]
     assert (body["type"], body["message"], set(body)) == (openai, "no", {"message", "type", "param", "code"})
     body = orjson.loads(MESSAGES.error(status, "no"))
@@ -261,7 +261,7 @@ def test_refusals_have_the_vendors_shape(status: int, openai: str, anthropic: st
 
 
 def test_tokens_are_counted_in_words() -> None:
-    """The counting route counts the words of what the model would read, and no names of members or roles."""
+    """The counting route counts the words that the model would read, but not names of members or roles."""
     content = [
         {"type": "text", "text": "three more words"},
         {"type": "tool_result", "tool_use_id": "x", "content": "yes"},

@@ -1,4 +1,4 @@
-"""The scripted provider over a real socket, with the vendors' SDKs as its clients."""
+"""The scripted provider over a real socket, used by the vendors' SDKs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THOUGHTFUL = Reply("Let me look.", thinking="A file, then.", tool_calls=[CALL], 
 
 
 class Clients:
-    """The SDKs' clients of one provider; they do not try again."""
+    """The SDKs' clients for one provider, without retries."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -40,7 +40,7 @@ class Clients:
 
 
 class Stage:
-    """A provider whose script can be changed while it runs: starting a server for each test would be slow."""
+    """A provider whose script can be replaced while it runs, because a server for each test would be slow."""
 
     def __init__(self) -> None:
         self.reply = Reply()
@@ -81,7 +81,7 @@ def test_chat_is_read_by_the_sdk(stage: Stage, clients: Clients) -> None:
 
 
 def test_chat_streams_to_the_sdk(stage: Stage, clients: Clients) -> None:
-    """The SDK's stream helper puts a streamed chat together, usage included."""
+    """The SDK's stream helper assembles a streamed chat, including usage."""
     stage.reply = THOUGHTFUL
     with clients.openai.chat.completions.stream(
         model="gpt-5", messages=HELLO, stream_options={"include_usage": True}
@@ -134,7 +134,7 @@ def test_messages_are_read_by_the_sdk(stage: Stage, clients: Clients, streamed: 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
 def test_a_refusal_is_the_sdks_error(stage: Stage, clients: Clients, streamed: bool) -> None:
-    """A status of the script becomes the SDKs' error for it, with the script's message and headers."""
+    """A status of the script becomes the SDKs' error for it, with message and headers."""
     stage.reply = Reply(status=429, error="slow down", headers={"Retry-After": "7"})
     with pytest.raises(openai.RateLimitError, match="slow down") as caught:
         clients.openai.responses.create(model="gpt-5", input="Hello", stream=streamed)
@@ -146,7 +146,7 @@ def test_a_refusal_is_the_sdks_error(stage: Stage, clients: Clients, streamed: b
 
 
 def test_an_error_in_a_stream_is_the_sdks_error(stage: Stage, clients: Clients) -> None:
-    """The SDKs get the text before the error, then the error."""
+    """The SDKs get the text before an error in a stream, and then the error."""
     stage.reply = Reply("The start", error="broken")
     text: list[str | None] = []
     chat = clients.openai.chat.completions.create(model="gpt-5", messages=HELLO, stream=True)
@@ -160,7 +160,7 @@ def test_an_error_in_a_stream_is_the_sdks_error(stage: Stage, clients: Clients) 
 
 
 def test_an_error_without_a_stream_is_a_500(stage: Stage, clients: Clients) -> None:
-    """A reply that would break its stream refuses a request that is not streamed."""
+    """A reply with an error in its stream is a 500 if the request is not streamed."""
     stage.reply = Reply("The start", error="broken")
     with pytest.raises(openai.InternalServerError, match="broken"):
         clients.openai.chat.completions.create(model="gpt-5", messages=HELLO)
@@ -168,7 +168,7 @@ def test_an_error_without_a_stream_is_a_500(stage: Stage, clients: Clients) -> N
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blocking", "streamed"])
 def test_hanging_up_cuts_the_answer(stage: Stage, clients: Clients, streamed: bool) -> None:
-    """The connection closes before the answer is whole, and the client notices."""
+    """The connection closes before the response is complete, and the client notices."""
     stage.reply = Reply("The start", hang_up=True)
     with pytest.raises(httpx.RemoteProtocolError):
         clients.http.post("/v1/responses", json={"model": "gpt-5", "stream": streamed})
@@ -176,7 +176,7 @@ def test_hanging_up_cuts_the_answer(stage: Stage, clients: Clients, streamed: bo
 
 
 def test_it_keeps_what_it_received(stage: Stage, clients: Clients) -> None:
-    """Method, path as sent, query, headers and body of each request can be looked at afterwards."""
+    """Method, path, query, headers and body of each request are kept as they were sent."""
     stage.reply = Reply("ok")
     request = {"model": "gpt-5", "messages": HELLO}
     clients.http.post("/v1/chat/completions?beta=true&x=%2F", json=request, headers=[("X-A", "1"), ("X-A", "2")])
@@ -189,7 +189,7 @@ def test_it_keeps_what_it_received(stage: Stage, clients: Clients) -> None:
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstandard.compress)])
 def test_compressed_requests_are_understood(stage: Stage, clients: Clients, encoding: str, compress: Any) -> None:
-    """A gzip or zstd body is kept as it came and read as JSON."""
+    """A gzip or zstd body is kept as it was sent and read as JSON."""
     stage.reply = Reply("ok")
     body = compress(b'{"model": "gpt-5"}')
     answer = clients.http.post("/v1/responses", content=body, headers={"content-encoding": encoding})
@@ -210,7 +210,7 @@ def test_compressed_requests_are_understood(stage: Stage, clients: Clients, enco
 def test_requests_that_the_vendor_refuses_get_400(
     stage: Stage, clients: Clients, path: str, content: bytes, message: str
 ) -> None:
-    """A request without what the vendor requires is refused and takes no reply from the script."""
+    """A request without a required member is refused and takes no reply from the script."""
     answer = clients.http.post(path, content=content)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
@@ -218,13 +218,13 @@ def test_requests_that_the_vendor_refuses_get_400(
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_a_body_that_is_not_what_it_says_gets_400(clients: Clients, encoding: str) -> None:
-    """A body that does not decompress is refused."""
+    """A body that cannot be decompressed is refused."""
     answer = clients.http.post("/v1/responses", content=b"plain", headers={"content-encoding": encoding})
     assert answer.status_code == 400
 
 
 def test_other_routes_get_404_in_the_vendors_shape(stage: Stage, clients: Clients) -> None:
-    """An unknown path is refused in the shape of the vendor whose client asks."""
+    """An unknown path is refused in the shape of the client's vendor."""
     with pytest.raises(openai.NotFoundError):
         clients.openai.files.list()
     answer = clients.http.get("/v1/files", headers={"anthropic-version": "2023-06-01"})
@@ -233,7 +233,7 @@ def test_other_routes_get_404_in_the_vendors_shape(stage: Stage, clients: Client
 
 
 def test_models_are_listed_for_either_sdk(clients: Clients) -> None:
-    """Both SDKs list the models, and get one by its name."""
+    """Both SDKs list the models and retrieve one by its name."""
     assert [model.id for model in clients.openai.models.list()] == ["gpt-5", "claude-sonnet-5"]
     assert [model.id for model in clients.anthropic.models.list()] == ["gpt-5", "claude-sonnet-5"]
     assert clients.openai.models.retrieve("gpt-5").id == "gpt-5"
@@ -243,7 +243,7 @@ def test_models_are_listed_for_either_sdk(clients: Clients) -> None:
 
 
 def test_head_is_answered_without_a_body(clients: Clients) -> None:
-    """HEAD gets what GET gets, less the body."""
+    """HEAD gets the response of GET without its body."""
     answer = clients.http.head("/v1/models")
     assert (answer.status_code, answer.content) == (200, b"")
 
@@ -258,7 +258,7 @@ def test_tokens_are_counted_for_the_sdk(stage: Stage, clients: Clients) -> None:
 
 
 def test_replies_are_given_in_turn() -> None:
-    """A sequence answers call by call, and refuses what comes after its end."""
+    """The replies of a sequence are used in order, and further calls are refused."""
     with ScriptedProvider([Reply("one"), Reply("two")]).serve_in_thread() as base_url:
         clients = Clients(base_url)
         for wanted in ("one", "two"):
@@ -269,7 +269,7 @@ def test_replies_are_given_in_turn() -> None:
 
 
 def test_a_key_can_be_required() -> None:
-    """With an API key set, requests that do not carry it in either header get 401."""
+    """With an API key set, requests without it in either header get 401."""
     with ScriptedProvider(Reply("ok"), api_key="sk-test").serve_in_thread() as base_url:
         clients = Clients(base_url)
         assert clients.openai.responses.create(model="gpt-5", input="Hello").output_text == "ok"
@@ -280,7 +280,7 @@ def test_a_key_can_be_required() -> None:
 
 @pytest.mark.anyio
 async def test_it_serves_in_the_running_loop() -> None:
-    """`async with serve()` needs no thread; the script may be a coroutine function that sees the request."""
+    """`async with serve()` needs no thread; the script may be a coroutine function that gets the request."""
 
     async def echo(received: Received) -> Reply:
         await anyio.lowlevel.checkpoint()
@@ -296,7 +296,7 @@ async def test_it_serves_in_the_running_loop() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(("keep", "wanted"), [(None, [0, 1, 2, 3]), (2, [2, 3]), (0, [])])
 async def test_it_can_forget_old_requests(keep: int | None, wanted: list[int]) -> None:
-    """A provider that runs for long keeps only the newest requests, as many as it is told."""
+    """A long-running provider keeps as many of the newest requests as it is told."""
     provider = ScriptedProvider(Reply("ok"), keep=keep)
     async with httpx.AsyncClient(base_url="http://provider", transport=httpx.ASGITransport(provider)) as http:
         for number in range(4):
@@ -315,7 +315,7 @@ async def test_it_works_without_a_socket() -> None:
 
 @pytest.mark.anyio
 async def test_it_notes_clients_that_hang_up() -> None:
-    """A client that leaves a stream is noted on its request, one that stays to the end is not."""
+    """A client that leaves a stream is noted on its request; one that stays to the end is not."""
     provider = ScriptedProvider([Reply("some words", delay=0.001), Reply("word " * 5000, delay=0.01)])
     async with provider.serve() as base_url, httpx.AsyncClient(base_url=base_url) as http:
         request = {"model": "gpt-5", "stream": True}
@@ -328,7 +328,7 @@ async def test_it_notes_clients_that_hang_up() -> None:
 
 @pytest.mark.anyio
 async def test_the_end_of_serving_cuts_what_still_runs() -> None:
-    """Leaving the block does not wait for a stream that goes on for minutes."""
+    """Leaving the block does not wait for a running stream."""
     provider = ScriptedProvider(Reply("word " * 5000, delay=0.1))
     async with httpx.AsyncClient() as http:
         with anyio.fail_after(10):
@@ -340,7 +340,7 @@ async def test_the_end_of_serving_cuts_what_still_runs() -> None:
 
 
 def test_a_missing_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without uvicorn, serving says which extra to install."""
+    """Without uvicorn, the error on serving names the extra to install."""
     real_import = builtins.__import__
 
     def without_uvicorn(name: str, *arguments: Any, **more: Any) -> Any:

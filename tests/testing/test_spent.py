@@ -12,7 +12,7 @@ PRICES = {"openai": {"gpt-5": {"input": 1, "output": 10}}}
 
 @pytest.mark.parametrize("model", ["gpt-5", "nobody-knows"])
 def test_what_a_test_spent_is_added_up(model: str) -> None:
-    """To the micro-dollar; more than was expected fails, and names the dearest; a model without a price fails too."""
+    """Costs are exact; too high a cost fails and names the dearest call; a model without a price fails too."""
     app, recorder = FastAPI(), MemoryRecorder()
     aibridge = AIBridge(Settings(prices=PRICES, client_keys={"alice": "k"}))
     app.include_router(aibridge.router, prefix="/ai")
