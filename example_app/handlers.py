@@ -105,7 +105,7 @@ async def words(stream: openai.AsyncStream[ResponseStreamEvent]) -> AsyncIterato
 
 
 async def model_failed(_: Request, error: openai.APIStatusError) -> JSONResponse:
-    """Pass on 429, 503 and 504, which tell the caller to retry later, and turn every other upstream status into 502."""
+    """Pass on 429, 503 and 504, and turn other upstream statuses into 502. Message and `Retry-After` are kept."""
     headers = {"Retry-After": seconds} if (seconds := error.response.headers.get("retry-after")) else None
     status = error.status_code if error.status_code in (429, 503, 504) else 502
     return JSONResponse({"detail": error.message}, status, headers)

@@ -56,7 +56,7 @@ def test_a_story(client: TestClient, memory_recorder: MemoryRecorder) -> None:
 
 @pytest.mark.parametrize(("upstream", "told"), [(429, 429), (503, 503), (401, 502), (500, 502)])
 def test_a_failing_model(client: TestClient, scripted_provider: ScriptedProvider, upstream: int, told: int) -> None:
-    """Callers are told to retry later, and learn nothing about the app's provider."""
+    """Statuses 429 and 503 are passed on, other upstream errors become 502, and `Retry-After` is kept."""
     scripted_provider.script = Reply(status=upstream, error="no", headers={"Retry-After": "9"})
     answer = client.post("/summaries", json={"text": "A long text."})
     assert (answer.status_code, answer.headers["retry-after"]) == (told, "9")
