@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from fastapi_aibridge.recorder.export import ExportFormat, export
 from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.printable import cell, json_cell, json_line
 from fastapi_aibridge.recorder.records import Facts, Prompt, ToolUsage
+from tests import processor_time
 
 from .builders import ending, interception
 
@@ -83,20 +83,14 @@ def test_nothing_that_a_terminal_obeys_is_written() -> None:
 
 @pytest.mark.parametrize("piece", [", ", " ", '"', ";", "\\", "=", "\u200b", "\n ", '",', "a"])
 def test_the_time_grows_with_the_text(piece: str) -> None:
-    """Four times the text takes at most six times as long."""
+    """Four times the text takes less than eight times as long."""
 
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
         written = json.dumps(text, ensure_ascii=False)
-        best = 9.0
-        for _ in range(3):
-            begun = time.process_time()
-            cell(text)
-            json_cell(written)
-            best = min(best, time.process_time() - begun)
-        return best
+        return processor_time.of(lambda: (cell(text), json_cell(written)))
 
-    assert seconds(800_000) < 6 * max(seconds(200_000), 0.005)
+    assert processor_time.growth(seconds, 200_000, 800_000, 8) < 8
 
 
 @pytest.mark.anyio

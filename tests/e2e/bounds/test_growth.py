@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache
 
 import pytest
 
 from fastapi_aibridge.exchange.relay import STEP
 from fastapi_aibridge.formats import chat_completions, responses
 from fastapi_aibridge.formats.format import Format
+from tests.processor_time import growth, least, of
 
 from .works import ENCODERS, FORMATS, Work, bodies, editing, relay, steps_of, streams, unpacking, weave, works
 
-MANY_TIMES = 6
+MANY_TIMES = 8
 """The most time that four times the size may take, as a multiple; four would be exact."""
 MEASURABLE = 0.004
 """Seconds; shorter times are noise."""
@@ -25,74 +25,40 @@ MIB = 1024 * 1024
 WORKS = list(works())
 
 
-def seconds(do: Callable[[], object], times: int = 4) -> float:
-    """Return the processor time in seconds, the least of several runs; it excludes other processes."""
-    best = float("inf")
-    for _ in range(times):
-        begun = time.thread_time()
-        do()
-        best = min(best, time.thread_time() - begun)
-    return best
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen() -> Iterator[None]:
-    """Exempt the objects of all other tests from the collections below, which would otherwise scan them."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def _no_collections() -> Iterator[None]:
-    """Disable the garbage collector: a collection would count towards whatever runs at that moment."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 @pytest.mark.parametrize("work", WORKS, ids=lambda one: one.name)
 def test_time_grows_with_size(work: Work) -> None:
-    """Four times the text takes less than six times as long, whatever its shape."""
+    """Four times the text takes less than eight times as long, whatever its shape."""
+    text = cache(work.shape)
+
+    def seconds(size: int) -> float:
+        return of(lambda: work.do(text(size)))
+
     size = work.smallest
-    while True:
-        large = work.shape(4 * size)
-        took = seconds(lambda: work.do(large), 1)  # noqa: B023 - used at once
-        if took >= MEASURABLE or 2 * size > work.largest:
-            break
+    while seconds(4 * size) < MEASURABLE:
         size *= 2
-    if took < MEASURABLE:
-        return  # too fast to measure even at the largest size
-    small = work.shape(size)
-    ratio = took / seconds(lambda: work.do(small), 1)
-    for _ in range(4):
-        if ratio < MANY_TIMES:
-            break
+        if size > work.largest:
+            return  # too fast to measure even at the largest size
+    ratio = growth(seconds, size, 4 * size, MANY_TIMES)
+    while ratio >= MANY_TIMES and 2 * size <= work.largest:
         # A larger pair avoids the case that only one of the two sizes fits into the processor's caches.
-        if 2 * size <= work.largest:
-            size, small, large = 2 * size, work.shape(2 * size), work.shape(8 * size)
-        ratio = seconds(partial(work.do, large)) / seconds(partial(work.do, small))
-    assert ratio < MANY_TIMES, f"{work.name}: {took:.3f} s for {4 * size} bytes"
+        size *= 2
+        ratio = growth(seconds, size, 4 * size, MANY_TIMES)
+    assert ratio < MANY_TIMES, f"{work.name}: {seconds(4 * size):.3f} s for {4 * size} bytes"
 
 
 def longest(steps: Callable[[], Iterator[None]]) -> float:
-    """Return the seconds of the longest step, the least of several runs."""
-    best = float("inf")
-    for _ in range(3):
+    """Return the seconds of the longest step."""
+
+    def once() -> float:
         worst = 0.0
         begun = time.thread_time()
         for _ in steps():
             now = time.thread_time()
             worst = max(worst, now - begun)
             begun = time.thread_time()
-        best = min(best, max(worst, time.thread_time() - begun))
-        if best < LONGEST_STEP:
-            break
-    return best
+        return max(worst, time.thread_time() - begun)
+
+    return least(once, LONGEST_STEP)
 
 
 @pytest.mark.parametrize("format_", [chat_completions, responses], ids=lambda one: one.name)
@@ -129,5 +95,5 @@ def test_streams_are_read_in_short_steps(format_: Format, do: Callable[[Format, 
     """A block of `STEP` bytes, the most that is read at once, takes one short step."""
     for kind, shape in streams(format_):
         block = shape(STEP)
-        took = seconds(lambda: do(format_, block))  # noqa: B023
+        took = least(lambda: of(lambda: do(format_, block)), LONGEST_STEP)  # noqa: B023
         assert took < LONGEST_STEP, f"{kind}: {took:.3f} s"
