@@ -24,7 +24,7 @@ from .observability.multiprocess import (
     set_up,
 )
 from .observability.wrong_keys import WrongKeys
-from .parts import Parts, Reload, not_running
+from .parts import Parts, not_running
 from .principal import Principal
 from .recorder import InterceptionStore, Recorder
 from .recorder.usage import UsageStore
@@ -33,17 +33,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from .budget import Budget
-    from .cluster.managed_form import BrokenEntry
-    from .cluster.managed_keys import ManagedKeys
-    from .cluster.managed_settings import ManagedSettings
-    from .cluster.worker import Worker, WorkersOutcome
-    from .money.budget_state import BudgetState
-    from .money.budget_store import BudgetStore
-    from .pool.metrics import PoolMetrics
     from .providers.provider import Provider
-    from .recorder.database import Database
-    from .recorder.reservations import Counted, CounterKey
     from .runtime import Pool, Runtime
 
 logger = logging.getLogger(__name__)
@@ -64,7 +54,7 @@ class Host:
             WorkerCollector,
         )
 
-        self._metrics.add(PoolCollector(lambda: None if self._runtime is None else self.pool_metrics()))
+        self._metrics.add(PoolCollector(lambda: None if self._runtime is None else self.pool.metrics()))
         self._metrics.add(ProviderCollector(self.providers))
         self._metrics.add(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
         self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.shared.redis))
@@ -199,88 +189,51 @@ class Host:
         return self.runtime.pool
 
     @property
-    def settings(self) -> Settings:
-        return self.runtime.settings
-
-    @property
     def registry(self) -> CollectorRegistry:
         return self._metrics.registry
 
     async def exposed(self, worker: str | None) -> CollectorRegistry | None:
+        """Return the metrics of a worker by its id; None if they cannot be read from here. Without an id, return those
+        of all workers of this server if they share them, else of this one.
+        """
         if not worker:
             return self._metrics.registry if self._shared is None else registry_of_all(self._shared)
-        found = next((one for one in await self.workers() if one.id == worker), None)
+        found = next((one for one in await self.runtime.reloads.workers() if one.id == worker), None)
         if found is None or found.host != socket.gethostname():
             return None
         if found.pid == os.getpid():
             return self._metrics.registry
         return None if self._shared is None else registry_of_one(self._shared, found.pid)
 
-    async def reload(self) -> Reload:
-        return await self.runtime.reload()
-
-    async def follow_settings(self) -> WorkersOutcome:
-        return await self.runtime.reloads.follow()
-
-    async def workers(self) -> Sequence[Worker]:
-        return await self.runtime.reloads.workers()
-
     def unready(self) -> str | None:
+        """Return the reason why no work can be taken now; None if it can."""
         return "not running" if self._runtime is None else self._runtime.unready()
 
     def components(self) -> dict[str, str]:
+        """Return each part that the process depends on, with `ok` or its problem."""
         return {} if self._runtime is None else self._runtime.components()
-
-    def pool_metrics(self) -> PoolMetrics:
-        return self.pool.metrics()
 
     def providers(self) -> Sequence[Provider]:
         return () if self._runtime is None else self._runtime.pool.providers
 
-    async def forget(self, initiator_id: str) -> None:
-        await self.runtime.forget(initiator_id)
-
-    @property
-    def broken_providers(self) -> Sequence[BrokenEntry]:
-        return () if self._runtime is None else self._runtime.broken_providers
-
-    @property
-    def managed_settings(self) -> ManagedSettings | None:
-        return self.runtime.managed_settings
-
-    def is_fixed(self, kind: str, name: str) -> bool:
-        return self.runtime.is_fixed(kind, name)
-
     async def store(self) -> InterceptionStore | None:
+        """Return the recorder if it can be read back, else None."""
         readable = await self.runtime.readable()
         return readable if isinstance(readable, InterceptionStore) else None
 
     async def usage_store(self) -> UsageStore | None:
+        """Return the recorder if it can add up its records, else None."""
         readable = await self.runtime.readable()
         return readable if isinstance(readable, UsageStore) else None
 
-    async def database(self) -> Database | None:
-        return await self.runtime.database()
-
-    def budgets(self) -> Sequence[tuple[Budget, str]]:
-        return self.runtime.budgets.listed()
-
-    async def budget_store(self) -> BudgetStore | None:
-        return self.runtime.budgets.store
-
-    async def reload_budgets(self) -> None:
-        await self.runtime.budgets.reload()
-
-    async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
-        return await self.runtime.budgets.counted(keys)
-
-    async def budgets_of(self, principal: Principal) -> Sequence[BudgetState]:
-        return await self.runtime.budgets.states(principal)
-
     def known_principal(self, token: bytes | None) -> Principal | None:
+        """Return the principal of a built-in client key, if it is known without waiting; else None."""
         return self.runtime.keys.principal(token)
 
     async def find_principal(self, scope: Scope, token: bytes | None) -> Principal | None:
+        """Look up the principal of a key. An unknown key is counted, and None is returned once the request may be
+        refused. Raises `GatewayError` if the look-up fails.
+        """
         if not token:
             return None
         if (managed := self.runtime.managed_keys) is not None:
@@ -298,9 +251,6 @@ class Host:
         await self.wrong_keys.note(scope, "client")
         return None
 
-    @property
-    def managed_keys(self) -> ManagedKeys | None:
-        return self.runtime.managed_keys
-
     def refused(self, code: str) -> None:
+        """Count a refused request that no bridge has seen."""
         self._metrics.refused(code)

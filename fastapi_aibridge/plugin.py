@@ -98,7 +98,7 @@ class AIBridge:
         )  # fmt: skip
         self._host = host = Host(parts, registry)
 
-        self._admin_access = AdminAccess(admin, lambda: host.settings, host.wrong_keys)
+        self._admin_access = AdminAccess(admin, lambda: host.runtime.settings, host.wrong_keys)
 
     # Each router has its own routes, because every level of inclusion costs each request some microseconds. They are
     # made on demand: most apps include only one, and FastAPI takes long to make routes.
@@ -177,7 +177,7 @@ class AIBridge:
         if the other workers cannot be told, and `PoolShutdown` if the app stops meanwhile. After an error nothing has
         changed.
         """
-        return await self._host.reload()
+        return await self._host.runtime.reload()
 
     def drain(self) -> None:
         """Refuse new requests with 503, and end those that still run after the shutdown's grace with an error.
@@ -200,7 +200,7 @@ class AIBridge:
     @property
     def settings(self) -> Settings:
         """The settings in force. Raises `ConfigurationError` outside of the lifespan."""
-        return self._host.settings
+        return self._host.runtime.settings
 
     @property
     def registry(self) -> CollectorRegistry:

@@ -2,7 +2,6 @@
 
 from .access import AdminAccess
 from .admin import add_admin_routes
-from .answers import Reload, ReloadedProvider
 from .audit import add_audit_routes
 from .budgets import add_budget_routes
 from .client_keys import add_client_key_routes
@@ -15,8 +14,6 @@ from .workers import add_worker_routes
 
 __all__ = [
     "AdminAccess",
-    "Reload",
-    "ReloadedProvider",
     "add_admin_routes",
     "add_audit_routes",
     "add_budget_routes",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
+from ..host import Host
 from ..pool.metrics import PoolMetrics
 from ..recorder import InterceptionQuery, InterceptionStore, record_json
 from ..recorder.export import ExportFormat, export
@@ -20,8 +21,6 @@ from .answers import InterceptionItem, InterceptionPage, ProviderStates, UsageIt
 from .queries import Export, Listing, Summary
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
     from ..cluster.managed_form import BrokenEntry
     from ..providers.provider import Provider
 
@@ -29,34 +28,7 @@ _CSV = "text/csv; charset=utf-8"
 _MEDIA_TYPES = {ExportFormat.JSONL: "application/jsonl", ExportFormat.CSV: _CSV, ExportFormat.FOCUS: _CSV}
 
 
-class Administration(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    async def exposed(self, worker: str | None) -> CollectorRegistry | None:
-        """Return the metrics of a worker by its id; None if they cannot be read from here. Without an id, return those
-        of all workers of this server if they share them, else of this one.
-        """
-
-    def pool_metrics(self) -> PoolMetrics: ...
-
-    def providers(self) -> Sequence[Provider]:
-        """Return the providers in force."""
-
-    @property
-    def broken_providers(self) -> Sequence[BrokenEntry]:
-        """The providers in the database that cannot be used."""
-
-    def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether a provider or MCP server is defined by the settings or the app, and not by the database."""
-
-    async def store(self) -> InterceptionStore | None:
-        """Return the recorder if it can be read back, else None."""
-
-    async def usage_store(self) -> UsageStore | None:
-        """Return the recorder if it can add up its records, else None."""
-
-
-def add_admin_routes(router: APIRouter, administration: Administration, access: AdminAccess) -> None:
+def add_admin_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     """Add the routes, all of which `access` guards."""
     route = AdminRoutes(router, access).route
 
@@ -68,7 +40,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     async def metrics(worker: Annotated[str | None, Query(max_length=64)] = None) -> Response:
         """Return the metrics in Prometheus format; with `worker`, those of one worker of this server."""
         with reading():
-            registry = await administration.exposed(worker)
+            registry = await host.exposed(worker)
         if registry is None:
             raise HTTPException(404, "the metrics of this worker cannot be read from here: scrape it, or its server")
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -76,7 +48,7 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     @route("GET", "/admin/pool", Need.READ, PoolMetrics)
     async def pool() -> Response:
         """Return the pool's counters."""
-        metrics = administration.pool_metrics()
+        metrics = host.pool.metrics()
         counts = {field.name: getattr(metrics, field.name) for field in fields(metrics)}
         return json_answer(counts | {"evictions": dict(metrics.evictions)})
 
@@ -84,21 +56,21 @@ def add_admin_routes(router: APIRouter, administration: Administration, access: 
     async def providers() -> Response:
         """List the providers, with the state of their keys and of the circuit breakers that are not at rest."""
         told = [
-            _provider_json(provider, managed=not administration.is_fixed("provider", provider.name))
-            for provider in administration.providers()
+            _provider_json(provider, managed=not host.runtime.is_fixed("provider", provider.name))
+            for provider in host.providers()
         ]
-        return json_answer({"items": told + [_broken_json(entry) for entry in administration.broken_providers]})
+        return json_answer({"items": told + [_broken_json(entry) for entry in host.runtime.broken_providers]})
 
     async def store() -> InterceptionStore:
         with reading():
-            found = await administration.store()
+            found = await host.store()
         if found is None:
             raise HTTPException(404, f"there are no records to read: {NO_STORE}")
         return found
 
     async def usage_store() -> UsageStore:
         with reading():
-            found = await administration.usage_store()
+            found = await host.usage_store()
         if found is None:
             raise HTTPException(404, f"there are no records to add up: {NO_STORE}")
         return found

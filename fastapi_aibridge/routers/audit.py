@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
 
+from ..host import Host
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import AuditItems
 from .queries import AuditListing
 
-if TYPE_CHECKING:
-    from ..recorder.database import Database
 
-
-class InDatabase(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    async def database(self) -> Database | None:
-        """Return the recorder's database; None if records go elsewhere, or nowhere."""
-
-
-def add_audit_routes(router: APIRouter, administration: InDatabase, access: AdminAccess) -> None:
+def add_audit_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
     @route("GET", "/admin/audit", Need.READ, AuditItems, UNREADABLE)
@@ -31,7 +22,7 @@ def add_audit_routes(router: APIRouter, administration: InDatabase, access: Admi
         from ..cluster.audit import read_page  # imports SQLAlchemy, which not every app needs
 
         with reading():
-            if (database := await administration.database()) is None:
+            if (database := await host.runtime.database()) is None:
                 raise HTTPException(404, f"there is no audit: {NO_STORE}")
             async with database.reading() as connection:
                 page = await read_page(connection, limit=chosen.limit, cursor=chosen.cursor, object=chosen.object)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..budget import ANY, MAX_NAME, MAX_USD, Budget, is_id, period_end, period_start
+from ..host import Host
 from ..money.budget_state import budget_json
 from ..recorder.cursor import decode_cursor, encode_cursor
-from ..recorder.reservations import Counted, CounterKey
+from ..recorder.reservations import CounterKey
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import BudgetItem, BudgetItems, Problem
@@ -47,23 +48,7 @@ class BudgetChange(BaseModel):
     period: Period | None = None
 
 
-class BudgetAdministration(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    def budgets(self) -> Sequence[tuple[Budget, str]]:
-        """Return the budgets in force, ordered by key, each with its source: `settings` or `admin`."""
-
-    async def budget_store(self) -> BudgetStore | None:
-        """Return the store of the admin API's budgets; None without a database."""
-
-    async def reload_budgets(self) -> None:
-        """Read the budgets of the admin API again."""
-
-    async def counted(self, keys: Sequence[CounterKey]) -> Sequence[Counted]:
-        """Return the amounts of these counters."""
-
-
-def add_budget_routes(router: APIRouter, administration: BudgetAdministration, access: AdminAccess) -> None:
+def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
     async def shown(budgets: Sequence[tuple[Budget, str]]) -> list[Any]:
@@ -75,7 +60,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
             if budget.scope not in ("member", "default")
         ]
         with reading():
-            amounts = dict(zip(keys, await administration.counted(keys), strict=True))
+            amounts = dict(zip(keys, await host.runtime.budgets.counted(keys), strict=True))
         return [
             budget_json(
                 budget,
@@ -88,11 +73,11 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
 
     def found(scope: str, id_: str, period: str) -> tuple[Budget, str] | None:
         key = _key(scope, id_, period)
-        return next((one for one in administration.budgets() if one[0].key == key), None)
+        return next((one for one in host.runtime.budgets.listed() if one[0].key == key), None)
 
     async def store() -> BudgetStore:
         with reading():
-            if (kept := await administration.budget_store()) is None:
+            if (kept := host.runtime.budgets.store) is None:
                 raise HTTPException(404, f"there is no database to keep budgets in: {NO_STORE}")
         return kept
 
@@ -105,7 +90,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
         """List all budgets, including those of the settings, with the amounts spent in the current period."""
         with reading():
             first = decode_cursor(chosen.cursor)[0] if chosen.cursor else 0
-        budgets = administration.budgets()
+        budgets = host.runtime.budgets.listed()
         page = budgets[first : first + chosen.limit]
         more = first + chosen.limit < len(budgets)
         next_cursor = encode_cursor(first + chosen.limit, "budgets") if more else None
@@ -137,7 +122,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
                 await store.put(budget, actor)
             except TooManyBudgets:
                 raise HTTPException(409, "there are too many budgets; delete some, or use 'default'") from None
-            await administration.reload_budgets()
+            await host.runtime.budgets.reload()
         return json_answer((await shown([(budget, "admin")]))[0])
 
     @route("DELETE", "/admin/budgets/{scope}/{budget_id:path}", Need.CHANGE, None, _CHANGES, status=204)
@@ -153,7 +138,7 @@ def add_budget_routes(router: APIRouter, administration: BudgetAdministration, a
         check_managed(found(*key))
         with reading():
             existed = is_id(key[1]) and await store.delete(key, actor)
-            await administration.reload_budgets()
+            await host.runtime.budgets.reload()
         if not existed:
             raise HTTPException(404, "there is no such budget")
         return Response(status_code=204)

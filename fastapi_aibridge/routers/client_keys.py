@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 from ..errors import ConfigurationError, PrincipalError
-from ..settings import Settings
+from ..host import Host
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import ClientKeyItem, ClientKeyItems, NewClientKey, Problem
@@ -26,17 +26,6 @@ _FIXED: dict[int | str, dict[str, Any]] = {
     **UNREADABLE,
     409: {"model": Problem, "description": "The key comes from the settings and can only be removed there."},
 }
-
-
-class KeyAdministration(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    @property
-    def managed_keys(self) -> ManagedKeys | None:
-        """The client keys; None if they are not managed."""
 
 
 def _written_out(value: object) -> object:
@@ -58,11 +47,11 @@ class KeyBody(BaseModel):
     models: list[str] | None = None
 
 
-def add_client_key_routes(router: APIRouter, administration: KeyAdministration, access: AdminAccess) -> None:
+def add_client_key_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
     def managed() -> ManagedKeys:
-        if (keys := administration.managed_keys) is None:
+        if (keys := host.runtime.managed_keys) is None:
             raise HTTPException(404, _UNMANAGED)
         return keys
 
@@ -92,7 +81,7 @@ def add_client_key_routes(router: APIRouter, administration: KeyAdministration, 
         keys = managed()
         with reading():
             page = await keys.page(
-                administration.settings.client_keys,
+                host.runtime.settings.client_keys,
                 limit=chosen.limit,
                 cursor=chosen.cursor,
                 initiator_id=chosen.initiator_id,

@@ -29,11 +29,12 @@ from ..fastapi_inside import (
     route_key,
 )
 from ..fastapi_inside.principal_dependency import checked
+from ..host import Host
 from ..principal import Principal
 from ..settings import RESERVED_NAMES
 from .probes import add_probe_routes, probe_of
 from .screen import Screen
-from .serving import Gateway, below_prefix, refusal_of, refuse, serve, unauthorized
+from .serving import below_prefix, refusal_of, refuse, serve, unauthorized
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -41,12 +42,12 @@ _MATCHED = "aibridge.matched"
 """The key of the scope that holds the route's last match, and for which request it was."""
 
 
-def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[..., Any], *, built_in: bool) -> None:
+def add_gateway_route(router: APIRouter, host: Host, principal: Callable[..., Any], *, built_in: bool) -> None:
     """Add the routes. `built_in` says that `principal` is the gateway's own check of client keys."""
     entrances = _Entrances(principal, built_in=built_in)
 
     async def relay(caller: object = Depends(principal)) -> Response:
-        return _BridgeResponse(gateway, checked(caller))
+        return _BridgeResponse(host, checked(caller))
 
     class GatewayRoute(APIRoute):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -63,28 +64,28 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             if scope["method"] not in METHODS:
-                await refuse(gateway, _not_allowed(scope["method"]), scope, send)
+                await refuse(host, _not_allowed(scope["method"]), scope, send)
                 return
             entrance = entrances.of(scope)
             solver = entrance.solver
             if solver is None:
                 await super().handle(scope, receive, send)
             elif entrance.is_bare and (probe := probe_of(scope)) is not None:
-                await probe(gateway, scope, send)
+                await probe(host, scope, send)
             elif built_in and entrance.is_bare and not overrides(scope["app"]):
                 token = caller_token(dict(scope["headers"]))
-                caller = gateway.known_principal(token)
+                caller = host.known_principal(token)
                 try:
-                    caller = caller or await gateway.find_principal(scope, token)
+                    caller = caller or await host.find_principal(scope, token)
                 except GatewayError as error:
-                    await refuse(gateway, error, scope, send)
+                    await refuse(host, error, scope, send)
                     return
                 if caller is None:
-                    await refuse(gateway, unauthorized(), scope, send)
+                    await refuse(host, unauthorized(), scope, send)
                 else:
-                    await serve(gateway, caller, below_prefix(scope), receive, send)
+                    await serve(host, caller, below_prefix(scope), receive, send)
             else:
-                await _direct(gateway, entrance, solver, scope, receive, send)
+                await _direct(host, entrance, solver, scope, receive, send)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             by_fastapi = super().get_route_handler()
@@ -96,7 +97,7 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
                 except Exception as error:
                     if (refusal := refusal_of(error)) is None:
                         raise
-                    return _Refusal(gateway, refusal)
+                    return _Refusal(host, refusal)
                 if isinstance(response, _BridgeResponse):
                     response.prepare(messages.read_again, entrances.of(request.scope).screen(request.scope))
                 return response
@@ -110,7 +111,7 @@ def add_gateway_route(router: APIRouter, gateway: Gateway, principal: Callable[.
         include_in_schema=False,
         route_class_override=GatewayRoute,
     )
-    add_probe_routes(router, gateway)
+    add_probe_routes(router, host)
 
 
 class _Entrance:
@@ -154,9 +155,7 @@ class _Entrances:
         return known
 
 
-async def _direct(
-    gateway: Gateway, entrance: _Entrance, solver: Solver, scope: Scope, receive: Receive, send: Send
-) -> None:
+async def _direct(host: Host, entrance: _Entrance, solver: Solver, scope: Scope, receive: Receive, send: Send) -> None:
     """Do what FastAPI would do for the route, without the steps that have no effect here."""
     messages = _Rereadable(receive)
     request = Request(scope, messages.read, send)
@@ -167,24 +166,24 @@ async def _direct(
         except Exception as error:
             if (refusal := refusal_of(error)) is None:
                 raise
-            await refuse(gateway, refusal, scope, send)
+            await refuse(host, refusal, scope, send)
             return
         if solved is not None and principal is not None:
             screened = entrance.screen(scope)(below_prefix(scope))
-            await serve(gateway, principal, screened, messages.read_again, send)
+            await serve(host, principal, screened, messages.read_again, send)
             if solved.background_tasks is not None:
                 await solved.background_tasks()
             return
     async with dependency_stacks(scope) as of_functions:
         try:
             solved = await solver.by_fastapi(request)
-            answer = _BridgeResponse(gateway, checked(solved.values["caller"]), solved.background_tasks)
+            answer = _BridgeResponse(host, checked(solved.values["caller"]), solved.background_tasks)
             answer.prepare(messages.read_again, entrance.screen(scope))
             response: Response = answer
         except Exception as error:
             if (refusal := refusal_of(error)) is None:
                 raise
-            response = _Refusal(gateway, refusal)
+            response = _Refusal(host, refusal)
         await of_functions.aclose()
         await response(scope, receive, send)
 
@@ -192,8 +191,8 @@ async def _direct(
 class _BridgeResponse(Response):
     """A response that the principal's bridge writes, and until whose end the lease is held."""
 
-    def __init__(self, gateway: Gateway, principal: Principal, background: BackgroundTasks | None = None) -> None:
-        self._gateway = gateway
+    def __init__(self, host: Host, principal: Principal, background: BackgroundTasks | None = None) -> None:
+        self._host = host
         self._principal = principal
         self._receive: Receive | None = None
         self._screen: Screen = Screen(None, by_token=False)
@@ -207,20 +206,20 @@ class _BridgeResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         below = self._screen(below_prefix(scope))
-        await serve(self._gateway, self._principal, below, self._receive or receive, send)
+        await serve(self._host, self._principal, below, self._receive or receive, send)
         if self.background is not None:
             await self.background()
 
 
 class _Refusal(Response):
-    def __init__(self, gateway: Gateway, error: GatewayError) -> None:
-        self._gateway = gateway
+    def __init__(self, host: Host, error: GatewayError) -> None:
+        self._host = host
         self._error = error
         self.background = None
         self.status_code = error.status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        await refuse(self._gateway, self._error, scope, send)
+        await refuse(self._host, self._error, scope, send)
 
 
 class _Rereadable:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from ..host import Host
 from ..providers.response_headers import PROTECTION
-
-
-class Health(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    def unready(self) -> str | None:
-        """Return the reason why no work can be taken now; None if it can."""
-
-    def components(self) -> dict[str, str]:
-        """Return each part that the process depends on, with `ok` or its problem."""
 
 
 class HealthStatus(BaseModel):
@@ -27,7 +16,7 @@ class HealthStatus(BaseModel):
     """With `?verbose`: each part that the process depends on, with `ok` or its problem."""
 
 
-def add_health_routes(router: APIRouter, health: Health) -> None:
+def add_health_routes(router: APIRouter, host: Host) -> None:
     """Add the routes. They need no credential, and reveal nothing that should need one."""
 
     @router.api_route(
@@ -48,8 +37,8 @@ def add_health_routes(router: APIRouter, health: Health) -> None:
     async def readyz(request: Request, response: Response) -> HealthStatus:
         """Answer 200 while work can be taken; 503 during start and end, and while no records can be written."""
         _protect(response)
-        components = health.components() if "verbose" in request.query_params else None
-        if (reason := health.unready()) is None:
+        components = host.components() if "verbose" in request.query_params else None
+        if (reason := host.unready()) is None:
             return HealthStatus(status="ready", components=components)
         response.status_code = 503
         response.headers["retry-after"] = "1"

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
 
 from ..errors import RedisUnavailable
+from ..host import Host
 from ..principal import MAX_ID
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, reading
 from .answers import Erased
-from .audit import InDatabase
 
 logger = logging.getLogger(__name__)
 
 InitiatorId = Annotated[str, Path(min_length=1, max_length=MAX_ID)]
 
 
-class WithInitiators(InDatabase, Protocol):
-    """The methods of the plugin that these routes need."""
-
-    async def forget(self, initiator_id: str) -> None:
-        """Erase what processes and Redis hold of the initiator. Raises `RedisUnavailable`."""
-
-
-def add_initiator_routes(router: APIRouter, administration: WithInitiators, access: AdminAccess) -> None:
+def add_initiator_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
     @route("DELETE", "/admin/initiators/{initiator_id:path}/content", Need.CHANGE, Erased, UNREADABLE)
@@ -46,11 +39,11 @@ def add_initiator_routes(router: APIRouter, administration: WithInitiators, acce
         from ..cluster.erasure import erase  # imports SQLAlchemy, which not every app needs
 
         with reading():
-            if (database := await administration.database()) is None:
+            if (database := await host.runtime.database()) is None:
                 raise HTTPException(404, f"there is nothing to erase: {NO_STORE}")
             count = await erase(database, initiator_id, everything=everything, actor=actor)
         try:
-            await administration.forget(initiator_id)
+            await host.runtime.forget(initiator_id)
         except RedisUnavailable:
             logger.warning("Redis is away: what it holds of an initiator who was erased ends within a day by itself")
         return {"interceptions": count}

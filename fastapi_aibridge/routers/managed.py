@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json
@@ -15,7 +15,8 @@ from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown, w
 from ..cluster.plain_members import plain_members
 from ..cluster.worker import WorkersOutcome
 from ..errors import AIBridgeError, SettingsError
-from ..settings import MCPServerSettings, Settings
+from ..host import Host
+from ..settings import MCPServerSettings
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, problem_list, reading
 from .answers import ChangedItem, Invalid, ManagedItem, ManagedItems, Problem
@@ -39,34 +40,14 @@ _CHANGES: dict[int | str, dict[str, Any]] = {
 }
 
 
-class SettingsAdministration(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-
-    @property
-    def managed_settings(self) -> ManagedSettings | None:
-        """The entries in the database; None if they are not managed."""
-
-    def is_fixed(self, kind: str, name: str) -> bool:
-        """Whether the environment, a file or the app defines this entry."""
-
-    async def follow_settings(self) -> WorkersOutcome:
-        """Put a change in force on all workers that was just made in the database. May raise any exception."""
-
-
-def add_managed_routes(router: APIRouter, administration: SettingsAdministration, access: AdminAccess) -> None:
+def add_managed_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     for kind, place in ((Kind.PROVIDER, "providers"), (Kind.MCP_SERVER, "mcp-servers")):
-        _Routes(router, administration, access, kind, f"/admin/{place}").add()
+        _Routes(router, host, access, kind, f"/admin/{place}").add()
 
 
 class _Routes:
-    def __init__(
-        self, router: APIRouter, administration: SettingsAdministration, access: AdminAccess, kind: Kind, path: str
-    ) -> None:
-        self._administration = administration
+    def __init__(self, router: APIRouter, host: Host, access: AdminAccess, kind: Kind, path: str) -> None:
+        self._host = host
         self._actor = access.actor
         self._kind = kind
         self._path = path
@@ -114,16 +95,16 @@ class _Routes:
                 with reading():
                     entries = [one for one in await self._store().all() if one.kind is self._kind]
                 names = {entry.name for entry in entries if not self._is_fixed(entry.name)}
-                in_force = self._administration.settings.mcp_servers.items()
+                in_force = self._host.runtime.settings.mcp_servers.items()
                 fixed = {name: _fixed_json(name, server) for name, server in in_force if name not in names}
                 managed = [_json(entry) for entry in entries if entry.name not in fixed]
                 return json_answer({"items": [*fixed.values(), *managed]})
 
     def _is_fixed(self, name: str) -> bool:
-        return self._administration.is_fixed(self._kind, name)
+        return self._host.runtime.is_fixed(self._kind, name)
 
     def _store(self) -> ManagedSettings:
-        if (store := self._administration.managed_settings) is None:
+        if (store := self._host.runtime.managed_settings) is None:
             raise HTTPException(404, _UNMANAGED)
         return store
 
@@ -165,7 +146,7 @@ class _Routes:
     async def _in_force(self) -> WorkersOutcome:
         """Put the change in force on all workers. Raises `HTTPException` (503) if this worker fails to."""
         try:
-            return await self._administration.follow_settings()
+            return await self._host.runtime.reloads.follow()
         except Exception as error:
             # The texts of errors other than our own may quote secrets.
             told = str(error) if isinstance(error, AIBridgeError) else type(error).__name__

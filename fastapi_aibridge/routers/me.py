@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 
 from ..errors import PrincipalError
-from ..money.budget_state import BudgetState
+from ..host import Host
 from ..principal import Principal
-from ..recorder import InterceptionQuery, InterceptionRecord, InterceptionStore, record_json
-from ..recorder.usage import UsageQuery, UsageStore, usage_json
+from ..recorder import InterceptionQuery, InterceptionRecord, record_json
+from ..recorder.usage import UsageQuery, usage_json
 from .admin_routes import GUARD_HEADERS, NO_STORE, UNREADABLE, GuardedRoute, json_answer, reading
 from .answers import InterceptionPage, Invalid, OwnUsage, Problem
 from .openapi import CallerScheme
@@ -26,18 +26,7 @@ _HIDDEN = "an error; administrators see its text"
 """Replaces errors in records, which may name hosts and tools that callers do not know of."""
 
 
-class OwnRecords(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    async def store(self) -> InterceptionStore | None: ...
-
-    async def usage_store(self) -> UsageStore | None: ...
-
-    async def budgets_of(self, principal: Principal) -> Sequence[BudgetState]:
-        """Return the budgets of the caller and of the caller's groups."""
-
-
-def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..., Any]) -> None:
+def add_me_routes(router: APIRouter, host: Host, principal: Callable[..., Any]) -> None:
     """Add the routes; `principal` is the dependency that returns the caller."""
 
     async def caller(given: object = Depends(principal)) -> Principal:
@@ -67,9 +56,9 @@ def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..
         given = chosen.model_dump(exclude={"by"})
         query = UsageQuery(by=tuple(chosen.by), initiator_id=caller.initiator_id, **given)
         with reading():
-            store = await records.usage_store()
+            store = await host.usage_store()
             rows = [] if store is None else await store.usage(query)
-            budgets = await records.budgets_of(caller)
+            budgets = await host.runtime.budgets.states(caller)
         return json_answer(
             {"items": [usage_json(query, row) for row in rows], "budgets": [budget.json() for budget in budgets]}
         )
@@ -78,7 +67,7 @@ def add_me_routes(router: APIRouter, records: OwnRecords, principal: Callable[..
     async def interceptions(chosen: Annotated[OwnListing, Query()], caller: Principal = Depends(caller)) -> Response:
         """List the caller's interceptions, newest first, a page at a time."""
         with reading():
-            store = await records.store()
+            store = await host.store()
             if store is None:
                 raise HTTPException(404, f"there are no records to read: {NO_STORE}")
             page = await store.list(InterceptionQuery(initiator_id=caller.initiator_id, **chosen.model_dump()))

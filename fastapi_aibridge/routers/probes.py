@@ -12,24 +12,25 @@ from starlette.types import Message, Scope, Send
 
 from ..errors import GatewayError
 from ..exchange.error_response import send_error
+from ..host import Host
 from ..settings import RESERVED_NAMES
-from .serving import Gateway, provider_of, refuse
+from .serving import provider_of, refuse
 
 PROBED = frozenset({"", "api/hello"})
 """Paths below a provider to which clients send a HEAD request before they have a key."""
 _SOCKET = "v1/responses"
 
-Probe: TypeAlias = Callable[[Gateway, Scope, Send], Awaitable[None]]
+Probe: TypeAlias = Callable[[Host, Scope, Send], Awaitable[None]]
 
 
-def add_probe_routes(router: APIRouter, gateway: Gateway) -> None:
+def add_probe_routes(router: APIRouter, host: Host) -> None:
     """Add the routes for probes that the data plane's own route does not match."""
 
     async def is_there(request: Request) -> Response:
-        return _Written(gateway, request.scope)
+        return _Written(host, request.scope)
 
     async def no_sockets(websocket: WebSocket) -> None:
-        await _refuse_socket(gateway, websocket)
+        await _refuse_socket(host, websocket)
 
     router.add_api_route(
         "/{provider}", is_there, methods=["HEAD"], include_in_schema=False, route_class_override=_ProbeRoute
@@ -58,31 +59,31 @@ class _ProbeRoute(APIRoute):
 
 
 class _Written(Response):
-    def __init__(self, gateway: Gateway, scope: Scope) -> None:
-        self._gateway = gateway
+    def __init__(self, host: Host, scope: Scope) -> None:
+        self._host = host
         self._scope = scope
         self.background = None
         self.status_code = 200
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:  # noqa: ARG002 - ASGI
-        await _is_there(self._gateway, self._scope, send)
+        await _is_there(self._host, self._scope, send)
 
 
-async def _is_there(gateway: Gateway, scope: Scope, send: Send) -> None:
-    provider = provider_of(gateway, scope)
+async def _is_there(host: Host, scope: Scope, send: Send) -> None:
+    provider = provider_of(host, scope)
     if provider is None or not provider.enabled:
         name = scope["path_params"]["provider"]
-        await refuse(gateway, GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}"), scope, send)
+        await refuse(host, GatewayError(404, "unknown_provider", f"there is no provider {name[:64]!r}"), scope, send)
         return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _needs_http(gateway: Gateway, scope: Scope, send: Send) -> None:
-    await refuse(gateway, _upgrade_required(), scope, send)
+async def _needs_http(host: Host, scope: Scope, send: Send) -> None:
+    await refuse(host, _upgrade_required(), scope, send)
 
 
-async def _refuse_socket(gateway: Gateway, websocket: WebSocket) -> None:
+async def _refuse_socket(host: Host, websocket: WebSocket) -> None:
     """Answer the handshake with an error status: clients that see it continue with HTTP at once."""
     if "websocket.http.response" not in websocket.scope.get("extensions", {}):
         await websocket.close()
@@ -92,8 +93,8 @@ async def _refuse_socket(gateway: Gateway, websocket: WebSocket) -> None:
         await websocket.send({**message, "type": f"websocket.{message['type']}"})
 
     await websocket.receive()
-    provider = provider_of(gateway, websocket.scope)
-    gateway.refused("upgrade_required")
+    provider = provider_of(host, websocket.scope)
+    host.refused("upgrade_required")
     await send_error(send, provider, _upgrade_required(), path=websocket.scope["path"])
 
 

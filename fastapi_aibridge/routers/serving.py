@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,11 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import BuildTimeout, GatewayError, PoolShutdown, PrincipalError
 from ..exchange.error_response import send_error
+from ..host import Host
 from ..principal import Principal
 
 if TYPE_CHECKING:
-    from ..bridge import RequestBridge
-    from ..pool.pool import CachedBridgePool
     from ..providers.provider import Provider
 
 logger = logging.getLogger(__name__)
@@ -24,41 +23,23 @@ logger = logging.getLogger(__name__)
 _CODES = {401: "invalid_api_key", 403: "forbidden", 429: "rate_limit_exceeded"}
 
 
-class Gateway(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    @property
-    def pool(self) -> CachedBridgePool[RequestBridge, Provider]: ...
-
-    def known_principal(self, token: bytes | None) -> Principal | None:
-        """Return the principal of a built-in client key, if it is known without waiting; else None."""
-
-    async def find_principal(self, scope: Scope, token: bytes | None) -> Principal | None:
-        """Look up the principal of a key. An unknown key is counted, and None is returned once the request may be
-        refused. Raises `GatewayError` if the look-up fails.
-        """
-
-    def refused(self, code: str) -> None:
-        """Count a refused request that no bridge has seen."""
-
-
-async def serve(gateway: Gateway, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve(host: Host, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
     """Have the principal's bridge answer the request. The scope is that of a mounted app."""
     try:
-        lease = gateway.pool.acquire(principal)
+        lease = host.pool.acquire(principal)
         bridge = await lease.__aenter__()
     except PoolShutdown as error:
-        await refuse(gateway, unavailable(str(error), {"connection": "close"}), scope, send)
+        await refuse(host, unavailable(str(error), {"connection": "close"}), scope, send)
         return
     except BuildTimeout as error:
-        await refuse(gateway, unavailable(str(error)), scope, send)
+        await refuse(host, unavailable(str(error)), scope, send)
         return
     except GatewayError as error:
-        await refuse(gateway, error, scope, send)
+        await refuse(host, error, scope, send)
         return
     except Exception:
         logger.exception("a bridge could not be built")
-        await refuse(gateway, unavailable("the gateway cannot serve this caller now"), scope, send)
+        await refuse(host, unavailable("the gateway cannot serve this caller now"), scope, send)
         return
     try:
         await bridge(scope, receive, send)
@@ -66,15 +47,15 @@ async def serve(gateway: Gateway, principal: Principal, scope: Scope, receive: R
         lease.release()
 
 
-async def refuse(gateway: Gateway, error: GatewayError, scope: Scope, send: Send) -> None:
+async def refuse(host: Host, error: GatewayError, scope: Scope, send: Send) -> None:
     """Answer with an error in the format of the requested provider."""
-    gateway.refused(error.code)
-    await send_error(send, provider_of(gateway, scope), error, path=scope["path"])
+    host.refused(error.code)
+    await send_error(send, provider_of(host, scope), error, path=scope["path"])
 
 
-def provider_of(gateway: Gateway, scope: Scope) -> Provider | None:
+def provider_of(host: Host, scope: Scope) -> Provider | None:
     name = scope["path_params"]["provider"]
-    return next((one for one in gateway.pool.providers if one.name == name), None)
+    return next((one for one in host.pool.providers if one.name == name), None)
 
 
 def below_prefix(scope: Scope) -> Scope:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
 
-from ..cluster.worker import Worker
 from ..errors import PoolShutdown, RecorderUnavailable, SettingsError
+from ..host import Host
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import Invalid, Problem, Reload, WorkerItems
@@ -17,22 +16,7 @@ from .answers import Invalid, Problem, Reload, WorkerItems
 logger = logging.getLogger(__name__)
 
 
-class Workforce(Protocol):
-    """The methods of the plugin that these routes need."""
-
-    async def reload(self) -> object:
-        """Read all settings again and replace the providers, on all workers. The result has the members of
-        `answers.Reload`.
-
-        Raises `SettingsError`, `RecorderUnavailable` if the others cannot be notified, `PoolShutdown` if the app stops,
-        and what the app's own sources raise.
-        """
-
-    async def workers(self) -> Sequence[Worker]:
-        """Return all workers that share the recorder's database; without one, this worker."""
-
-
-def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAccess) -> None:
+def add_worker_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
     @route("POST", "/admin/reload", Need.CHANGE, Reload,
@@ -42,7 +26,7 @@ def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAcce
     async def reload() -> Any:
         """Read the settings again and replace the providers, on all workers; running requests are not affected."""
         try:
-            return await workforce.reload()
+            return await host.runtime.reload()
         except SettingsError as error:
             raise HTTPException(422, str(error)) from None
         except (PoolShutdown, RecorderUnavailable) as error:
@@ -58,5 +42,5 @@ def add_worker_routes(router: APIRouter, workforce: Workforce, access: AdminAcce
     async def workers() -> Response:
         """List the workers that share the recorder's database, and what each has in force."""
         with reading():
-            items = await workforce.workers()
+            items = await host.runtime.reloads.workers()
         return json_answer({"items": [item.json() for item in items]})
