@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .cluster.worker import WorkersOutcome
 from .errors import ConfigurationError, SettingsError
+from .recorder.jsonform import DOCUMENTED
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -38,19 +39,25 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class ReloadedProvider:
+    __pydantic_config__ = DOCUMENTED
+
     name: str
     type: str
     status: str
-    """`enabled`, `disabled` or `error`."""
+    """`enabled`, `disabled`, or `error` if it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The outcome of a reload in this process; `workers` has that of the other workers."""
+    """The outcome of a reload."""
+
+    __pydantic_config__ = DOCUMENTED
 
     provider_version: int
+    """The number of times the providers have been replaced since the start."""
     providers: list[ReloadedProvider]
     retired_bridges: int
+    """Bridges that take no new requests from now on."""
     workers: WorkersOutcome = field(default_factory=WorkersOutcome)
 
 

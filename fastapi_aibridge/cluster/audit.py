@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..masking import hint
 from ..recorder.clock import now_of
 from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds
-from ..recorder.jsonform import timestamp
 from ..recorder.schema import metadata
 from ..recorder.text import cut_key, dump, dump_bytes, load
 
@@ -57,16 +56,6 @@ class AuditEntry:
     object: str
     before: Any
     after: Any
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "at": timestamp(self.at),
-            "actor": self.actor,
-            "action": self.action,
-            "object": self.object,
-            "before": self.before,
-            "after": self.after,
-        }
 
 
 @dataclass(frozen=True, slots=True)

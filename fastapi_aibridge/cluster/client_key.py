@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal
 
 from ..errors import PrincipalError
 from ..principal import Principal
-from ..recorder.jsonform import timestamp
+from ..recorder.jsonform import DOCUMENTED
 
 MAX_LABEL = 200
 """Characters."""
-DATABASE = "database"
-SETTINGS = "settings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,36 +46,23 @@ class KeyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKey:
-    """One client key. `hint` is enough of its text to tell keys apart, and too little to use it."""
+    """One client key, without its text."""
+
+    __pydantic_config__ = DOCUMENTED
 
     id: str
+    """The `api_key_id` of the principal that has it, and of its records."""
     hint: str
+    """Enough of its text to tell keys apart, and too little to use it: `aib...1234`."""
     initiator_id: str
     label: str
     groups: tuple[str, ...]
     models: tuple[str, ...] | None
+    """Patterns of models; unset for all models."""
+    origin: Literal["database", "settings"] = "database"
+    """`settings` for a key that can only be changed there."""
     created_at: datetime | None
     expires_at: datetime | None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
-    origin: str = DATABASE
-    """`database`, or `settings` for a key that can only be changed there."""
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "hint": self.hint,
-            "initiator_id": self.initiator_id,
-            "label": self.label,
-            "groups": list(self.groups),
-            "models": None if self.models is None else list(self.models),
-            "origin": self.origin,
-            "created_at": _moment(self.created_at),
-            "expires_at": _moment(self.expires_at),
-            "revoked_at": _moment(self.revoked_at),
-            "last_used_at": _moment(self.last_used_at),
-        }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else timestamp(moment)
+    """Up to a minute old."""

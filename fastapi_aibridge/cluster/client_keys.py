@@ -16,6 +16,7 @@ from ..recorder.clock import now_of
 from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds, to_microseconds
 from ..recorder.database import Database
 from ..recorder.identifier import new_id
+from ..recorder.jsonform import members
 from ..recorder.schema import metadata
 from ..recorder.text import cut_key, dump, load
 from . import audit
@@ -206,5 +207,5 @@ def _moment(value: int | None) -> datetime | None:
 def _audited(key: ClientKey) -> dict[str, Any]:
     """The members of a key that the audit records."""
     names: Iterable[str] = ("initiator_id", "label", "hint", "groups", "models", "expires_at", "revoked_at")
-    members = key.json()
-    return {name: members[name] for name in names}
+    told = members(key)
+    return {name: told[name] for name in names}

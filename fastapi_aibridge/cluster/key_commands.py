@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..recorder.database import Database
+from ..recorder.jsonform import members
 from ..recorder.store import SQLStore
 from . import client_keys
 from .actor import command_line_actor
@@ -95,9 +96,9 @@ async def _revoke(url: str, options: argparse.Namespace) -> None:
 
 
 def _row(key: ClientKey) -> str:
-    members = key.json()
-    texts = [members[name] for name in _COLUMNS]
-    shown = ["-" if one is None or one == [] else ",".join(one) if isinstance(one, list) else one for one in texts]
+    told = members(key)
+    values = [told[name] for name in _COLUMNS]
+    shown = ["-" if one in (None, ()) else ",".join(one) if isinstance(one, tuple) else one for one in values]
     return "\t".join(map(_printable, shown))
 
 

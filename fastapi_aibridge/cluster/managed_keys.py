@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from ..masking import hint
 from ..recorder.database import Database
 from . import client_keys
-from .client_key import SETTINGS, ClientKey, KeyRequest
+from .client_key import ClientKey, KeyRequest
 from .client_keys import KeyPage
 from .key_cache import CutOff, KeyCache
 from .version_watch import VersionWatch
@@ -85,7 +85,7 @@ def keys_of_settings(settings: Mapping[str, Iterable[SecretStr]]) -> list[Client
             models=None,
             created_at=None,
             expires_at=None,
-            origin=SETTINGS,
+            origin="settings",
         )
         for initiator, keys in settings.items()
         for number, key in enumerate(keys, 1)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..budget import Budget, usd
-from ..recorder.jsonform import timestamp
+from ..recorder.jsonform import members, timestamp
 from ..recorder.reservations import Counted
 from .budget_book import Limit
 
@@ -46,17 +46,7 @@ class BudgetState:
         )
 
     def json(self) -> dict[str, Any]:
-        return {
-            "scope": self.scope,
-            "id": self.id,
-            "period": self.period,
-            "usd": self.limit_usd,
-            "spent_usd": self.spent_usd,
-            "reserved_usd": self.reserved_usd,
-            "left_usd": self.left_usd,
-            "resets_at": timestamp(self.resets_at),
-            "fallback_model": self.fallback_model,
-        }
+        return {"usd" if name == "limit_usd" else name: value for name, value in members(self).items()}
 
 
 def budget_json(budget: Budget, source: str, counted: Counted | None, resets_at: datetime) -> Mapping[str, Any]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .records import InterceptionRecord, Status
+from pydantic import ConfigDict
+
+from .records import InterceptionRecord, Status, TokenUsage
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+DOCUMENTED = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+"""The configuration of dataclasses that responses have: OpenAPI describes their members with the texts below them."""
 
 
 def timestamp(moment: datetime) -> str:
@@ -50,47 +59,20 @@ def record_json(record: InterceptionRecord) -> dict[str, Any]:
         "truncated": begun.truncated,
         "cost_usd": usd(ending.cost) if ending else None,
         "cost_estimated": ending.cost_estimated if ending else False,
-        "token_usages": [
-            {
-                "message_id": usage.message_id,
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cache_read_tokens": usage.cache_read_tokens,
-                "cache_write_tokens": usage.cache_write_tokens,
-                "extra": dict(usage.extra),
-                "partial": usage.partial,
-                "service_tier": usage.service_tier,
-                "cost_usd": usd(usage.cost),
-                "cost_estimated": usage.cost_estimated,
-                "price": None if usage.price is None else dict(usage.price),
-            }
-            for usage in facts.token_usages
-        ],
-        "prompts": [
-            {
-                "message_id": prompt.message_id,
-                "text": prompt.text,
-                "source": prompt.source,
-                "truncated": prompt.truncated,
-            }
-            for prompt in facts.prompts
-        ],
-        "tool_usages": [
-            {
-                "message_id": call.message_id,
-                "call_id": call.call_id,
-                "tool": call.tool,
-                "arguments": call.arguments,
-                "injected": call.injected,
-                "server": call.server,
-                "error": call.error,
-                "duration": call.duration,
-                "truncated": call.truncated,
-            }
-            for call in facts.tool_usages
-        ],
-        "thoughts": [
-            {"source": thought.source, "text": thought.text, "truncated": thought.truncated}
-            for thought in facts.thoughts
-        ],
+        "token_usages": [_usage(usage) for usage in facts.token_usages],
+        "prompts": [members(prompt) for prompt in facts.prompts],
+        "tool_usages": [members(call) for call in facts.tool_usages],
+        "thoughts": [members(thought) for thought in facts.thoughts],
     }
+
+
+def _usage(usage: TokenUsage) -> dict[str, Any]:
+    told = members(usage)
+    told["cost_usd"] = usd(told.pop("cost"))
+    return told
+
+
+def members(value: DataclassInstance) -> dict[str, Any]:
+    """Return the members of a dataclass, times in the form of `timestamp`."""
+    given = ((field.name, getattr(value, field.name)) for field in fields(value))
+    return {name: timestamp(one) if isinstance(one, datetime) else one for name, one in given}

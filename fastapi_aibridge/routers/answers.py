@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..cluster.client_key import ClientKey
+from ..cluster.worker import Worker, WorkersOutcome
 from ..recorder import Interception, Prompt, Status, Thought, ToolUsage
 
 
@@ -15,53 +17,8 @@ class _Answer(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
-class ReloadedProvider(_Answer):
-    name: str
-    type: str
-    status: Annotated[str, Field(description="`enabled`, `disabled`, or `error` where it cannot be used.")]
-
-
-class FailedWorker(_Answer):
-    worker: Annotated[str, Field(description="Its id, as in `/admin/workers`.")]
-    error: str
-
-
-class ReachedWorkers(_Answer):
-    """The outcome of a change on all workers that share the recorder's database."""
-
-    applied: Annotated[int, Field(description="Workers that have it in force, this one included.")]
-    failed: Annotated[list[FailedWorker], Field(description="Those that refused it and keep what they had.")]
-    silent: Annotated[int, Field(description="Those that have not answered within 5 s; they catch up by themselves.")]
-
-
-class WorkerItem(_Answer):
-    """One worker process of the app."""
-
-    id: str
-    host: str
-    pid: int
-    started_at: datetime
-    last_seen: datetime
-    provider_version: Annotated[
-        int | None, Field(description="How often its providers have been replaced; null while it starts.")
-    ]
-    config_version: Annotated[
-        int | None, Field(description="The version of the settings in force there; null while it starts.")
-    ]
-    error: Annotated[str | None, Field(description="Why it keeps that one although there is a newer one.")]
-
-
 class WorkerItems(_Answer):
-    items: list[WorkerItem]
-
-
-class Reload(_Answer):
-    """The outcome of a reload."""
-
-    provider_version: Annotated[int, Field(description="How often the providers have been replaced since the start.")]
-    providers: list[ReloadedProvider]
-    retired_bridges: Annotated[int, Field(description="Bridges that take no new requests from now on.")]
-    workers: ReachedWorkers
+    items: list[Worker]
 
 
 class ProviderKey(_Answer):
@@ -226,7 +183,7 @@ class ManagedItem(_Answer):
 
 
 class ChangedItem(ManagedItem):
-    workers: ReachedWorkers
+    workers: WorkersOutcome
 
 
 class ManagedItems(_Answer):
@@ -237,28 +194,13 @@ class Erased(_Answer):
     interceptions: Annotated[int, Field(description="Of how many something was erased; running ones follow.")]
 
 
-class ClientKeyItem(_Answer):
-    """One client key, without its text."""
-
-    id: Annotated[str, Field(description="`api_key_id` of the principal that has it, and of its records.")]
-    hint: Annotated[str, Field(description="Enough to tell keys apart: `aib...1234`.")]
-    initiator_id: str
-    label: str
-    groups: list[str]
-    models: Annotated[list[str] | None, Field(description="Patterns of models; null for all models.")]
-    origin: Annotated[Literal["database", "settings"], Field(description="Keys of the settings are listed only.")]
-    created_at: datetime | None
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: Annotated[datetime | None, Field(description="Up to a minute old.")]
-
-
-class NewClientKey(ClientKeyItem):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewClientKey(ClientKey):
     key: Annotated[str, Field(description="The key itself. It is shown this once.")]
 
 
 class ClientKeyItems(_Answer):
-    items: list[ClientKeyItem]
+    items: list[ClientKey]
     next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 

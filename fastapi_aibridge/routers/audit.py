@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query, Response
 
 from ..host import Host
+from ..recorder.jsonform import members
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import AuditItems
@@ -26,4 +27,4 @@ def add_audit_routes(router: APIRouter, host: Host, access: AdminAccess) -> None
                 raise HTTPException(404, f"there is no audit: {NO_STORE}")
             async with database.reading() as connection:
                 page = await read_page(connection, limit=chosen.limit, cursor=chosen.cursor, object=chosen.object)
-        return json_answer({"items": [entry.json() for entry in page.items], "next_cursor": page.next_cursor})
+        return json_answer({"items": [members(entry) for entry in page.items], "next_cursor": page.next_cursor})

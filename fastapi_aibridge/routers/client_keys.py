@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Depends, HTTPException, Query, Response
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
+from ..cluster.client_key import ClientKey, KeyRequest
 from ..errors import ConfigurationError, PrincipalError
 from ..host import Host
+from ..recorder.jsonform import members
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
-from .answers import ClientKeyItem, ClientKeyItems, NewClientKey, Problem
+from .answers import ClientKeyItems, NewClientKey, Problem
 from .queries import ClientKeyListing
 
 if TYPE_CHECKING:
@@ -58,8 +60,6 @@ def add_client_key_routes(router: APIRouter, host: Host, access: AdminAccess) ->
     @route("POST", "/admin/client-keys", Need.CHANGE, NewClientKey, UNREADABLE, 201)
     async def create(asked: Annotated[KeyBody, Body()], actor: str = Depends(access.actor)) -> Response:
         """Create a key. `key` is shown only this once, and only its digest is stored."""
-        from ..cluster.client_key import KeyRequest
-
         keys = managed()
         try:
             request = KeyRequest(
@@ -73,7 +73,7 @@ def add_client_key_routes(router: APIRouter, host: Host, access: AdminAccess) ->
             raise HTTPException(422, str(error)) from None
         with reading():
             key, text = await keys.create(request, actor)
-        return json_answer({"key": text, **key.json()}, 201)
+        return json_answer({"key": text, **members(key)}, 201)
 
     @route("GET", "/admin/client-keys", Need.READ, ClientKeyItems, UNREADABLE)
     async def listed(chosen: Annotated[ClientKeyListing, Query()]) -> Response:
@@ -86,9 +86,9 @@ def add_client_key_routes(router: APIRouter, host: Host, access: AdminAccess) ->
                 cursor=chosen.cursor,
                 initiator_id=chosen.initiator_id,
             )
-        return json_answer({"items": [key.json() for key in page.items], "next_cursor": page.next_cursor})
+        return json_answer({"items": [members(key) for key in page.items], "next_cursor": page.next_cursor})
 
-    @route("DELETE", "/admin/client-keys/{key_id}", Need.CHANGE, ClientKeyItem, _FIXED)
+    @route("DELETE", "/admin/client-keys/{key_id}", Need.CHANGE, ClientKey, _FIXED)
     async def revoke(key_id: str, actor: str = Depends(access.actor)) -> Response:
         """Revoke a key. Within two seconds all workers refuse it, and requests that run with it end in an error."""
         keys = managed()
@@ -99,4 +99,4 @@ def add_client_key_routes(router: APIRouter, host: Host, access: AdminAccess) ->
                 raise HTTPException(409, str(error)) from None
         if key is None:
             raise HTTPException(404, "there is no such client key")
-        return json_answer(key.json())
+        return json_answer(members(key))

@@ -9,9 +9,11 @@ from fastapi import APIRouter, HTTPException, Response
 
 from ..errors import PoolShutdown, RecorderUnavailable, SettingsError
 from ..host import Host
+from ..parts import Reload
+from ..recorder.jsonform import members
 from .access import AdminAccess, Need
 from .admin_routes import UNREADABLE, AdminRoutes, json_answer, reading
-from .answers import Invalid, Problem, Reload, WorkerItems
+from .answers import Invalid, Problem, WorkerItems
 
 logger = logging.getLogger(__name__)
 
@@ -43,4 +45,4 @@ def add_worker_routes(router: APIRouter, host: Host, access: AdminAccess) -> Non
         """List the workers that share the recorder's database, and what each has in force."""
         with reading():
             items = await host.runtime.reloads.workers()
-        return json_answer({"items": [item.json() for item in items]})
+        return json_answer({"items": [members(item) for item in items]})

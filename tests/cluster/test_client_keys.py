@@ -16,6 +16,7 @@ from fastapi_aibridge.cluster.client_key import ClientKey, KeyRequest
 from fastapi_aibridge.cluster.key_text import is_key, new_key
 from fastapi_aibridge.recorder import InvalidCursor
 from fastapi_aibridge.recorder.database import Database
+from fastapi_aibridge.recorder.jsonform import members
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +84,7 @@ async def test_revoking(database: Database) -> None:
         ("root", "client_key.create", f"client_key/{key.id}"),
     ]
     assert entries[0].before["revoked_at"] is None
-    assert entries[0].after["revoked_at"] == first.json()["revoked_at"]
+    assert entries[0].after["revoked_at"] == members(first)["revoked_at"]
     assert entries[1].after["hint"] == key.hint
 
 

@@ -11,6 +11,7 @@ import pytest
 from fastapi_aibridge.__main__ import main
 from fastapi_aibridge.cluster import audit, client_keys
 from fastapi_aibridge.cluster.client_key import ClientKey
+from fastapi_aibridge.recorder.jsonform import members
 from fastapi_aibridge.recorder.store import SQLStore
 
 
@@ -57,7 +58,7 @@ def test_a_key_is_made_listed_and_revoked(url: str, capsys: pytest.CaptureFixtur
         "label": "laptop",
         "groups": "staff,ops",
         "models": "gpt-5*,claude-*",
-        "expires_at": key.json()["expires_at"],
+        "expires_at": members(key)["expires_at"],
         "revoked_at": "-",
         "last_used_at": "-",
     }
