@@ -7,23 +7,20 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import cache
 from itertools import chain
 from queue import SimpleQueue
 from typing import Any, cast
 
 from sqlalchemy import URL, create_engine
 
-from .batch import KINDS, Batch, Rows
+from .batch import KINDS, Batch
 from .columns import END_COLUMNS
 from .reservations import Outcome
 from .schema import TARGETS, end_assignments, inbox, interceptions, usage_days
-from .sqlite_reservations import account
+from .sqlite_reservations import account, pieces
 
 _Job = tuple[Batch, asyncio.Future[Outcome | None]]
-
-# A statement for many rows releases the GIL once, executemany once for each row, and must then win it back from the
-# event loop each time. Row numbers that are powers of two keep the number of different statements small.
-_LARGEST = 64
 
 
 class SQLiteSink:
@@ -37,7 +34,6 @@ class SQLiteSink:
         self._now_synchronous = ""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._statements: dict[tuple[str, int], str] = {}
         self._thread = threading.Thread(target=self._work, name="aibridge-recorder", daemon=True)
         self._thread.start()
 
@@ -96,7 +92,8 @@ class SQLiteSink:
             rows = getattr(batch, kind)
             if outcome is not None and outcome.refused and kind == "inbox":
                 rows = [row for row in rows if row[1] not in outcome.refused]
-            self._each(connection, kind, rows)
+            for some in pieces(rows):
+                connection.execute(_statement(kind, len(some)), list(chain.from_iterable(some)))
         if batch.filed_up_to:
             connection.execute(
                 f"DELETE FROM {inbox} WHERE recorder_id = ? AND number <= ?",  # noqa: S608
@@ -107,16 +104,6 @@ class SQLiteSink:
             connection.executemany(f"DELETE FROM {usage_days} WHERE day = ?", days)  # noqa: S608
         connection.execute("COMMIT")
         return outcome
-
-    def _each(self, connection: sqlite3.Connection, kind: str, rows: Rows) -> None:
-        place, count = 0, len(rows)
-        while place < count:
-            size = min(1 << ((count - place).bit_length() - 1), _LARGEST)
-            statement = self._statements.get((kind, size))
-            if statement is None:
-                statement = self._statements[kind, size] = _statement(kind, size)
-            connection.execute(statement, list(chain.from_iterable(rows[place : place + size])))
-            place += size
 
 
 def enter_wal(execute: Callable[[str], object]) -> None:
@@ -136,6 +123,7 @@ def enter_wal(execute: Callable[[str], object]) -> None:
     execute("PRAGMA busy_timeout = 5000")
 
 
+@cache
 def _statement(kind: str, rows: int) -> str:
     if kind == "ends":
         names = ", ".join(END_COLUMNS)

@@ -22,7 +22,6 @@ _AGAIN = (
     "SET recorder_id = excluded.recorder_id, spent = excluded.spent, reserved = excluded.reserved"
 )
 _LARGEST = 64
-"""Rows or keys in one statement. Their number is a power of two, so that there are few different statements."""
 
 
 def account(connection: sqlite3.Connection, batch: Batch) -> Outcome:
@@ -45,9 +44,9 @@ def account(connection: sqlite3.Connection, batch: Batch) -> Outcome:
             refused[number] = full
     changed = [(*amounts, counter) for counter, amounts in ledger.counters.items() if amounts != before[counter]]
     connection.executemany(_COUNT, changed)
-    for some in _pieces(settled):
+    for some in pieces(settled):
         connection.execute(_RELEASE + _places(len(some)), some)
-    for rows in _pieces(held):
+    for rows in pieces(held):
         connection.execute(_HOLD + _rows(len(rows)) + _AGAIN, list(chain.from_iterable(rows)))
     return Outcome(refused, ledger.counted())
 
@@ -57,19 +56,23 @@ def _read(connection: sqlite3.Connection, batch: Batch, settled: Sequence[str]) 
     starts = {row[1] for row in batch.inbox}
     ids = [*settled, *(asked.interception_id for number, asked in batch.reservations if number not in starts)]
     held: dict[str, dict[int, Counted]] = {}
-    for some in _pieces(ids):
+    for some in pieces(ids):
         for interception_id, counter, spent, reserved in connection.execute(_HELD + _places(len(some)), some):
             held.setdefault(interception_id, {})[counter] = Counted(spent, reserved)
     counters = {counter for one in held.values() for counter in one}
     counters.update([counter for _, asked in batch.reservations for counter, _ in asked.limits])
     found: dict[int, Counted] = {}
-    for wanted in _pieces(list(counters)):
+    for wanted in pieces(list(counters)):
         for counter, spent, reserved in connection.execute(_COUNTERS + _places(len(wanted)), wanted):
             found[counter] = Counted(spent, reserved)
     return Ledger(found, held)
 
 
-def _pieces(values: list[Any]) -> Iterator[list[Any]]:
+def pieces(values: list[Any]) -> Iterator[list[Any]]:
+    """Yield the values in pieces, one for each statement. A statement for many rows releases the GIL once, executemany
+    once for each row, and must then win it back from the event loop each time. The sizes are powers of two, so that
+    there are few different statements.
+    """
     place, count = 0, len(values)
     while place < count:
         size = min(1 << ((count - place).bit_length() - 1), _LARGEST)
