@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..recorder.database import Database
 from ..recorder.jsonform import members
 from ..recorder.store import SQLStore
 from . import client_keys
@@ -45,14 +43,6 @@ def add_key_commands(commands: Any) -> Iterator[argparse.ArgumentParser]:
     yield revoking
 
 
-@asynccontextmanager
-async def _database(url: str, *, create: bool = False) -> AsyncIterator[Database]:
-    async with SQLStore(url, create=create) as store:
-        if create:
-            await store.migrate()  # the first key may be made before the app has run
-        yield store.database
-
-
 async def _create(url: str, options: argparse.Namespace) -> None:
     try:
         asked = KeyRequest(
@@ -64,8 +54,9 @@ async def _create(url: str, options: argparse.Namespace) -> None:
         )
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    async with _database(url, create=True) as database:
-        key, text = await client_keys.create(database, asked, command_line_actor())
+    async with SQLStore(url, create=True) as store:
+        await store.migrate()  # the first key may be made before the app has run
+        key, text = await client_keys.create(store.database, asked, command_line_actor())
     # On standard error, so that standard output is the key alone.
     print(f"{key.id} for {key.initiator_id}; the key is not shown again:", file=sys.stderr)  # noqa: T201
     print(text)  # noqa: T201
@@ -73,9 +64,9 @@ async def _create(url: str, options: argparse.Namespace) -> None:
 
 async def _list(url: str, options: argparse.Namespace) -> None:
     cursor: str | None = None
-    async with _database(url) as database:
+    async with SQLStore(url) as store:
         while True:
-            async with database.reading() as connection:
+            async with store.database.reading() as connection:
                 page = await client_keys.read_page(
                     connection, limit=client_keys.LARGEST_PAGE, cursor=cursor, initiator_id=options.initiator
                 )
@@ -88,8 +79,8 @@ async def _list(url: str, options: argparse.Namespace) -> None:
 
 
 async def _revoke(url: str, options: argparse.Namespace) -> None:
-    async with _database(url) as database:
-        key = await client_keys.revoke(database, options.id, command_line_actor())
+    async with SQLStore(url) as store:
+        key = await client_keys.revoke(store.database, options.id, command_line_actor())
     if key is None:
         raise ConfigurationError(f"there is no client key {options.id!r}")
     print(_row(key))  # noqa: T201
