@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, insert, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..masking import hint
-from ..recorder.clock import now_of
+from ..recorder.clock import NOW
 from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds
 from ..recorder.schema import metadata
 from ..recorder.text import cut_key, dump, dump_bytes, load
@@ -81,7 +81,7 @@ async def record(
     """
     await connection.execute(
         insert(audit).values(
-            at=now_of(is_sqlite=connection.dialect.name == "sqlite"),
+            at=NOW,
             actor=cut_key(actor, _TEXT_LIMIT),
             action=cut_key(action, _TEXT_LIMIT),
             object=cut_key(object, _TEXT_LIMIT),

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, Table, Text, bind
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..masking import hint
-from ..recorder.clock import now_of
+from ..recorder.clock import NOW
 from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds, to_microseconds
 from ..recorder.database import Database
 from ..recorder.identifier import new_id
@@ -78,7 +78,7 @@ async def create(database: Database, asked: KeyRequest, actor: str) -> tuple[Cli
     text = new_key()
     async with database.writing() as connection:
         version = await bump(connection, CLIENT_KEYS)
-        now = (await connection.execute(select(now_of(is_sqlite=database.is_sqlite)))).scalar_one()
+        now = await connection.scalar(select(NOW))
         row = {
             "id": new_id(),
             "digest": digest_of(text.encode()),
@@ -114,11 +114,10 @@ async def revoke(database: Database, key_id: str, actor: str) -> ClientKey | Non
         if before is None or before.revoked_at is not None:
             return before
         version = await bump(connection, CLIENT_KEYS)
-        now = now_of(is_sqlite=database.is_sqlite)
         changed = await connection.execute(
             update(client_keys)
             .where(_table.id == key_id, _table.revoked_at.is_(None))
-            .values(revoked_at=now, version=version)
+            .values(revoked_at=NOW, version=version)
         )
         after = await _one(connection, key_id)
         if after is not None and changed.rowcount:  # not if another call revoked it first

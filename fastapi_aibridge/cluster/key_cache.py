@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Protocol
 
-from ..errors import GatewayError, RecorderUnavailable
+from ..errors import GatewayError
 from ..pool.slot import Key
 from ..principal import Principal
-from ..recorder.database import Database
+from ..recorder.database import Database, unavailable
 from .client_key import ClientKey
 from .client_keys import changes_since, digest_of, find, note_uses
 from .key_text import is_key
@@ -154,11 +154,9 @@ class KeyCache:
             logger.warning("the last uses of client keys could not be written: %s", type(error).__name__)
 
     async def _look_up(self, digest: bytes) -> ClientKey | None:
-        try:
+        with unavailable("client keys cannot be looked up"):
             async with asyncio.timeout(_TIMEOUT), self._database.reading() as connection:
                 return await find(connection, digest)
-        except Exception as error:
-            raise RecorderUnavailable(f"client keys cannot be looked up: {type(error).__name__}") from error
 
     def _keep(self, digest: bytes, key: ClientKey | None) -> None:
         if key is None or key.revoked_at is not None or _is_over(key, self._clock()):

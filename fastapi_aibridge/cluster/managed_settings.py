@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Row, Table, Text, delete, func, inser
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..errors import ConfigurationError, SettingsError
-from ..recorder.clock import now_of
+from ..recorder.clock import NOW
 from ..recorder.database import Database
 from ..recorder.schema import metadata
 from ..recorder.text import dump, dump_bytes, load
@@ -118,7 +118,7 @@ class ManagedSettings:
         if after is None:
             await connection.execute(delete(managed_settings).where(same))
             return
-        row = self._row(after) | {"changed_at": now_of(is_sqlite=connection.dialect.name == "sqlite")}
+        row = self._row(after) | {"changed_at": NOW}
         if before is not None:
             await connection.execute(update(managed_settings).values(**row).where(same))
             return

@@ -91,12 +91,10 @@ class SharedReloads(Generic[Loaded, Applied]):
         """
         await self._versions.announce()
         async with self._lock:
-            try:
+            with self._database.needed():
                 async with asyncio.timeout(ANSWER_WITHIN), self._database.reading() as connection:
                     version = await read_version(connection, SETTINGS)
                     rows = await self._workers.rows(connection)
-            except Exception as error:  # noqa: BLE001 - drivers have errors of their own
-                raise RecorderUnavailable(self._database.unusable(error)) from None
             if version != self.version:  # otherwise the version watch was faster
                 await self._put_in_force(version, await self._tried(version))
         return await self._workers.outcome(version, rows, within=ANSWER_WITHIN)

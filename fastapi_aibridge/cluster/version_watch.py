@@ -12,8 +12,7 @@ from typing import Self
 
 from sqlalchemy import select
 
-from ..errors import RecorderUnavailable
-from ..recorder.clock import now_of
+from ..recorder.clock import NOW
 from ..recorder.database import Database
 from .redis import SharedRedis
 from .versions import VersionReader, data_versions
@@ -104,11 +103,9 @@ class VersionWatch:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        try:
+        with self.database.needed():
             # Listen first, then read, so that a change in between is not missed.
             await self._look()
-        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
-            raise RecorderUnavailable(self.database.unusable(error)) from None
         if self._redis is not None:
             self._redis.subscribe(_CHANNEL, lambda _: self.wake(), self.wake)
         self._task = asyncio.create_task(self._follow(), name="aibridge-versions")
@@ -155,8 +152,7 @@ class VersionWatch:
 
     async def changed_within(self, name: str, seconds: float) -> bool:
         """Whether `name` has changed within the last seconds, or may have, as clocks differ."""
-        now = now_of(is_sqlite=self.database.is_sqlite)
-        since = now - int((seconds + _GRACE) * 1_000_000)
+        since = NOW - int((seconds + _GRACE) * 1_000_000)
         changed = select(data_versions.c.changed_at > since).where(data_versions.c.name == name)
         async with self.database.reading() as connection:
             return bool(await connection.scalar(changed))

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Table, Text, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..recorder.clock import now_of
-from ..recorder.database import Database
+from ..recorder.clock import NOW
+from ..recorder.database import Database, insert
 from ..recorder.schema import metadata
 
 SETTINGS = "settings"
@@ -36,18 +35,15 @@ async def bump(connection: AsyncConnection, name: str) -> int:
     Call it in the transaction that makes the change: workers are notified when, and only if, it is committed. Until
     then, concurrent bumps of the same name wait.
     """
-    is_sqlite = connection.dialect.name == "sqlite"
-    now = now_of(is_sqlite=is_sqlite)
-    insert = sqlite.insert if is_sqlite else postgresql.insert
     version: int = await connection.scalar(
-        insert(data_versions)
-        .values(name=name, version=1, changed_at=now)
+        insert(connection, data_versions)
+        .values(name=name, version=1, changed_at=NOW)
         .on_conflict_do_update(
-            index_elements=["name"], set_={"version": data_versions.c.version + 1, "changed_at": now}
+            index_elements=["name"], set_={"version": data_versions.c.version + 1, "changed_at": NOW}
         )
         .returning(data_versions.c.version)
     )
-    if not is_sqlite:
+    if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_notify(_CHANNEL, name)))
     return version
 

@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..errors import RecorderUnavailable
-from ..recorder.clock import now_of
+from ..recorder.clock import NOW
 from ..recorder.cursor import from_microseconds
 from ..recorder.database import Database
 from ..recorder.presence import Presence
@@ -38,12 +37,10 @@ class Workers:
         """Become a member, so that changes wait for this worker. Must come before it reads versions: it then sees each
         change, or the change waits for it. Raises `RecorderUnavailable`.
         """
-        try:
+        with self._database.needed():
             async with self._database.reading() as connection:
-                now = await connection.scalar(select(now_of(is_sqlite=self._database.is_sqlite)))
+                now = await connection.scalar(select(NOW))
             await self._presence.set_columns(started_at=now)
-        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
-            raise RecorderUnavailable(self._database.unusable(error)) from None
 
     async def leave(self) -> None:
         """Cease to be a member: this worker takes no new requests."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..budget import Budget, usd
 from ..cluster import audit
 from ..cluster.versions import bump
-from ..recorder.database import Database
+from ..recorder.database import Database, insert
 from ..recorder.schema import budget_counters, budgets
 
 VERSION = "budgets"
@@ -38,12 +37,11 @@ class BudgetStore:
             before = await _found(connection, budget.key)
             if before is None and await _count(connection) >= MAX_BUDGETS:
                 raise TooManyBudgets
-            insert = (sqlite if self._database.is_sqlite else postgresql).insert(budgets)
             values = {"amount": budget.limit, "fallback_model": budget.fallback_model}
             await connection.execute(
-                insert.values(scope=budget.scope, id=budget.id, period=budget.period, **values).on_conflict_do_update(
-                    index_elements=["scope", "id", "period"], set_=values
-                )
+                insert(connection, budgets)
+                .values(scope=budget.scope, id=budget.id, period=budget.period, **values)
+                .on_conflict_do_update(index_elements=["scope", "id", "period"], set_=values)
             )
             await _written(connection, budget.key, actor, "budget.put", before, budget)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, exists, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..budget import period_start
-from ..errors import RecorderUnavailable
 from .bounds import OBJECT_ID_LIMIT, group_key, key_of
 from .cursor import to_microseconds
-from .database import Database
+from .database import Database, insert, unavailable
 from .reader import read_tokens
 from .reservations import MAX_AMOUNT, Counted, CounterKey, CounterListener
 from .schema import budget_counters, interceptions, reservations
@@ -26,6 +24,9 @@ _BATCH = 200
 _LONGEST_PERIOD = timedelta(days=31)
 _KEPT = timedelta(days=35)
 """The time for which counters can still be read after the end of their period."""
+
+
+_reading = partial(unavailable, "budgets cannot be read")
 
 
 class SQLCounters:
@@ -53,18 +54,18 @@ class SQLCounters:
 
     async def _begin(self, keys: Sequence[CounterKey]) -> None:
         await self._flush()
-        dialect = sqlite if self._database.is_sqlite else postgresql
         async with self._database.writing() as connection:
             for key in keys:
                 # Another process may open the counter at the same time.
-                new = dialect.insert(budget_counters).on_conflict_do_nothing()
                 await connection.execute(
-                    new.values(
+                    insert(connection, budget_counters)
+                    .values(
                         **dict(zip(_KEY, _values(key), strict=True)),
                         spent=await _recorded(connection, key),
                         reserved=0,
                         told=0,
                     )
+                    .on_conflict_do_nothing()
                 )
 
     async def counted(self, keys: Sequence[CounterKey]) -> Mapping[CounterKey, Counted]:
@@ -111,14 +112,6 @@ class SQLCounters:
             await connection.execute(
                 delete(budget_counters).where(budget_counters.c.started_at < before, budget_counters.c.reserved == 0)
             )
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise RecorderUnavailable(f"budgets cannot be read: {type(error).__name__}") from error
 
 
 def _values(key: CounterKey) -> tuple[str, str, str, int]:

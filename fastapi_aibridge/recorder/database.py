@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Table, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RecorderUnavailable
 from ..installing import install_command
 from .batch import Sink
 from .postgres import PostgresSink
@@ -57,6 +58,14 @@ class Database:
     def unusable(self, error: BaseException) -> str:
         """Describe the error on one line that names the setting and the database."""
         return f"AIBRIDGE_RECORDER__URL: {database_place(self.url)}: {database_problem(error)}"
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """Raise `RecorderUnavailable` for whatever the driver raises, with a text for the operator."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+            raise RecorderUnavailable(self.unusable(error)) from None
 
     def open(self, *, create: bool) -> None:
         if self.is_sqlite:
@@ -128,6 +137,20 @@ class Database:
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
+
+
+def insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT of the database's dialect, which can have an ON CONFLICT clause."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+@contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Raise `RecorderUnavailable` for whatever the driver raises; `what` says what cannot be done."""
+    try:
+        yield
+    except Exception as error:
+        raise RecorderUnavailable(f"{what}: {type(error).__name__}") from error
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -14,14 +14,13 @@ from uuid import uuid4
 
 import orjson
 from sqlalchemy import Row, bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .bounds import LIMITS, Room, facts_body
-from .clock import now_of
+from .clock import NOW
 from .content import facts_without_content
 from .daily import day_of
-from .database import Database
+from .database import Database, insert
 from .readback import load_facts
 from .schema import budget_counters, erasures, facts, interceptions, objects, set_aside, usage_daily
 from .text import cut_key
@@ -44,14 +43,11 @@ async def ask(connection: AsyncConnection, initiator_id: str, *, everything: boo
 
     `carry_out` erases it.
     """
-    is_sqlite = connection.dialect.name == "sqlite"
-    now = now_of(is_sqlite=is_sqlite)
-    insert = (sqlite.insert if is_sqlite else postgresql.insert)(erasures)
-    values = {"initiator_id": stored_id(initiator_id), "everything": everything, "asked_at": now}
+    values = {"initiator_id": stored_id(initiator_id), "everything": everything, "asked_at": NOW}
     await connection.execute(
-        insert.values(values).on_conflict_do_update(
-            index_elements=["initiator_id", "everything"], set_={"asked_at": now}
-        )
+        insert(connection, erasures)
+        .values(values)
+        .on_conflict_do_update(index_elements=["initiator_id", "everything"], set_={"asked_at": NOW})
     )
 
 
@@ -120,7 +116,7 @@ class _Erasure:
         running = select(func.min(interceptions.c.seq)).where(self._theirs, interceptions.c.status == "running")
         async with self._database.reading() as connection:
             first: int | None = await connection.scalar(running)
-            now: int = await connection.scalar(select(now_of(is_sqlite=self._database.is_sqlite))) or 0
+            now: int = await connection.scalar(select(NOW)) or 0
         return first, first is None and self._asked_at < now - _UNSEEN
 
     async def _next(self, last: int) -> dict[int, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .clock import now_of
+from .clock import NOW
 from .committer import WriterStats
 from .database import Database
 from .process import ProcessIdentity
@@ -36,14 +36,13 @@ class Presence:
         self._beating = asyncio.Lock()
         self._beating_since: float | None = None
         self._columns: dict[str, Any] = {}
-        self._now = now_of(is_sqlite=database.is_sqlite)
 
     async def beat(self) -> None:
         """Write a heartbeat. Inserts the row again if another recorder took this one for dead and deleted it."""
         try:
             async with self._beating, self._database.writing() as connection:
                 known = await connection.execute(
-                    update(recorders).where(recorders.c.id == self.id).values(heartbeat_at=self._now, **self._columns)
+                    update(recorders).where(recorders.c.id == self.id).values(heartbeat_at=NOW, **self._columns)
                 )
                 if not known.rowcount:
                     await connection.execute(
@@ -52,7 +51,7 @@ class Presence:
                             host=self._process.host,
                             pid=self._process.pid,
                             process_started=self._process.started,
-                            heartbeat_at=self._now,
+                            heartbeat_at=NOW,
                             **self._columns,
                         )
                     )
@@ -91,9 +90,7 @@ class Presence:
         async with self._database.reading() as connection:
             running = select(interceptions.c.recorder_id).where(interceptions.c.status == "running")
             left = set(await connection.scalars(running.union(select(inbox.c.recorder_id))))
-            rows = (
-                await connection.execute(select(recorders, (self._now - recorders.c.heartbeat_at).label("age")))
-            ).all()
+            rows = (await connection.execute(select(recorders, (NOW - recorders.c.heartbeat_at).label("age")))).all()
         dead = {
             row.id: row.heartbeat_at
             for row in rows

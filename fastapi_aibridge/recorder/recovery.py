@@ -6,16 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .batch import Row
-from .clock import now_of
+from .clock import NOW
 from .columns import SET_ASIDE_COLUMNS, SUM_COLUMNS
 from .committer import WriterStats, set_aside_row
 from .counters import release
-from .database import Database
+from .database import Database, insert
 from .readback import load_facts
 from .records import Status
 from .rows import NO_TOKENS, Tokens, add_tokens, cost_of, inbox_start
@@ -45,7 +44,7 @@ async def interrupt(database: Database, recorder_id: str, last_seen: int | None,
             if not rows:
                 await release(connection, recorder_id)
                 return count
-            ended = last_seen or (await connection.execute(select(now_of(is_sqlite=database.is_sqlite)))).scalar_one()
+            ended = last_seen or await connection.scalar(select(NOW))
             known = await _known_usage(connection, [row.id for row in rows])
             await connection.execute(
                 _INTERRUPT,
@@ -122,7 +121,7 @@ async def _is_filed(database: Database, recorder_id: str, row: Row) -> bool:
         aside = dict(zip(SET_ASIDE_COLUMNS, set_aside_row(recorder_id, "inbox", reason, body), strict=True))
         # If the database is unavailable, this fails as well, and nothing is lost.
         async with database.writing() as connection:
-            await connection.execute(insert(set_aside).values(aside))
+            await connection.execute(insert(connection, set_aside).values(aside))
             await _leave_inbox(connection, recorder_id, [number])
         log.error("a start in the inbox could not be filed (%s); it is in aibridge_set_aside", reason)  # noqa: TRY400
         return False
@@ -132,10 +131,9 @@ async def _is_filed(database: Database, recorder_id: str, row: Row) -> bool:
 async def _file(database: Database, recorder_id: str, rows: Sequence[Row]) -> None:
     """Move starts from the inbox to their table, all of them or none."""
     starts: list[dict[str, Any]] = [inbox_start(body) for _, body in rows]
-    dialect = sqlite if database.is_sqlite else postgresql
-    # Another process may recover the same recorder at the same time.
-    place = dialect.insert(interceptions).on_conflict_do_nothing(index_elements=["id"])
     async with database.writing() as connection:
+        # Another process may recover the same recorder at the same time.
+        place = insert(connection, interceptions).on_conflict_do_nothing(index_elements=["id"])
         await connection.execute(place, [start | {"status": "running"} for start in starts])
         await _leave_inbox(connection, recorder_id, [number for number, _ in rows])
 

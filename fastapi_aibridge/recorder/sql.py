@@ -22,7 +22,7 @@ from .content import ending_without_content, facts_without_content
 from .counters import SQLCounters
 from .cursor import to_microseconds
 from .daily import DAY, day_of, seal
-from .database import Database
+from .database import unavailable
 from .erasure import carry_out
 from .owners import MemoryOwners
 from .presence import Presence
@@ -219,11 +219,9 @@ class SQLRecorder(SQLStore):
         object_id = cut_key(object_id, OBJECT_ID_LIMIT)
         known = self._owners.known(provider, object_id)
         if known is None and self._writer is not None:
-            try:
+            with unavailable("the owners of objects cannot be read"):
                 async with self._database.reading() as connection:
                     known = await read_owner(connection, key_of("provider", provider), object_id)
-            except Exception as error:
-                raise RecorderUnavailable(f"the owners of objects cannot be read: {type(error).__name__}") from error
             if known is not None:
                 self._owners.remember(provider, object_id, known)
         return known
@@ -244,11 +242,9 @@ class SQLRecorder(SQLStore):
             return None
         names = key_of("provider", provider), cut_key(object_id, OBJECT_ID_LIMIT), key_of("initiator_id", initiator_id)
         await self._flush()
-        try:
+        with unavailable("the records cannot be read"):
             async with self._database.reading() as connection:
                 found = await read_interrupted(connection, *names)
-        except Exception as error:
-            raise RecorderUnavailable(f"the records cannot be read: {type(error).__name__}") from error
         if found is None:
             return None
         begun = found.interception
@@ -270,11 +266,6 @@ class SQLRecorder(SQLStore):
     async def usage(self, query: UsageQuery) -> builtins.list[UsageRow]:
         await self._flush()
         return await super().usage(query)
-
-    @property
-    def database(self) -> Database:
-        """The database, open while the recorder is. It also holds the state that all workers share."""
-        return self._database
 
     @property
     def presence(self) -> Presence:

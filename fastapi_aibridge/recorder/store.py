@@ -39,7 +39,7 @@ class SQLStore:
 
     @property
     def database(self) -> Database:
-        """The database, which also holds other tables than the records."""
+        """The database, which also holds the state that all workers share. Open while the store is."""
         return self._database
 
     async def list(self, query: InterceptionQuery) -> Page:

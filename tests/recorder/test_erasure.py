@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 
 from fastapi_aibridge.cluster.audit import read_page
 from fastapi_aibridge.cluster.erasure import erase
-from fastapi_aibridge.recorder.clock import now_of
+from fastapi_aibridge.recorder.clock import NOW
 from fastapi_aibridge.recorder.columns import SET_ASIDE_COLUMNS
 from fastapi_aibridge.recorder.committer import set_aside_row
 from fastapi_aibridge.recorder.erasure import carry_out
@@ -174,7 +174,7 @@ async def test_the_request_is_forgotten_when_all_is_done(recorder: SQLRecorder) 
     assert await asked() == 1
     hour = 3600 * 1_000_000
     async with recorder.database.writing() as connection:
-        now = now_of(is_sqlite=recorder.database.is_sqlite)
+        now = NOW
         await connection.execute(update(erasures).values(asked_at=now - hour))
     await carry_out(recorder.database)
     assert await asked() == 0
