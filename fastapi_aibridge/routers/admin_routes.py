@@ -20,7 +20,7 @@ from ..recorder import InvalidCursor
 from ..recorder.text import cut, dump_bytes, storable
 from .access import AdminAccess, Need
 from .answers import Invalid, Problem
-from .queries import refuse_unknown_parameters
+from .queries import MOST_PROBLEMS, refuse_unknown_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ MAX_BODY = 256 * 1024
 NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
 
 
-_MOST_PROBLEMS = 10
-"""Problems of one request that a 422 lists."""
 _LONGEST_NAME = 64
 """Bytes of a member's name that a 422 repeats."""
 
@@ -75,7 +73,7 @@ def problem_list(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> li
             "loc": [part if isinstance(part, int) else cut(storable(part), _LONGEST_NAME) for part in place],
             "msg": words,
         }
-        for kind, place, words in islice(problems, _MOST_PROBLEMS)
+        for kind, place, words in islice(problems, MOST_PROBLEMS)
     ]
 
 

@@ -17,6 +17,10 @@ class _Answer(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
+class _Page(_Answer):
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
+
+
 class WorkerItems(_Answer):
     items: list[Worker]
 
@@ -87,9 +91,8 @@ class InterceptionItem(Interception):
     thoughts: list[Thought]
 
 
-class InterceptionPage(_Answer):
+class InterceptionPage(_Page):
     items: list[InterceptionItem]
-    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 
 class UsageItem(_Answer):
@@ -150,9 +153,8 @@ class BudgetItem(_Answer):
     resets_at: datetime
 
 
-class BudgetItems(_Answer):
+class BudgetItems(_Page):
     items: list[BudgetItem]
-    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 
 class AuditItem(_Answer):
@@ -166,9 +168,8 @@ class AuditItem(_Answer):
     after: Annotated[dict[str, Any] | None, Field(description="Null for what was removed. Secrets are masked.")]
 
 
-class AuditItems(_Answer):
+class AuditItems(_Page):
     items: list[AuditItem]
-    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 
 class ManagedItem(_Answer):
@@ -199,9 +200,8 @@ class NewClientKey(ClientKey):
     key: Annotated[str, Field(description="The key itself. It is shown this once.")]
 
 
-class ClientKeyItems(_Answer):
+class ClientKeyItems(_Page):
     items: list[ClientKey]
-    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
 
 class Problem(_Answer):

@@ -18,7 +18,7 @@ from ..recorder.reservations import CounterKey
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import BudgetItem, BudgetItems, Problem
-from .queries import Paging
+from .queries import BudgetListing
 
 if TYPE_CHECKING:
     from ..money.budget_store import BudgetStore
@@ -86,7 +86,7 @@ def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> Non
             raise HTTPException(409, "this budget comes from AIBRIDGE_BUDGETS and can only be changed there")
 
     @route("GET", "/admin/budgets", Need.READ, BudgetItems, UNREADABLE)
-    async def listed(chosen: Annotated[Paging, Query()]) -> Response:
+    async def listed(chosen: Annotated[BudgetListing, Query()]) -> Response:
         """List all budgets, including those of the settings, with the amounts spent in the current period."""
         with reading():
             first = decode_cursor(chosen.cursor)[0] if chosen.cursor else 0

@@ -15,8 +15,8 @@ from ..fastapi_inside import query_names
 from ..recorder.export import ExportFormat
 from ..recorder.usage import UsageBy
 
-_TOLD = 10
-"""Problems that are listed in one response."""
+MOST_PROBLEMS = 10
+"""Problems of one request that a 422 lists."""
 REPEATABLE = frozenset({"by"})
 """Parameters that may be repeated."""
 
@@ -32,8 +32,12 @@ class _Query(BaseModel):
 
 
 class Paging(_Query):
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
     cursor: str | None = None
+
+
+class BudgetListing(Paging):
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
 
 
 class OwnFilters(_Query):
@@ -46,9 +50,8 @@ class OwnFilters(_Query):
     started_before: datetime | None = None
 
 
-class OwnListing(OwnFilters):
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: str | None = None
+class OwnListing(Paging, OwnFilters):
+    pass
 
 
 class OwnSummary(OwnFilters):
@@ -64,21 +67,16 @@ class Filters(OwnFilters):
 # One model for all of a route's query: older FastAPI takes a model beside other parameters for one named `chosen`.
 
 
-class Listing(Filters):
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: str | None = None
+class Listing(Paging, Filters):
+    pass
 
 
-class AuditListing(_Query):
+class AuditListing(Paging):
     object: str | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: str | None = None
 
 
-class ClientKeyListing(_Query):
+class ClientKeyListing(Paging):
     initiator_id: str | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: str | None = None
 
 
 class Export(Filters):
@@ -99,7 +97,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
     known = query_names(request.scope)
     problems: list[dict[str, Any]] = []
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
-        if len(problems) == _TOLD:
+        if len(problems) == MOST_PROBLEMS:
             break
         if name not in known:
             near = difflib.get_close_matches(name[:64], sorted(known), n=1, cutoff=0.5)
