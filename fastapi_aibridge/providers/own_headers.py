@@ -10,6 +10,7 @@ from ..masking import hint
 from ..principal import Principal
 from ..upstream.message import HeaderValue
 from ..upstream.secret import Secret
+from .request_headers import plain_name
 
 
 class OwnHeaders:
@@ -24,28 +25,23 @@ class OwnHeaders:
     def __init__(self, headers: Iterable[tuple[str, str]], lists: frozenset[str]) -> None:
         plain = [(name.encode("latin-1"), value) for name, value in headers]
         self._lists = {
-            _plain(name): [one for key, one in plain if _plain(key) == _plain(name)]
+            plain_name(name): [one for key, one in plain if plain_name(key) == plain_name(name)]
             for name, _ in plain
-            if _plain(name).decode("latin-1") in lists
+            if plain_name(name).decode("latin-1") in lists
         }
         self._headers: list[tuple[bytes, HeaderValue]] = [
-            (name, Secret(value.encode(), hint(value))) for name, value in plain if _plain(name) not in self._lists
+            (name, Secret(value.encode(), hint(value))) for name, value in plain if plain_name(name) not in self._lists
         ]
-        self._replaced = frozenset(_plain(name) for name, _ in plain)
+        self._replaced = frozenset(plain_name(name) for name, _ in plain)
 
     def added_to(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, HeaderValue]]:
         """Return a request's headers with these added, as a new list."""
-        kept: list[tuple[bytes, HeaderValue]] = [pair for pair in headers if _plain(pair[0]) not in self._replaced]
+        kept: list[tuple[bytes, HeaderValue]] = [pair for pair in headers if plain_name(pair[0]) not in self._replaced]
         kept += self._headers
         for name, own in self._lists.items():
-            theirs = [value.decode("latin-1") for key, value in headers if _plain(key) == name]
+            theirs = [value.decode("latin-1") for key, value in headers if plain_name(key) == name]
             kept.append((name, _joined([*theirs, *own]).encode("latin-1")))
         return kept
-
-
-def _plain(name: bytes) -> bytes:
-    """Return the form in which names are compared: some servers take `x_a` for `x-a`."""
-    return name.lower().replace(b"_", b"-")
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -113,9 +113,9 @@ class RequestHeaders:
         named = [name.strip().lower().encode("latin-1", "replace") for name in forwarded]
         self._names = frozenset(name for name in named if not name.endswith(b"*"))
         self._families = tuple(name[:-1] for name in named if name.endswith(b"*"))
-        self._private = frozenset(_plain(name) for name in private)
+        self._private = frozenset(plain_name(name) for name in private)
         for name in sorted(self._names):
-            if _is_forbidden(_plain(name)):
+            if _is_forbidden(plain_name(name)):
                 logger.warning("FORWARD_HEADERS: %s never goes to a provider", name.decode("latin-1"))
         # Cached: the rule is asked for each header of each request, and few names ever occur.
         self._central = lru_cache(_REMEMBERED)(partial(self._judged, own_account=False))
@@ -140,8 +140,7 @@ class RequestHeaders:
         return _TOKEN.fullmatch(name) is not None and self._goes(name.lower(), own_account=own_account)
 
     def _goes(self, name: bytes, *, own_account: bool) -> bool:
-        # Servers that pass headers to programs as variables take `x_a` for `x-a`.
-        plain = _plain(name)
+        plain = plain_name(name)
         if _is_forbidden(plain) or plain in self._private:
             return False
         if name in self._names:
@@ -154,7 +153,8 @@ class RequestHeaders:
         return name.startswith(self._families) and not is_second_spelling and not _SECRET.search(plain)
 
 
-def _plain(name: bytes) -> bytes:
+def plain_name(name: bytes) -> bytes:
+    """Return the form in which names are compared: some servers take `x_a` for `x-a`."""
     return name.lower().replace(b"_", b"-")
 
 

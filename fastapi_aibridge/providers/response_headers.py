@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ..upstream.message import RawHeaders
+from .request_headers import plain_name
 
 _STAYS = frozenset(
     b"""connection keep-alive proxy-authenticate proxy-authentication-info proxy-authorization proxy-connection te
@@ -80,7 +81,7 @@ def client_headers(headers: RawHeaders, *dropped: bytes) -> list[tuple[bytes, by
 def _down(name: bytes) -> bytes:
     """Return the name in lower case; empty for a header that is not relayed."""
     lower = name.lower()
-    return b"" if lower in _STAYS or lower.replace(b"_", b"-").startswith(_STAYS_BEGINS) else lower
+    return b"" if lower in _STAYS or plain_name(lower).startswith(_STAYS_BEGINS) else lower
 
 
 def _is_api_type(value: bytes) -> bool:
