@@ -31,7 +31,7 @@ from .recorder.usage import UsageStore
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Metric
 
     from .providers.provider import Provider
     from .runtime import Pool, Runtime
@@ -46,19 +46,7 @@ class Host:
         self._parts = parts
         self._shared = set_up(wanted=multiprocess_wanted(parts.settings))
         self._metrics = Metrics(registry)
-        from .observability.collectors import (
-            PoolCollector,
-            ProviderCollector,
-            RecorderCollector,
-            RedisCollector,
-            WorkerCollector,
-        )
-
-        self._metrics.add(PoolCollector(lambda: None if self._runtime is None else self.pool.metrics()))
-        self._metrics.add(ProviderCollector(self.providers))
-        self._metrics.add(RecorderCollector(lambda: self._runtime and self._runtime.recorder))
-        self._metrics.add(RedisCollector(lambda: self._runtime and self._runtime.shared.redis))
-        self._metrics.add(WorkerCollector(lambda: self._runtime))
+        self._metrics.add(self._collect)
         self.wrong_keys = WrongKeys(self._metrics)
         # The mutable state
         self._runtime: Runtime | None = None
@@ -66,6 +54,27 @@ class Host:
         self._apps = 0
         self._blocks = 0
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None  # with its loop
+
+    def _collect(self) -> Iterator[Metric]:
+        """Yield the metrics that are read from the running parts at each scrape."""
+        from .observability.collectors import (
+            pool_metrics,
+            provider_metrics,
+            recorder_metrics,
+            redis_metrics,
+            worker_metrics,
+        )
+
+        runtime = self._runtime
+        yield from provider_metrics(self.providers())
+        yield from recorder_metrics(runtime and runtime.recorder)
+        if runtime is not None:
+            yield from pool_metrics(runtime.pool.metrics())
+            yield from worker_metrics(
+                runtime.config_version, runtime.changes_unseen_for, keeps_old_settings=runtime.keeps_old_settings
+            )
+            if runtime.shared.redis is not None:
+                yield from redis_metrics(runtime.shared.redis)
 
     # Start and end
 

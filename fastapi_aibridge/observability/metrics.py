@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..recorder.records import Interception, Status, TokenUsage
 from .bounded_labels import BoundedLabels
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter
+    from prometheus_client import CollectorRegistry, Counter, Metric
     from prometheus_client.registry import Collector
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
@@ -21,14 +22,14 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         # Imported late, because it loads HTTP and WSGI servers.
         from prometheus_client import CollectorRegistry, Counter, Histogram
-
-        from .collectors import InFlightCollector
+        from prometheus_client.core import GaugeMetricFamily
 
         self.registry = CollectorRegistry() if registry is None else registry
         self.collectors: list[Collector] = []
         """The collectors of metrics that are read only at a scrape."""
         self.in_flight = 0
-        self.add(InFlightCollector(lambda: self.in_flight))
+        running = "aibridge_interceptions_in_flight", "Interceptions that run."
+        self.add(lambda: [GaugeMetricFamily(*running, value=self.in_flight)])
 
         def counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(name, words, labels, registry=self.registry)
@@ -100,7 +101,11 @@ class Metrics:
         # The four token counters by provider, so that one look-up finds them all.
         self._token_kinds: dict[str, tuple[Counter, ...]] = {}
 
-    def add(self, collector: Collector) -> None:
+    def add(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        """Add metrics that are collected at each scrape."""
+        from .collectors import AtScrape
+
+        collector = AtScrape(collect)
         self.registry.register(collector)
         self.collectors.append(collector)
 

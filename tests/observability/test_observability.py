@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from opentelemetry import trace
@@ -13,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fastapi_aibridge.observability import Metrics
-from fastapi_aibridge.observability.collectors import RecorderCollector
+from fastapi_aibridge.observability.collectors import AtScrape, recorder_metrics
 from fastapi_aibridge.observability.tracing import fail, tracer
 from fastapi_aibridge.recorder.committer import WriterStats
 from fastapi_aibridge.recorder.records import Interception, Status, TokenUsage
@@ -151,6 +152,6 @@ def test_what_the_recorder_could_not_write_is_exposed() -> None:
 
     for recorder, wanted in ((Counting(), (3, 2, 1, 7)), (object(), (0, 0, 0, 0)), (None, (0, 0, 0, 0))):
         registry = CollectorRegistry()
-        registry.register(RecorderCollector(lambda one=recorder: one))  # type: ignore[misc]
+        registry.register(AtScrape(partial(recorder_metrics, recorder)))
         names = ("failures_total", "refused_total", "set_aside_total", "pending")
         assert tuple(registry.get_sample_value(f"aibridge_recorder_{name}") for name in names) == wanted
