@@ -32,11 +32,6 @@ class DecodedTooLarge(ValueError):
     pass
 
 
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether a client that sent this header accepts gzip."""
-    return accepts(accept_encoding, "gzip")
-
-
 def accepts(accept_encoding: str, encoding: str) -> bool:
     """Whether a client that sent this header named the encoding without refusing it."""
     for one in accept_encoding.split(","):

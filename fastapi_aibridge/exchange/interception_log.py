@@ -24,7 +24,6 @@ from .cancellation import is_cancelled
 from .client import Client
 from .costs import Costs
 from .fair_queue import Share
-from .masked_facts import mask_facts
 from .steps import in_steps
 
 logger = logging.getLogger(__name__)
@@ -224,7 +223,10 @@ class InterceptionLog:
             self._metrics.tokens(self._interception.provider, usage)
         if self._ticket is not None:
             self._ticket.count(sum(map(_counted, facts.token_usages)))
-        mask_facts(facts, masker)
+        # A provider or a tool may have repeated a secret.
+        for call in facts.tool_usages:
+            call.arguments = masker.json(call.arguments)
+            call.error = call.error and masker.text(call.error)
 
 
 def _counted(usage: TokenUsage) -> int:

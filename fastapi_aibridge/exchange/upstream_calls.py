@@ -12,7 +12,7 @@ from ..upstream.keys import BYOK
 from ..upstream.response import UpstreamResponse
 from .admission import Admitted
 from .calls import UpstreamRequest
-from .encoding import accepts_gzip
+from .encoding import accepts
 from .engine import Engine
 
 
@@ -33,7 +33,7 @@ class UpstreamCalls:
         headers = engine.request_headers.going_up(admitted.scope["headers"], own_account=own_account)
         # A stream is requested uncompressed, because events can be cut and added only in plain text.
         accepted = b"" if admitted.request.streaming else admitted.headers.get(b"accept-encoding", b"")
-        compressed = bool(accepted) and accepts_gzip(accepted.decode("latin-1"))
+        compressed = bool(accepted) and accepts(accepted.decode("latin-1"), "gzip")
         headers.append((b"accept-encoding", b"gzip" if compressed else b"identity"))
         if b"content-encoding" in admitted.headers:
             headers = [pair for pair in headers if pair[0] != b"content-encoding"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange.body import decode_body
 from fastapi_aibridge.exchange.body_budget import BodyBudget
-from fastapi_aibridge.exchange.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts_gzip, decode
+from fastapi_aibridge.exchange.encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decode
 from fastapi_aibridge.exchange.fair_queue import FairQueue
 
 BODY = b'{"model":"gpt-5","input":"' + b"abc" * 1000 + b'"}'
@@ -233,4 +233,4 @@ def test_bodies_of_any_size_are_decoded_whole(encoding: str, size: int) -> None:
 )
 def test_what_a_client_accepts(header: str, accepted: bool) -> None:
     """The client accepts gzip if it names gzip with a weight above 0."""
-    assert accepts_gzip(header) is accepted
+    assert accepts(header, "gzip") is accepted
