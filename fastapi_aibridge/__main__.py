@@ -21,6 +21,7 @@ from .cluster.erasure import erase
 from .cluster.key_commands import add_key_commands
 from .cluster.managed_commands import add_managed_commands
 from .errors import AIBridgeError, RedisUnavailable
+from .observability.console import STEERING
 from .recorder.database import Database
 from .recorder.export import ExportFormat, export
 from .recorder.problems import database_place
@@ -30,8 +31,6 @@ from .recorder.store import SQLStore
 from .settings.database import ConfiguredDatabase, configured_database, configured_redis
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\t\n"}
-"""Control characters, which a terminal would obey, and the escapes that are printed instead."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +70,7 @@ def _explained(error: SQLAlchemyError | OSError, database: Database | None) -> s
 
 
 def _say(text: str) -> None:
-    print(text.translate(_STEERING), file=sys.stderr)  # noqa: T201
+    print(text.translate(STEERING), file=sys.stderr)  # noqa: T201
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, overload
 
 MICRO = 1_000_000
 """Micro-dollars in a dollar."""
@@ -134,6 +134,10 @@ def dollars(amount: int) -> str:
     return text + "0" * max(0, 2 - len(text.partition(".")[2]))
 
 
-def usd(amount: int) -> float:
-    """Convert micro-dollars to dollars for JSON, with six decimals at most."""
-    return round(amount / MICRO, 6)
+@overload
+def usd(amount: int) -> float: ...
+@overload
+def usd(amount: int | None) -> float | None: ...
+def usd(amount: int | None) -> float | None:
+    """Convert micro-dollars to dollars for JSON, with six decimals at most; None stays None."""
+    return None if amount is None else round(amount / MICRO, 6)

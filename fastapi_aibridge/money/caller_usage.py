@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..budget import period_start
+from ..budget import period_start, usd
 from ..principal import Principal
-from ..recorder.jsonform import usd
 from ..recorder.usage import UsageQuery, UsageStore
 from .budget_state import BudgetState
 from .budgets import Budgets

@@ -92,10 +92,10 @@ class _TextFormatter(logging.Formatter):
     """The formatter of text lines: in uvicorn's style, with characters that steer a terminal escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname + ':':<9} {super().format(record)}".translate(_STEERING)
+        return f"{record.levelname + ':':<9} {super().format(record)}".translate(STEERING)
 
 
-_STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 class _JSONFormatter(logging.Formatter):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict
 
+from ..budget import usd
 from .records import InterceptionRecord, Status, TokenUsage
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ def timestamp(moment: datetime) -> str:
     """Format as RFC 3339 in UTC: `2026-01-31T12:00:00.000000Z`. A naive datetime is taken as UTC."""
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def usd(cost: int | None) -> float | None:
-    """Convert micro-dollars to dollars, exact to six decimals; None stays None."""
-    return None if cost is None else cost / 1_000_000
 
 
 def record_json(record: InterceptionRecord) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from .jsonform import usd
+from ..budget import usd
+from .columns import TOKEN_COLUMNS
 from .recorder import InterceptionFilter
 
 
@@ -89,18 +90,10 @@ def _sorted(value: date | str | None) -> str:
 
 def usage_row(query: UsageQuery, key: Key, sums: Sequence[int | None]) -> UsageRow:
     """Return the row of a group. The key is in the order of `query.by`, the sums are in the order of `UsageRow`."""
-    names = [by.value for by in query.by]
-    keys: dict[str, Any] = dict(zip(names, key, strict=True))
-    calls, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost = sums
-    return UsageRow(
-        **keys,
-        calls=calls or 0,
-        input_tokens=input_tokens or 0,
-        output_tokens=output_tokens or 0,
-        cache_read_tokens=cache_read_tokens or 0,
-        cache_write_tokens=cache_write_tokens or 0,
-        cost=cost,
-    )
+    calls, *tokens, cost = sums
+    members: dict[str, Any] = dict(zip([by.value for by in query.by], key, strict=True))
+    members |= {name: count or 0 for name, count in zip(TOKEN_COLUMNS, tokens, strict=True)}
+    return UsageRow(**members, calls=calls or 0, cost=cost)
 
 
 def usage_json(query: UsageQuery, row: UsageRow) -> dict[str, str | int | float | None]:
@@ -109,11 +102,5 @@ def usage_json(query: UsageQuery, row: UsageRow) -> dict[str, str | int | float 
     for by in query.by:
         value = getattr(row, by.value)
         keys[by.value] = value.isoformat() if isinstance(value, date) else value
-    return keys | {
-        "calls": row.calls,
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
-        "cache_read_tokens": row.cache_read_tokens,
-        "cache_write_tokens": row.cache_write_tokens,
-        "cost_usd": usd(row.cost),
-    }
+    counts = {name: getattr(row, name) for name in ("calls", *TOKEN_COLUMNS)}
+    return keys | counts | {"cost_usd": usd(row.cost)}
