@@ -10,7 +10,6 @@ import importlib.util
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cachetools import LRUCache
@@ -69,9 +68,7 @@ class MCPConnections:
         await self._entered.enter_async_context(self.http)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._background is not None:
             await self._background.aclose(CLOSE_TIMEOUT)
         await self._entered.aclose()

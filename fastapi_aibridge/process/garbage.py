@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from types import TracebackType
 from typing import Self
 
 THRESHOLDS = (5_000, 3, 30)
@@ -40,9 +39,7 @@ class RestrainedCollector:
                 cls._restrain()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         cls = RestrainedCollector
         with cls._lock:
             cls._holders -= 1

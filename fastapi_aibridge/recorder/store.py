@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from .aggregate import read_usage
@@ -32,9 +31,7 @@ class SQLStore:
         self._database.open(create=self._create)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._database.close()
 
     @property

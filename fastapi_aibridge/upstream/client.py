@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from ..errors import AIBridgeError, GatewayError, UpstreamUnreachable
@@ -32,9 +31,7 @@ class UpstreamClient:
         self._pools = ConnectionPools(per_origin=self._per_origin)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         pools, self._pools = self._pools, None
         if pools is not None:
             await pools.close()
