@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 
 from ..cluster.rate_limits import Ticket
@@ -116,7 +117,8 @@ class InterceptionLog:
         except asyncio.CancelledError as problem:
             if is_cancelled():
                 # The start may have been recorded all the same, and then it needs an end.
-                await self._write_end(Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC)), Facts())
+                ending = Ending(status=Status.CANCELLED, ended_at=datetime.now(UTC))
+                await self._recorded(self._recorder.end(self.id, ending, Facts()), "the end")
                 raise
             raise self._refused(problem) from None
         except GatewayError:
@@ -147,22 +149,23 @@ class InterceptionLog:
 
     async def made(self, objects: list[ProviderObject]) -> None:
         """Record the owner of objects that later requests may name."""
-        await self._observe(Facts(objects=objects))
+        await self._recorded(self._recorder.observe(self.id, Facts(objects=objects)), "a round")
 
     async def round_ended(self, facts: Facts, message_id: str, masker: Masker) -> None:
         """Record the facts of a round, so that a crash in the next one does not lose them."""
         self._complete(facts, message_id, masker)
-        await self._observe(facts)
+        await self._recorded(self._recorder.observe(self.id, facts), "a round")
 
-    async def _observe(self, facts: Facts) -> None:
+    async def _recorded(self, work: Awaitable[None], what: str) -> None:
+        """Await a recorder. Its errors are logged."""
         try:
-            await self._recorder.observe(self.id, facts)
+            await work
         except asyncio.CancelledError as problem:
             if is_cancelled():
                 raise
-            logger.error("a round of interception %s could not be recorded", self.id, exc_info=problem)  # noqa: TRY400
+            logger.error("%s of interception %s could not be recorded", what, self.id, exc_info=problem)  # noqa: TRY400
         except Exception:
-            logger.exception("a round of interception %s could not be recorded", self.id)
+            logger.exception("%s of interception %s could not be recorded", what, self.id)
 
     async def end(
         self,
@@ -190,7 +193,7 @@ class InterceptionLog:
         if self._costs is not None:
             self._tell_costs(self._costs, ending)
         self._lines.ended(interception, ending, seconds, self._usages)
-        await self._write_end(ending, facts)
+        await self._recorded(self._recorder.end(self.id, ending, facts), "the end")
 
     def _tell_costs(self, costs: Costs, ending: Ending) -> None:
         begun = self._interception
@@ -200,16 +203,6 @@ class InterceptionLog:
             self._metrics.cost(provider, model, costs.total)
         elif costs.unpriced:
             self._metrics.unpriced(provider)
-
-    async def _write_end(self, ending: Ending, facts: Facts) -> None:
-        try:
-            await self._recorder.end(self.id, ending, facts)
-        except asyncio.CancelledError as problem:
-            if is_cancelled():
-                raise
-            logger.error("the end of interception %s could not be recorded", self.id, exc_info=problem)  # noqa: TRY400
-        except Exception:
-            logger.exception("the end of interception %s could not be recorded", self.id)
 
     def _complete(self, facts: Facts, message_id: str, masker: Masker) -> None:
         """Complete the facts with prompts (once) and costs, count their tokens, and mask secrets in them."""
