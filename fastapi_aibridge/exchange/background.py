@@ -151,17 +151,14 @@ class BackgroundResponses:
         request = UpstreamRequest("GET", target, headers, b"", one.credential)
         response = await self._caller.call(one.provider, one.principal, request)
         try:
-            pieces, size = [], 0
-            while size <= ANSWER_SIZE and (piece := await response.read_some()):
-                pieces.append(piece)
-                size += len(piece)
+            body = await response.read_up_to(ANSWER_SIZE)
         finally:
             response.close()
         if response.status == 404:
             await self.end(one, Status.FAILED, "the provider no longer has the response")
             return True
         observer = one.observer()
-        if not 200 <= response.status < 300 or not observer.blocking(b"".join(pieces)):
+        if not 200 <= response.status < 300 or not observer.blocking(body):
             return False
         message = observer.message
         return isinstance(message, ResponseMessage) and await self.learn(one, message)

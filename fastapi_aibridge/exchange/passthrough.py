@@ -255,7 +255,7 @@ class PassThrough:
     async def _relay_models(self, response: UpstreamResponse, interruption: Interruption) -> None:
         body = b""
         if self._scope["method"] != "HEAD":
-            answer = _decoded(response, await _read_up_to(MODELS_SIZE, response), MODELS_SIZE)
+            answer = _decoded(response, await response.read_up_to(MODELS_SIZE), MODELS_SIZE)
             body = await in_steps(filtered(answer, self._principal), self._share)
         head = self._head(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
         if body:
@@ -292,7 +292,7 @@ class PassThrough:
         elif response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await self._relay_watched(waiting, response, interruption)
         else:
-            body = await _read_up_to(ANSWER_SIZE, response)
+            body = await response.read_up_to(ANSWER_SIZE)
             observer = waiting.observer()
             if observer.blocking(_decoded(response, body, ANSWER_SIZE)):
                 await self._learn(waiting, observer)
@@ -321,7 +321,7 @@ class PassThrough:
 
     async def _relay_made(self, response: UpstreamResponse, interruption: Interruption) -> None:
         """Relay a response that names a new object, after its owner has been recorded."""
-        body = await _read_up_to(READ_SIZE, response)
+        body = await response.read_up_to(READ_SIZE)
         if not self._own_account:
             made = made_in(_decoded(response, body, READ_SIZE), self._route.creates)
             await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made, self._id or None)
@@ -330,15 +330,6 @@ class PassThrough:
     async def _tell(self, message: Message) -> None:
         self._begun = True
         await self._send(message)
-
-
-async def _read_up_to(size: int, response: UpstreamResponse) -> bytes:
-    """Read whole chunks of the body until they have `size` bytes, or to its end."""
-    pieces: list[bytes] = []
-    while size > 0 and (piece := await response.read_some()):
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
 
 
 def _decoded(response: UpstreamResponse, body: bytes, limit: int) -> bytes:

@@ -189,6 +189,14 @@ class UpstreamResponse:
                 await patient()
         return self.leftovers()
 
+    async def read_up_to(self, size: int) -> bytes:
+        """Read whole chunks of the body until they have `size` bytes, or to its end. Raises as `read_some` does."""
+        pieces: list[bytes] = []
+        while size > 0 and (piece := await self.read_some()):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
     def leftovers(self) -> bytes:
         """Return the bytes that have arrived and are unread, also those of a response that has failed."""
         pieces = self._pieces
