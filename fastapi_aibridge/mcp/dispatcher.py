@@ -80,8 +80,7 @@ class HTTPDispatcher:
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
         if params:
             message["params"] = params
-        async with self._send("POST", headers, message):
-            pass
+        await self._tell("POST", headers, message)
 
     async def listen(self, headers: Mapping[str, str]) -> None:
         """Read the messages that a server with a session sends unasked, until it ends that. Raises `MCPProblem`."""
@@ -91,10 +90,10 @@ class HTTPDispatcher:
     async def end(self, headers: Mapping[str, str]) -> None:
         """End the session on the server, if it allows that, in a bounded time."""
         if self.session_id is not None:
-            await self._briefly(self._delete(headers))
+            await self._briefly(self._tell("DELETE", headers))
 
-    async def _delete(self, headers: Mapping[str, str]) -> None:
-        async with self._send("DELETE", headers):
+    async def _tell(self, method: str, headers: Mapping[str, str], message: Mapping[str, Any] | None = None) -> None:
+        async with self._send(method, headers, message):
             pass
 
     async def _briefly(self, work: Any) -> None:
@@ -123,13 +122,9 @@ class HTTPDispatcher:
         else:
             answer["error"] = {"code": METHOD_NOT_FOUND, "message": "Method not found"}
         try:
-            await self._briefly(self._post(answer))
+            await self._briefly(self._tell("POST", {}, answer))
         finally:
             self._answering -= 1
-
-    async def _post(self, message: Mapping[str, Any]) -> None:
-        async with self._send("POST", {}, message):
-            pass
 
     # HTTP
 
