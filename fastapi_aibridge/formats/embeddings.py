@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import orjson
 
-from .. import sse
-from ..errors import GatewayError
 from ..recorder.records import Facts
+from .chat_completions.streams import error_events
 from .decoder import Decoder
 from .large_text import BodyText, Steps
 from .lenient import load_answer, member, reported
-from .openai_errors import error_object
 from .request import ModelRequest, model_of, read_body
 from .single import SingleRound
 from .untooled import UntooledFormat
@@ -104,11 +101,7 @@ def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:  # noqa: ARG001 
 
 
 def single(body: BodyText, max_text: int, *, usage_asked: bool) -> SingleRound:  # noqa: ARG001 - every format's signature
-    return SingleRound(body, _UsageDecoder(EmbeddingsMessage(), lambda _: True), _error_events)
-
-
-def _error_events(error: GatewayError, decoder: Decoder, failed: bool) -> bytes:  # noqa: ARG001 - every format's signature
-    return sse.event(orjson.dumps({"error": error_object(error)}))
+    return SingleRound(body, _UsageDecoder(EmbeddingsMessage(), lambda _: True), error_events)
 
 
 embeddings = UntooledFormat("embeddings", read, single)
