@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date
 
 from .bounds import MAX_TEXT, Room, bounded, bounded_ending, bounded_facts, group_key, key_of, weight_of
+from .columns import FACT_TYPES
 from .content import ending_without_content, facts_without_content
 from .cursor import decode_cursor, encode_cursor, to_microseconds
 from .memory_counters import MemoryCounters
@@ -17,6 +18,9 @@ from .records import Ending, Facts, Interception, InterceptionRecord
 from .reservations import CounterKey, Reservation
 from .rows import NO_TOKENS, add_tokens, cost_of
 from .usage import Key, Sums, UsageBy, UsageQuery, UsageRow, add_sums, no_sums, usage_rows
+
+_LISTS = (*FACT_TYPES, "objects")
+"""The members of `Facts` that are kept."""
 
 
 class MemoryRecorder(MemoryOwners):
@@ -105,11 +109,8 @@ class MemoryRecorder(MemoryOwners):
         facts, left_out = bounded_facts(facts, room)
         if left_out:
             record.interception = replace(begun, truncated=True)
-        record.facts.token_usages += facts.token_usages
-        record.facts.prompts += facts.prompts
-        record.facts.tool_usages += facts.tool_usages
-        record.facts.thoughts += facts.thoughts
-        record.facts.objects += facts.objects
+        for name in _LISTS:
+            getattr(record.facts, name).extend(getattr(facts, name))
 
     async def get(self, interception_id: str) -> InterceptionRecord | None:
         record = self._records.get(interception_id)
@@ -181,15 +182,5 @@ def _place(record: InterceptionRecord) -> tuple[int, str]:
 
 
 def _copy(record: InterceptionRecord) -> InterceptionRecord:
-    facts = record.facts
-    return InterceptionRecord(
-        record.interception,
-        Facts(
-            token_usages=facts.token_usages[:],
-            prompts=facts.prompts[:],
-            tool_usages=facts.tool_usages[:],
-            thoughts=facts.thoughts[:],
-            objects=facts.objects[:],
-        ),
-        record.ending,
-    )
+    facts = Facts(**{name: getattr(record.facts, name)[:] for name in _LISTS})
+    return InterceptionRecord(record.interception, facts, record.ending)

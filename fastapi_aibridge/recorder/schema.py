@@ -204,10 +204,7 @@ usage_daily = Table(
     Column("model", Text, primary_key=True),
     Column("client", Text, primary_key=True),
     Column("calls", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cache_read_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in TOKEN_COLUMNS),
     Column("cost", BigInteger),
 )
 
