@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,17 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def tool_usages(client: TestClient) -> list[dict[str, Any]]:
+    """Return those of the newest record, once its end is written, which may be after the response."""
+    deadline = time.monotonic() + 30
+    while True:
+        records = client.get("/ai/admin/interceptions?limit=1", headers={"authorization": "Bearer demo-admin"})
+        record = records.json()["items"][0]
+        if record["ended_at"] is not None or time.monotonic() > deadline:
+            usages: list[dict[str, Any]] = record["tool_usages"]
+            return usages
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["blocking", "streamed"])
 @pytest.mark.parametrize("api", REQUESTS)
 def test_the_injected_tool_works_offline(client: TestClient, api: str, stream: bool) -> None:
@@ -37,6 +49,5 @@ def test_the_injected_tool_works_offline(client: TestClient, api: str, stream: b
     assert reply.status_code == 200
     assert "+09:00" in reply.text
     assert "bmcp_" not in reply.text
-    records = client.get("/ai/admin/interceptions?limit=1", headers={"authorization": "Bearer demo-admin"})
-    (usage,) = records.json()["items"][0]["tool_usages"]
+    (usage,) = tool_usages(client)
     assert (usage["tool"], usage["server"], usage["injected"], usage["error"]) == ("clock", "demo", True, None)

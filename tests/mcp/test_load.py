@@ -60,7 +60,7 @@ async def test_many_bridges_leave_nothing_behind(connections: MCPConnections) ->
     """A hundred bridges that start and close at once leave no session or task, and no more sockets than calls."""
     with ToolServer(handshake=True) as server:
         servers = [MCPServer(name="box", url=server.url)]
-        bridges = [MCPTools(servers, Principal(f"user-{n}"), connections) for n in range(100)]
+        bridges = [MCPTools(servers, Principal(f"user-{n}"), connections, connect_timeout=60) for n in range(100)]
         await asyncio.gather(*(tools.start() for tools in bridges))
         assert not any(tools.degraded for tools in bridges)
         assert len(server.open_sessions) == 100
