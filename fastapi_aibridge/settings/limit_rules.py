@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .values import PositiveSeconds
+from .values import Count, PositiveSeconds
 
 MAX_RULES = 500
 """Rules in the settings. A request is checked only against those that an index finds for it."""
@@ -14,7 +14,7 @@ _LARGEST = 10**12
 LONGEST_WINDOW = 31 * 86400.0
 """Seconds."""
 
-Amount = Annotated[int, Field(ge=1, le=_LARGEST)]
+Amount = Annotated[Count, Field(ge=1, le=_LARGEST)]
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 """A shell pattern: `*` for any text, `?` for one character, `[...]` for one of several."""
 

@@ -29,7 +29,7 @@ from .sections import (
     RecorderSettings,
 )
 from .sources import PREFIX, SourcedSettings, config_file
-from .values import FernetKey, HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, RedisURL, Size
+from .values import Count, FernetKey, HeaderName, Key, Keys, NonNegativeSeconds, RedisPrefix, RedisURL, Size
 
 DEFAULT_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Provider type: the variable from which its vendor's SDK reads the key."""
@@ -100,7 +100,7 @@ class Settings(SourcedSettings):
     budgets: Budgets = ()
     budget_on_error: Literal["refuse", "allow"] = "refuse"
     """The treatment of requests while budgets cannot be read."""
-    budget_default_output: int = Field(default=4096, ge=1, le=1_000_000_000)
+    budget_default_output: Count = Field(default=4096, ge=1, le=1_000_000_000)
     """Output tokens that are reserved if the request sets no bound."""
     config_file: Path | None = None
     secrets_dir: Path | None = None

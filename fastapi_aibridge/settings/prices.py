@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+from .values import Count, no_boolean
+
+Dollars = Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class _Prices(BaseModel):
@@ -36,7 +38,7 @@ class TokenPrices(_Prices):
 class LongContextPrices(TokenPrices):
     """Prices for all tokens of a message with a long prompt."""
 
-    above: int = Field(ge=1)
+    above: Count = Field(ge=1)
     """Tokens of the prompt, cached ones included, up to which the model's other prices apply."""
 
 

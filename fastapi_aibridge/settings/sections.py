@@ -12,6 +12,7 @@ from .limit_rules import LONGEST_WINDOW, MAX_RULES, Amount, LimitRule
 from .values import (
     CAFile,
     ClientCertificate,
+    Count,
     DatabaseURL,
     Headers,
     Key,
@@ -35,10 +36,10 @@ class CircuitBreakerSettings(_Section):
     """The circuit breakers of a provider's endpoints and models. Times are in seconds."""
 
     enabled: bool = True
-    failure_threshold: int = Field(default=5, ge=1)
+    failure_threshold: Count = Field(default=5, ge=1)
     interval: PositiveSeconds = 10.0
     timeout: PositiveSeconds = 30.0
-    max_requests: int = Field(default=3, ge=1)
+    max_requests: Count = Field(default=3, ge=1)
 
 
 class ProviderSettings(_Section):
@@ -49,7 +50,7 @@ class ProviderSettings(_Section):
     api_key: Key | None = None
     api_keys: tuple[Key, ...] = ()
     enabled: bool = True
-    max_retries: int = Field(default=2, ge=0, le=10)
+    max_retries: Count = Field(default=2, ge=0, le=10)
     connect_timeout: PositiveSeconds = 10.0
     first_byte_timeout: PositiveSeconds | None = None
     """Seconds until a response must begin; None for as long as `read_timeout`."""
@@ -91,7 +92,7 @@ class MCPServerSettings(_Section):
 class PoolSettings(_Section):
     """The number of bridges that are kept, and for how long, in seconds (or with a unit like `15m`)."""
 
-    max_items: int = Field(default=5000, ge=1)
+    max_items: Count = Field(default=5000, ge=1)
     ttl: PositiveSeconds = 900.0
     drain_timeout: PositiveSeconds = 600.0
 
@@ -101,8 +102,8 @@ class LimitSettings(_Section):
     for `max_concurrent_per_principal`, where it means half of `max_concurrent`.
     """
 
-    max_concurrent: int = Field(default=4096, ge=1)
-    max_concurrent_per_principal: int | None = Field(default=None, ge=1)
+    max_concurrent: Count = Field(default=4096, ge=1)
+    max_concurrent_per_principal: Count | None = Field(default=None, ge=1)
     max_wait: NonNegativeSeconds = 3.0
     """Seconds for which a request over its principal's limit of concurrent ones waits for its turn."""
     requests: Amount | None = None

@@ -23,9 +23,19 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
+def no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("this is a number, not true or false")  # noqa: TRY004
+    return value
+
+
+Count = Annotated[int, BeforeValidator(no_boolean)]
+"""A whole number. JSON and TOML have `true`, which would otherwise count as 1."""
+
+
 def _duration(value: object) -> object:
     if not isinstance(value, str):
-        return value
+        return no_boolean(value)
     if match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", value):
         return float(match[1]) * _UNITS[match[2]]
     try:
@@ -42,7 +52,7 @@ PositiveSeconds = Annotated[NonNegativeSeconds, Field(gt=0)]
 def _size(value: object) -> object:
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+)\s*([KMG]iB)\s*", value, re.IGNORECASE)):
         return int(match[1]) * _SIZES[match[2].upper()]
-    return value
+    return no_boolean(value)
 
 
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]

@@ -20,6 +20,8 @@ GOOD = {"scope": "default", "requests": 10}
         ({"scope": "default", "id": "alice", "requests": 1}, "item 2: a rule of scope 'default' has no id"),
         ({"scope": "group", "id": "staff"}, "item 2: a rule needs a number: of requests, tokens or concurrent"),
         ({"scope": "group", "id": "staff", "requests": 0}, "RULES__REQUESTS: item 2: Input should be greater than"),
+        ({"scope": "group", "id": "staff", "requests": True}, "RULES__REQUESTS: item 2: this is a number, not true"),
+        ({"scope": "group", "id": "staff", "tokens": 5, "window": True}, "RULES__WINDOW: item 2: this is a number"),
         ({"scope": "group", "id": "staff", "requests": 1, "window": "0s"}, "RULES__WINDOW: item 2:"),
         ({"scope": "group", "id": "staff", "requests": 1, "window": "1 month"}, "a duration is a number of seconds"),
         ({"scope": "group", "id": "staff", "concurrent": 1, "window": 60}, "concurrent requests has no window"),
