@@ -20,6 +20,7 @@ from ..recorder import InvalidCursor
 from ..recorder.text import cut, dump_bytes, storable
 from .access import AdminAccess, Need
 from .answers import Invalid, Problem
+from .bodies import refuse_duplicate_members
 from .queries import MOST_PROBLEMS, refuse_unknown_parameters
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ MAX_BODY = 256 * 1024
 NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is the app's own and cannot be read back"
 
 
+_WITH_BODY = {"POST", "PUT", "PATCH"}
 _LONGEST_NAME = 64
 """Bytes of a member's name that a 422 repeats."""
 
@@ -122,6 +124,9 @@ class AdminRoutes:
         status: int = 200,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Return a decorator that adds an endpoint for this method and path, with `model` in the OpenAPI document."""
+        checks = [refuse_unknown_parameters]
+        if method in _WITH_BODY:
+            checks.append(refuse_duplicate_members)
 
         def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self._router.add_api_route(
@@ -131,7 +136,7 @@ class AdminRoutes:
                 status_code=status,
                 response_model=model,
                 response_class=Response if model is None else JSONResponse,
-                dependencies=[*self._access.dependencies(need), Depends(refuse_unknown_parameters)],
+                dependencies=[*self._access.dependencies(need), *map(Depends, checks)],
                 responses={**_REFUSALS, **responses},
                 tags=["aibridge"],
                 route_class_override=GuardedRoute,

@@ -24,6 +24,35 @@ BODIES = {
 }
 
 
+TWICE = {
+    "providers/house": (
+        "PUT",
+        b'{"type": "openai", "api_key": "sk-the-first-secret", "api_key": "sk-the-other-secret"}',
+    ),
+    "providers/house/": ("PATCH", b'{"extra_headers": {"X-Team": "a-secret", "X-Team": "a-secret"}}'),
+    "mcp-servers/files": ("PUT", b'{"url": "https://a", "\\u0075rl": "https://b"}'),
+    "client-keys": ("POST", b'{"initiator_id": "alice", "initiator_id": "bob"}'),
+    "budgets/initiator/alice": ("PUT", b'{"usd": 1, "usd": 1000}'),
+}
+
+
+@pytest.mark.parametrize("place", TWICE)
+def test_a_member_twice(model: Model, tmp_path: Path, place: str) -> None:
+    """A member that occurs twice is refused, at any depth: its reader may have seen another value than the gateway."""
+    method, body = TWICE[place]
+    app = FastAPI()
+    recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
+    app.include_router(model.bridge(settings=model.settings(managed=True), recorder=recorder).router, prefix="/ai")
+    with TestClient(app) as client:
+        path, json = f"/ai/admin/{place.rstrip('/')}", {"Content-Type": "application/json"}
+        assert client.request(method, path, content=body, headers=json).status_code == 401
+        answer = client.request(method, path, content=body, headers=ADMIN | json)
+        (problem,) = answer.json()["detail"]
+        assert (answer.status_code, problem["type"]) == (422, "duplicate_member")
+        assert problem["loc"][-1] in ("api_key", "X-Team", "url", "initiator_id", "usd")
+        assert "secret" not in answer.text
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_bodies(model: Model, tmp_path: Path, name: str) -> None:
     body, said = BODIES[name]
