@@ -112,14 +112,6 @@ def usable(entry: ManagedEntry) -> ProviderSettings | MCPServerSettings:
     return checked(entry.kind, entry.name, entry.body)
 
 
-def why_unusable(entry: ManagedEntry) -> str | None:
-    try:
-        usable(entry)
-    except SettingsError as error:
-        return str(error)
-    return None
-
-
 def split(kind: Kind, body: Body) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a body into the members stored as they are and those stored encrypted."""
     secret = {name: value for name, value in body.items() if name in SECRETS[kind]}

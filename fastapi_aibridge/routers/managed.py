@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 
 from ..cluster.managed_edit import merged, with_secrets
-from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown, why_unusable
+from ..cluster.managed_form import InvalidSettings, Kind, ManagedEntry, shown, usable
 from ..cluster.plain_members import plain_members
 from ..cluster.worker import WorkersOutcome
 from ..errors import AIBridgeError, SettingsError
@@ -168,13 +169,17 @@ class _Routes:
 
 
 def _json(entry: ManagedEntry) -> dict[str, Any]:
-    error = why_unusable(entry)
+    error: str | None = None
+    try:
+        status = "enabled" if getattr(usable(entry), "enabled", True) else "disabled"
+    except SettingsError as reason:
+        status, error = "error", str(reason)
     return {
         "name": entry.name,
         "settings": shown(entry.kind, entry.body),
         "etag": entry.etag,
         "managed": True,
-        "status": "error" if error else "enabled" if entry.body.get("enabled", True) else "disabled",
+        "status": status,
         "error": error,
     }
 
@@ -184,16 +189,21 @@ def _fixed_json(name: str, server: MCPServerSettings) -> dict[str, Any]:
     return {"name": name, "settings": settings, "etag": None, "managed": False, "status": "enabled", "error": None}
 
 
-def _check(headers: Mapping[str, str], entry: ManagedEntry | None) -> None:
-    """Check the request's preconditions against the entry. Raises `HTTPException` (412)."""
-    wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
-    if (wanted is not None and not _names(wanted, entry)) or (unwanted is not None and _names(unwanted, entry)):
+def _check(headers: Headers, entry: ManagedEntry | None) -> None:
+    """Check the request's preconditions against the entry, by RFC 9110. Raises `HTTPException` (412)."""
+    wanted, unwanted = _tags(headers, "if-match"), _tags(headers, "if-none-match")
+    # Only `If-None-Match` takes a weak tag for the strong one.
+    unwanted = [tag.removeprefix("W/") for tag in unwanted]
+    if (wanted and not _names(wanted, entry)) or _names(unwanted, entry):
         raise HTTPException(412, "somebody else has changed this: read it again")
 
 
-def _names(tags: str, entry: ManagedEntry | None) -> bool:
-    listed: Sequence[str] = [tag.strip() for tag in tags.split(",")]
-    return entry is not None and ("*" in listed or entry.etag in listed)
+def _tags(headers: Headers, name: str) -> Sequence[str]:
+    return [tag.strip() for line in headers.getlist(name) for tag in line.split(",")]
+
+
+def _names(tags: Sequence[str], entry: ManagedEntry | None) -> bool:
+    return entry is not None and ("*" in tags or entry.etag in tags)
 
 
 async def _body(request: Request) -> dict[str, Any]:

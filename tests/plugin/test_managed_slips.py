@@ -63,6 +63,44 @@ def test_a_hint_of_another_secret_is_none(model: Model, url: str, place: str, bo
         assert "hint" in refused.json()["detail"][0]["msg"]
 
 
+@pytest.mark.parametrize(
+    ("given", "status"), [("no", "disabled"), ("false", "disabled"), (0, "disabled"), ("yes", "enabled")]
+)
+def test_the_status_is_that_in_force(model: Model, url: str, given: object, status: str) -> None:
+    """`enabled` may be written as in the environment; the status tells what it means."""
+    with TestClient(served(model, url)) as client:
+        assert client.put(HOUSE, json=house(model, enabled=given), headers=ADMIN).json()["status"] == status
+        assert client.get(HOUSE, headers=ADMIN).json()["status"] == status
+        assert ask(client) == (404 if status == "disabled" else 200)
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_retries": True}, {"read_timeout": False}, {"circuit_breaker": {"max_requests": True}}]
+)
+def test_true_is_no_number(model: Model, url: str, change: dict[str, Any]) -> None:
+    with TestClient(served(model, url)) as client:
+        refused = client.put(HOUSE, json=house(model, **change), headers=ADMIN)
+        assert (refused.status_code, "true or false" in refused.text) == (422, True)
+
+
+@pytest.mark.parametrize("lines", [["{tag}"], ["W/{tag}"], ['"x", W/{tag}'], ['"x"', "{tag}"], ["*"]])
+def test_what_if_none_match_names_is_not_replaced(model: Model, url: str, lines: list[str]) -> None:
+    """Tags are compared as RFC 9110 says: weakly here, and in all lines of the header."""
+    with TestClient(served(model, url)) as client:
+        tag = client.put(HOUSE, json=house(model), headers=ADMIN).headers["etag"]
+        sent = [*ADMIN.items(), *(("If-None-Match", line.format(tag=tag)) for line in lines)]
+        assert client.put(HOUSE, json=house(model), headers=sent).status_code == 412
+
+
+def test_if_match_in_two_lines(model: Model, url: str) -> None:
+    with TestClient(served(model, url)) as client:
+        tag = client.put(HOUSE, json=house(model), headers=ADMIN).headers["etag"]
+        sent = [*ADMIN.items(), ("If-Match", '"x"'), ("If-Match", tag)]
+        assert client.put(HOUSE, json=house(model), headers=sent).status_code == 200
+        sent = [*ADMIN.items(), ("If-Match", f"W/{tag}")]
+        assert client.put(HOUSE, json=house(model), headers=sent).status_code == 412
+
+
 def test_a_header_is_there_once(model: Model, url: str) -> None:
     """Header names that differ only in case are refused, because the provider would get both."""
     with TestClient(served(model, url)) as client:
