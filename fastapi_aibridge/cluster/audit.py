@@ -27,10 +27,10 @@ LARGEST_PAGE = 500
 
 _SECRET = re.compile(r"(^|_)(keys?|tokens?|secrets?|passwords?|credentials?|authorization|cookie|headers|cert|proxy)$")
 """Names of members whose values are secret, with everything below them. Not `api_key_id` or `key_hint`."""
-_USER_INFO = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_URL = re.compile(r"://\S+")
+"""A URL without its scheme. It goes on to the end of the word, so that a text is searched in one pass."""
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
 """The user name and password in a URL."""
-_QUERY = re.compile(r"(://[^\s?#]{1,2048})\?[^\s#]+")
-"""The query of a URL, which may hold a key."""
 
 audit = Table(
     "aibridge_audit",
@@ -121,7 +121,7 @@ def masked(value: Any, *, secret: bool = False, depth: int = 0) -> Any:
     if isinstance(value, SecretStr):
         return hint(value.get_secret_value())
     if isinstance(value, str):
-        return hint(value) if secret else _QUERY.sub(r"\1?***", _USER_INFO.sub("***", value))
+        return hint(value) if secret else _URL.sub(_plain_url, value)
     if isinstance(value, Mapping | list | tuple | set | frozenset) and depth >= _DEPTH:
         return "..."
     if isinstance(value, Mapping):
@@ -132,6 +132,12 @@ def masked(value: Any, *, secret: bool = False, depth: int = 0) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [masked(one, secret=secret, depth=depth + 1) for one in value]
     return value
+
+
+def _plain_url(match: re.Match[str]) -> str:
+    """Return the URL without its user, its password, and its query, which may hold a key."""
+    place, mark, query = match[0].partition("?")
+    return _USER_INFO.sub("***", place) + mark + ("***" if query else "")
 
 
 def _value_text(value: Mapping[str, Any]) -> str:
