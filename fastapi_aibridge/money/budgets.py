@@ -53,6 +53,8 @@ class Budgets:
         self.managed: Sequence[Budget] = ()
         self.prices = prices
         self._book = BudgetBook()
+        self._behind: set[tuple[str, str, str]] = set()
+        """The keys of new budgets whose counters have not caught up with the records yet."""
         self.store: BudgetStore | None = None
         """The store of the admin API's budgets; None without a database or counters."""
         self._recorder = recorder if isinstance(recorder, BudgetRecorder) else None
@@ -90,11 +92,14 @@ class Budgets:
         """Read the admin API's budgets again. Raises the errors of the database's driver, and `RecorderUnavailable`."""
         if self.store is None:
             return
+        read = await self.store.read()
         known = {budget.key for budget in self.managed}
-        self.replace(managed=await self.store.read())
-        new = [budget.key for budget in self.managed if budget.key not in known]
-        if new and self._recorder is not None:
-            await self._recorder.counters.catch_up(new)
+        self._behind |= {budget.key for budget in read} - known
+        self.replace(managed=read)
+        behind = sorted(self._behind)
+        if behind and self._recorder is not None:
+            await self._recorder.counters.catch_up(behind)
+            self._behind.difference_update(behind)
 
     def check(self, settings: Settings) -> None:
         """Raise `SettingsError` if settings have budgets that could not work: without counters, or without prices."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
+from ..budget import period_start
 from .reservations import Counted, CounterKey, CounterListener, Ledger, OverBudget, Reservation
 
 _MOST = 10_000
@@ -45,10 +47,13 @@ class MemoryCounters:
 
     async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
         counters, held = self._ledger.counters, self._ledger.held.values()
+        now = datetime.now(UTC)
         for scope, id_, period in budgets:
             of = scope if scope in ("group", "everybody") else "initiator"
+            wanted = of, period, period_start(period, now)
             for key, counter in self._ids.items():
-                if (key.scope, key.period) == (of, period) and (scope in ("member", "default") or key.id == id_):
+                is_wanted = scope in ("member", "default") or key.id == id_
+                if is_wanted and (key.scope, key.period, key.start) == wanted:
                     running = sum(one[counter][0] for one in held if counter in one)
                     spent, reserved = counters[counter]
                     counters[counter] = Counted(max(spent, self._recorded(key) + running), reserved)

@@ -139,7 +139,9 @@ class Counters(Protocol):
         """Return the counters' amounts, with everything that ended in this process. Omits counters never opened."""
 
     async def catch_up(self, budgets: Iterable[tuple[str, str, str]]) -> None:
-        """Raise counters to the recorded spending, for budgets (scope, id, period) that newly apply."""
+        """Raise counters of the present period to the recorded spending, for budgets (scope, id, period) that newly
+        apply.
+        """
 
     async def tokens_of(self, provider: str, response_id: str) -> int:
         """Return all tokens of the interception in which the provider made this response; 0 if unknown."""

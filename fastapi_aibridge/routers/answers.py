@@ -147,7 +147,11 @@ class BudgetItem(_Answer):
     fallback_model: Annotated[str | None, Field(description="Asked for where the model asked for does not fit.")]
     source: Literal["settings", "admin"]
     spent_usd: Annotated[
-        float | None, Field(description="Null where the budget holds for each of several callers on its own.")
+        float | None,
+        Field(
+            description="Null where the budget holds for each of several callers on its own, or was changed while "
+            "amounts cannot be read."
+        ),
     ]
     reserved_usd: float | None
     resets_at: datetime

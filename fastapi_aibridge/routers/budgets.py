@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +16,7 @@ from ..budget import ANY, MAX_NAME, MAX_USD, Budget, is_id, period_end, period_s
 from ..host import Host
 from ..money.budget_state import budget_json
 from ..recorder.cursor import decode_cursor, encode_cursor
-from ..recorder.reservations import CounterKey
+from ..recorder.reservations import Counted, CounterKey
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
 from .answers import BudgetItem, BudgetItems, Problem
@@ -22,6 +24,8 @@ from .queries import BudgetListing
 
 if TYPE_CHECKING:
     from ..money.budget_store import BudgetStore
+
+logger = logging.getLogger(__name__)
 
 Period = Literal["day", "week", "month"]
 Scope = Literal["initiator", "member", "group", "default", "everybody"]
@@ -51,7 +55,7 @@ class BudgetChange(BaseModel):
 def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> None:
     route = AdminRoutes(router, access).route
 
-    async def shown(budgets: Sequence[tuple[Budget, str]]) -> list[Any]:
+    async def shown(budgets: Sequence[tuple[Budget, str]], *, is_stored: bool = False) -> list[Any]:
         now = datetime.now(UTC)
         starts = {period: period_start(period, now) for period in ("day", "week", "month")}
         keys = [
@@ -59,7 +63,8 @@ def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> Non
             for budget, _ in budgets
             if budget.scope not in ("member", "default")
         ]
-        with reading():
+        amounts: dict[CounterKey, Counted] = {}
+        with _logged() if is_stored else reading():
             amounts = dict(zip(keys, await host.runtime.budgets.counted(keys), strict=True))
         return [
             budget_json(
@@ -122,8 +127,9 @@ def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> Non
                 await store.put(budget, actor)
             except TooManyBudgets:
                 raise HTTPException(409, "there are too many budgets; delete some, or use 'default'") from None
+        with _logged():
             await host.runtime.budgets.reload()
-        return json_answer((await shown([(budget, "admin")]))[0])
+        return json_answer((await shown([(budget, "admin")], is_stored=True))[0])
 
     @route("DELETE", "/admin/budgets/{scope}/{budget_id:path}", Need.CHANGE, None, _CHANGES, status=204)
     async def delete(
@@ -138,10 +144,20 @@ def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> Non
         check_managed(found(*key))
         with reading():
             existed = is_id(key[1]) and await store.delete(key, actor)
+        with _logged():
             await host.runtime.budgets.reload()
         if not existed:
             raise HTTPException(404, "there is no such budget")
         return Response(status_code=204)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Only log an error: the change is committed, and is followed later, like those of other workers."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+        logger.warning("a change of budgets is followed later: %s", type(error).__name__)
 
 
 def _key(scope: str, id_: str, period: str) -> tuple[str, str, str]:
