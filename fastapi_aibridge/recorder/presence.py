@@ -35,6 +35,8 @@ class Presence:
         self._process = ProcessIdentity.current()
         self._beating = asyncio.Lock()
         self._beating_since: float | None = None
+        self._missed: int | None = None
+        """The number of commits at the last heartbeat that failed; None after one that succeeded."""
         self._columns: dict[str, Any] = {}
 
     async def beat(self) -> None:
@@ -57,9 +59,16 @@ class Presence:
                     )
         except BaseException:
             self._beating_since = None
+            self._missed = self._stats.commits
             raise
+        self._missed = None
         if self._beating_since is None:
             self._beating_since = time.monotonic()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the database took the last heartbeat, or a commit of records since."""
+        return self._missed is None or self._stats.commits > self._missed
 
     async def set_columns(self, **columns: Any) -> None:
         """Set columns of this recorder's row, now and with each later heartbeat. Raises the driver's errors; the next

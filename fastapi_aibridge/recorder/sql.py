@@ -42,6 +42,8 @@ DEFAULT_RETENTION = 60 * 86400.0
 
 _BEAT = 5.0
 """Seconds between two heartbeats."""
+_BEAT_AGAIN = 1.0
+"""Seconds after a failed heartbeat until the next."""
 _RESUMED = 2**40
 """The `part` of facts that follow an interruption; higher than that of all earlier facts."""
 _STARTED_AT = START_COLUMNS.index("started_at")
@@ -281,8 +283,8 @@ class SQLRecorder(SQLStore):
 
     @property
     def available(self) -> bool:
-        """Whether the recorder is open and its database accepted the last write."""
-        return self._writer is not None and self._writer.available
+        """Whether the recorder is open and its database accepted the last write, a heartbeat included."""
+        return self._writer is not None and self._writer.available and self._presence.is_written
 
     async def run_upkeep(self) -> None:
         """Run one round of upkeep: delete interceptions older than the retention, add up past days, prune counters."""
@@ -358,7 +360,7 @@ class SQLRecorder(SQLStore):
 
     async def _stay_present(self) -> None:
         while True:
-            await self._sleep(min(self._lease / 4, _BEAT))
+            await self._sleep(min(self._lease / 4, _BEAT if self._presence.is_written else _BEAT_AGAIN))
             self._turn_day()
             try:
                 async with asyncio.timeout(min(self._lease, 2 * _BEAT)):

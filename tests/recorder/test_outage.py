@@ -107,6 +107,29 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(own_postgres: 
     await starting
 
 
+async def test_an_outage_is_noticed_without_traffic(tmp_path: Path) -> None:
+    """A recorder that nobody uses notices by its heartbeat that its database takes no writes, and then that it does."""
+    path = tmp_path / "records.db"
+    async with SQLRecorder(f"sqlite+aiosqlite:///{path}", lease=0.4) as recorder:
+        assert recorder.available
+        locking = sqlite3.connect(path, isolation_level=None)
+        locking.execute("BEGIN IMMEDIATE")
+        await until(lambda: not recorder.available)
+        locking.execute("ROLLBACK")
+        locking.close()
+        await until(lambda: recorder.available)
+
+
+async def test_a_record_is_written_while_heartbeats_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit after a failed heartbeat shows that the database is there."""
+    async with SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}", lease=0.4) as recorder:
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder.database, "writing", lambda: 1 / 0)
+            await until(lambda: not recorder.available)
+            await recorder.start(interception())
+            assert recorder.available
+
+
 async def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path) -> None:
     """A start waits while another program holds SQLite's write lock, and is refused if that takes too long."""
     path = tmp_path / "records.db"
