@@ -31,6 +31,8 @@ NO_STORE = "the recorder is switched off (AIBRIDGE_RECORDER__ENABLED), or it is 
 
 
 _WITH_BODY = {"POST", "PUT", "PATCH"}
+_LONGEST_WORDS = 512
+"""Bytes of a problem's description, which may quote a name or a path."""
 _LONGEST_NAME = 64
 """Bytes of a member's name that a 422 repeats."""
 
@@ -73,7 +75,7 @@ def problem_list(problems: Iterable[tuple[str, Iterable[str | int], str]]) -> li
         {
             "type": kind,
             "loc": [part if isinstance(part, int) else cut(storable(part), _LONGEST_NAME) for part in place],
-            "msg": words,
+            "msg": cut(storable(words), _LONGEST_WORDS),
         }
         for kind, place, words in islice(problems, MOST_PROBLEMS)
     ]

@@ -203,6 +203,8 @@ RelayedPath = Annotated[str, AfterValidator(_path)]
 
 def _loadable(load: Callable[[ssl.SSLContext, str], None], what: str) -> Callable[[Path], Path]:
     def validate(path: Path) -> Path:
+        if "-----BEGIN" in str(path):  # such as a private key, which must not be quoted
+            raise ValueError("this is the path of a PEM file, not its content")
         try:
             load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(path.expanduser()))
         except ssl.SSLError:

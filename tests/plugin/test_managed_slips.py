@@ -92,6 +92,27 @@ def test_what_if_none_match_names_is_not_replaced(model: Model, url: str, lines:
         assert client.put(HOUSE, json=house(model), headers=sent).status_code == 412
 
 
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIEsecretsecretsecret\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_cert": PEM},
+        {"ca_file": PEM},
+        {"client_cert": "/" + "x" * 100_000},
+        {"pass_through": ["x" * 100_000]},
+        {"extra_headers": {"x" * 100_000 + " ": ""}},
+    ],
+)
+def test_a_refusal_repeats_no_secret_and_nothing_long(model: Model, url: str, change: dict[str, Any]) -> None:
+    with TestClient(served(model, url)) as client:
+        refused = client.put(HOUSE, json=house(model, **change), headers=ADMIN)
+        assert (refused.status_code, "secretsecret" in refused.text) == (422, False)
+        assert len(refused.content) < 2000
+        assert refused.json()["detail"][0]["loc"][:2] == ["body", next(iter(change))]
+
+
 def test_if_match_in_two_lines(model: Model, url: str) -> None:
     with TestClient(served(model, url)) as client:
         tag = client.put(HOUSE, json=house(model), headers=ADMIN).headers["etag"]
