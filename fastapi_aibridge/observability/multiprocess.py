@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import SettingsError
 from ..settings import Settings
@@ -30,6 +30,9 @@ DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 MIRROR_EVERY = 2.0
 """Seconds between two copies of the metrics that are read only at a scrape."""
 
+_LEAST = {"aibridge_redis_up", "aibridge_config_version", "aibridge_pool_provider_version"}
+"""Gauges of which a scrape tells the least value of all workers, because their sum has no meaning."""
+_GREATEST = {"aibridge_config_refused", "aibridge_changes_unseen_seconds"}
 _FILE = re.compile(r"_(\d+)\.db$")
 
 
@@ -130,6 +133,10 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def _mode(name: str) -> Literal["livemin", "livemax", "livesum"]:
+    return "livemin" if name in _LEAST else "livemax" if name in _GREATEST else "livesum"
+
+
 class Mirror:
     """A copier of the collectors' metrics into this worker's files, so that scrapes of other workers find them.
 
@@ -156,7 +163,7 @@ class Mirror:
             metric = self._metrics[name] = (
                 Counter(name, words, names, registry=None)
                 if kind == "counter"
-                else Gauge(name, words, names, registry=None, multiprocess_mode="livesum")
+                else Gauge(name, words, names, registry=None, multiprocess_mode=_mode(name))
             )
         child = metric.labels(*values) if names else metric
         if isinstance(child, Counter):
