@@ -38,6 +38,21 @@ def test_rule_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, rule: dict[st
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("AIBRIDGE_LIMITS__RULES", '[{"scope": "default", "requests": 1, "requests": 1000}]'),
+        ("AIBRIDGE_BUDGETS", '[{"scope": "default", "usd": 1, "usd": 1000}]'),
+        ("AIBRIDGE_PROVIDERS__OPENAI__EXTRA_HEADERS", '{"X-Team": "requests", "X-Team": "usd"}'),
+    ],
+)
+def test_a_member_twice(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    """JSON parsers take one of two equal members silently, which may not be the one that was meant."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError, match=f"{variable}: the member '(requests|usd|X-Team)' occurs twice"):
+        Settings.load()
+
+
 def test_what_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIBRIDGE_LIMITS__RULES", "100 per minute")
     with pytest.raises(SettingsError, match=r"AIBRIDGE_LIMITS__RULES: .*written as JSON"):
