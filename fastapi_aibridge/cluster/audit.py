@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..masking import hint
 from ..recorder.clock import NOW
-from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds
+from ..recorder.cursor import decode_place, encode_cursor, from_microseconds
 from ..recorder.schema import metadata
 from ..recorder.text import cut_key, dump, dump_bytes, load
 
@@ -23,6 +23,7 @@ _TEXT_LIMIT = 512
 _VALUE_LIMIT = 16 * 1024
 """Bytes of JSON of the value before a change, and of the value after it."""
 _DEPTH = 16
+_LISTING = "audit"
 LARGEST_PAGE = 500
 
 _SECRET = re.compile(r"(^|_)(keys?|tokens?|secrets?|passwords?|credentials?|authorization|cookie|headers|cert|proxy)$")
@@ -102,8 +103,7 @@ async def read_page(
     limit = min(max(limit, 1), LARGEST_PAGE)
     wanted = select(audit).order_by(audit.c.seq.desc()).limit(limit + 1)
     if cursor is not None:
-        seq, _ = decode_cursor(cursor)
-        wanted = wanted.where(audit.c.seq < seq)
+        wanted = wanted.where(audit.c.seq < decode_place(cursor, _LISTING))
     if object is not None:
         wanted = wanted.where(audit.c.object == cut_key(object, _TEXT_LIMIT))
     rows = (await connection.execute(wanted)).all()
@@ -113,7 +113,7 @@ async def read_page(
         )
         for row in rows[:limit]
     ]
-    return AuditPage(items, encode_cursor(rows[limit - 1].seq, "audit") if len(rows) > limit else None)
+    return AuditPage(items, encode_cursor(rows[limit - 1].seq, _LISTING) if len(rows) > limit else None)
 
 
 def masked(value: Any, *, secret: bool = False, depth: int = 0) -> Any:

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, Table, Text, bind
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..masking import hint
+from ..recorder import InvalidCursor
 from ..recorder.clock import NOW
 from ..recorder.cursor import decode_cursor, encode_cursor, from_microseconds, to_microseconds
 from ..recorder.database import Database
@@ -139,7 +140,10 @@ async def read_page(
     limit = min(max(limit, 1), LARGEST_PAGE)
     wanted = select(client_keys).order_by(_table.id.desc()).limit(limit + 1)
     if cursor is not None:
-        wanted = wanted.where(_table.id < cut_key(decode_cursor(cursor)[1], _ID_LIMIT))
+        start, key_id = decode_cursor(cursor)
+        if start:  # of a listing of interceptions or changes
+            raise InvalidCursor("the cursor is not one of this listing's")
+        wanted = wanted.where(_table.id < cut_key(key_id, _ID_LIMIT))
     if initiator_id is not None:
         wanted = wanted.where(_table.initiator_id == cut_key(initiator_id, 2048))
     rows = (await connection.execute(wanted)).mappings().all()

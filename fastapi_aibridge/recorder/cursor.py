@@ -38,3 +38,11 @@ def decode_cursor(cursor: str) -> tuple[int, str]:
     if not colon or not interception_id or "\0" in interception_id or abs(moment) >= 2**63:
         raise InvalidCursor("the cursor is not one of this listing's")
     return moment, interception_id
+
+
+def decode_place(cursor: str, listing: str) -> int:
+    """Return the place in the listing of this name. Raises `InvalidCursor`, also for a cursor of another listing."""
+    place, name = decode_cursor(cursor)
+    if name != listing or place < 0:
+        raise InvalidCursor("the cursor is not one of this listing's")
+    return place

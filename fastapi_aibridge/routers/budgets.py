@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..budget import ANY, MAX_NAME, MAX_USD, Budget, is_id, period_end, period_start
 from ..host import Host
 from ..money.budget_state import budget_json
-from ..recorder.cursor import decode_cursor, encode_cursor
+from ..recorder.cursor import decode_place, encode_cursor
 from ..recorder.reservations import Counted, CounterKey
 from .access import AdminAccess, Need
 from .admin_routes import NO_STORE, UNREADABLE, AdminRoutes, json_answer, reading
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Period = Literal["day", "week", "month"]
 Scope = Literal["initiator", "member", "group", "default", "everybody"]
+_LISTING = "budgets"
 _FOR_ALL = ("default", "everybody")
 _CHANGES: dict[int | str, dict[str, Any]] = {
     **UNREADABLE,
@@ -94,11 +95,11 @@ def add_budget_routes(router: APIRouter, host: Host, access: AdminAccess) -> Non
     async def listed(chosen: Annotated[BudgetListing, Query()]) -> Response:
         """List all budgets, including those of the settings, with the amounts spent in the current period."""
         with reading():
-            first = decode_cursor(chosen.cursor)[0] if chosen.cursor else 0
+            first = decode_place(chosen.cursor, _LISTING) if chosen.cursor else 0
         budgets = host.runtime.budgets.listed()
         page = budgets[first : first + chosen.limit]
         more = first + chosen.limit < len(budgets)
-        next_cursor = encode_cursor(first + chosen.limit, "budgets") if more else None
+        next_cursor = encode_cursor(first + chosen.limit, _LISTING) if more else None
         return json_answer({"items": await shown(page), "next_cursor": next_cursor})
 
     @route("GET", "/admin/budgets/{scope}/{budget_id:path}", Need.READ, BudgetItem, UNREADABLE)

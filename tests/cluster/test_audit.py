@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from fastapi_aibridge.cluster.audit import AuditEntry, masked, read_page, record
 from fastapi_aibridge.recorder import InvalidCursor
+from fastapi_aibridge.recorder.cursor import encode_cursor
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.jsonform import members
 from fastapi_aibridge.recorder.store import SQLStore
@@ -102,7 +103,9 @@ async def test_changes_of_one_object(database: Database) -> None:
     assert [entry.object for entry in page.items] == ["thing/1"] * 2
 
 
-@pytest.mark.parametrize("cursor", ["x", "", "Zm9v", "\0", "é"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "", "Zm9v", "\0", "é", encode_cursor(5, "budgets"), encode_cursor(-5, "audit")]
+)
 async def test_a_cursor_that_is_none(database: Database, cursor: str) -> None:
     """An invalid cursor raises `InvalidCursor`."""
     async with database.reading() as connection:

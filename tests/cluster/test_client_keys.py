@@ -15,6 +15,7 @@ from fastapi_aibridge.cluster import audit, client_keys
 from fastapi_aibridge.cluster.client_key import ClientKey, KeyRequest
 from fastapi_aibridge.cluster.key_text import is_key, new_key
 from fastapi_aibridge.recorder import InvalidCursor
+from fastapi_aibridge.recorder.cursor import encode_cursor
 from fastapi_aibridge.recorder.database import Database
 from fastapi_aibridge.recorder.jsonform import members
 
@@ -109,8 +110,9 @@ async def test_pages(database: Database) -> None:
     assert [key.id for key in found] == sorted((key.id for key in keys), reverse=True)
     assert cursor is None
     assert {key.initiator_id for key in (await listed(database, initiator_id="alice")).items} == {"alice"}
-    with pytest.raises(InvalidCursor):
-        await listed(database, cursor="nonsense")
+    for foreign in ("nonsense", encode_cursor(5, "audit")):
+        with pytest.raises(InvalidCursor):
+            await listed(database, cursor=foreign)
 
 
 async def test_changes_are_in_the_order_of_their_versions(database: Database) -> None:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi_aibridge.money import budget_store
 from fastapi_aibridge.money.budgets import Budgets
 from fastapi_aibridge.recorder.counters import SQLCounters
+from fastapi_aibridge.recorder.cursor import encode_cursor
 from fastapi_aibridge.recorder.sql import SQLRecorder
 from tests.waiting import until
 
@@ -85,3 +86,16 @@ async def test_a_counter_that_could_not_catch_up_does_so_later(app: FastAPI, mon
         await until(lambda: len(caught_up) == 2)
         assert (await client.put(ALICE, json={"usd": 3})).status_code == 200
     assert caught_up == [[("initiator", "alice", "month")]] * 2
+
+
+async def test_the_cursor_of_another_list(app: FastAPI) -> None:
+    """A cursor that a list has not handed out is refused, though another list has."""
+    async with asking(app) as client:
+        for number in range(3):
+            await client.put(f"/ai/admin/budgets/group/g{number}", json={"usd": 1})
+        cursors = {place: (await client.get(f"/ai/admin/{place}?limit=1")).json()["next_cursor"] for place in
+                   ("budgets", "audit")}  # fmt: skip
+        for place in ("budgets", "audit"):
+            for source, cursor in (*cursors.items(), ("nobody", encode_cursor(-1, place))):
+                answer = await client.get(f"/ai/admin/{place}?cursor={cursor}")
+                assert answer.status_code == (200 if source == place else 400), (place, source)
