@@ -145,7 +145,8 @@ class Loop:
                 return response
             status = response.status
             if not opening.can_go_without(status) and (
-                status < 500 or not opening.fails_for_tools(status, await reason_of(response))
+                status < 500
+                or not await in_steps(opening.fails_for_tools(status, await reason_of(response)), self._share)
             ):
                 return response
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 
-from ..formats.large_text import BodyText, Steps
+from ..formats.large_text import BodyText, Steps, contains
 from ..formats.rounds import Memory, Rounds
 from ..observability import Metrics
 from .admission import Admitted
@@ -101,14 +101,12 @@ class Opening:
             return False
         return self._toolset is not None or (self._usage and not self._refusals.usage_taken(self._usage_key))
 
-    def fails_for_tools(self, status: int, reason: bytes) -> bool:
+    def fails_for_tools(self, status: int, reason: bytes) -> Steps[bool]:
         """Whether the provider failed because of tools, all of which were injected."""
-        return (
-            status in _FAILURES
-            and self._toolset is not None
-            and b'"tools"' not in self._admitted.body
-            and _SPEAKS_OF_TOOLS.search(reason) is not None
-        )
+        if status not in _FAILURES or self._toolset is None or not _SPEAKS_OF_TOOLS.search(reason):
+            return False
+        body = self._admitted.body
+        return not (yield from contains(body, (b'"tools"',), 0, len(body)))
 
     def go_without(self, refusal: bytes) -> None:
         """Leave out the addition that the refusal names, or else all additions, which leaves the client's request."""

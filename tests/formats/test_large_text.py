@@ -48,6 +48,8 @@ def test_a_large_text_reads_like_bytes() -> None:
     assert not text.startswith(b"1")
     assert re.compile(rb"2+").search(text, 10)
     assert text[-1] == whole[-1]
+    assert b"12222" in text
+    assert b"3" not in text
 
 
 @pytest.mark.parametrize("moves_pages", [True, False])

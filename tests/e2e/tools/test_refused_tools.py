@@ -9,6 +9,7 @@ import pytest
 
 from fastapi_aibridge import Status
 from fastapi_aibridge.exchange import refused_additions
+from fastapi_aibridge.formats.large_text import LARGE
 from fastapi_aibridge.testing import Received, Reply
 
 from ...formats.rounds.driving import CHAT, RESPONSES, Kind
@@ -145,6 +146,18 @@ async def test_other_failures_are_passed_on(
         answer = await home.request(CHAT, streamed=False, **members)
         assert (answer.status, json.loads(answer.body)["error"]["message"]) == (status, words)
         assert offered(home) == [True]
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_large_request_is_read_like_a_small_one(server: ToolServer, *, own: bool) -> None:
+    """After a failure that speaks of tools a large request is searched for tools of its own, like a small one."""
+    members: dict[str, Any] = {"metadata": {"long": "x" * 2 * LARGE}}
+    if own:
+        members["tools"] = [CHAT.own_tool]
+    async with harness(_failing(500, "tools param requires --jinja flag"), {"box": server.url}) as home:
+        answer = await home.request(CHAT, streamed=False, **members)
+        assert answer.status == (500 if own else 200)
+        assert offered(home) == ([True] if own else [True, False])
 
 
 async def test_a_provider_that_keeps_nothing_gets_nothing_to_look_up(streamed: bool, server: ToolServer) -> None:
