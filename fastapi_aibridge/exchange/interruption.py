@@ -106,15 +106,19 @@ class Interruption:
                 del reason
 
     def settle(self) -> None:
-        """Ignore interruptions from now on, because the last bytes are being sent."""
+        """Ignore from now on that the client leaves, because the last bytes are being sent.
+
+        Other interruptions count: a client that reads nothing would delay the end of its bridge for ever.
+        """
         self._settled = self._reason is None
 
     def interrupt(self, reason: Exception) -> None:
         """Raise `reason` in the running block, or at the start of the next one. Only the first reason counts."""
-        if not self._settled and self._reason is None:
-            self._reason = reason
-            if self._task is not None:
-                self._task.cancel()
+        if self._reason is not None or (self._settled and isinstance(reason, ClientGone)):
+            return
+        self._reason = reason
+        if self._task is not None:
+            self._task.cancel()
 
     def start_watching(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the task that waits for the client's disconnect."""

@@ -40,7 +40,7 @@ from .interruption import Interruption
 from .model_access import MODELS_SIZE, check_passed, filtered
 from .ownership import Account
 from .relay import answer_headers, encoding_of
-from .response_writer import INTERCEPTION_ID
+from .response_writer import INTERCEPTION_ID, send_rest
 from .steps import in_steps
 
 READ_SIZE = 1024 * 1024
@@ -262,7 +262,7 @@ class PassThrough:
             head.append((b"content-length", str(len(body)).encode()))
         interruption.settle()
         await self._tell({"type": "http.response.start", "status": response.status, "headers": head})
-        await self._tell({"type": "http.response.body", "body": body, "more_body": False})
+        await send_rest(self._tell, body)
 
     async def _waiting(self, credential: Credential, status: int) -> Waiting | None:
         """Find the interception whose outcome this response may tell. It must have used the same account."""

@@ -15,6 +15,10 @@ from .error_response import send_error
 
 logger = logging.getLogger(__name__)
 
+PIECE = 64 * 1024
+"""Bytes of a body that the server gets at once. Servers take each message whole, and only the next one has to wait for
+a slow client.
+"""
 FAREWELL = 2.0
 """Seconds that a slow client has to take the error that ends its response."""
 INTERCEPTION_ID = "x-aibridge-interception-id"
@@ -25,10 +29,21 @@ BROKEN = "aibridge.broken"
 in process it means that the response broke off."""
 
 
+async def send_rest(send: Send, body: bytes) -> None:
+    """Send the last bytes of a body, piece by piece, and return once the client has taken nearly all of them.
+
+    Otherwise a client that reads nothing would leave them in the server's memory although its request is over, and
+    counts nowhere any more.
+    """
+    for begin in range(0, len(body), PIECE):
+        await send({"type": "http.response.body", "body": body[begin : begin + PIECE], "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class ResponseWriter:
     """One response. The head is sent with the first bytes of the body, so that an error before them has a status."""
 
-    __slots__ = ("_added", "_head", "_interception_id", "_send", "begun", "streaming")
+    __slots__ = ("_added", "_head", "_interception_id", "_send", "begun", "ending", "streaming")
 
     def __init__(self, send: Send, interception_id: str) -> None:
         self._send = send
@@ -36,6 +51,8 @@ class ResponseWriter:
         self._head: Message | None = None
         self._added: dict[str, str] = {}
         self.begun = False
+        self.ending = False
+        """Whether the last bytes are being sent, after which nothing else can be sent."""
         self.streaming = False
         """Whether the body is an event stream, which an error event can end."""
 
@@ -61,6 +78,9 @@ class ResponseWriter:
 
     def finish(self, body: bytes = b"") -> Awaitable[None]:
         """Send the last bytes of the body."""
+        self.ending = True
+        if len(body) > PIECE:
+            return self._finish_slowly(body)
         message: Message = {"type": "http.response.body", "body": body, "more_body": False}
         return self._send(message) if self.begun else self._begin(message)
 
@@ -69,6 +89,12 @@ class ResponseWriter:
         self.begun = True
         await self._send(self._head)
         await self._send(message)
+
+    async def _finish_slowly(self, body: bytes) -> None:
+        if not self.begun:
+            await self.piece(body[:PIECE])
+            body = body[PIECE:]
+        await send_rest(self._send, body)
 
     async def fail(
         self, provider: Provider, error: GatewayError, rounds: Rounds | None, *, failed: bool = False
@@ -79,7 +105,7 @@ class ResponseWriter:
                 if not self.begun:
                     headers = {INTERCEPTION_ID: self._interception_id, **self._added} if rounds else {}
                     await send_error(self._send, provider, error, headers)
-                elif self.streaming and rounds is not None:
+                elif self.streaming and rounds is not None and not self.ending:
                     body = rounds.error_events(error, failed=failed)
                     await self._send({"type": "http.response.body", "body": body, "more_body": False, BROKEN: True})
         except (OSError, TimeoutError):

@@ -122,11 +122,12 @@ async def test_the_first_reason_counts() -> None:
         pass
 
 
-async def test_a_settled_block_is_not_interrupted() -> None:
-    """A settled block is not interrupted, because its last bytes are already being sent."""
+async def test_a_settled_block_can_still_be_ended() -> None:
+    """A settled block can still be interrupted, because its client may never take the last bytes."""
     interruption = Interruption(Client())
-    with interruption:
+    with pytest.raises(Reason), interruption:
         interruption.settle()
+        interruption.interrupt(ClientGone())
         interruption.interrupt(Reason())
         await asyncio.sleep(0)
 

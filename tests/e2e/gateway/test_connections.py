@@ -19,6 +19,8 @@ from .upstream import Call
 
 pytestmark = pytest.mark.anyio
 each = pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
+LARGE_ANSWER = CHAT.blocking[:-1] + b',"more":"' + b"x" * 24 * 2**20 + b'"}'
+"""More than the socket buffers of both ends of a loopback connection take."""
 QUICK = 0.15
 """Seconds of a timeout that a test waits for."""
 
@@ -297,6 +299,28 @@ async def test_a_client_that_does_not_read_and_leaves() -> None:
                     await asyncio.wait_for(call.chunk(filler), 0.2)
         await call.until_gone()
         assert (await status_of(gate))[0] is Status.CANCELLED
+        await gate.idle()
+
+
+async def test_an_answer_that_nobody_reads_is_not_over() -> None:
+    """A request lasts until its client has taken the answer, so that what waits for slow clients is limited."""
+    async with gateway() as gate:
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, CHAT.ask())
+            call = await gate.upstream.call()
+            await call.answer(LARGE_ANSWER)
+            await client.head()
+            await asyncio.sleep(0.3)
+            assert gate.aibridge.pool.metrics().leases == 1
+            got = await client.reader.readexactly(len(LARGE_ANSWER))
+            assert got == LARGE_ANSWER
+            await gate.idle()
+            assert (await status_of(gate))[0] is Status.COMPLETED
+        async with gate.connected() as client:
+            await client.send("POST", CHAT.target, CHAT.ask())
+            call = await gate.upstream.call()
+            await call.answer(LARGE_ANSWER)
+            await client.head()
         await gate.idle()
 
 

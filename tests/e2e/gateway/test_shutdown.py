@@ -159,6 +159,19 @@ async def test_a_client_that_does_not_read_does_not_hold_the_end_up(monkeypatch:
         assert record.ending.status is Status.FAILED
 
 
+async def test_an_answer_that_nobody_reads_does_not_hold_the_end_up() -> None:
+    """A client that does not take the last bytes of an answer delays the shutdown by no more than the grace."""
+    async with ending(shutdown_grace=0.1) as house, house.gate.connected() as client:
+        await client.send("POST", CHAT.target, CHAT.ask())
+        call = await house.gate.upstream.call()
+        await call.answer(CHAT.blocking[:-1] + b',"more":"' + b"x" * 24 * 2**20 + b'"}')
+        await client.head()
+        await asyncio.wait_for(house.end(), LIMIT)
+        record = await house.gate.record()
+        assert record.ending is not None
+        assert record.ending.status is Status.FAILED
+
+
 @each
 async def test_uvicorns_own_end_tells_the_client(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     """If uvicorn's graceful timeout cancels the request, the client gets the error event, and the end is recorded."""
