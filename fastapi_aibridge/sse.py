@@ -32,6 +32,11 @@ class Framer:
         """The incomplete event at the end of the stream so far."""
         return bytes(self._rest)
 
+    @property
+    def size(self) -> int:
+        """The number of bytes in `rest`."""
+        return len(self._rest)
+
     def feed(self, chunk: bytes) -> bytes:
         """Add a chunk; return the events that are whole now, empty where there are none. Raises `EventTooLarge`."""
         rest = self._rest

@@ -1,4 +1,4 @@
-"""Limits the bytes of request bodies that one process holds, in all and for each initiator."""
+"""Limits the bytes of request bodies and whole responses that one process holds, in all and for each initiator."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ class BodyBudget:
 
 
 class Holding:
-    """The bytes that one request holds."""
+    """The bytes that one request holds: `size` of its bodies, `answer` of the upstream's response."""
 
-    __slots__ = ("_budget", "_initiator", "size")
+    __slots__ = ("_budget", "_initiator", "answer", "size")
 
     def __init__(self, budget: BodyBudget, initiator: str) -> None:
         self._budget = budget
         self._initiator = initiator
         self.size = 0
+        self.answer = 0
 
     @property
     def limit(self) -> int:
@@ -64,7 +65,7 @@ class Holding:
             raise GatewayError(
                 503,
                 "out_of_memory",
-                "the gateway holds as many bytes of request bodies as it can; try again",
+                "the gateway holds as many bytes of your requests and their answers as it can; try again",
                 headers={"retry-after": "1", "connection": "close"},
             )
 
@@ -86,9 +87,19 @@ class Holding:
         else:
             self.shrink(self.size - size)
 
+    def hold_answer(self, size: int) -> None:
+        """Hold so many bytes of the upstream's response, in place of those before. Raises `GatewayError` 503."""
+        more = size - self.answer
+        if more > 0:
+            self.check(more)
+        self._budget.take(self._initiator, more)
+        self.answer = size
+
     def release(self) -> None:
         """Give all bytes back, because the bodies are gone."""
         self.shrink(self.size)
+        if self.answer:
+            self.hold_answer(0)
 
 
 def usable_memory(root: Path = Path("/")) -> int:

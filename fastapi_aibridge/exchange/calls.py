@@ -23,6 +23,7 @@ from ..upstream.keys import CENTRALIZED, Credential, speaks_of_key
 from ..upstream.message import RawHeaders, RequestBody
 from ..upstream.response import UpstreamResponse
 from ..upstream.retries import RETRY_WINDOW, delay, is_retryable, retry_after
+from .body_budget import Holding
 from .reason import reason_of
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class UpstreamRequest:
     model: str = ""
     streaming: bool = False
     """Whether the request asks for a stream."""
+    holding: Holding | None = None
+    """What counts the bytes of the response that are read ahead; None if they are few."""
     repeatable: bool = True
     """Whether a retry is safe even if the upstream has carried out the request: generating text twice does no harm."""
 
@@ -131,7 +134,8 @@ class UpstreamCaller:
                 provider.limits,
             )
             if admission is not None and response.status < 300:
-                await response.read_ahead(stream_asked=request.streaming)
+                hold = None if request.holding is None else request.holding.hold_answer
+                await response.read_ahead(stream_asked=request.streaming, hold=hold)
         except (UpstreamUnreachable, UpstreamTimeout) as error:
             if admission is not None:
                 if error.is_final:  # the upstream has responded

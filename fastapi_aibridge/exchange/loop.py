@@ -150,7 +150,7 @@ class Loop:
             ):
                 return response
             try:
-                refusal, _ = await read_answer(response)
+                refusal, _ = await read_answer(response, opening.holding)
             finally:
                 response.close()
             opening.go_without(refusal)
@@ -186,18 +186,18 @@ class Loop:
 
     async def _relay(self, response: UpstreamResponse, interruption: Interruption) -> Answer | None:
         """Relay or read one round's message. None if the client's response is complete, so that no round follows."""
-        rounds, writer = self.rounds, self._writer
+        rounds, writer, holding = self.rounds, self._writer, self._opening.holding
         if response.streams:
             read = self._read if self._runs else None
             seen = None if self._costs is None else self._costs.text.add
-            rest = await relay_stream(response, rounds, writer, self._share, read, self._claim, seen)
+            rest = await relay_stream(response, rounds, writer, self._share, holding, read, self._claim, seen)
             return Answer(response, rest, is_message=True)
-        body, whole = await read_answer(response)
+        body, whole = await read_answer(response, holding)
         if not whole and not writer.begun:
             # The body is too large to be observed.
             await relay_rest(response, body, writer, interruption)
             return None
-        answer = await Answer.read(response, body, rounds, self._share)
+        answer = await Answer.read(response, body, rounds, self._share, holding)
         if self._costs is not None:
             self._costs.answer = answer.decoded or body
         if writer.begun:

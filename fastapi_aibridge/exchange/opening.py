@@ -13,6 +13,7 @@ from ..formats.large_text import BodyText, Steps, contains
 from ..formats.rounds import Memory, Rounds
 from ..observability import Metrics
 from .admission import Admitted
+from .body_budget import Holding
 from .refused_additions import REMEMBERED, RefusedAdditions, ToolsKey
 from .toolset import Toolset
 
@@ -67,6 +68,11 @@ class Opening:
         their own; tools injected there would run twice.
         """
         return not (self._admitted.client.is_agent and self._admitted.request.offers_no_tools)
+
+    @property
+    def holding(self) -> Holding:
+        """The bytes that the request holds."""
+        return self._admitted.holding
 
     @property
     def toolset(self) -> Toolset | None:

@@ -54,6 +54,7 @@ class PassThrough:
         "_account",
         "_begun",
         "_engine",
+        "_holding",
         "_id",
         "_own_account",
         "_principal",
@@ -101,6 +102,7 @@ class PassThrough:
         Raises `GatewayError` and `ClientGone`.
         """
         engine, provider, method = self._engine, self._provider, self._scope["method"]
+        self._holding = holding
         headers = dict(self._scope["headers"])
         credential = provider.credential(byok_key(headers), self._principal)
         self._own_account = credential.kind == BYOK
@@ -255,7 +257,7 @@ class PassThrough:
     async def _relay_models(self, response: UpstreamResponse, interruption: Interruption) -> None:
         body = b""
         if self._scope["method"] != "HEAD":
-            answer = _decoded(response, await response.read_up_to(MODELS_SIZE), MODELS_SIZE)
+            answer = _decoded(response, await response.read_up_to(MODELS_SIZE, self._holding.hold_answer), MODELS_SIZE)
             body = await in_steps(filtered(answer, self._principal), self._share)
         head = self._head(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
         if body:
@@ -292,7 +294,7 @@ class PassThrough:
         elif response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             await self._relay_watched(waiting, response, interruption)
         else:
-            body = await response.read_up_to(ANSWER_SIZE)
+            body = await response.read_up_to(ANSWER_SIZE, self._holding.hold_answer)
             observer = waiting.observer()
             if observer.blocking(_decoded(response, body, ANSWER_SIZE)):
                 await self._learn(waiting, observer)
@@ -321,7 +323,7 @@ class PassThrough:
 
     async def _relay_made(self, response: UpstreamResponse, interruption: Interruption) -> None:
         """Relay a response that names a new object, after its owner has been recorded."""
-        body = await response.read_up_to(READ_SIZE)
+        body = await response.read_up_to(READ_SIZE, self._holding.hold_answer)
         if not self._own_account:
             made = made_in(_decoded(response, body, READ_SIZE), self._route.creates)
             await self._engine.ownership.note(self._principal.initiator_id, self._provider.name, made, self._id or None)

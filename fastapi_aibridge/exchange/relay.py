@@ -11,6 +11,7 @@ from ..formats.rounds import Rounds
 from ..providers.response_headers import client_headers
 from ..sse import Framer, parts
 from ..upstream.response import UpstreamResponse
+from .body_budget import Holding
 from .encoding import DecodedTooLarge, Inflater, UnsupportedEncoding, accepts, decoding
 from .fair_queue import PIECE, Share
 from .interruption import Interruption
@@ -19,6 +20,8 @@ from .steps import in_steps
 
 OBSERVED_SIZE = 64 * 1024 * 1024
 """Bytes of a response that is no stream. It is read whole before it is relayed; a larger one is not observed."""
+COUNTED = 64 * 1024
+"""Bytes of a response, or of one event, from which on they count as held by the caller."""
 STEP = 8 * 1024
 """Bytes of events that are processed at once, so that a burst of tiny events takes only some milliseconds."""
 
@@ -43,6 +46,7 @@ async def relay_stream(
     rounds: Rounds,
     writer: ResponseWriter,
     share: Share,
+    holding: Holding,
     read: Read | None,
     begin: Begin,
     seen: Callable[[bytes], None] | None = None,
@@ -53,7 +57,8 @@ async def relay_stream(
     came together with the end of a stream that no round follows, so that they can be sent with the end.
 
     Raises `GatewayError` if the stream breaks off, after all complete events have been relayed; but not if only the end
-    of the connection is missing, or if the upstream has sent an error event of its own.
+    of the connection is missing, or if the upstream has sent an error event of its own. Raises it, too, if there is no
+    memory for an event.
     """
     inflater = _inflater(response)
     framer = Framer()
@@ -73,6 +78,8 @@ async def relay_stream(
         if inflater is None and len(chunk) <= STEP:
             # The common case: one or a few events, not compressed.
             block = _framed(framer, chunk)
+            if not block and framer.size > COUNTED:
+                holding.hold_answer(framer.size)
             if seen is not None and block:
                 seen(block)
             if block and (kept := rounds.stream(block)):
@@ -81,8 +88,10 @@ async def relay_stream(
                 if read is None and response.exhausted and message.complete and not message.error and not framer.rest:
                     return kept  # to be sent together with the end
                 await writer.piece(kept)
+                if holding.answer and len(block) <= COUNTED:  # the client has taken all that is larger
+                    holding.hold_answer(0)
         else:
-            await _relay_slowly(response, chunk, inflater, framer, rounds, writer, share, begin, seen)
+            await _relay_slowly(response, chunk, inflater, framer, rounds, writer, share, holding, begin, seen)
     rest = framer.rest
     if broken is not None and (rest or not (message.stream_complete or message.error)):
         raise broken
@@ -115,6 +124,7 @@ async def _relay_slowly(
     rounds: Rounds,
     writer: ResponseWriter,
     share: Share,
+    holding: Holding,
     begin: Begin,
     seen: Callable[[bytes], None] | None,
 ) -> None:
@@ -123,7 +133,11 @@ async def _relay_slowly(
     pieces: Iterable[bytes] = (chunk,) if inflater is None else inflater.pieces(chunk)
     try:
         for piece in pieces:
-            for part in parts(framer.feed(piece), STEP):
+            block = framer.feed(piece)
+            held = len(block) + framer.size
+            if held > COUNTED:
+                holding.hold_answer(max(held, holding.answer))
+            for part in parts(block, STEP):
                 if not first:
                     await asyncio.sleep(0)
                     if not share.take(PIECE):
@@ -135,6 +149,8 @@ async def _relay_slowly(
                     if not writer.begun:
                         await begin()
                     await writer.piece(kept)
+            if block and holding.answer > held:
+                holding.hold_answer(held)
     except ValueError as error:
         raise _unreadable(error) from error
 
@@ -153,17 +169,21 @@ def _inflater(response: UpstreamResponse) -> Inflater | None:
         raise _unreadable(error) from None
 
 
-async def read_answer(response: UpstreamResponse) -> tuple[bytes, bool]:
+async def read_answer(response: UpstreamResponse, holding: Holding) -> tuple[bytes, bool]:
     """Read the body of a response that is no stream, as it was sent. Return it, and whether it is complete: reading
-    stops at `OBSERVED_SIZE`. Raises `GatewayError` if the response breaks off.
+    stops at `OBSERVED_SIZE`, or at a quarter of all that may be held. Raises `GatewayError` if the response breaks off,
+    or if there is no memory for it.
     """
+    most = min(OBSERVED_SIZE, holding.limit // 2)
     pieces: list[bytes] = []
     size = 0
     while chunk := await response.read_some():
         pieces.append(chunk)
         size += len(chunk)
-        if size > OBSERVED_SIZE:
+        if size > most:
             return b"".join(pieces), False
+        if size > COUNTED:
+            holding.hold_answer(size)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces), True
 
 
@@ -180,16 +200,19 @@ class Answer:
     """Why a successful response could not be read as a message; None if it could."""
 
     @classmethod
-    async def read(cls, response: UpstreamResponse, body: bytes, rounds: Rounds, share: Share) -> Answer:
+    async def read(
+        cls, response: UpstreamResponse, body: bytes, rounds: Rounds, share: Share, holding: Holding
+    ) -> Answer:
         """Decode the body and pass it to the rounds. A body that cannot be read goes to the client as it is, because a
-        retry would be billed again.
+        retry would be billed again. Raises `GatewayError` if there is no memory for it.
         """
         succeeded = 200 <= response.status < 300
         encoding = encoding_of(response)
         decoded: bytes | None = body
         if encoding != "identity":
             try:
-                decoded = (await in_steps(decoding(body, encoding, OBSERVED_SIZE), share))[:]
+                more = lambda size: holding.hold_answer(holding.answer + size)  # noqa: E731
+                decoded = (await in_steps(decoding(body, encoding, OBSERVED_SIZE, more), share))[:]
             except (UnsupportedEncoding, DecodedTooLarge):
                 return cls(response, body)
             except ValueError as error:

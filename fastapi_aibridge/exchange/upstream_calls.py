@@ -56,6 +56,7 @@ class UpstreamCalls:
             self._admitted.route,
             request.model,
             streaming=request.streaming,
+            holding=self._admitted.holding,
         )
         if self._tracer is None:
             return await self._call(outgoing)

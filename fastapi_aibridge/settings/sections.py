@@ -130,7 +130,9 @@ class MemorySettings(_Section):
     """The data that one process holds at the same time, in bytes."""
 
     bodies: Size | None = None
-    """Request bodies, decompressed; None for a quarter of the memory that the process may use."""
+    """Bodies of requests, and of responses that wait for their clients, decompressed; None for a quarter of the memory
+    that the process may use.
+    """
 
 
 class MetricsSettings(_Section):

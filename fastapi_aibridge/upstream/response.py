@@ -143,13 +143,14 @@ class UpstreamResponse:
                 raise self._failure.error()
             await self._more()
 
-    async def read_ahead(self, *, stream_asked: bool) -> None:
+    async def read_ahead(self, *, stream_asked: bool, hold: Callable[[int], None] | None = None) -> None:
         """Wait for the first bytes of a stream, or for the whole of another response, up to `AHEAD` bytes of it.
 
         Where a stream was asked for, a response of another content type is a stream, too, if it begins as one.
 
         `read_some` returns these bytes first; a request whose response breaks off here can still be repeated. Raises as
-        `read_some` does.
+        `read_some` does, and what `hold` raises, which is called before more than `HIGH_WATER` bytes wait, with the
+        bytes that may.
         """
         kind = self.headers.raw(b"content-type") or b""
         self.streams = kind[:17].lower() == b"text/event-stream" and 200 <= self.status < 300
@@ -158,7 +159,12 @@ class UpstreamResponse:
             self.streams = _is_of_events(await self.peek(_FIRST_FIELD))
         if self._connection is not None:
             try:
-                await self._fill(1 if self.streams else AHEAD)
+                await self._fill(1 if self.streams else HIGH_WATER)
+                while not self.streams and self._connection is not None and self.size < AHEAD:
+                    wanted = self.size + HIGH_WATER
+                    if hold is not None:
+                        hold(wanted)
+                    await self._fill(wanted)
             except BaseException:
                 self.close()
                 raise
@@ -189,12 +195,17 @@ class UpstreamResponse:
                 await patient()
         return self.leftovers()
 
-    async def read_up_to(self, size: int) -> bytes:
-        """Read whole chunks of the body until they have `size` bytes, or to its end. Raises as `read_some` does."""
+    async def read_up_to(self, most: int, hold: Callable[[int], None] | None = None) -> bytes:
+        """Read whole chunks of the body until they have `most` bytes, or to its end. Raises as `read_some` does, and
+        what `hold` raises, which is called with the bytes so far once they are over `HIGH_WATER`.
+        """
         pieces: list[bytes] = []
-        while size > 0 and (piece := await self.read_some()):
+        size = 0
+        while size < most and (piece := await self.read_some()):
             pieces.append(piece)
-            size -= len(piece)
+            size += len(piece)
+            if hold is not None and size > HIGH_WATER:
+                hold(size)
         return b"".join(pieces)
 
     def leftovers(self) -> bytes:

@@ -124,12 +124,13 @@ async def test_the_first_reason_counts() -> None:
 
 async def test_a_settled_block_can_still_be_ended() -> None:
     """A settled block can still be interrupted, because its client may never take the last bytes."""
-    interruption = Interruption(Client())
-    with pytest.raises(Reason), interruption:
-        interruption.settle()
-        interruption.interrupt(ClientGone())
-        interruption.interrupt(Reason())
-        await asyncio.sleep(0)
+    request = Request()
+    await request.inside.wait()
+    request.interruption.settle()
+    request.interruption.interrupt(ClientGone())
+    request.interruption.interrupt(Reason())
+    with pytest.raises(Reason):
+        await request.task
 
 
 async def test_settling_after_an_interruption_comes_too_late() -> None:

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Message
 
 from fastapi_aibridge.errors import UpstreamUnreachable
+from fastapi_aibridge.exchange.body_budget import BodyBudget
 from fastapi_aibridge.exchange.fair_queue import FairQueue
 from fastapi_aibridge.exchange.relay import relay_stream
 from fastapi_aibridge.exchange.response_writer import ResponseWriter
@@ -34,7 +35,8 @@ class Relayed:
     async def run(self) -> bytes:
         rounds = chat_completions.single(b"{}", 2**20, usage_asked=True)
         reply = ResponseWriter(self._send, "i-1")
-        return await relay_stream(self.response, rounds, reply, FairQueue().share("alice"), None, self._begin)
+        share, holding = FairQueue().share("alice"), BodyBudget().holding("alice")
+        return await relay_stream(self.response, rounds, reply, share, holding, None, self._begin)
 
     async def _send(self, message: Message) -> None:
         if "body" in message:
