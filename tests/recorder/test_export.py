@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import time
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from fastapi_aibridge.recorder.memory import MemoryRecorder
 from fastapi_aibridge.recorder.recorder import InterceptionQuery, InvalidCursor
 from fastapi_aibridge.recorder.records import Facts, Prompt
 from fastapi_aibridge.recorder.sql import SQLRecorder
+from tests.processor_time import RUNS
 from tests.waiting import until
 
 from .builders import at, ending, full_facts, interception
@@ -111,3 +113,26 @@ async def test_large_records_make_small_pages(url: str) -> None:
         sizes = [len(chunk) async for chunk in export(recorder, InterceptionQuery(started_before=at(50)))]
         assert sum(sizes) > 10_000_000
         assert max(sizes) < 5_000_000
+
+
+@pytest.mark.parametrize("kind", list(ExportFormat))
+async def test_others_have_their_turn(kind: ExportFormat) -> None:
+    """No step of an export holds the event loop for long, whatever callers have written into their records."""
+    recorder = MemoryRecorder()
+    for minute in range(30):
+        begun = interception(started_at=at(minute))
+        await recorder.start(begun)
+        await recorder.end(begun.id, ending(), Facts(prompts=[Prompt(message_id="m", text=",=" * 60_000)]))
+    least = 1.0
+    for _ in range(RUNS):
+        exporting = asyncio.create_task(exported(recorder, format=kind))
+        longest = 0.0
+        while not exporting.done():
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - before)
+        assert (await exporting).count(b"\n") >= 30
+        least = min(least, longest)
+        if least < 0.02:
+            break
+    assert least < 0.02
