@@ -53,11 +53,13 @@ class Route:
         return method not in SAFE_METHODS and not (method == "POST" and self.reads_by_post)
 
     def object_id(self, path: str) -> str:
-        """Return the object id in a path; empty where this route has none."""
+        """Return the object id in a path, as servers read it that know path parameters (`id;x`) or trim; empty where
+        this route has none.
+        """
         if not self.kind:
             return ""
         place = self.path[1:].split("/").index("*")
-        return path[1:].split("/")[place]
+        return path[1:].split("/")[place].partition(";")[0].strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,15 @@ async def conversation(gate: Gateway, key: str, id_: str = "conv_1") -> None:
     assert made.status == 200
 
 
+@pytest.mark.parametrize("spelling", ["conv_1;x", "conv_1%3Bx", "conv_1%20", "%20conv_1", "conv%5F1"])
+async def test_another_spelling_in_the_path_is_no_way_around(spelling: str) -> None:
+    """An id with a path parameter or spaces is the id that a server would read, which may be another caller's."""
+    async with gateway(**BOTH) as gate:
+        await conversation(gate, KEY)
+        assert missing(await ask(gate, BOB, "GET", f"{CONVERSATIONS}/{spelling}"), "Conversation", "conv_1")
+        assert (await ask(gate, KEY, "GET", f"{CONVERSATIONS}/{spelling}")).status == 200
+
+
 def missing(answer: Answer, what: str, id_: str) -> bool:
     error = json.loads(answer.body)["error"]
     return answer.status == 404 and bool(error["message"] == f"{what} with id '{id_}' not found.")
