@@ -17,6 +17,7 @@ from .cluster.rate_limits import RateLimits
 from .cluster.shared_state import SharedState
 from .credentials import ClientKeys
 from .errors import PoolShutdown, SettingsError
+from .exchange.body_budget import Holding
 from .exchange.engine import Engine
 from .exchange.limits import Limits
 from .loading import load_providers, read_settings, read_settings_anew, warn_of_what_is_missing
@@ -236,6 +237,10 @@ class Runtime:
             missing = len(prices.unpriced)
             found["prices"] = f"models in use without a price: {missing}" if missing else "ok"
         return found
+
+    def holding(self, initiator_id: str) -> Holding:
+        """Make a holding of memory for an answer of the gateway's own."""
+        return self._engine.bodies.holding(initiator_id)
 
     async def readable(self) -> object:
         """Return the recorder to read records from. It need not be readable: callers check for the protocol."""

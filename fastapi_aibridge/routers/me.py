@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from starlette.types import Receive, Scope, Send
 
-from ..errors import PrincipalError
+from ..errors import GatewayError, PrincipalError
+from ..exchange.body_budget import Holding
+from ..exchange.response_writer import send_rest
 from ..host import Host
 from ..principal import Principal
 from ..recorder import InterceptionQuery, InterceptionRecord, record_json
+from ..recorder.text import dump_bytes
 from ..recorder.usage import UsageQuery, usage_json
 from .admin_routes import GUARD_HEADERS, NO_STORE, UNREADABLE, GuardedRoute, json_answer, reading
 from .answers import InterceptionPage, Invalid, OwnUsage, Problem
@@ -73,7 +77,8 @@ def add_me_routes(router: APIRouter, host: Host, principal: Callable[..., Any]) 
             page = await store.list(InterceptionQuery(initiator_id=caller.initiator_id, **chosen.model_dump()))
         # Filtered again: an app's own recorder may filter less well than this promises.
         own = [record for record in page.items if record.interception.initiator_id == caller.initiator_id]
-        return json_answer({"items": list(map(_own_json, own)), "next_cursor": page.next_cursor})
+        body = dump_bytes({"items": list(map(_own_json, own)), "next_cursor": page.next_cursor})
+        return _HeldAnswer(body, host.runtime.holding(caller.initiator_id))
 
 
 def _own_json(record: InterceptionRecord) -> dict[str, Any]:
@@ -87,6 +92,28 @@ def _own_json(record: InterceptionRecord) -> dict[str, Any]:
         if usage["injected"] and usage["error"] is not None:
             usage["error"] = _HIDDEN
     return shown
+
+
+class _HeldAnswer(Response):
+    """A page of some MiB, which counts against the caller's memory until the client has taken it."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, holding: Holding) -> None:
+        super().__init__(body)
+        self._holding = holding
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._holding.hold_answer(len(self.body))
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send_rest(send, bytes(self.body))
+        except GatewayError as error:
+            refusal = json_answer({"detail": error.message}, error.status)
+            refusal.headers.update(error.headers)
+            await refusal(scope, receive, send)
+        finally:
+            self._holding.release()
 
 
 class _OwnRoute(GuardedRoute):

@@ -9,11 +9,14 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.types import Message
 
-from fastapi_aibridge import Status
+from fastapi_aibridge import AIBridge, Facts, MemoryRecorder, Prompt, Status
 from tests.e2e.gateway.bodies import CHAT
-from tests.e2e.gateway.gateway import gateway
+from tests.e2e.gateway.gateway import gateway, settings_for
 from tests.e2e.gateway.upstream import Call
+from tests.recorder.builders import ending, interception
 
 pytestmark = pytest.mark.anyio
 Answering = Callable[[Call], Coroutine[Any, Any, None]]
@@ -97,3 +100,57 @@ async def test_an_answer_that_is_too_large_for_the_memory_is_relayed_unread() ->
         await (await gate.upstream.call()).answer(PLAIN)
         answer = await asked
         assert (answer.status, answer.body) == (200, PLAIN)
+
+
+async def test_pages_of_own_records_that_nobody_reads_leave_room_for_others() -> None:
+    """Pages of a caller's own records count until they are taken, and are sent in pieces."""
+    app, recorder = FastAPI(), MemoryRecorder()
+    aibridge = AIBridge(
+        settings_for("http://127.0.0.1:9", memory={"bodies": 7 * MIB // 2}, client_keys=KEYS), recorder=recorder
+    )
+    app.include_router(aibridge.router, prefix="/ai")
+    for one in ("alice", "bob"):
+        begun = interception(initiator_id=one)
+        await recorder.start(begun)
+        await recorder.end(begun.id, ending(), Facts(prompts=[Prompt(message_id="m", text="x" * MIB)]))
+    async with aibridge.lifespan(app):
+        pages = [Page(app, name) for name in ("alice", "alice", "bob")]
+        assert [await page.status() for page in pages] == [200, 503, 200]
+        for page in pages:
+            page.taken.set()
+            await page.task
+        assert max(pages[0].pieces) < MIB / 8
+        assert MIB < sum(pages[0].pieces) < 2 * MIB
+        again = Page(app, "alice")
+        assert await again.status() == 200
+        again.taken.set()
+        await again.task
+
+
+class Page:
+    """A request for a caller's own records, whose client takes the answer once `taken` is set."""
+
+    def __init__(self, app: FastAPI, name: str) -> None:
+        headers = [(b"authorization", f"Bearer {KEYS[name]}".encode())]
+        self._scope = {
+            "type": "http", "method": "GET", "path": "/ai/me/interceptions", "raw_path": b"/ai/me/interceptions",
+            "query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "",
+            "client": ("127.0.0.1", 1), "server": ("gateway", 80),
+        }  # fmt: skip
+        self.taken = asyncio.Event()
+        self.pieces: list[int] = []
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(app(self._scope, self._receive, self._send))
+
+    async def status(self) -> int:
+        return await asyncio.wait_for(self._status, 30)
+
+    async def _receive(self) -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status.set_result(message["status"])
+        else:
+            await self.taken.wait()
+            self.pieces.append(len(message["body"]))
