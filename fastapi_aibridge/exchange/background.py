@@ -135,15 +135,20 @@ class BackgroundResponses:
     async def _look(self, one: Waiting) -> None:
         for pause in _pauses():
             await asyncio.sleep(pause)
-            try:
-                async with self._turn:
-                    if await self._ask(one):
-                        return
-            except GatewayError as error:
-                logger.debug("a response in the background cannot be asked for: %s", error.message)
-            except Exception:
-                logger.exception("a response in the background cannot be asked for")
+            async with self._turn:
+                if await self.ask(one):
+                    return
         await self.end(one, Status.FAILED, "the outcome of the response was not known after a day")
+
+    async def ask(self, one: Waiting) -> bool:
+        """Ask the provider for the outcome, and end the interception if it is known. Return whether it is."""
+        try:
+            return await self._ask(one)
+        except GatewayError as error:
+            logger.debug("a response in the background cannot be asked for: %s", error.message)
+        except Exception:
+            logger.exception("a response in the background cannot be asked for")
+        return False
 
     async def _ask(self, one: Waiting) -> bool:
         target = one.provider.target(f"/v1/responses/{quote(one.response_id, safe='')}", b"")

@@ -11,18 +11,19 @@ from ..formats.request import ModelRequest
 from ..money.price import Price
 from ..money.prices import Prices
 from ..providers.provider import Provider
-from ..recorder import Facts, TokenUsage
+from ..recorder import Facts, Status, TokenUsage
 
 
 class Costs:
     """The costs of one interception, at the prices of the moment at which it started.
 
-    `_body`, `answer` and `text` change with each call, `total`, `estimated` and `unpriced` with each message.
+    `_body`, `_so_far`, `answer` and `text` change with each call; `total`, `estimated` and `unpriced` with each
+    message.
     """
 
     __slots__ = (
-        "_body", "_format", "_moment", "_prices", "_provider", "_request", "answer", "estimated", "text", "total",
-        "unpriced",
+        "_body", "_format", "_moment", "_prices", "_provider", "_request", "_so_far", "answer", "estimated", "text",
+        "total", "unpriced",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +35,8 @@ class Costs:
         self._format = format_name
         self._moment = moment
         self._body: BodyText | None = None
+        self._so_far: TokenUsage | None = None
+        """What was seen of a response that goes on in the background."""
         self.text = RelayedText(format_name)
         """The text of the current stream so far."""
         self.answer = b""
@@ -65,23 +68,42 @@ class Costs:
 
     def wait(self) -> None:
         """Note that the cost of the call is not known yet: the provider tells it later, or never."""
+        if self._body is not None:
+            self.answer = b""  # it has no output yet
+            self._so_far = self._seen(self._body)
+            self.text = RelayedText(self._format)
         self._body = self.total = None
 
-    def settle(self, facts: Facts) -> None:
+    def saw(self, tokens: int) -> None:
+        """Note further output of a response in the background, which its client has read."""
+        if self._so_far is None:
+            self._so_far = TokenUsage(message_id="", partial=True, cost_estimated=True)
+        self._so_far.output_tokens += tokens
+
+    def settle(self, facts: Facts, outcome: Status | None = None) -> None:
         """Add the cost of a message to its facts. If its provider has reported no usage, add one that is estimated from
-        the text.
+        the text. `outcome` is the interception's status if it ends here.
         """
         body, self._body = self._body, None
         usages = facts.token_usages
-        if not usages and body is not None:
+        if not usages and (seen := self._unreported(body, outcome)) is not None:
             if self._price_of(self._request.model, facts.model) is None:
                 self._unpriced(self._request.model)
                 return
-            usages.append(self._seen(body))
+            usages.append(seen)
         if usages and self.total is None and not self.unpriced:
             self.total = 0
         for usage in usages:
             self._price(usage, facts, body)
+
+    def _unreported(self, body: BodyText | None, outcome: Status | None) -> TokenUsage | None:
+        """Estimate the usage of a message without a reported one; None if it costs nothing, or is not known yet."""
+        if body is not None:
+            return self._seen(body)
+        seen = self._so_far
+        if seen is None or outcome is None or outcome is Status.INTERRUPTED:
+            return None
+        return None if outcome is Status.FAILED and not seen.output_tokens else seen
 
     def _seen(self, body: BodyText) -> TokenUsage:
         """Estimate the usage of a message without a reported one."""

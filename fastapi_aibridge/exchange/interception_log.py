@@ -156,6 +156,11 @@ class InterceptionLog:
         self._complete(facts, message_id, masker)
         await self._recorded(self._recorder.observe(self.id, facts), "a round")
 
+    def saw(self, tokens: int) -> None:
+        """Note further output of a response in the background, which its client has read."""
+        if self._costs is not None:
+            self._costs.saw(tokens)
+
     async def _recorded(self, work: Awaitable[None], what: str) -> None:
         """Await a recorder. Its errors are logged."""
         try:
@@ -182,7 +187,7 @@ class InterceptionLog:
         interception = self._interception
         seconds = time.monotonic() - self._began
         self._metrics.ended(interception, status, seconds)
-        self._complete(facts, message_id, masker)
+        self._complete(facts, message_id, masker, status)
         ending = Ending(
             status=status,
             ended_at=datetime.now(UTC),
@@ -204,13 +209,13 @@ class InterceptionLog:
         elif costs.unpriced:
             self._metrics.unpriced(provider)
 
-    def _complete(self, facts: Facts, message_id: str, masker: Masker) -> None:
+    def _complete(self, facts: Facts, message_id: str, masker: Masker, outcome: Status | None = None) -> None:
         """Complete the facts with prompts (once) and costs, count their tokens, and mask secrets in them."""
         for text, source, truncated in self._prompts:
             facts.prompts.append(Prompt(message_id=message_id, text=text, source=source, truncated=truncated))
         self._prompts = []
         if self._costs is not None:
-            self._costs.settle(facts)
+            self._costs.settle(facts, outcome)
         self._usages += facts.token_usages
         for usage in facts.token_usages:
             self._metrics.tokens(self._interception.provider, usage)

@@ -16,6 +16,7 @@ from ..errors import GatewayError
 from ..formats import responses
 from ..formats.large_text import BodyText, Steps, contains
 from ..formats.references import Reference, made_in, references_in
+from ..formats.relayed_text import RelayedText
 from ..formats.request import ModelRequest
 from ..formats.responses.message import ResponseMessage
 from ..formats.rounds import Memory
@@ -209,6 +210,8 @@ class PassThrough:
     async def _call(self, request: UpstreamRequest, interruption: Interruption) -> None:
         engine = self._engine
         with interruption:
+            if request.method == "DELETE" and self._route.kind == "response":
+                await self._ask_before_deletion(request.credential)
             response = await engine.caller.call(self._provider, self._principal, request)
             self._status = response.status
             engine.metrics.passed_through(self._provider.name, self._route.path, response.status)
@@ -280,6 +283,11 @@ class PassThrough:
             return None
         return one if credential.kind != BYOK or one.credential == credential else None
 
+    async def _ask_before_deletion(self, credential: Credential) -> None:
+        """Ask for the outcome of a background response, because afterwards nobody can tell what it cost."""
+        if (waiting := await self._waiting(credential, 200)) is not None:
+            await self._engine.background.ask(waiting)
+
     async def _relay_outcome(
         self, waiting: Waiting, method: str, response: UpstreamResponse, interruption: Interruption
     ) -> None:
@@ -302,7 +310,7 @@ class PassThrough:
 
     async def _relay_watched(self, waiting: Waiting, response: UpstreamResponse, interruption: Interruption) -> None:
         """Relay the stream of a background response, and read the outcome from it."""
-        observer, framer = waiting.observer(), Framer()
+        observer, framer, text = waiting.observer(), Framer(), RelayedText("responses")
         readable = encoding_of(response) == "identity"
 
         def see(chunk: bytes) -> None:
@@ -310,10 +318,14 @@ class PassThrough:
             try:
                 if readable and (block := framer.feed(chunk)):
                     observer.stream(block)
+                    text.add(block)
             except ValueError:
                 readable = False
 
-        await self._relay(response, interruption, see=see)
+        try:
+            await self._relay(response, interruption, see=see)
+        finally:
+            waiting.log.saw(text.tokens())
         await self._learn(waiting, observer)
 
     async def _learn(self, waiting: Waiting, observer: SingleRound) -> None:

@@ -39,6 +39,16 @@ async def ask(
     return await asked
 
 
+async def delete(gate: Gateway, state: object, answer: object, *, status: int = 200) -> Answer:
+    """Delete the response; the gateway first asks for its `state`."""
+    asked = asyncio.create_task(gate.request("DELETE", f"{RESPONSES}/resp_1"))
+    for method, body, code in (("GET", state, 200), ("DELETE", answer, status)):
+        call = await gate.upstream.call()
+        assert (call.method, call.path) == (method, "/v1/responses/resp_1")
+        await call.answer(json.dumps(body).encode(), status=code)
+    return await asked
+
+
 async def begin(gate: Gateway, status: str = "queued") -> None:
     body = {"model": "gpt-5", "input": "think", "background": True}
     assert (await ask(gate, "POST", "", response(status), body)).status == 200
@@ -114,9 +124,9 @@ async def test_a_deleted_response_has_no_outcome() -> None:
     """A deletion ends the record as cancelled; a deletion that the provider refuses changes nothing."""
     async with gateway() as gate:
         await begin(gate)
-        await ask(gate, "DELETE", "/resp_1", {"error": {}}, status=409)
+        await delete(gate, response("in_progress"), {"error": {}}, status=409)
         assert (await first(gate)).ending is None
-        await ask(gate, "DELETE", "/resp_1", {"deleted": True})
+        await delete(gate, response("in_progress"), {"deleted": True})
         record = await ended(gate)
         assert record.ending is not None
         assert record.ending.status == Status.CANCELLED
