@@ -55,6 +55,8 @@ _TIERS: dict[str, dict[str, str]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},
     "batch": {"processing": "batch"},
 }
+_BEDROCK = re.compile(r"https://bedrock-(?:runtime|mantle)[a-z-]*\.[a-z0-9-]+\.(?:amazonaws\.com|api\.aws)(?:/|$)")
+"""Bedrock's endpoints; the list knows only the plain ones of its runtime."""
 _TYPES = {"bedrock": "aws", "copilot": "github-copilot"}
 """The list's names of provider types, where they differ from ours."""
 
@@ -80,8 +82,9 @@ class PriceList:
 
     def _candidates(self, vendor: Vendor) -> Iterator[Provider]:
         """Yield the provider with this base URL; if there is none, the one with the vendor's name, then its type."""
+        bedrock = _BEDROCK.match(vendor.base_url) is not None
         for provider in self._providers:
-            if re.match(provider.api_pattern, vendor.base_url):
+            if provider.id == "aws" if bedrock else re.match(provider.api_pattern, vendor.base_url):
                 yield provider
                 return
         for name in dict.fromkeys((vendor.name, vendor.type)):

@@ -55,6 +55,9 @@ def told(price: Price | None, **counts: Any) -> dict[str, Any]:
     return price.as_recorded(price.rates(usage(**counts)))
 
 
+VERTEX = Vendor(
+    "vertex", "openai", "https://aiplatform.googleapis.com/v1/projects/p/locations/global/endpoints/openapi"
+)
 HOUSE = {"openai": {"house-model": {"input": 1.5, "output": 6, "cache_read": 0.15, "cache_write": 1.875}}}
 
 
@@ -143,7 +146,9 @@ def test_a_reload_brings_other_prices() -> None:
     assert prices.unpriced == set()
 
 
-@pytest.mark.parametrize("model", ["m", "m[1m]", "m-20250929", "m-2025-09-29", "m@20250929", "m-latest", "models/m"])
+@pytest.mark.parametrize(
+    "model", ["m", "m[1m]", "m-20250929", "m-2025-09-29", "m@20250929", "m-latest", "models/m", "google/m"]
+)
 def test_a_configured_model_has_its_dated_and_aliased_names_too(model: str) -> None:
     assert configured({"openai": {"m": {"input": 1, "output": 1}}}).price(Vendor(), model, NOW) is not None
 
@@ -167,6 +172,13 @@ def test_a_configured_model_has_its_dated_and_aliased_names_too(model: str) -> N
         (Vendor("bedrock", "anthropic"),
          "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-haiku-4-5-20251001-v1:0",
          1.1, 5.5),
+        (Vendor("mantle", "anthropic", "https://bedrock-mantle.us-east-1.api.aws/anthropic"),
+         "anthropic.claude-opus-4-7", 5.5, 27.5),
+        (Vendor("aws", "anthropic", "https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com"),
+         "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", 3.3, 16.5),
+        (VERTEX, "google/gemini-2.5-pro", 1.25, 10),
+        (VERTEX, "publishers/google/models/gemini-2.5-pro", 1.25, 10),
+        (VERTEX, "projects/p/locations/global/publishers/anthropic/models/claude-sonnet-4-5@20250929", 3, 15),
     ],
 )  # fmt: skip
 async def test_listed_models_are_found_as_their_provider_names_them(
