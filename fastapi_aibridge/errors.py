@@ -87,5 +87,8 @@ class UpstreamUnreachable(GatewayError):
 
 
 class UpstreamTimeout(GatewayError):
-    def __init__(self, message: str) -> None:
+    """No response from the upstream in time. `sent` says whether the upstream may have received the request."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(504, "upstream_timeout", message)
+        self.sent = sent

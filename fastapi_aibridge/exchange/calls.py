@@ -267,7 +267,7 @@ class RetryState:
         if isinstance(outcome, GatewayError):
             if outcome.is_final:
                 return False
-            sent = not isinstance(outcome, UpstreamUnreachable) or outcome.sent
+            sent = not isinstance(outcome, UpstreamUnreachable | UpstreamTimeout) or outcome.sent
             return self.request.repeatable or not sent
         return is_retryable(outcome.status, outcome.headers) and (self.request.repeatable or outcome.status == 429)
 

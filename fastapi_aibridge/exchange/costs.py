@@ -66,11 +66,14 @@ class Costs:
         if self._body is not None and not self._made():
             self._body = None
 
-    def wait(self) -> None:
-        """Note that the cost of the call is not known yet: the provider tells it later, or never."""
+    def wait(self, facts: Facts) -> None:
+        """Note that the cost of the call is not known yet: the provider tells it later, or never. `facts` are those of
+        the message so far.
+        """
         if self._body is not None:
             self.answer = b""  # it has no output yet
             self._so_far = self._seen(self._body)
+            self._so_far.service_tier = facts.service_tier
             self.text = RelayedText(self._format)
         self._body = self.total = None
 
@@ -90,6 +93,7 @@ class Costs:
             if self._price_of(self._request.model, facts.model) is None:
                 self._unpriced(self._request.model)
                 return
+            seen.service_tier = facts.service_tier or seen.service_tier
             usages.append(seen)
         if usages and self.total is None and not self.unpriced:
             self.total = 0
@@ -130,8 +134,9 @@ class Costs:
             in_part = in_part or self._made() > 0
         if in_part and not usage.cost_estimated and body is not None:
             billed = self._told_in_part(usage, body)
-        elif facts.server_calls:
-            billed = replace(usage, extra={**facts.server_calls, **usage.extra})
+        if facts.server_calls:
+            told = {name: number for name, number in billed.extra.items() if number}
+            billed = replace(billed, extra={**facts.server_calls, **told})
         rates = price.rates(billed)
         cost: int | None = price.cost(billed)
         if facts.parts and not usage.cost_estimated:

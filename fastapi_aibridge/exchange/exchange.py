@@ -201,9 +201,10 @@ class Exchange:
             upstream_status=self._calls.status,
             max_text=self._engine.max_text,
         )
+        facts = message.facts()
         if self._costs is not None and self._engine.background.has_room:
-            self._costs.wait()
-        goes_on = await self._engine.background.wait_for(waiting, message.facts())
+            self._costs.wait(facts)
+        goes_on = await self._engine.background.wait_for(waiting, facts)
         if admitted.ticket is not None:
             admitted.ticket.goes_on = goes_on
         return goes_on

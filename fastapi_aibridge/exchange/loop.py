@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from ..errors import GatewayError, UpstreamTimeout
+from ..errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
 from ..formats.large_text import BodyText
 from ..formats.responses.message import ResponseMessage
 from ..formats.rounds import AnsweredCall, Rounds
@@ -165,10 +165,9 @@ class Loop:
         costs.called(body)
         try:
             response = await self._calls.call(body)
-        except UpstreamTimeout:
-            raise  # the upstream may be carrying it out
-        except GatewayError:
-            costs.refused()
+        except GatewayError as error:
+            if not _is_carried_out(error):
+                costs.refused()
             raise
         if response.status >= 400:
             costs.refused()
@@ -278,3 +277,10 @@ class Loop:
     async def _ping(self) -> None:
         if self._writer.streaming:
             await self._writer.piece(self.rounds.ping())
+
+
+def _is_carried_out(error: GatewayError) -> bool:
+    """Whether the upstream may carry the request out: it is silent, or its answer broke off behind a good status."""
+    if isinstance(error, UpstreamTimeout):
+        return error.sent
+    return isinstance(error, UpstreamUnreachable) and 200 <= (error.upstream_status or 0) < 300

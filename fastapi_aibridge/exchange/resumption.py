@@ -15,7 +15,7 @@ from ..money.prices import Prices
 from ..observability import InterceptionLines, Metrics
 from ..principal import Principal
 from ..providers.provider import Provider
-from ..recorder import InterceptionRecord, Recorder, ResumableRecorder
+from ..recorder import Facts, InterceptionRecord, Recorder, ResumableRecorder
 from ..upstream.keys import Credential
 from .background import BackgroundResponses, Waiting
 from .costs import Costs
@@ -76,5 +76,5 @@ class Resumption:
         costs = None
         if (prices := self._prices()) is not None:
             costs = Costs(prices, provider, request, "responses", begun.started_at)
-            costs.wait()
+            costs.wait(Facts())
         return InterceptionLog(self._recorder, self._metrics, self._lines, begun, request, costs=costs)

@@ -124,11 +124,12 @@ def _openai(
         cache_write_tokens=written,
         extra=extra,
         partial=partial,
-        service_tier=_tier(service_tier),
+        service_tier=tier_of(service_tier),
     )
 
 
-def _tier(value: object) -> str | None:
+def tier_of(value: object) -> str | None:
+    """Return the name of a service tier; None where there is none."""
     return value[:_MAX_TIER] if isinstance(value, str) and value else None
 
 
@@ -201,7 +202,7 @@ def _messages_tier(usage: Mapping[str, Any]) -> str | None:
     Fast mode is no tier, but has its own prices and takes precedence
     (platform.claude.com/docs/en/build-with-claude/fast-mode).
     """
-    return "fast" if usage.get("speed") == "fast" else _tier(usage.get("service_tier"))
+    return "fast" if usage.get("speed") == "fast" else tier_of(usage.get("service_tier"))
 
 
 def messages_parts(usage: dict[str, Any]) -> list[tuple[str, TokenUsage]]:

@@ -133,6 +133,8 @@ class Facts:
     # The following members serve to compute the cost of the last message; they are not recorded.
     model: str = ""
     """The provider's name of the model that answered."""
+    service_tier: str | None = None
+    """The service tier that the message names, for a message that reports no usage."""
     parts: list[tuple[str, TokenUsage]] = field(default_factory=list)
     """The parts of the message, if reported: the model (empty for the requested one) and its usage."""
     server_calls: Mapping[str, int] = field(default_factory=dict)

@@ -41,7 +41,8 @@ class Failure:
     """Whether the upstream has responded, and will bill for it: a retry would only cost more."""
 
     def error(self) -> GatewayError:
-        error = UpstreamTimeout(self.text) if self.timed_out else UpstreamUnreachable(self.text, sent=self.sent)
+        kind = UpstreamTimeout if self.timed_out else UpstreamUnreachable
+        error = kind(self.text, sent=self.sent)
         error.cause = self.cause
         error.is_final = self.answered
         return error

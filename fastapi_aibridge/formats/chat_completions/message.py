@@ -12,7 +12,7 @@ from ...recorder.records import Facts, ToolUsage
 from ..lenient import arguments_of, as_object, count, error_text, member, objects, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, TextBuffer
-from ..usage import MAX_MODEL, chat_usage, gone_on
+from ..usage import MAX_MODEL, chat_usage, gone_on, tier_of
 from .accumulate import Members, add, built
 
 _MAX_NAME = 1024
@@ -180,7 +180,9 @@ class ChatMessage:
             self.error = self.error or reported({"error": choice.get("error") or "the provider failed"})
 
     def _take_usage(self, event: Mapping[str, Any], choices: object) -> None:
-        """Note the usage: at the top, within the choice or its message (Kimi and others), or in `x_groq` (Groq)."""
+        """Note service tier and usage: at the top, within the choice or its message (Kimi and others), or in `x_groq`
+        (Groq).
+        """
         usage = member(event, "usage")
         if not usage and isinstance(choices, list) and choices:
             choice = as_object(choices[0])
@@ -188,7 +190,7 @@ class ChatMessage:
         if usage := usage or member(event.get("x_groq"), "usage"):
             # Some send it with each chunk, and zeros at the end.
             self.usage = gone_on(self.usage, usage)
-            self.service_tier = event.get("service_tier") or self.service_tier
+        self.service_tier = event.get("service_tier") or self.service_tier
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         calls = objects(delta.get("tool_calls"))
@@ -223,7 +225,8 @@ class ChatMessage:
         return call
 
     def facts(self) -> Facts:
-        facts = Facts(model=self.model, tool_usages=[call.recorded(self.id, self.budget) for call in self.calls])
+        facts = Facts(model=self.model, service_tier=tier_of(self.service_tier))
+        facts.tool_usages = [call.recorded(self.id, self.budget) for call in self.calls]
         if self.usage:
             facts.token_usages.append(
                 chat_usage(self.id, self.usage, partial=not self.complete, service_tier=self.service_tier)

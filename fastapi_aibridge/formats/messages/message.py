@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,11 @@ class Block:
         elif whole and budget.take(len(orjson.dumps(delta))):
             # Signatures, compactions and unknown deltas: their members belong to the block.
             self.members |= {key: value for key, value in delta.items() if key != "type"}
+
+    @property
+    def is_server_call(self) -> bool:
+        """Whether it calls one of the provider's own tools."""
+        return self.kind == "server_tool_use"
 
     @property
     def is_blank(self) -> bool:
@@ -199,6 +205,8 @@ class AnthropicMessage:
         if self.usage:
             facts.token_usages.append(messages_usage(self.id, self.usage, partial=not self.complete))
             facts.usage_settled = self.complete or bool(member(self.delta, "usage"))
+            if not facts.usage_settled:
+                facts.server_calls = Counter(f"{block.tool}_requests" for block in self.blocks if block.is_server_call)
             if "iterations" in self.usage:
                 facts.parts = messages_parts(self.usage)
         return facts

@@ -8,7 +8,7 @@ from typing import Any
 from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
 from ..lenient import arguments_of, error_text, member, objects, reported, text
 from ..text import Budget
-from ..usage import MAX_MODEL, responses_usage
+from ..usage import MAX_MODEL, responses_usage, tier_of
 
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
 ENDS = frozenset(
@@ -179,6 +179,7 @@ class ResponseMessage:
             tool_usages=list(self._tools),
             thoughts=list(self._thoughts),
             model=self.model,
+            service_tier=tier_of(self.service_tier),
             server_calls=self._server_calls,
         )
         if self.usage:

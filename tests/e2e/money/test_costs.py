@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -199,6 +200,73 @@ async def test_what_a_provider_refuses_costs_nothing(status: int) -> None:
     assert record.ending is not None
     assert (record.ending.cost, record.ending.cost_estimated) == (0, False)
     assert record.facts.token_usages == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "charged"),
+    [
+        (b"", False),
+        (b"not HTTP\r\n\r\n", False),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 10\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", True),
+    ],
+)
+async def test_an_answer_that_breaks_off_behind_its_head_costs_the_input(begun: bytes, charged: bool) -> None:
+    async with gateway(prices=PRICES) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="house")))
+        call = await gate.upstream.call()
+        await call.write(begun)
+        call.close()
+        assert (await asked).status >= 500
+        record = await gate.record()
+    assert record.ending is not None
+    assert record.ending.cost_estimated is charged
+    assert record.ending.cost == pytest.approx(len(CHAT.ask(model="house")) / 4 * 1.5 if charged else 0, abs=1.5)
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["refused", "timeout"])
+async def test_an_upstream_that_cannot_be_reached_costs_nothing(listens: bool) -> None:
+    """Nothing was sent if the connection was refused, or not accepted in time."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        if listens:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", port))
+        else:
+            full.close()
+        reached = {"base_url": f"http://127.0.0.1:{port}/v1", "connect_timeout": 0.2}
+        async with gateway(prices=PRICES, providers=reached) as gate:
+            answer = await gate.request("POST", CHAT.target, CHAT.ask(model="house"))
+            record = await gate.record()
+        for one in waiting:
+            one.close()
+    assert answer.status == (504 if listens else 502)
+    assert record.ending is not None
+    assert (record.ending.cost, record.facts.token_usages) == (0, [])
+
+
+async def test_a_broken_stream_costs_what_its_service_tier_does() -> None:
+    """The tier that the stream's events name sets the price of the text that was seen."""
+    dearer = {"openai": {"house": {"input": 0, "output": 6, "service_tiers": {"priority": {"input": 0, "output": 60}}}}}
+    async with gateway(prices=dearer) as gate:
+        first = chat({"role": "assistant", "content": CUT}, service_tier="priority")
+        record = await cut_off(gate, CHAT, [first])
+    assert record.ending is not None
+    assert (record.ending.cost, record.ending.cost_estimated) == (30_000, True)
+    assert record.facts.token_usages[0].service_tier == "priority"
+
+
+async def test_a_broken_stream_costs_the_providers_tools_that_it_called() -> None:
+    """Calls of the provider's own tools that were seen are charged, though the usage that counts them never came."""
+    priced = {"anthropic": {"house": {"input": 0, "output": 0, "calls": {"web_search_requests": 0.01}}}}
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    called = [sse({"type": "content_block_start", "index": at, "content_block": search}) for at in (1, 2, 3)]
+    async with gateway(prices=priced) as gate:
+        record = await cut_off(gate, MESSAGES, [*messages_begins("Hello"), *called])
+    assert record.ending is not None
+    assert (record.ending.cost, record.ending.cost_estimated) == (30_000, True)
 
 
 async def test_a_model_without_a_price_is_not_free_but_unknown() -> None:
