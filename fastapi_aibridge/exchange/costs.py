@@ -184,7 +184,10 @@ class Costs:
         """
         if answered and self._request.alternatives:
             model, answered = answered, model
-        price = self._prices.price(self._provider, model, self._moment)
+        prices, provider, moment = self._prices, self._provider, self._moment
+        price = prices.price(provider, model, moment)
         if price is None and answered and answered != model:
-            price = self._prices.price(self._provider, answered, self._moment)
-        return price
+            price = prices.price(provider, answered, moment)
+            if price is not None:
+                prices.answered(provider, model, answered)
+        return price or prices.expected(provider, model, moment)

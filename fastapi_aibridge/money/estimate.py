@@ -44,7 +44,7 @@ class Estimator:
         return max((one for one in amounts if one is not None), default=0)
 
     def _of(self, model: str, given: int) -> int | None:
-        price = None if self.prices is None else self.prices.price(self.vendor, model, self.moment)
+        price = None if self.prices is None else self.prices.expected(self.vendor, model, self.moment)
         if price is None:
             return None
         request = self.request

@@ -32,8 +32,8 @@ _Known = tuple[Price | None, datetime, datetime]
 class Prices:
     """The prices of models. Prices of genai-prices are missing until `ready` has been awaited once.
 
-    Fields that change: `_known` and `unpriced`, which have a bound; `_loading`, `_list` and `is_ready`, once;
-    `_configured` at a reload.
+    Fields that change: `_known`, `_answered` and `unpriced`, which have a bound; `_loading`, `_list` and `is_ready`,
+    once; `_configured` at a reload.
     """
 
     def __init__(self, configured: Mapping[str, Mapping[str, ModelPrices]], *, listed: bool = True) -> None:
@@ -43,6 +43,8 @@ class Prices:
         self._list: PriceList | None = None
         self._loading: asyncio.Future[None] | None = None
         self._known: dict[tuple[str, str], _Known] = {}
+        self._answered: dict[tuple[str, str], str] = {}
+        """The models that have answered for deployments and aliases, by provider and the name in requests."""
         self.is_ready = not listed
         self.unpriced: set[tuple[str, str]] = set()
         """Pairs of a provider's name and a model that was used but has no price."""
@@ -59,6 +61,7 @@ class Prices:
         """Replace the configured prices and clear what is cached; also necessary after a change of providers."""
         self._configured = ConfiguredPrices(configured)
         self._known.clear()
+        self._answered.clear()
         self.unpriced.clear()
 
     def load(self) -> asyncio.Future[None]:
@@ -93,6 +96,22 @@ class Prices:
             known = self._find(vendor, model, moment.astimezone(UTC))
             self._remember((vendor.name, model), known)
         return known[0]
+
+    def expected(self, vendor: Vendor, model: str, moment: datetime) -> Price | None:
+        """Return the price of a model that has not answered yet: that of a deployment or an alias is known from its
+        last answer.
+        """
+        price = self.price(vendor, model, moment)
+        if price is None and (answered := self._answered.get((vendor.name, model))) is not None:
+            price = self.price(vendor, answered, moment)
+        return price
+
+    def answered(self, vendor: Vendor, model: str, answered: str) -> None:
+        """Note the model that has answered for one without a price of its own."""
+        key = vendor.name, model
+        if key not in self._answered and len(self._answered) >= _MOST:
+            del self._answered[next(iter(self._answered))]
+        self._answered[key] = answered
 
     def missing(self, vendor: Vendor, model: str) -> None:
         """Note that a model without a price was used; each is logged once."""

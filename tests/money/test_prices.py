@@ -153,6 +153,20 @@ def test_a_configured_model_has_its_dated_and_aliased_names_too(model: str) -> N
     assert configured({"openai": {"m": {"input": 1, "output": 1}}}).price(Vendor(), model, NOW) is not None
 
 
+def test_a_deployment_is_expected_to_cost_what_its_last_answer_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices_module, "_MOST", 2)
+    prices = configured({"openai": {"m": {"input": 1, "output": 1}, "dear": {"input": 9, "output": 9}}})
+    assert prices.expected(Vendor(), "mine", NOW) is None
+    for model, answered in (("mine", "m"), ("mine", "dear"), ("m", "dear"), ("other", "m")):
+        prices.answered(Vendor(), model, answered)
+    assert told(prices.expected(Vendor(), "other", NOW))["input"] == 1
+    assert told(prices.expected(Vendor(), "m", NOW))["input"] == 1  # it has a price of its own
+    assert prices.expected(Vendor(), "mine", NOW) is None  # the oldest is forgotten
+    prices.answered(Vendor(), "mine", "dear")
+    assert told(prices.expected(Vendor(), "mine", NOW))["input"] == 9
+    assert prices.expected(Vendor("another"), "mine", NOW) is None
+
+
 @pytest.mark.parametrize(
     ("vendor", "model", "input_price", "output_price"),
     [

@@ -297,6 +297,19 @@ async def test_a_deployment_costs_what_the_model_behind_it_costs() -> None:
     assert record.ending.cost == 24
 
 
+async def test_a_deployment_is_reserved_for_once_its_model_is_known() -> None:
+    """What a deployment costs is known from its first answer; then budgets hold for it."""
+    body = {**json.loads(CHAT.blocking), "model": "house"}
+    tight = [{"scope": "initiator", "id": "alice", "usd": 0.01, "period": "month"}]
+    async with gateway(prices=PRICES, budgets=tight) as gate:
+        asked = asyncio.create_task(gate.request("POST", CHAT.target, CHAT.ask(model="my-deployment")))
+        await (await gate.upstream.call()).answer(json.dumps(body).encode())
+        assert (await asked).status == 200
+        refused = await gate.request("POST", CHAT.target, CHAT.ask(model="my-deployment"))
+        assert (refused.status, json.loads(refused.body)["error"]["code"]) == (429, "insufficient_quota")
+        assert gate.upstream.untouched
+
+
 async def test_nobody_pays_for_prices_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the prices extra and without a setting, no cost is recorded."""
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
