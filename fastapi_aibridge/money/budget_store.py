@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..budget import Budget, usd
 from ..cluster import audit
 from ..cluster.versions import bump
+from ..recorder.counters import limited_by
 from ..recorder.database import Database, insert
 from ..recorder.schema import budget_counters, budgets
 
@@ -74,14 +75,8 @@ async def _written(
         before=_audited(before),
         after=_audited(after),
     )
-    if scope in ("initiator", "group", "everybody"):
-        # Warn about the new amount as well, even if the old one was used up.
-        counted = budget_counters.c
-        await connection.execute(
-            update(budget_counters)
-            .where(counted.scope == scope, counted.subject == id_, counted.period == period)
-            .values(told=0)
-        )
+    # Warn about the new amount as well, even if the old one was larger and used up.
+    await connection.execute(update(budget_counters).where(*limited_by(scope, id_, period)).values(told=0))
     await bump(connection, VERSION)
 
 

@@ -52,12 +52,12 @@ class BudgetWarnings:
     def look(self, counter: OpenCounter, *, refused: bool = False) -> None:
         """Warn about this counter in a separate task, if it has reached a level that was not warned about."""
         percent = 100 if refused else level_of(counter)
-        amount = counter.limit.amount
-        before = counter.warned[1] if counter.warned[0] == amount else 0
-        if percent <= before:
+        # The amount and not the percentage is compared, because a larger budget has levels of its own.
+        reached = max(1, counter.limit.amount * percent // 100)
+        if not percent or reached <= counter.warned:
             return
-        counter.warned = amount, percent
-        task = asyncio.create_task(self._tell(counter, percent), name="aibridge-budget-warning")
+        counter.warned = reached
+        task = asyncio.create_task(self._tell(counter, percent, reached), name="aibridge-budget-warning")
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -66,13 +66,13 @@ class BudgetWarnings:
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)
 
-    async def _tell(self, counter: OpenCounter, percent: int) -> None:
+    async def _tell(self, counter: OpenCounter, percent: int, reached: int) -> None:
         key, limit, spent = counter.key, counter.limit, counter.counted.spent
         try:
-            if not await self._counters.claim_warning(counter.id, percent):
+            if not await self._counters.claim_warning(counter.id, reached):
                 return
         except RecorderUnavailable:
-            counter.warned = (0, 0)
+            counter.warned = 0
             return
         self._metrics.budget_reached(key.scope, percent)
         log.warning(

@@ -124,6 +124,8 @@ class Budgets:
         self.configured = self.configured if configured is None else configured
         self.managed = self.managed if managed is None else managed
         self._book = BudgetBook([*self.configured, *self.managed])
+        if self._open is not None:
+            self._open.warn_again()
         was_on, self.is_on = self.is_on, len(self._book) > 0
         if self.is_on and not was_on and not self.refuses_unpriced:
             self._warn()

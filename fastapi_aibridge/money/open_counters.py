@@ -21,8 +21,8 @@ class OpenCounter:
     limit: Limit
     """The limit of the request that used the counter last."""
     counted: Counted = _NOTHING
-    warned: tuple[int, int] = (0, 0)
-    """The amount of a limit, and the highest percentage of it that this process has tried to warn about."""
+    warned: int = 0
+    """The highest spending, in micro-dollars, about which this process has tried to warn."""
 
 
 class OpenCounters:
@@ -63,6 +63,11 @@ class OpenCounters:
             ids = await self._counters.open([limit.counter for limit in missing])
             for id_, limit in zip(ids, missing, strict=True):
                 self._by_key[limit.counter] = self._by_id[id_] = OpenCounter(id_, limit.counter, limit)
+
+    def warn_again(self) -> None:
+        """Forget which warnings were tried, because limits have changed."""
+        for counter in self._by_id.values():
+            counter.warned = 0
 
     def saw(self, counters: Mapping[int, Counted]) -> list[OpenCounter]:
         """Store new amounts of counters. Returns the ones that are in the cache."""

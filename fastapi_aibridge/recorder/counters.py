@@ -89,13 +89,13 @@ class SQLCounters:
             async with self._database.reading() as connection:
                 return await read_tokens(connection, *key)
 
-    async def claim_warning(self, counter: int, percent: int) -> bool:
+    async def claim_warning(self, counter: int, reached: int) -> bool:
         with _reading():
             async with self._database.writing() as connection:
                 first = await connection.execute(
                     update(budget_counters)
-                    .where(budget_counters.c.id == counter, budget_counters.c.told < percent)
-                    .values(told=percent)
+                    .where(budget_counters.c.id == counter, budget_counters.c.told < reached)
+                    .values(told=reached)
                 )
         return bool(first.rowcount)
 
@@ -205,13 +205,19 @@ def _costs(
     return select(func.sum(interceptions.c.cost)).where(*wanted)
 
 
+def limited_by(scope: str, id_: str, period: str) -> list[ColumnElement[bool]]:
+    """Return the conditions for the counters that a budget may limit."""
+    counter = budget_counters.c
+    of = scope if scope in ("group", "everybody") else "initiator"
+    is_for_each = scope in ("member", "default")
+    return [counter.scope == of, counter.period == period, *(() if is_for_each else (counter.subject == id_,))]
+
+
 async def _catch_up(connection: AsyncConnection, scope: str, id_: str, period: str, now: datetime) -> None:
     start = period_start(period, now)
     kept = budget_counters.c
     of = scope if scope in ("group", "everybody") else "initiator"
-    wanted = [kept.scope == of, kept.period == period, kept.started_at == to_microseconds(start)]
-    if scope not in ("member", "default"):
-        wanted.append(kept.subject == id_)
+    wanted = [*limited_by(scope, id_, period), kept.started_at == to_microseconds(start)]
     # Lock the counters before the sums are read, so that no settlement comes between.
     await connection.execute(select(kept.id).where(*wanted).order_by(kept.id).with_for_update())
     subject = kept.subject if of == "initiator" else id_

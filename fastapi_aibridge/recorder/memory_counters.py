@@ -61,10 +61,10 @@ class MemoryCounters:
     async def tokens_of(self, provider: str, response_id: str) -> int:
         return self._tokens(provider, response_id)
 
-    async def claim_warning(self, counter: int, percent: int) -> bool:
-        if self._warned.get(counter, 0) >= percent:
+    async def claim_warning(self, counter: int, reached: int) -> bool:
+        if self._warned.get(counter, 0) >= reached:
             return False
-        self._warned[counter] = percent
+        self._warned[counter] = reached
         return True
 
     def reserve(self, asked: Reservation) -> None:

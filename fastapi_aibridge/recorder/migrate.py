@@ -16,7 +16,7 @@ from .database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0030"
+HEAD = "0031"
 """The newest revision; repeated here so that a start without migrations need not import alembic."""
 
 VERSION_TABLE = "aibridge_version"

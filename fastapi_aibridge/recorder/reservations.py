@@ -146,8 +146,10 @@ class Counters(Protocol):
     async def tokens_of(self, provider: str, response_id: str) -> int:
         """Return all tokens of the interception in which the provider made this response; 0 if unknown."""
 
-    async def claim_warning(self, counter: int, percent: int) -> bool:
-        """Claim the warning that a counter reached `percent` of its limit. Returns True to the first caller only."""
+    async def claim_warning(self, counter: int, reached: int) -> bool:
+        """Claim the warning that a counter reached so many micro-dollars. Returns True to the first caller only, and to
+        nobody once a larger amount was claimed.
+        """
 
 
 @runtime_checkable

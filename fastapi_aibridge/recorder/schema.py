@@ -169,8 +169,8 @@ budget_counters = Table(
     # Micro-dollars.
     Column("spent", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
-    # The highest percentage of the limit for which a warning was given.
-    Column("told", Integer, nullable=False, server_default="0"),
+    # The highest spending about which a warning was given, in micro-dollars.
+    Column("told", BigInteger().with_variant(Integer, "sqlite"), nullable=False, server_default="0"),
     Index("aibridge_budget_counters_key", "scope", "subject", "period", "started_at", unique=True),
     Index("aibridge_budget_counters_started", "started_at"),
 )

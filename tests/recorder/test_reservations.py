@@ -272,7 +272,7 @@ async def test_a_counter_that_somebody_has_deleted_does_not_keep_records_from_be
 async def test_a_warning_is_claimed_once(recorder: SQLRecorder) -> None:
     """Each level of warning is claimed once, by the first caller."""
     (mine,) = await recorder.counters.open([ALICE])
-    assert [await recorder.counters.claim_warning(mine, percent) for percent in (80, 80, 100, 80)] == [
+    assert [await recorder.counters.claim_warning(mine, reached) for reached in (80, 80, 100, 80)] == [
         True,
         False,
         True,

@@ -139,7 +139,7 @@ async def test_a_budget_that_is_made_again_counts_what_was_spent_meanwhile(scope
         assert (await ask(gateway)).status_code == 429
 
 
-@pytest.mark.parametrize(("scope", "id_"), [("initiator", "alice"), ("everybody", "*")])
+@pytest.mark.parametrize(("scope", "id_"), [("initiator", "alice"), ("default", "*"), ("everybody", "*")])
 async def test_of_another_amount_is_told_again(scope: str, id_: str) -> None:
     """A budget whose amount an administrator has changed warns again when it is used up."""
     warned: list[float] = []
@@ -148,9 +148,9 @@ async def test_of_another_amount_is_told_again(scope: str, id_: str) -> None:
         warned.append(warning.limit_usd)
 
     async with budgeted(bridge={"on_budget": on_budget}) as gateway:
-        for usd in (0.08, 0.09):
+        for usd in (0.08, 0.09, 0.07):
             await admin(gateway, "PUT", f"/budgets/{scope}/{id_}", {"usd": usd})
             for _ in range(2):
                 assert (await ask(gateway)).status_code == 429
             await until(lambda usd=usd: warned[-1:] == [usd])  # type: ignore[misc]
-    assert warned == [0.08, 0.09]
+    assert warned == [0.08, 0.09, 0.07]
