@@ -71,16 +71,18 @@ class Account:
         """
         self._interception_id = interception.id
         model = interception.model
+        estimate = self._priced(model, given)
         while True:
-            asked = self._asked(self._priced(model, given))
+            asked = self._asked(estimate)
             try:
                 await self._recorder.start_within(interception, asked)
             except OverBudget as over:
                 limit = self._limits[self._counters.index(self._counter(over))]
                 cheaper = limit.budget.fallback_model
-                if cheaper is None or not self._may_use(cheaper, model) or limit.amount <= 0:
+                if cheaper is None or not self._may_use(cheaper, model, given) or limit.amount <= 0:
                     raise self._refusal(over, asked.estimate) from None
-                self.fallback = interception.upstream_model = model = cheaper
+                self.fallback = interception.upstream_model = cheaper
+                estimate = self._priced(cheaper, given)
             else:
                 return
 
@@ -97,8 +99,13 @@ class Account:
             if self._policy.refuses_on_error:
                 raise unavailable() from None
 
-    def _may_use(self, cheaper: str, model: str) -> bool:
-        return self.fallback is None and cheaper != model and self._principal.allows(cheaper)
+    def _may_use(self, cheaper: str, model: str, given: int) -> bool:
+        return (
+            self.fallback is None
+            and cheaper != model
+            and self._principal.allows(cheaper)
+            and not (self._policy.refuses_unpriced and self._estimate(cheaper, given) is None)
+        )
 
     def _priced(self, model: str, given: int) -> int:
         amount = self._estimate(model, given)

@@ -7,7 +7,7 @@ import openai
 import pytest
 from fastapi import Header
 
-from fastapi_aibridge import BudgetWarning, Principal
+from fastapi_aibridge import Budget, BudgetWarning, Principal
 from fastapi_aibridge.errors import GatewayError
 from fastapi_aibridge.exchange.admission import Admitted
 from fastapi_aibridge.formats.large_text import Steps
@@ -174,6 +174,14 @@ async def test_a_cheaper_model_takes_the_place_of_a_refusal() -> None:
         assert (await ask(gateway, model="dear")).status_code == 429
 
 
+async def test_a_cheaper_model_without_a_price_is_no_way_around_the_refusal() -> None:
+    """The client is told of the budget, not of a model that it did not name."""
+    async with budgeted(budget(0.09, fallback_model="house"), unpriced="refuse") as gateway:
+        refused = await ask(gateway, model="dear")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert await gateway.listing() == []
+
+
 async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.LogCaptureFixture) -> None:
     """Each threshold is reported once to the log, the metrics and the app, and by a header on all later responses."""
     warned: list[BudgetWarning] = []
@@ -202,6 +210,26 @@ async def test_a_warning_is_told_once_at_80_and_at_100_percent(caplog: pytest.Lo
         assert 'aibridge_over_budget_total{period="month",scope="initiator"} 1.0' in metrics
         assert 'aibridge_refused_total{code="insufficient_quota"} 1.0' in metrics
     assert len([one for one in caplog.records if one.message.startswith("budget of initiator 'alice'")]) == 2
+
+
+async def test_a_larger_budget_warns_at_its_own_levels() -> None:
+    """A principal whose plan becomes larger is warned again, at 80 and 100 percent of the new amount."""
+    warned: list[tuple[int, float]] = []
+    plan = [0.10]
+
+    async def on_budget(warning: BudgetWarning) -> None:
+        warned.append((warning.percent, warning.limit_usd))
+
+    async def principal() -> Principal:
+        return Principal("alice", budgets=[Budget(plan[-1])])
+
+    async with budgeted(bridge={"principal": principal, "on_budget": on_budget}, reply=reply(4)) as gateway:
+        for amount, count in ((0.10, 0), (0.10, 1), (0.10, 2), (0.20, 3), (0.20, 4)):
+            plan.append(amount)
+            assert (await ask(gateway, max_completion_tokens=1)).status_code == 200
+            await until(lambda count=count: len(warned) == count)  # type: ignore[misc]
+            await gateway.json("/budgets")  # waits until the end is written
+    assert warned == [(80, 0.1), (100, 0.1), (80, 0.2), (100, 0.2)]
 
 
 async def test_both_sdks_stop_at_once_and_show_the_message() -> None:
