@@ -27,7 +27,7 @@ FOCUS_COLUMNS = (
     "PublisherName", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory",
     "ServiceName", "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "SubAccountId",
     "SubAccountName", "SubAccountType", "Tags", "x_CostEstimated", "x_HasPrice", "x_InputTokens", "x_OutputTokens",
-    "x_CacheReadTokens", "x_CacheWriteTokens", "x_PriceSource", "x_PriceDate", "x_Status",
+    "x_CacheReadTokens", "x_CacheWriteTokens", "x_PriceSource", "x_PriceDate", "x_Status", "x_CredentialKind",
 )  # fmt: skip
 """All columns of version 1.2 in the specification's order, then our own."""
 
@@ -97,6 +97,7 @@ def focus_cells(record: InterceptionRecord) -> list[object] | None:
         "x_PriceSource": price.get("source"),
         "x_PriceDate": price.get("date"),
         "x_Status": str(ending.status),
+        "x_CredentialKind": begun.credential_kind,
     }
     cells = {name: cell(value) if isinstance(value, str) else value for name, value in values.items()}
     cells["SkuPriceDetails"] = json_cell(dump(_details(price))) if price else None

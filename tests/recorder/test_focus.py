@@ -65,8 +65,9 @@ async def test_charges_sum_to_the_usage(url: str) -> None:
 async def test_a_charge_has_all_columns() -> None:
     recorder = MemoryRecorder()
     await record(
-        recorder, 1_234_567, initiator_id="alice", model="gpt-5", groups=("staff",), metadata={"team": "a", "deep": {}}
-    )
+        recorder, 1_234_567, initiator_id="alice", model="gpt-5", groups=("staff",), metadata={"team": "a", "deep": {}},
+        credential_kind="byok",
+    )  # fmt: skip
     (row,) = await charges(recorder)
     assert tuple(row) == FOCUS_COLUMNS
     assert {name for name in MANDATORY if not row[name]} == {"ChargeClass"}
@@ -87,6 +88,7 @@ async def test_a_charge_has_all_columns() -> None:
         "x_InputTokens": "2",
         "x_PriceSource": "settings",
         "x_Status": "completed",
+        "x_CredentialKind": "byok",
     }
     assert {name: row[name] for name in expected} == expected
     assert json.loads(row["SkuPriceDetails"]) == {"x_Input": 1.5, "x_CacheWrite1H": 3.0}
