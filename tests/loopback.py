@@ -33,6 +33,10 @@ class Loopback:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection, which is closed afterwards. An error raised because the client left is ignored."""
         raise NotImplementedError

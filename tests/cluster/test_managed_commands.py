@@ -155,10 +155,12 @@ def test_rotation(url: str, file: Path, capsys: pytest.CaptureFixture[str], monk
 def test_before_there_are_tables(
     tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    """Without tables, the command's only output is a message that they are missing."""
+    """Without tables or a file, the command's only output is a message that they are missing; it creates none."""
     (tmp_path / "empty.db").touch()
-    for name in ("empty.db", "none.db"):
+    for name, missing in (("empty.db", "has it been migrated?"), ("none.db", "there is no database")):
         assert main([*command, "--url", f"sqlite+aiosqlite:///{tmp_path / name}"]) == 1
         told = capsys.readouterr()
         assert "error: " in told.err
+        assert missing in told.err
         assert told.out == ""
+    assert not (tmp_path / "none.db").exists()

@@ -16,6 +16,7 @@ from fastapi_aibridge import RequestBridge, Status
 from fastapi_aibridge.testing import Reply
 
 from ..e2e.gateway.bodies import CHAT, MESSAGES, sse
+from ..e2e.gateway.upstream import Call
 from .harness import GatewayHarness
 from .held import LIMIT, Held, held_bridge
 from .test_anthropic_messages import HELLO as ANTHROPIC_HELLO
@@ -28,14 +29,14 @@ async def streamed(bridge: RequestBridge) -> AsyncStream[ChatCompletionChunk]:
     return await bridge.openai().chat.completions.create(model="gpt-5", messages=HELLO, stream=True)
 
 
-async def begun(held: Held) -> tuple[AsyncStream[ChatCompletionChunk], asyncio.Event]:
-    """Return a stream with one event read, and an event that is set when its upstream connection closes."""
+async def begun(held: Held) -> tuple[AsyncStream[ChatCompletionChunk], Call]:
+    """Return a stream with one event read, and the upstream's side of it."""
     asking = asyncio.create_task(streamed(held.bridge))
     call = await held.upstream.call()
     await call.stream(CHAT.events[0])
     stream = await asyncio.wait_for(asking, LIMIT)
     await asyncio.wait_for(anext(stream), LIMIT)
-    return stream, call.gone
+    return stream, call
 
 
 async def test_each_event_comes_before_the_next_is_sent() -> None:
@@ -73,29 +74,31 @@ async def test_the_record_is_there_when_the_answer_is() -> None:
 async def test_closing_the_stream_reaches_the_upstream() -> None:
     """A stream that is closed early closes the upstream connection, and the interception is cancelled."""
     async with held_bridge() as held:
-        stream, gone = await begun(held)
+        stream, call = await begun(held)
         await stream.close()
-        await asyncio.wait_for(gone.wait(), LIMIT)
+        await call.until_gone()
         assert (await held.ends.next()).status is Status.CANCELLED
 
 
 async def test_leaving_the_loop_and_the_block_reaches_the_upstream() -> None:
-    """Leaving the stream's `async with` early closes the upstream connection."""
+    """Leaving the loop and then the stream's `async with` early closes the upstream connection."""
     async with held_bridge() as held:
-        stream, gone = await begun(held)
+        stream, call = await begun(held)
+        await call.chunk(CHAT.events[1])
         async with stream:
-            pass
-        await asyncio.wait_for(gone.wait(), LIMIT)
+            async for _ in stream:
+                break
+        await call.until_gone()
         assert (await held.ends.next()).status is Status.CANCELLED
 
 
 async def test_a_stream_that_is_forgotten_is_ended() -> None:
     """A stream without references closes the upstream connection."""
     async with held_bridge() as held:
-        stream, gone = await begun(held)
+        stream, call = await begun(held)
         del stream
         gc.collect()
-        await asyncio.wait_for(gone.wait(), LIMIT)
+        await call.until_gone()
         assert (await held.ends.next()).status is Status.CANCELLED
 
 

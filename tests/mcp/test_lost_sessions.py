@@ -68,7 +68,7 @@ async def test_a_tool_that_fails_is_no_lost_session(start: Start, answer: object
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-async def test_a_tool_that_took_its_server_down_is_not_run_again(start: Start, repeatable: bool) -> None:
+async def test_only_an_idempotent_tool_that_took_its_server_down_is_run_again(start: Start, repeatable: bool) -> None:
     """After a 502 with a lost session, only an idempotent tool is run again; the next call has a new session."""
     async with ScriptedServer(tool(annotations={"idempotentHint": repeatable})) as server:
 

@@ -20,6 +20,7 @@ from fastapi_aibridge.upstream.breaker import CircuitOpen
 from fastapi_aibridge.upstream.client import UpstreamClient
 from fastapi_aibridge.upstream.response import AHEAD, UpstreamResponse
 from tests.loopback import read_request
+from tests.waiting import until
 
 from .raw import HANG_UP, SILENCE, Answer, RawUpstream
 
@@ -429,7 +430,7 @@ async def test_cancelled_probe_gives_its_place_back() -> None:
 
 
 async def test_cancelled_in_a_pause() -> None:
-    """A client that leaves during a pause ends the call."""
+    """A client that leaves during a pause ends the call: no retry follows, and the last response's connection closes."""
     async with desk(Answer(503, headers={"content-length": "10"})) as one:
         paused = asyncio.Event()
 
@@ -440,9 +441,12 @@ async def test_cancelled_in_a_pause() -> None:
         one.caller = UpstreamCaller(one.caller._client, one.metrics, sleep=pause)
         task = asyncio.create_task(one.call())
         await paused.wait()
+        assert one.upstream.open_connections == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await until(lambda: not one.upstream.open_connections)
+        assert len(one.upstream.requests) == 1
 
 
 async def test_retries_are_counted() -> None:

@@ -156,7 +156,7 @@ def test_a_blocking_answer_has_the_id_that_is_valid_upstream() -> None:
 
 def test_a_conversation_gets_only_the_outputs(streamed: bool) -> None:
     """In a conversation only the outputs are sent, because the provider has stored the model's items."""
-    answers = [answered([one], streamed=streamed) for one in (REASONING | USE, USE, MESSAGE)]
+    answers = [answered(items, streamed=streamed) for items in ([REASONING, USE], [USE], [MESSAGE])]
     played = play(RESPONSES, answers, streamed=streamed, conversation="conv_1")
     assert [body["input"] for body in played.bodies] == ["hi", *[[output()]] * 2]
 
