@@ -430,7 +430,7 @@ async def test_cancelled_probe_gives_its_place_back() -> None:
 
 
 async def test_cancelled_in_a_pause() -> None:
-    """A client that leaves during a pause ends the call: no retry follows, and the last response's connection closes."""
+    """A client that leaves during a pause ends the call: there is no retry, and the connection closes."""
     async with desk(Answer(503, headers={"content-length": "10"})) as one:
         paused = asyncio.Event()
 

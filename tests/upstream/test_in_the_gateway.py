@@ -49,16 +49,22 @@ async def test_one_callers_failures_are_its_own() -> None:
         assert (await app.chat("bob")).json()["error"]["code"] == "circuit_open"
 
 
-async def test_state_survives_reloads_and_evictions() -> None:
-    """Breakers and keys of an unchanged provider survive a reload."""
-    async with running(LIMITED, OVERLOADED, provider=BREAKER) as app:
-        await app.chat()
-        await app.chat()
-        before = (await app.admin("providers"))["items"]
+async def test_state_survives_evictions_and_reloads() -> None:
+    """Breakers and keys of an unchanged provider survive the eviction of a bridge, and a reload."""
+
+    async def states() -> list[tuple[str, str]]:
+        [provider] = (await app.admin("providers"))["items"]
+        return [(one.get("hint", one.get("model")), one["state"]) for one in provider["keys"] + provider["breakers"]]
+
+    async with running(LIMITED, OVERLOADED, provider=BREAKER, pool={"max_items": 1}) as app:
+        await app.chat("alice")
+        await app.chat("bob")
+        assert app.aibridge.pool.metrics().keys_evicted == 1
+        before = await states()
+        assert sorted(state for _, state in before) == ["open", "ready", "resting"]
         assert (await app.client.post("/ai/admin/reload", headers=ADMIN)).json()["retired_bridges"] == 1
-        assert (await app.chat()).json()["error"]["code"] == "circuit_open"
-        assert [one["hint"] for one in before[0]["keys"] if one["state"] == "resting"]
-        assert (await app.admin("providers"))["items"][0]["breakers"][0]["state"] == "open"
+        assert await states() == before
+        assert (await app.chat("alice")).json()["error"]["code"] == "circuit_open"
 
 
 async def test_operators_see_keys_and_breakers() -> None:
