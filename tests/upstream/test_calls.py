@@ -459,11 +459,14 @@ async def test_retries_are_counted() -> None:
 
 
 async def test_state_survives_replacement() -> None:
-    """A provider that is built anew with the same settings takes over the breakers."""
+    """A provider that is built anew with the same settings takes over keys and breakers; one with others does not."""
     async with desk(OVERLOADED) as one:
         await one.answer()
         await one.answer()
-        again, other = (OpenAIProvider("openai", one.provider.settings) for _ in range(2))
-        again.take_over(one.provider)
+        same = one.provider.settings
+        again, other = (OpenAIProvider("openai", own) for own in (same, same.model_copy(update={"max_retries": 9})))
+        for replacement in (again, other):
+            replacement.take_over(one.provider)
+        assert (again.keys, again.breakers) == (one.provider.keys, one.provider.breakers)
         assert list(again.breakers)
         assert not list(other.breakers)
