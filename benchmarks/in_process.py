@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -34,6 +35,8 @@ def measure(cores: tuple[int, int], *, rounds: int, calls: int = CALLS) -> Table
     Caller and gateway are one process on one core, as in an app that calls itself; the upstream has the other core.
     Over loopback the client and its connection are kept; in process each call has a new client, as in a handler.
     """
+    # The gateway shares this process's console: its line for each call would be printed between the tables.
+    logging.getLogger("fastapi_aibridge.interceptions").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="aibridge-bench-") as directory:
         log = Path(directory) / "upstream.log"
         with Server("upstream", "benchmarks.upstream", core=cores[1], log=log) as upstream:
