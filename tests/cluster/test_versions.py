@@ -127,7 +127,7 @@ async def test_postgresql_tells_at_once(postgres: PostgresServer) -> None:
         begun = time.monotonic()
         await change(database)
         await until(lambda: told.versions == [1])
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
     await database.close()
 
 

@@ -142,7 +142,7 @@ async def test_a_timeout_of_the_client() -> None:
     """The SDK's timeout applies in process as over a socket."""
     async with held_bridge() as held:
         asking = asyncio.create_task(
-            held.bridge.openai().with_options(timeout=0.05).chat.completions.create(model="m-1", messages=HELLO)
+            held.bridge.openai().with_options(timeout=0.5).chat.completions.create(model="m-1", messages=HELLO)
         )
         call = await held.upstream.call()
         with pytest.raises(openai.APITimeoutError):

@@ -118,7 +118,7 @@ async def test_cookies_belong_to_one_session(start: Start) -> None:
 
 async def test_a_slow_start_is_asked_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that was slow at first, and whose refusal of the handshake names the later protocol, is probed again."""
-    monkeypatch.setattr("fastapi_aibridge.mcp.negotiation.PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr("fastapi_aibridge.mcp.negotiation.PROBE_TIMEOUT", 0.5)
     async with ScriptedServer() as server:
         asked = []
 

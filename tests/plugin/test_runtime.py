@@ -239,7 +239,7 @@ def reloads(aibridge: AIBridge, outcome: str) -> float:
 
 def test_a_source_that_hangs_is_given_up(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload stops waiting for a source that hangs, even if it ignores cancellation; the next is not delayed."""
-    monkeypatch.setattr(loading, "LOAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(loading, "LOAD_TIMEOUT", 0.3)
     stuck: list[asyncio.Future[None]] = []
     let_go = asyncio.Event()
 
@@ -295,9 +295,10 @@ def test_a_reload_that_outlives_the_app_changes_nothing(source: Source) -> None:
     """A reload that is still running when the app stops changes nothing, reports that, and leaves nothing open."""
 
     async def run() -> None:
-        go_on = asyncio.Event()
+        reading, go_on = asyncio.Event(), asyncio.Event()
 
         async def wait() -> list[Provider]:
+            reading.set()
             await go_on.wait()
             return []
 
@@ -305,7 +306,7 @@ def test_a_reload_that_outlives_the_app_changes_nothing(source: Source) -> None:
             source.load_ = wait
             running = aibridge._host.runtime
             reload = asyncio.create_task(aibridge.reload())
-            await asyncio.sleep(0.01)
+            await reading.wait()
         go_on.set()
         with pytest.raises(PoolShutdown):
             await reload
@@ -381,7 +382,7 @@ def test_a_websocket_outlives_its_bridge(model: Model) -> None:
         for _ in range(2):
             assert client.post("/ai/admin/reload", headers=ADMIN).status_code == 200
             assert ask() == "200"
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while pool(client)["draining"] and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert pool(client)["draining"] == 0

@@ -211,7 +211,7 @@ async def test_a_row_at_fault_stands_alone_whatever_the_error(url: str, error: E
 
 async def test_a_full_disk_is_nobodys_fault(url: str) -> None:
     """A full disk sets no row aside; the queue is written once there is space again."""
-    async with SQLRecorder(url, start_timeout=0.3) as recorder:
+    async with SQLRecorder(url) as recorder:
         await recorder.start(begun := interception())
         hostile = Hostile(recorder, StateError("53100"))
         await recorder.end(begun.id, ending(error="poison"), full_facts())

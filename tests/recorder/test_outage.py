@@ -71,7 +71,7 @@ async def test_reading_from_a_database_that_hangs_ends(
     monkeypatch.setattr(database, "_STATEMENT_TIMEOUT", 400)
     monkeypatch.setattr(database, "_CONNECT_TIMEOUT", 1.0)
     url = await own_postgres.empty_database_async()
-    async with SQLRecorder(url, start_timeout=0.3) as recorder:
+    async with SQLRecorder(url) as recorder:
         begun = interception()
         await recorder.start(begun)
         await recorder.end(begun.id, ending(), Facts())
@@ -133,7 +133,7 @@ async def test_a_record_is_written_while_heartbeats_fail(tmp_path: Path, monkeyp
 async def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path) -> None:
     """A start waits while another program holds SQLite's write lock, and is refused if that takes too long."""
     path = tmp_path / "records.db"
-    async with SQLRecorder(f"sqlite+aiosqlite:///{path}", start_timeout=0.3) as recorder:
+    async with SQLRecorder(f"sqlite+aiosqlite:///{path}", start_timeout=1) as recorder:
         locking = sqlite3.connect(path, isolation_level=None)
         locking.execute("BEGIN IMMEDIATE")
         with pytest.raises(RecorderUnavailable):

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from tests.loopback import Loopback, Request, read_request, response_head
+from tests.waiting import turns
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,6 @@ class RawUpstream(Loopback):
                 await reader.read()
                 return
             if answer.hang_up:
-                await asyncio.sleep(0.01)  # an earlier abort would discard the bytes just written
+                await turns()  # an earlier abort would discard the bytes just written
                 writer.transport.abort()
                 return

@@ -184,7 +184,7 @@ async def test_connection_errors_are_retried() -> None:
 
 async def test_silence_is_retried() -> None:
     """A timeout is retried if the retry window allows it."""
-    async with desk(SILENCE, OK, read_timeout=0.05) as one:
+    async with desk(SILENCE, OK, read_timeout=0.5) as one:
         assert (await one.answer())[0] == 200
 
 
@@ -243,10 +243,10 @@ STREAM = {"content-type": "text/event-stream", "content-length": "1000"}
 )
 async def test_broken_before_the_first_byte(broken: Answer) -> None:
     """A response that breaks before its first byte could be relayed is retried and counts as a failure."""
-    async with desk(broken, OK, read_timeout=0.05) as one:
+    async with desk(broken, OK, read_timeout=0.5) as one:
         status, body, headers = await one.answer()
         assert (status, body, headers["x-aibridge-attempts"]) == (200, OK.body, "2")
-    async with desk(broken, max_retries=0, read_timeout=0.05) as one:
+    async with desk(broken, max_retries=0, read_timeout=0.5) as one:
         assert (await one.error()).status in (502, 504)
         [circuit] = one.provider.breakers
         assert circuit.failures == 1

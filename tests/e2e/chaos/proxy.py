@@ -10,6 +10,7 @@ import struct
 from collections.abc import Awaitable, Callable
 
 from tests.loopback import Loopback, read_request
+from tests.waiting import turns
 
 from .model import read_answer
 
@@ -50,7 +51,7 @@ class Link:
 
     async def arrived(self) -> None:
         """Give the gateway time to read the sent bytes, which a reset would overtake."""
-        await asyncio.sleep(0.02)
+        await turns()
 
     def reset(self) -> None:
         """Close the connection with RST."""

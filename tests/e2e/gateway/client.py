@@ -29,6 +29,8 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.received = asyncio.Event()
+        """Set once a piece of a chunked body has arrived."""
 
     async def send(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, key: str | None = KEY
@@ -51,7 +53,9 @@ class Client:
         """Read the next chunk of a chunked body, empty at its end. Raises `IncompleteReadError` if it breaks off."""
         async with asyncio.timeout(LIMIT):
             size = int(await self.reader.readuntil(b"\r\n"), 16)
-            return (await self.reader.readexactly(size + 2))[:-2]
+            piece = (await self.reader.readexactly(size + 2))[:-2]
+            self.received.set()
+            return piece
 
     async def answer(self, *, to_head: bool = False) -> Answer:
         status, headers = await self.head()

@@ -15,6 +15,7 @@ from fastapi_aibridge import AIBridge, Status
 from fastapi_aibridge.exchange import response_writer
 
 from .bodies import CHAT, WIRES, Wire
+from .client import Answer
 from .gateway import ADMIN, LIMIT, CountingRecorder, Gateway, gateway, settings_for
 from .server import served
 from .upstream import Call, Upstream
@@ -46,19 +47,21 @@ async def ending(**values: Any) -> AsyncIterator[Ending]:
         yield Ending(Gateway(aibridge, upstream, recorder, server), lifespan)
 
 
-async def begun(gate: Gateway, wire: Wire = CHAT) -> tuple[asyncio.Task[Any], Call]:
-    """Begin a stream, and hold it after its first event."""
-    asked = asyncio.create_task(gate.request("POST", wire.target, wire.ask(stream=True)))
-    call = await gate.upstream.call()
-    await call.stream(wire.events[0])
-    await asyncio.sleep(0.05)
-    return asked, call
+@asynccontextmanager
+async def begun(gate: Gateway, wire: Wire = CHAT) -> AsyncIterator[tuple[asyncio.Task[Answer], Call]]:
+    """Begin a stream, and hold it after its first event has reached the client."""
+    async with gate.connected() as client:
+        await client.send("POST", wire.target, wire.ask(stream=True))
+        asked = asyncio.create_task(client.answer())
+        call = await gate.upstream.call()
+        await call.stream(wire.events[0])
+        await client.received.wait()
+        yield asked, call
 
 
 async def test_streams_may_finish_within_the_grace() -> None:
     """A stream that ends within the grace period is whole, and the end of the lifespan waits for it."""
-    async with ending(shutdown_grace=60) as house:
-        asked, call = await begun(house.gate)
+    async with ending(shutdown_grace=60) as house, begun(house.gate) as (asked, call):
         end = house.end()
         await asyncio.sleep(0.05)
         assert not end.done()
@@ -73,8 +76,7 @@ async def test_streams_may_finish_within_the_grace() -> None:
 @each
 async def test_streams_that_take_longer_end_with_an_error_event(wire: Wire) -> None:
     """After the grace period a stream gets the provider's error event, the upstream is closed, the end recorded."""
-    async with ending(shutdown_grace=0.1) as house:
-        asked, call = await begun(house.gate, wire)
+    async with ending(shutdown_grace=0.1) as house, begun(house.gate, wire) as (asked, call):
         await asyncio.wait_for(house.end(), LIMIT)
         answer = await asked
         assert answer.whole
@@ -101,10 +103,8 @@ async def test_requests_that_wait_for_their_first_byte_get_503(wire: Wire) -> No
 
 async def test_new_requests_during_the_grace_get_503() -> None:
     """During the grace period new requests to providers get 503 in the provider's shape, with `Retry-After`."""
-    async with ending(shutdown_grace=60) as house:
-        gate = house.gate
-        asked, call = await begun(gate)
-        end = house.end()
+    async with ending(shutdown_grace=60) as house, begun(house.gate) as (asked, call):
+        gate, end = house.gate, house.end()
         await asyncio.sleep(0.05)
         for method, path, body in (("POST", CHAT.target, CHAT.ask()), ("GET", "/ai/openai/v1/models", b"")):
             answer = await gate.request(method, path, body)
@@ -120,15 +120,16 @@ async def test_new_requests_during_the_grace_get_503() -> None:
 
 async def test_a_passed_through_answer_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     """After the grace period a passed-through response breaks off visibly, without a second head in it."""
-    async with ending(shutdown_grace=0.1) as house:
+    async with ending(shutdown_grace=0.1) as house, house.gate.connected() as client:
         gate = house.gate
-        asked = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models"))
+        await client.send("GET", "/ai/openai/v1/models")
+        asked = asyncio.create_task(client.answer())
         call = await gate.upstream.call()
         await call.head(200, chunked=True)
         await call.chunk(b"begun")
+        await client.received.wait()
         waiting = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models"))
         second = await gate.upstream.call()
-        await asyncio.sleep(0.05)
         await asyncio.wait_for(house.end(), LIMIT)
         answer = await asked
         assert (answer.status, answer.body, answer.whole) == (200, b"begun", False)
@@ -176,8 +177,8 @@ async def test_an_answer_that_nobody_reads_does_not_hold_the_end_up() -> None:
 async def test_uvicorns_own_end_tells_the_client(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     """If uvicorn's graceful timeout cancels the request, the client gets the error event, and the end is recorded."""
     caplog.set_level(logging.CRITICAL, "uvicorn.error")
-    async with gateway(server={"as_deployed": True, "timeout_graceful_shutdown": 1}) as gate:
-        asked, call = await begun(gate, wire)
+    server = {"as_deployed": True, "timeout_graceful_shutdown": 1}
+    async with gateway(server=server) as gate, begun(gate, wire) as (asked, call):
         await gate.server.stop()
         answer = await asked
         assert answer.whole
@@ -190,8 +191,8 @@ async def test_uvicorns_own_end_tells_the_client(wire: Wire, caplog: pytest.LogC
 
 async def test_uvicorn_waits_for_a_stream_that_ends_in_time() -> None:
     """A stream that ends within uvicorn's graceful timeout is whole."""
-    async with gateway(server={"as_deployed": True, "timeout_graceful_shutdown": 5}) as gate:
-        asked, call = await begun(gate)
+    server = {"as_deployed": True, "timeout_graceful_shutdown": 5}
+    async with gateway(server=server) as gate, begun(gate) as (asked, call):
         stop = asyncio.create_task(gate.server.stop())
         await asyncio.sleep(0.15)
         for event in CHAT.events[1:]:

@@ -301,15 +301,17 @@ async def test_what_is_passed_through_ends_too(url: str) -> None:
         made = await create(gate)
         asking = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models", key=made["key"]))
         await gate.upstream.call()
-        running = asyncio.create_task(gate.request("GET", "/ai/openai/v1/responses/r", key=made["key"]))
-        call = await gate.upstream.call()
-        await call.head(chunked=True)
-        await call.chunk(b"x")
-        await until(lambda: gate.aibridge.pool.metrics().leases == 2)
-        await asyncio.sleep(0.1)
-        await admin(gate, "DELETE", f"{KEYS}/{made['id']}")
-        assert (await asking).status == 401
-        assert not (await running).whole
+        async with gate.connected() as client:
+            await client.send("GET", "/ai/openai/v1/responses/r", key=made["key"])
+            running = asyncio.create_task(client.answer())
+            call = await gate.upstream.call()
+            await call.head(chunked=True)
+            await call.chunk(b"x")
+            await client.received.wait()
+            await admin(gate, "DELETE", f"{KEYS}/{made['id']}")
+            assert (await asking).status == 401
+            answer = await running
+            assert (answer.status, answer.body, answer.whole) == (200, b"x", False)
 
 
 async def test_an_expired_key(url: str) -> None:

@@ -84,7 +84,7 @@ async def test_nothing_private_is_told(log: Everything, spans: InMemorySpanExpor
     asyncio.get_running_loop().set_debug(True)
     recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}", capture_content=False)
     ours: list[bytes] = []
-    async with gateway(recorder=recorder, providers={"byok": True, "read_timeout": 0.2}) as gate:
+    async with gateway(recorder=recorder, providers={"byok": True, "read_timeout": 0.5}) as gate:
         for wire in WIRES:
             for stream in (False, True):
                 asked = asyncio.create_task(gate.request("POST", wire.target, private(wire, stream=stream)))
