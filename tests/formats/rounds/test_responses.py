@@ -156,7 +156,8 @@ def test_a_blocking_answer_has_the_id_that_is_valid_upstream() -> None:
 
 def test_a_conversation_gets_only_the_outputs(streamed: bool) -> None:
     """In a conversation only the outputs are sent, because the provider has stored the model's items."""
-    answers = [answered(items, streamed=streamed) for items in ([REASONING, USE], [USE], [MESSAGE])]
+    outputs: list[list[dict[str, Any]]] = [[REASONING, USE], [USE], [MESSAGE]]
+    answers = [answered(items, streamed=streamed) for items in outputs]
     played = play(RESPONSES, answers, streamed=streamed, conversation="conv_1")
     assert [body["input"] for body in played.bodies] == ["hi", *[[output()]] * 2]
 
