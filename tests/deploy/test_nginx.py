@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.e2e.gateway.server import served
+from tests.loopback import free_port
 from tests.waiting import until
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx.conf"
@@ -58,9 +59,7 @@ class Replica:
 async def nginx(directory: Path, ports: list[int]) -> AsyncIterator[str]:
     """The shipped configuration with these ports in place of Docker's host names."""
     assert NGINX is not None, "nginx is missing: apt-get install nginx-light"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     text = SHIPPED.read_text()
     replaced = {
         "server gateway:8000;": " ".join(f"server 127.0.0.1:{one};" for one in ports),

@@ -9,41 +9,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
-from time import sleep
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from example_app.offline import KEY
 from fastapi_aibridge import AIBridge, Settings
+from tests.e2e.gateway.server import served_in_thread
 
 from .pages import Block, blocks
 
 GATEWAY, PROVIDER = "http://127.0.0.1:8000", "http://127.0.0.1:9000"
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Serve the app on a free port, with its lifespan, and yield the base URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2))
-    thread = Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the page's app does not start"
-        sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @dataclass
@@ -154,5 +135,5 @@ class Reader:
         else:
             app = FastAPI()
             app.include_router(AIBridge().router, prefix="/ai")
-        self._gateway = self._served.enter_context(serving(app))
+        self._gateway = self._served.enter_context(served_in_thread(app)).url
         return self._gateway

@@ -9,21 +9,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import socket
 import sys
 import tempfile
 import time
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tests.e2e.gateway.process import ROOT, UvicornProcess
+
 from .attack import CHAT
 from .timed import LOOP_TIME
 
-ROOT = Path(__file__).parents[3]
 MIB = 1024 * 1024
 QUESTION = b'{"model":"gpt-5","messages":[{"role":"user","content":"Hello"}]}'
 PATIENCE = 30.0
@@ -89,14 +89,8 @@ class Honest:
         return answer.partition(b"\r\n")[0], int(headers.get(LOOP_TIME, b"0")) / 1e6
 
 
-@asynccontextmanager
-async def gateway(
-    directory: Path, upstream: str, *, recorded: bool
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
+def gateway(directory: Path, upstream: str, *, recorded: bool) -> UvicornProcess:
     environment = {
-        **os.environ,
         "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": upstream,
         "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-0123456789abcdef",
         "AIBRIDGE_PROVIDERS__ANTHROPIC__BASE_URL": upstream.removesuffix("/v1"),
@@ -108,29 +102,7 @@ async def gateway(
         "AIBRIDGE_MEMORY__BODIES": str(256 * MIB),
         "AIBRIDGE_SHUTDOWN_GRACE": "0.5",
     }
-    options = ("-m", "uvicorn", "tests.e2e.bounds.timed:app", "--port", str(port), "--log-level", "error")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *options, cwd=ROOT, env=environment, stdout=DEVNULL, stderr=DEVNULL
-    )
-    try:
-        await _listening(port)
-        yield process, port
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def _listening(port: int) -> None:
-    async with asyncio.timeout(300):  # a busy machine starts slowly
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
+    return UvicornProcess(directory, environment, "--log-level", "error", app="tests.e2e.bounds.timed:app")
 
 
 @asynccontextmanager
@@ -169,8 +141,9 @@ async def watch(seconds: float, phase: float = 5.0, *, recorded: bool = True) ->
     with tempfile.TemporaryDirectory() as name:
         async with (
             _upstream() as base_url,
-            gateway(Path(name), base_url, recorded=recorded) as (process, port),
+            gateway(Path(name), base_url, recorded=recorded) as server,
         ):
+            process, port = server.process, server.port
             await _phase(port, Seen(), [], [], process.pid, 1)  # warm up
             seen.before = resident(process.pid)
             end = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""The app of `tests.e2e.limits.serving`, with a response header that tells the processor time which the event loop
+"""The app of `tests.e2e.gateway.plain_app`, with a response header that tells the processor time which the event loop
 spent between request and response. Unlike wall-clock time, it does not depend on the machine's load.
 """
 
@@ -8,7 +8,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.e2e.limits.serving import app as served
+from tests.e2e.gateway.plain_app import app as served
 
 LOOP_TIME = b"x-loop-microseconds"
 

@@ -70,8 +70,8 @@ class Counter:
         before = self._spent
         return (await self.read())[0] > before
 
-    async def watch(self) -> None:
-        while True:
+    async def watch(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             await self.read()
             await asyncio.sleep(0.005)
 

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.gateway import client
 from tests.e2e.gateway.bodies import WIRES
-from tests.loopback import free_port
+from tests.e2e.gateway.process import UvicornProcess
 from tests.mcp.servers import ToolServer
 
 from .faults import CASES, NO_MESSAGES, Outcome
@@ -38,7 +35,6 @@ FAULTS, LEAVES = 0.25, 0.05
 """The shares of faulty responses, and of callers that leave before their response."""
 POOL = 8
 """Bridges in the pool: few for 32 principals, so that evictions are frequent."""
-STARTING = 30.0
 
 _FAULTS = [case.fault for case in CASES if not case.greets and case.outcome is not Outcome.WHOLE]
 _EXPECTED = {200, 502, 503, 504, *(case.status for case in CASES)}
@@ -253,35 +249,6 @@ class Soak:
         report.beyond = len(seen - report.ids)
 
 
-@asynccontextmanager
-async def served(file: Path, records: Path, log: Path, mcp: str) -> AsyncIterator[int]:
-    """Run the app in a process of its own; yields its port."""
-    port = free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.upper().startswith("AIBRIDGE_")},
-        "AIBRIDGE_CONFIG_FILE": str(file),
-        "AIBRIDGE_RECORDER__URL": f"sqlite+aiosqlite:///{records}",
-        "SOAK_MCP": mcp,
-    }
-    command = (sys.executable, "-m", "uvicorn", "--factory", "tests.e2e.chaos.soak_app:build", "--port", str(port))
-    options = ("--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "1")
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(*command, *options, env=environment, stdout=out, stderr=out)
-    try:
-        async with asyncio.timeout(STARTING):
-            while True:
-                assert process.returncode is None, log.read_text()  # noqa: ASYNC240
-                with contextlib.suppress(OSError):
-                    if (await client.request(port, "GET", "/ai/readyz")).status == 200:
-                        break
-                await asyncio.sleep(0.05)
-        yield port
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
 async def soak(seconds: float) -> Report:
     report = Report(seconds)
     async with AsyncExitStack() as stack:
@@ -289,11 +256,18 @@ async def soak(seconds: float) -> Report:
         tools = stack.enter_context(ToolServer(handshake=True))
         model = await stack.enter_async_context(Model())
         proxy = await stack.enter_async_context(FaultProxy(model.port))
-        file, log = directory / "aibridge.toml", directory / "log"
+        file = directory / "aibridge.toml"
         one = Soak(proxy, tools, file, report)
         one.configure()
-        await one.run(await stack.enter_async_context(served(file, directory / "records.db", log, tools.url)))
-        report.log = log.read_text(errors="replace")
+        environment = {
+            "AIBRIDGE_CONFIG_FILE": str(file),
+            "AIBRIDGE_RECORDER__URL": f"sqlite+aiosqlite:///{directory / 'records.db'}",
+            "SOAK_MCP": tools.url,
+        }
+        options = ("--factory", "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "1")
+        server = UvicornProcess(directory, environment, *options, app="tests.e2e.chaos.soak_app:build")
+        await one.run((await stack.enter_async_context(server)).port)
+        report.log = server.log.read_text(errors="replace")
     return report
 
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Self
 
 from tests.e2e.gateway import client
 from tests.e2e.gateway.client import Answer
-from tests.loopback import free_port
+from tests.e2e.gateway.process import UvicornProcess
 
 ADMIN = "t-admin"
 WORKERS = 2
 """Workers of each server."""
-_ROOT = Path(__file__).parents[3]
 
 
 class Cluster:
@@ -26,16 +22,11 @@ class Cluster:
 
     def __init__(self, directory: Path, servers: int, **settings: str) -> None:
         self.config = directory / "aibridge.toml"
-        self.log = directory / "log"
-        self._settings = {
-            "ADMIN_TOKEN": ADMIN,
-            "CONFIG_FILE": str(self.config),
-            "SHUTDOWN_GRACE": "1",
-            **settings,
-        }
-        self._ports = [free_port() for _ in range(servers)]
-        self._turns = itertools.cycle(self._ports)
-        self._servers: list[subprocess.Popen[bytes]] = []
+        values = {"ADMIN_TOKEN": ADMIN, "CONFIG_FILE": str(self.config), "SHUTDOWN_GRACE": "1", **settings}
+        environment = {f"AIBRIDGE_{name}": value for name, value in values.items()}
+        options = ("--workers", str(WORKERS), "--no-access-log", "--log-level", "warning")
+        self._servers = [UvicornProcess(directory, environment, *options) for _ in range(servers)]
+        self._turns = itertools.cycle(server.port for server in self._servers)
         self.generation = {"openai": 0, "managed": 0}
         """The number of the latest key that is known to be in force on all workers, by provider."""
 
@@ -46,27 +37,12 @@ class Cluster:
         draft.replace(self.config)
 
     async def __aenter__(self) -> Self:
-        environment = {f"AIBRIDGE_{name}": value for name, value in self._settings.items()}
-        for port in self._ports:
-            with self.log.open("ab") as log:
-                command = [sys.executable, "-m", "uvicorn", "tests.e2e.cluster.app:app", "--port", str(port)]
-                command += ["--workers", str(WORKERS), "--no-access-log", "--log-level", "warning"]
-                self._servers.append(
-                    subprocess.Popen(  # noqa: ASYNC220 - it does not wait
-                        command, cwd=_ROOT, env={"PYTHONPATH": str(_ROOT), **environment}, stdout=log, stderr=log
-                    )
-                )
+        await asyncio.gather(*(server.__aenter__() for server in self._servers))
         await self.complete()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for server in self._servers:
-            server.send_signal(signal.SIGTERM)
-        for server in self._servers:
-            try:
-                await asyncio.to_thread(server.wait, 20)
-            except subprocess.TimeoutExpired:
-                server.kill()
+        await asyncio.gather(*(server.__aexit__() for server in self._servers))
 
     def next_port(self) -> int:
         """Return the port of the server whose turn it is."""
@@ -89,7 +65,7 @@ class Cluster:
                 except OSError:
                     items = []  # the server does not listen yet
                 versions = {item["config_version"] for item in items}
-                if len(items) == WORKERS * len(self._ports) and len(versions) == 1 and None not in versions:
+                if len(items) == WORKERS * len(self._servers) and len(versions) == 1 and None not in versions:
                     return items
                 await asyncio.sleep(0.1)
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +11,8 @@ import pytest
 
 from fastapi_aibridge.testing import Reply, ScriptedProvider, ToolCall, Usage
 from tests.loopback import free_port
-from tests.waiting import until
+
+from .process import UvicornProcess
 
 pytestmark = pytest.mark.anyio
 ALICE = {"Authorization": "Bearer k-alice", "User-Agent": "codex_cli_rs/0.40"}
@@ -33,7 +30,6 @@ def _model() -> Iterator[str]:
 
 async def told(model: str, directory: Path, log_format: str | None) -> tuple[list[str], str]:
     """Run a gateway for one good and one failing request; return its log lines, and the good one's interception id."""
-    port = free_port()
     given = {
         "PROVIDERS__OPENAI__BASE_URL": f"{model}/v1",
         "PROVIDERS__OPENAI__API_KEY": "sk-central-key-0001",
@@ -45,27 +41,12 @@ async def told(model: str, directory: Path, log_format: str | None) -> tuple[lis
         "RECORDER__URL": f"sqlite+aiosqlite:///{directory / 'records.db'}",
         **({"LOG_FORMAT": log_format} if log_format else {}),
     }
-    environment = os.environ | {f"AIBRIDGE_{name}": value for name, value in given.items()}
-    command = [sys.executable, "-m", "uvicorn", "tests.e2e.gateway.plain_app:app", "--port", str(port)]
-    with (directory / "stderr").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)  # noqa: ASYNC220
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/ai", headers=ALICE, trust_env=False) as client:
-
-            async def ready() -> bool:
-                try:
-                    return (await client.get("/readyz")).is_success
-                except httpx.TransportError:
-                    return False
-
-            await until(ready)
-            good = await client.post("/openai/v1/responses", json=ASK)
-            bad = await client.post("/gone/v1/responses", json=ASK)
-            assert (good.status_code, bad.status_code) == (200, 502)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-    return (directory / "stderr").read_text().splitlines(), good.headers["x-aibridge-interception-id"]
+    server = UvicornProcess(directory, {f"AIBRIDGE_{name}": value for name, value in given.items()})
+    async with server, httpx.AsyncClient(base_url=f"{server.url}/ai", headers=ALICE, trust_env=False) as client:
+        good = await client.post("/openai/v1/responses", json=ASK)
+        bad = await client.post("/gone/v1/responses", json=ASK)
+        assert (good.status_code, bad.status_code) == (200, 502)
+    return server.log.read_text().splitlines(), good.headers["x-aibridge-interception-id"]
 
 
 async def test_one_line_for_each_interception(model: str, tmp_path: Path) -> None:

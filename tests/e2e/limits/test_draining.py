@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sqlite3
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -19,10 +16,10 @@ import pytest
 from ...pool.clock import settled
 from ...upstream.app import CHAT, running
 from ...upstream.raw import Answer, RawUpstream
+from ..gateway.process import UvicornProcess
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[3]
 EVENT = b'data: {"id":"c1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
 OK = Answer(200, b'{"id":"c1","object":"chat.completion","choices":[]}')
 ENDLESS = Answer(200, EVENT, {"content-type": "text/event-stream", "content-length": "100000"})
@@ -86,30 +83,15 @@ async def test_signal_goes_on_to_the_server() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-@asynccontextmanager
-async def process(
-    directory: Path, upstream: str, *options: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
-        environment = {
-            **os.environ,
-            "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": upstream,
-            "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-0123456789abcdef",
-            "AIBRIDGE_CLIENT_KEYS__ALICE": "key-of-alice",
-            "AIBRIDGE_RECORDER__URL": f"sqlite+aiosqlite:///{directory}/records.db",
-            "AIBRIDGE_SHUTDOWN_GRACE": "0.5",
-        }
-        arguments = ("-m", "uvicorn", "tests.e2e.limits.serving:app", "--fd", str(listener.fileno()), *options)
-        one = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, cwd=ROOT, env=environment, pass_fds=[listener.fileno()]
-        )
-        try:
-            yield one, f"http://127.0.0.1:{port}"
-        finally:
-            if one.returncode is None:
-                one.kill()
-            await one.wait()
+def served(directory: Path, upstream: str, *options: str) -> UvicornProcess:
+    environment = {
+        "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": upstream,
+        "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-0123456789abcdef",
+        "AIBRIDGE_CLIENT_KEYS__ALICE": "key-of-alice",
+        "AIBRIDGE_RECORDER__URL": f"sqlite+aiosqlite:///{directory}/records.db",
+        "AIBRIDGE_SHUTDOWN_GRACE": "0.5",
+    }
+    return UvicornProcess(directory, environment, *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--timeout-graceful-shutdown", "10")], ids=["patient", "impatient"])
@@ -117,8 +99,8 @@ async def test_sigterm(tmp_path: Path, options: tuple[str, ...]) -> None:
     """After SIGTERM a stream runs through the grace period and ends in an error event, and all records are whole."""
     async with (
         RawUpstream(OK, ENDLESS) as upstream,
-        process(tmp_path, upstream.base_url, *options) as (one, url),
-        httpx.AsyncClient(base_url=url, timeout=20) as client,
+        served(tmp_path, upstream.base_url, *options) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
     ):
         assert (await client.post(CHAT, headers=KEY, json={"model": "m", "messages": []})).status_code == 200
         body = {"model": "m", "messages": [], "stream": True}
@@ -126,13 +108,13 @@ async def test_sigterm(tmp_path: Path, options: tuple[str, ...]) -> None:
             pieces = answer.aiter_raw()
             assert await anext(pieces) == EVENT
             asked = time.monotonic()
-            one.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
             rest = b"".join([piece async for piece in pieces])
             took = time.monotonic() - asked
         assert rest.startswith(b"data: ")
         assert b"error" in rest
         assert 0.4 < took < 15
-        await asyncio.wait_for(one.wait(), 10)
+        await asyncio.wait_for(server.process.wait(), 10)
         with closing(sqlite3.connect(tmp_path / "records.db")) as database:
             statuses = [
                 row[0] for row in database.execute("select status from aibridge_interceptions order by started_at")

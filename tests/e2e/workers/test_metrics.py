@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -17,20 +13,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.waiting import until
 
+from ..gateway.process import UvicornProcess
+
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[3]
 ADMIN = {"Authorization": "Bearer t-admin"}
 
 
-@contextmanager
-def server(directory: Path, environment: Mapping[str, str], *, workers: int = 2) -> Iterator[str]:
-    """Run `uvicorn --workers`; yields its base URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def served(directory: Path, environment: Mapping[str, str]) -> UvicornProcess:
+    """Return `uvicorn --workers 2`."""
     values = {
-        "PYTHONPATH": str(ROOT),
         "TMPDIR": str(directory),
         "AIBRIDGE_PROVIDERS__OPENAI__API_KEY": "sk-x",
         "AIBRIDGE_PROVIDERS__OPENAI__BASE_URL": "http://127.0.0.1:9/v1",
@@ -38,15 +30,8 @@ def server(directory: Path, environment: Mapping[str, str], *, workers: int = 2)
         "AIBRIDGE_ADMIN_TOKEN": "t-admin",
         **environment,
     }
-    command = [sys.executable, "-m", "uvicorn", "tests.e2e.workers.app:app", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--workers", str(workers), "--log-level", "warning"], cwd=directory, env=os.environ | values
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    options = ("--workers", "2", "--log-level", "warning")
+    return UvicornProcess(directory, values, *options, app="tests.e2e.workers.app:app")
 
 
 async def pids(url: str) -> set[int]:
@@ -98,7 +83,8 @@ async def test_a_scrape_tells_of_all_workers(tmp_path: Path, how: str) -> None:
     environment = (
         {"AIBRIDGE_METRICS__MULTIPROCESS": "true"} if how == "setting" else {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
     )
-    with server(tmp_path, environment) as url:
+    async with served(tmp_path, environment) as server:
+        url = server.url
 
         async def both() -> bool:
             return len(await pids(url)) == 2
@@ -139,7 +125,8 @@ async def test_a_scrape_tells_of_all_workers(tmp_path: Path, how: str) -> None:
 
 
 async def test_each_worker_tells_its_own_otherwise(tmp_path: Path) -> None:
-    with server(tmp_path, {}) as url:
+    async with served(tmp_path, {}) as server:
+        url = server.url
 
         async def both() -> bool:
             return len(await pids(url)) == 2

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .process import Spawner
+from .records.process import Spawner
 
 
 @pytest.fixture(scope="session")
