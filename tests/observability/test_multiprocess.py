@@ -30,15 +30,17 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "PROMETHEUS_MULTIPROC_DIR: " in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["link", "file"])
-def test_a_name_in_the_temporary_directory_that_another_took_is_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "blamed"), [("link", "AIBRIDGE_METRICS__MULTIPROCESS"), ("file", "PROMETHEUS_MULTIPROC_DIR")]
+)
+def test_a_name_in_the_temporary_directory_that_another_took_is_refused(tmp_path: Path, kind: str, blamed: str) -> None:
     """A file or link at the directory's name is refused: its owner could read the metrics or redirect files."""
     taken = f"Path({str(tmp_path)!r}, f'aibridge-metrics-{{os.getuid()}}-{{os.getpid()}}')"
     make = f"{taken}.symlink_to('/')" if kind == "link" else f"{taken}.touch()"
     code = f"import os; from pathlib import Path; {make}; {START}"
     done = run(code, AIBRIDGE_METRICS__MULTIPROCESS="true", TMPDIR=str(tmp_path))
     assert done.returncode == 1
-    assert "METRICS__MULTIPROCESS" in done.stderr or "cannot be used" in done.stderr
+    assert f"{blamed}: " in done.stderr
     assert not list(Path("/").glob("*.db"))
 
 

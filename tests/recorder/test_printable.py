@@ -74,7 +74,7 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 def test_nothing_that_a_terminal_obeys_is_written() -> None:
     """Terminal escape sequences and marks of text direction are removed from text and escaped in JSON."""
     hostile = "a\x1b[31m\x07\x7f\x9b2J\u202egnp\u2066\u2028b"
-    assert cell(hostile).isprintable() or "\N{REPLACEMENT CHARACTER}" in cell(hostile)
+    assert cell(hostile).isprintable()
     assert not set(cell(hostile)) & set("\x1b\x07\x7f\x9b\u202e\u2066\u2028")
     line = json_line(json.dumps({"a": hostile}, ensure_ascii=False).encode())
     assert json.loads(line) == {"a": hostile}

@@ -35,7 +35,7 @@ def test_a_provider_that_is_there(prefix: str, path: str) -> None:
         answer = client.head(prefix + path)
         assert (answer.status_code, answer.content) == (200, b"")
         for method in ("GET", "POST"):
-            assert client.request(method, prefix + path).status_code in (401, 404, 405)
+            assert client.request(method, prefix + path).status_code == (404 if path == "/openai" else 401)
 
 
 @pytest.mark.parametrize("path", ["/nobody", "/nobody/", "/off", "/off/api/hello", "/nobody/api/hello"])

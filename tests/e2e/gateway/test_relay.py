@@ -493,7 +493,7 @@ async def test_the_hosts_name_decides_nothing() -> None:
     """A `Host` header that names another path or host changes neither route nor upstream."""
     async with gateway() as gate:
         answer = await gate.request("GET", "/ai/openai/v1/secrets", headers={"Host": "x/ai/openai/v1/models?"})
-        assert answer.status in (400, 404)
+        assert answer.status == 404
         asked = asyncio.create_task(gate.request("GET", "/ai/openai/v1/models", headers={"Host": "evil.example"}))
         call = await gate.upstream.call()
         assert call.path == "/v1/models"

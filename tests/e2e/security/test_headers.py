@@ -73,7 +73,8 @@ async def test_headers_that_the_settings_name_go_up() -> None:
     lines = (b"X-Team: red", b"X-Other: no", b"Anthropic-New: yes")
     async with harness(forward_headers=["x-team"]) as home:
         for data in (intercepted(*lines), relayed(*lines)):
-            await home.say(data)
+            assert statuses(await home.say(data)) == [200]
+        assert len(home.sent) == 2
         for head, _ in home.sent:
             assert b"x-team: red" in head.lower()
             assert b"anthropic-new: yes" in head.lower()

@@ -79,7 +79,7 @@ async def test_hostile_paths(target: bytes) -> None:
     """A path that is not listed, or that can be read in another way, does not go upstream with any method."""
     async with harness() as home:
         for data in (get(target), post(target), get(target, method=b"OPTIONS"), get(target, method=b"DELETE")):
-            assert all(400 <= status < 500 or status == 307 for status in statuses(await home.say(data)))
+            assert statuses(await home.say(data)) in ([400], [404])
         assert home.sent == []
 
 
@@ -95,9 +95,9 @@ async def test_hostile_paths(target: bytes) -> None:
 async def test_absolute_targets(target: bytes) -> None:
     """A host in the request target is never called: the gateway is no open proxy."""
     async with harness() as home:
-        await home.say(get(target))
-        for head, _ in home.sent:
-            assert head.startswith(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:")
+        assert statuses(await home.say(get(target))) == [200]
+        [(head, _)] = home.sent
+        assert head.startswith(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
 @pytest.mark.parametrize("target", [b"example.com:443", b"/ai/openai/v1/models", b"127.0.0.1:22", b"gateway"])
@@ -105,7 +105,7 @@ async def test_connect(target: bytes) -> None:
     """CONNECT opens no tunnel."""
     async with harness() as home:
         said = await home.say(get(target, method=b"CONNECT") + b"GET / HTTP/1.1\r\n\r\n")
-        assert all(status >= 400 for status in statuses(said))
+        assert statuses(said) in ([400], [405])
         assert home.sent == []
 
 
@@ -114,7 +114,7 @@ async def test_odd_methods(method: bytes) -> None:
     """Unusual methods are not relayed, so that nothing is traced or purged."""
     async with harness() as home:
         said = await home.say(get(b"/ai/openai/v1/models", method=method))
-        assert all(400 <= status < 500 for status in statuses(said))
+        assert statuses(said) in ([400], [405])
         assert home.sent == []
 
 
@@ -135,11 +135,11 @@ async def test_odd_methods(method: bytes) -> None:
 async def test_host_tricks(host: bytes) -> None:
     """The settings decide where a request goes, whatever its `Host` is."""
     async with harness() as home:
-        await home.say(get(b"/ai/openai/v1/models", host=host))
-        await home.say(get(b"/ai/openai/v1/models/../files", host=host))
-        for head, _ in home.sent:
-            assert head.startswith(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:")
-            assert b"example.com" not in head
+        assert statuses(await home.say(get(b"/ai/openai/v1/models", host=host))) == [200]
+        assert statuses(await home.say(get(b"/ai/openai/v1/models/../files", host=host))) == [404]
+        [(head, _)] = home.sent
+        assert head.startswith(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:")
+        assert b"example.com" not in head
 
 
 @pytest.mark.parametrize(
@@ -265,6 +265,7 @@ async def test_cookies() -> None:
             said = await home.say(data)
             assert statuses(said) == [200]
             assert b"cookie" not in said.lower()
+        assert len(home.sent) == 4
         for head, _ in home.sent:
             assert b"session=" not in head
             assert b"\r\ncookie:" not in head.lower()
@@ -281,6 +282,7 @@ async def test_credentials_stay() -> None:
             )
             assert statuses(said) == [200]
             assert OPENAI_KEY.encode() not in said
+        assert len(home.sent) == len(forms)
         for head, _ in home.sent:
             assert KEY.encode() not in head
             assert b"eDp5" not in head
