@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 from fastapi import FastAPI
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fastapi_aibridge import AIBridge, MCPServer, MemoryRecorder, Principal, Settings
@@ -75,16 +72,6 @@ async def test_what_waits_for_its_own_bridge(caplog: pytest.LogCaptureFixture, t
         async with asyncio.timeout(5), aibridge.bridge(Principal("ann")) as bridge:
             assert bridge.tools == ()
     assert "'ann' is acquired while it is being built" in caplog.text
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    yield exporter
-    provider.shutdown()
 
 
 async def test_connections_are_spans_of_the_principal(server: ToolServer, spans: InMemorySpanExporter) -> None:

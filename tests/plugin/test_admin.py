@@ -28,12 +28,11 @@ ROUTES = [
     ("DELETE", "/ai/admin/client-keys/some-id"),
 ]
 each = pytest.mark.parametrize(("method", "path"), ROUTES)
-MISSING = (
-    "/ai/admin/interceptions/some-id",
-    "/ai/admin/audit",
-    "/ai/admin/client-keys",
-    "/ai/admin/client-keys/some-id",
-)
+
+
+def opened(path: str) -> int:
+    """Return the status of a route that is open; without a database some have nothing to show."""
+    return 404 if path.endswith(("/some-id", "/audit", "/client-keys")) else 200
 
 
 def from_environment(registry: CollectorRegistry | None = None) -> FastAPI:
@@ -73,7 +72,7 @@ def test_no_answer_without_the_token(model: Model, method: str, path: str) -> No
         ):
             answer = client.request(method, path, headers=headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert client.request(method, path, headers=ADMIN).status_code == (404 if path in MISSING else 200)
+        assert client.request(method, path, headers=ADMIN).status_code == opened(path)
 
 
 @each
@@ -98,11 +97,9 @@ def test_the_apps_own_dependency_guards_instead(model: Model, method: str, path:
     app.include_router(model.bridge(admin=operator).router, prefix="/ai")
     with TestClient(app) as client:
         assert client.request(method, path, headers=ADMIN).status_code == 418
-        assert client.request(method, path, headers={"X-Operator": "yes"}).status_code == (
-            404 if path in MISSING else 200
-        )
+        assert client.request(method, path, headers={"X-Operator": "yes"}).status_code == opened(path)
         app.dependency_overrides[operator] = lambda: None
-        assert client.request(method, path).status_code == (404 if path in MISSING else 200)
+        assert client.request(method, path).status_code == opened(path)
 
 
 # Reload

@@ -37,16 +37,6 @@ class Room:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def bridges() -> Bridges:
-    return Bridges()
-
-
-@pytest.fixture
 def builds() -> list[tuple[float, str]]:
     return []
 

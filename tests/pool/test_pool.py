@@ -2,12 +2,9 @@ import asyncio
 import contextvars
 import gc
 import logging
-from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fastapi_aibridge.errors import PoolShutdown
@@ -25,16 +22,6 @@ Pool = CachedBridgePool[FakeBridge, str]
 ALICE = Principal("alice", "key-1")
 BOB = Principal("bob", "key-2")
 CAROL = Principal("carol")
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def bridges() -> Bridges:
-    return Bridges()
 
 
 @pytest.fixture
@@ -693,16 +680,6 @@ async def test_hit_does_not_yield(pool: Pool) -> None:
     hit = touch(pool)
     with pytest.raises(StopIteration):
         hit.send(None)
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    yield exporter
-    provider.shutdown()
 
 
 async def test_spans(spans: InMemorySpanExporter, bridges: Bridges, clock: ManualClock) -> None:

@@ -21,11 +21,6 @@ def alice(session: str | SecretStr | None, **metadata: str) -> Principal:
 
 
 @pytest.fixture
-def bridges() -> Bridges:
-    return Bridges()
-
-
-@pytest.fixture
 def pool(bridges: Bridges) -> Pool:
     return CachedBridgePool(bridges, ["one"], ttl=100.0, drain_timeout=60.0, clock=ManualClock())
 
