@@ -12,13 +12,13 @@ from .large_text import STEP, BodyText, Steps
 from .members import is_list, is_string, is_true, read_elements
 from .models_named import ALTERNATIVES, alternatives
 from .prompts import Conversation
-from .request import MAX_TEXT, ModelRequest, model_of, read_body
+from .request import ModelRequest, model_of, read_body
 from .untooled import UntooledFormat
 
 _READ = frozenset({"model", "stream", "stream_options", "prompt", "max_tokens", "n", "best_of", *ALTERNATIVES})
 
 
-def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     streaming = is_true(members.get("stream"))
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body, takes_tools=False)

@@ -23,9 +23,6 @@ class Format(Protocol):
     def read(self, body: BodyText, max_text: int) -> Steps[ModelRequest]:
         """Read a request, keeping at most `max_text` bytes of its prompts. Raises `GatewayError` with status 400."""
 
-    def parse(self, body: BodyText) -> ModelRequest:
-        """Read a request all at once."""
-
     def definitions(self, tools: Iterable[Tool]) -> bytes:
         """Serialize the tools as the format lists them, without the brackets."""
 

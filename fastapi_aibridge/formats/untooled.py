@@ -9,7 +9,6 @@ from ..tools import Tool
 from .large_text import BodyText, Steps, unchanged
 from .request import ModelRequest
 from .rounds import Memory, Rounds
-from .scanner import finish
 
 Read = Callable[[BodyText, int], Steps[ModelRequest]]
 
@@ -27,9 +26,6 @@ class UntooledFormat:
         self.name = name
         self.read = read
         self.single = single
-
-    def parse(self, body: BodyText) -> ModelRequest:
-        return finish(self.read(body, 2**20))
 
     def definitions(self, tools: Iterable[Tool]) -> bytes:  # noqa: ARG002 - every format's signature
         return b""

@@ -12,6 +12,8 @@ from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.formats.rounds import Rounds
 from fastapi_aibridge.recorder.records import Facts
 
+from .parsing import parse
+
 lean = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SEPARATORS = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")])
@@ -86,7 +88,7 @@ class Observer:
 
 
 def observer(format_: Format, *, max_text: int = 2**20, **members: Any) -> Observer:
-    request = format_.parse(request_of(format_, **members))
+    request = parse(format_, request_of(format_, **members))
     return Observer(format_.single(request.body, max_text, usage_asked=request.usage_asked))
 
 

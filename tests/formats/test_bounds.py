@@ -22,6 +22,7 @@ from tests import processor_time
 from tests.processor_time import growth, least
 
 from .observing import observer
+from .parsing import parse
 from .rounds.driving import CHAT, KINDS, remembering, woven
 
 STEP = 16 * 1024
@@ -91,7 +92,7 @@ SHAPES: dict[str, tuple[Format, Callable[[int], bytes]]] = {
 
 
 def rounds_of(format_: Format, *, whole: bool) -> Rounds:
-    request = format_.parse(KIND[format_.name].request(streamed=True))
+    request = parse(format_, KIND[format_.name].request(streamed=True))
     if whole:
         return woven(KIND[format_.name], request.body[:], remembering(), usage_asked=False)
     return format_.single(request.body, 2**20, usage_asked=False)

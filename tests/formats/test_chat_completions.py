@@ -12,12 +12,13 @@ from fastapi_aibridge.formats import chat_completions
 from fastapi_aibridge.recorder.records import TokenUsage
 
 from .observing import answered, observer, streamed, tools
+from .parsing import parse
 
 USAGE = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
 
 
 def prompts(*messages: Any) -> list[str]:
-    said = chat_completions.parse(json.dumps({"model": "m", "messages": messages}).encode()).prompts
+    said = parse(chat_completions, json.dumps({"model": "m", "messages": messages}).encode()).prompts
     return [one.text for one in said]
 
 
@@ -61,9 +62,9 @@ def test_there_is_no_prompt_unless_the_user_spoke_last() -> None:
 def test_a_tool_result_names_its_call() -> None:
     """The last message's call id ties a request to the one whose tool call it answers."""
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "tool", "tool_call_id": "call_1", "content": "4"}]}
-    assert chat_completions.parse(json.dumps(body).encode()).correlating_tool_call_id == "call_1"
+    assert parse(chat_completions, json.dumps(body).encode()).correlating_tool_call_id == "call_1"
     body["messages"].append({"role": "user", "content": "And?"})
-    assert chat_completions.parse(json.dumps(body).encode()).correlating_tool_call_id is None
+    assert parse(chat_completions, json.dumps(body).encode()).correlating_tool_call_id is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_tool_result_names_its_call() -> None:
 )
 def test_a_stream_is_asked_for_its_usage(before: bytes, after: bytes) -> None:
     """`include_usage` is written into the client's bytes, which otherwise stay as they are."""
-    request = chat_completions.parse(before)
+    request = parse(chat_completions, before)
     assert request.body == after
     assert not request.usage_asked
 
@@ -105,7 +106,7 @@ def test_a_stream_is_asked_for_its_usage(before: bytes, after: bytes) -> None:
 )
 def test_other_requests_go_up_as_they_are(body: bytes) -> None:
     """The body is not edited if the client asked for usage itself or wants no stream."""
-    request = chat_completions.parse(body)
+    request = parse(chat_completions, body)
     assert request.body == body
     assert request.usage_asked
 

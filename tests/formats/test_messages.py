@@ -13,12 +13,13 @@ from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.recorder.records import Thought, TokenUsage
 
 from .observing import answered, observer, streamed, tools
+from .parsing import parse
 
 STOP = {"type": "message_stop"}
 
 
 def parsed(*given: Any, **members: Any) -> ModelRequest:
-    return messages.parse(json.dumps({"model": "m", "messages": given, **members}).encode())
+    return parse(messages, json.dumps({"model": "m", "messages": given, **members}).encode())
 
 
 def said(request: ModelRequest) -> list[str]:
@@ -86,7 +87,7 @@ def test_the_user_id_is_read() -> None:
 def test_a_request_is_never_edited() -> None:
     """The body goes upstream as received, because the format needs no additional option."""
     body = b'{ "model":"m","stream" : true }'
-    assert messages.parse(body).body == body
+    assert parse(messages, body).body == body
 
 
 def test_usage_of_a_delta_is_cumulative() -> None:

@@ -12,6 +12,8 @@ from fastapi_aibridge.formats import responses
 from fastapi_aibridge.formats.references import Reference, made_in, references_in
 from fastapi_aibridge.formats.scanner import finish
 
+from .parsing import parse
+
 
 def named(body: object) -> list[tuple[str, str]]:
     return [(one.kind, one.id) for one in finish(references_in(json.dumps(body).encode()))]
@@ -45,7 +47,7 @@ def named(body: object) -> list[tuple[str, str]]:
 def test_what_is_named(members: dict[str, Any], references: list[tuple[str, str]]) -> None:
     """Responses and conversations are found by their members, and items unless they carry their own content."""
     assert named(members) == references
-    request = responses.parse(json.dumps({"model": "gpt-5", **members}).encode())
+    request = parse(responses, json.dumps({"model": "gpt-5", **members}).encode())
     assert request.references == ([] if "items" in members else [Reference(*one) for one in references])
 
 

@@ -17,6 +17,8 @@ from fastapi_aibridge.formats.prompts import Said, split
 from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.formats.scanner import finish
 
+from .parsing import parse
+
 FORMATS: list[Format] = [chat_completions, messages, responses]
 each_format = pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.name)
 REMINDER = "<system-reminder>Be kind.</system-reminder>"
@@ -29,8 +31,8 @@ def said_in(format_: Format, *said: Any, **members: Any) -> ModelRequest:
 
 def parsed(format_: Format, body: dict[str, Any]) -> ModelRequest:
     """Return the parsed request, after a check that its spaced and its compact JSON are read the same."""
-    spaced = format_.parse(json.dumps(body).encode())
-    compact = format_.parse(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+    spaced = parse(format_, json.dumps(body).encode())
+    compact = parse(format_, json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
     assert replace(compact, body=b"") == replace(spaced, body=b"")
     assert json.loads(compact.body[:]) == json.loads(spaced.body[:])
     return compact
@@ -38,7 +40,7 @@ def parsed(format_: Format, body: dict[str, Any]) -> ModelRequest:
 
 def refusal(format_: Format, body: bytes) -> GatewayError:
     with pytest.raises(GatewayError) as caught:
-        format_.parse(body)
+        parse(format_, body)
     return caught.value
 
 
@@ -161,7 +163,7 @@ def test_all_texts_together_have_a_bound(format_: Format) -> None:
 def test_models_have_a_length(format_: Format) -> None:
     """A model name has at most 256 characters, however they are encoded."""
     for letter in ("m", "\u00e4"):
-        assert format_.parse(json.dumps({"model": letter * 256}).encode()).model == letter * 256
+        assert parse(format_, json.dumps({"model": letter * 256}).encode()).model == letter * 256
         error = refusal(format_, json.dumps({"model": letter * 257}).encode())
         assert (error.status, error.code) == (400, "invalid_model")
     assert refusal(format_, b'{"model":"' + b"m" * 1_000_000 + b'"}').code == "invalid_model"
@@ -204,7 +206,7 @@ def test_so_do_those_of_the_messages_that_are_read(format_: Format, message: byt
 def test_other_members_may_stand_twice(format_: Format) -> None:
     """Duplicates of members that the gateway does not read are left to the provider."""
     body = b'{"model":"a","seed":1,"seed":2}'
-    assert format_.parse(body).body == body
+    assert parse(format_, body).body == body
 
 
 @each_format
@@ -228,7 +230,7 @@ def test_bytes_that_are_no_utf8_are_refused(format_: Format, size: int) -> None:
 def test_a_byte_order_mark_is_passed_on(format_: Format) -> None:
     """A byte order mark is sent upstream unchanged, because some servers accept it."""
     body = b'\xef\xbb\xbf{"model":"m"}'
-    request = format_.parse(body)
+    request = parse(format_, body)
     assert (request.model, request.body) == ("m", body)
 
 
@@ -238,14 +240,14 @@ def test_large_bodies_are_read_like_small_ones(format_: Format) -> None:
     filling = {"role": "assistant", "content": [part('He said, "x", {and} [so] on\\') for _ in range(20_000)]}
     name = "input" if format_ is responses else "messages"
     body = {name: [filling, {"role": "user", "content": [part("Hi"), part("there")]}], "model": "m", "stream": True}
-    request = format_.parse(json.dumps(body).encode())
+    request = parse(format_, json.dumps(body).encode())
     assert (request.model, request.streaming) == ("m", True)
     assert [one.text for one in request.prompts] == ["Hi", "there"]
 
 
 def test_a_stored_prompt_names_its_model() -> None:
     """A Responses request with a stored prompt needs no model."""
-    request = responses.parse(b'{"prompt":{"id":"pmpt_1","version":"2"},"input":"x"}')
+    request = parse(responses, b'{"prompt":{"id":"pmpt_1","version":"2"},"input":"x"}')
     assert (request.model, [one.text for one in request.prompts]) == ("", ["x"])
     assert refusal(responses, b'{"prompt":"pmpt_1"}').code == "missing_model"
     assert refusal(responses, b'{"prompt":{"id":"pmpt_1"},"model":5}').code == "missing_model"
@@ -259,7 +261,7 @@ def test_a_stored_prompt_names_its_model() -> None:
 def test_whether_the_client_offers_tools(format_: Format, tools: bytes | None, none: bool) -> None:
     """An empty list or null offers no tools; a request without the member leaves it open."""
     member = b',"tools":%b' % tools if tools else b""
-    assert format_.parse(b'{"model":"m"%b}' % member).offers_no_tools is none
+    assert parse(format_, b'{"model":"m"%b}' % member).offers_no_tools is none
 
 
 @pytest.mark.parametrize(
@@ -278,8 +280,8 @@ def test_whether_the_client_offers_tools(format_: Format, tools: bytes | None, n
 )
 def test_instructions_without_tools_offer_none(format_: Format, body: dict[str, Any]) -> None:
     """A request with instructions but without tools, as agents send it to get a title, offers none."""
-    assert format_.parse(json.dumps({"model": "m", **body}).encode()).offers_no_tools
-    assert not format_.parse(json.dumps({"model": "m", **body, "tools": [{}]}).encode()).offers_no_tools
+    assert parse(format_, json.dumps({"model": "m", **body}).encode()).offers_no_tools
+    assert not parse(format_, json.dumps({"model": "m", **body, "tools": [{}]}).encode()).offers_no_tools
 
 
 _WORDS = ("", "user", "assistant", "tool", "text", "\u00e4<b>")
@@ -303,7 +305,7 @@ def test_odd_members_are_read_the_same_however_they_are_written(format_: Format,
     for separators in ((", ", ": "), (",", ":")):
         body = json.dumps({"model": "m", **members}, separators=separators, ensure_ascii=False).encode()
         try:
-            request = format_.parse(body)
+            request = parse(format_, body)
             bounds = (request.max_output, request.choices)  # in place of the raw values, which are other objects
             outcomes.append((replace(request, body=b"", output_bounds=(), choice_counts=()), bounds))
         except GatewayError as error:
@@ -316,15 +318,15 @@ def test_odd_members_are_read_the_same_however_they_are_written(format_: Format,
 def test_members_are_read_in_whatever_case(name: str, size: int) -> None:
     """Names of members are read in any case, because some providers accept them, and count as duplicates."""
     body = json.dumps({"Model": "gpt-5", name: "resp_1", "input": "x" * size}, separators=(",", ":")).encode()
-    request = responses.parse(body)
+    request = parse(responses, body)
     assert request.model == "gpt-5"
     assert [(one.kind, one.id) for one in request.references] == [("response", "resp_1")]
     with pytest.raises(GatewayError, match="twice"):
-        responses.parse(body.replace(b'"Model"', b'"model":"gpt-4","Model"'))
+        parse(responses, body.replace(b'"Model"', b'"model":"gpt-4","Model"'))
 
 
 @pytest.mark.parametrize("options", ["{}", '{"include_usage":false}', "null", "1"])
 def test_options_in_another_case_are_left_alone(options: str) -> None:
     """`stream_options` in another case is not edited: adding the option would duplicate the member."""
     body = b'{"model":"m","stream":true,"messages":[],"Stream_Options":%b}' % options.encode()
-    assert chat_completions.parse(body).body == body
+    assert parse(chat_completions, body).body == body

@@ -14,6 +14,7 @@ from fastapi_aibridge.formats.request import ModelRequest
 from fastapi_aibridge.recorder.records import Thought, TokenUsage
 
 from .observing import Observer, answered, observer, streamed, tools
+from .parsing import parse
 
 GONE = UpstreamUnreachable("gone")
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "read", "arguments": '{"path":"a"}'}
@@ -21,7 +22,7 @@ USAGE = {"input_tokens": 8, "output_tokens": 2, "total_tokens": 10}
 
 
 def parsed(given: Any) -> ModelRequest:
-    return responses.parse(json.dumps({"model": "m", "input": given}).encode())
+    return parse(responses, json.dumps({"model": "m", "input": given}).encode())
 
 
 def whole(kind: str, **members: Any) -> dict[str, Any]:

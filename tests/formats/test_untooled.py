@@ -14,6 +14,8 @@ from fastapi_aibridge.formats.embeddings import embeddings
 from fastapi_aibridge.formats.format import Format
 from fastapi_aibridge.recorder import Facts
 
+from .parsing import parse
+
 EACH: list[Format] = [embeddings, completions, compaction]
 USAGE = {"prompt_tokens": 8, "total_tokens": 8}
 
@@ -32,12 +34,12 @@ def tokens(found: Facts) -> list[tuple[int, int]]:
 def test_requests_take_no_tools(format_: Format) -> None:
     """The model is read, and the body goes upstream unchanged."""
     body = b'{"model" : "m-1",  "input": "x", "prompt": "x", "dimensions": 1e2}'
-    request = format_.parse(body)
+    request = parse(format_, body)
     assert (request.model, request.streaming, request.takes_tools, request.body) == ("m-1", False, False, body)
     with pytest.raises(GatewayError, match="names no model"):
-        format_.parse(b"{}")
+        parse(format_, b"{}")
     with pytest.raises(GatewayError, match="twice"):
-        format_.parse(b'{"model": "a", "model": "b"}')
+        parse(format_, b'{"model": "a", "model": "b"}')
 
 
 @pytest.mark.parametrize(
@@ -85,13 +87,13 @@ def test_the_prompts_of_completions() -> None:
     """Prompts given as text are recorded, prompts given as tokens are not."""
     said = {"Say it": ["Say it"], ("a", "b"): ["a", "b"], (1, 2): [], ((1, 2), (3,)): [], (): []}
     for prompt, texts in said.items():
-        request = completions.parse(json.dumps({"model": "m", "prompt": prompt}, indent=1).encode())
+        request = parse(completions, json.dumps({"model": "m", "prompt": prompt}, indent=1).encode())
         assert [one.text for one in request.prompts] == texts
 
 
 def test_streamed_completions_are_asked_for_their_usage() -> None:
     """A streamed completion is asked for its usage, which is hidden from a client that did not ask."""
-    request = completions.parse(b'{"model":"m","prompt":"x","stream":true}')
+    request = parse(completions, b'{"model":"m","prompt":"x","stream":true}')
     assert json.loads(request.body[:])["stream_options"] == {"include_usage": True}
     rounds = completions.single(request.body, 2**20, usage_asked=request.usage_asked)
     piece = b'data: {"id":"cmpl-1","choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}\n\n'
@@ -115,8 +117,8 @@ def test_the_usage_of_completions_and_compactions() -> None:
 
 def test_what_is_embedded_or_compacted_is_not_kept() -> None:
     """Documents for embedding and compacted conversations are not recorded as prompts."""
-    assert embeddings.parse(b'{"model":"m","input":["a document"]}').prompts == []
-    assert compaction.parse(b'{"model":"m","input":"x","previous_response_id":"resp_1"}').prompts == []
-    assert compaction.parse(b'{"model":"m","input":"x","previous_response_id":"resp_1"}').references == [
+    assert parse(embeddings, b'{"model":"m","input":["a document"]}').prompts == []
+    assert parse(compaction, b'{"model":"m","input":"x","previous_response_id":"resp_1"}').prompts == []
+    assert parse(compaction, b'{"model":"m","input":"x","previous_response_id":"resp_1"}').references == [
         ("response", "resp_1")
     ]

@@ -35,7 +35,7 @@ class OpenAI:
 
 
 async def opened(budgets: Budgets, principal: Principal) -> Account:
-    request = finish(chat_completions.read(json.dumps(CHAT).encode()))
+    request = finish(chat_completions.read(json.dumps(CHAT).encode(), 0))
     account = await budgets.account(principal, OpenAI(), request, datetime.now(UTC))
     assert account is not None
     return account
@@ -175,6 +175,6 @@ async def test_a_request_names_so_many_other_models() -> None:
 
 def estimate(price: ModelPrices, body: dict[str, Any]) -> int | None:
     read = messages.read if "speed" in body else chat_completions.read
-    request = finish(read(json.dumps(CHAT | body).encode()))
+    request = finish(read(json.dumps(CHAT | body).encode(), 0))
     prices = Prices({"openai": {"gpt-5": price}}, listed=False)
     return Estimator(prices, OpenAI(), request, 4, datetime.now(UTC))("gpt-5", 1)

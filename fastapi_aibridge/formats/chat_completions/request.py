@@ -8,8 +8,7 @@ from ..lenient import count
 from ..members import Members, Value, is_object, is_true, read_members, small
 from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
-from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
-from ..scanner import finish
+from ..request import ModelRequest, model_of, offers_no_tools, read_body
 
 _EXCLUDING = ("functions", "prediction", "web_search_options")
 """Members that exclude `tools`."""
@@ -31,12 +30,7 @@ _READ = frozenset(
 )
 
 
-def parse(body: BodyText) -> ModelRequest:
-    """Read a request all at once."""
-    return finish(read(body))
-
-
-def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     streaming = is_true(members.get("stream"))
     request = ModelRequest(model=model_of(members), streaming=streaming, body=body)

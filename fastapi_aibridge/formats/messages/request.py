@@ -6,8 +6,7 @@ from ..large_text import BodyText, Steps
 from ..members import is_object, is_true, read_members, says_something, string
 from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
-from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
-from ..scanner import finish
+from ..request import ModelRequest, model_of, offers_no_tools, read_body
 
 _READ = frozenset(
     {
@@ -28,12 +27,7 @@ _READ = frozenset(
 _MAX_USER_ID = 16 * 1024
 
 
-def parse(body: BodyText) -> ModelRequest:
-    """Read a request all at once."""
-    return finish(read(body))
-
-
-def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     request = ModelRequest(model=model_of(members), streaming=is_true(members.get("stream")), body=body)
     request.output_bounds = (members.get("max_tokens"),)

@@ -7,8 +7,7 @@ from ..members import is_object, is_string, is_true, says_something
 from ..models_named import ALTERNATIVES, alternatives
 from ..prompts import Conversation
 from ..references import read_references
-from ..request import MAX_TEXT, ModelRequest, model_of, offers_no_tools, read_body
-from ..scanner import finish
+from ..request import ModelRequest, model_of, offers_no_tools, read_body
 
 _READ = frozenset(
     {
@@ -30,12 +29,7 @@ _READ = frozenset(
 )
 
 
-def parse(body: BodyText) -> ModelRequest:
-    """Read a request all at once."""
-    return finish(read(body))
-
-
-def read(body: BodyText, max_text: int = MAX_TEXT) -> Steps[ModelRequest]:
+def read(body: BodyText, max_text: int) -> Steps[ModelRequest]:
     members = yield from read_body(body, _READ)
     # A prompt that is stored at the provider has its own model.
     optional = "model" not in members and is_object(members.get("prompt"))

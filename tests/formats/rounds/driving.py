@@ -23,6 +23,8 @@ from fastapi_aibridge.testing import ToolCall as ScriptedCall
 from fastapi_aibridge.testing.wire_formats import BY_PATH, WireFormat
 from fastapi_aibridge.tools import Text, Tool, ToolResult
 
+from ..parsing import parse
+
 lean = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
@@ -176,7 +178,7 @@ def play(
     **members: Any,
 ) -> Played:
     """Play the replies; those given as bytes are sent unchanged."""
-    request = kind.format.parse(body or kind.request(streamed=streamed, **members))
+    request = parse(kind.format, body or kind.request(streamed=streamed, **members))
     memory = memory or remembering()
     rounds = woven(kind, request.body[:], memory, usage_asked=request.usage_asked)
     played = Played(kind, streamed, request.body[:])

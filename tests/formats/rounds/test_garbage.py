@@ -14,6 +14,7 @@ from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 
 from ..observing import PLAUSIBLE, blocks, lean
+from ..parsing import parse
 from .driving import KINDS, OWNER, TOOLS, Kind, answer_to, call, encoded, own_call, play, woven
 
 ODD = st.sampled_from(["bmcp_box_echo", "tool_use", "function_call", "tool_calls", "completed", "assistant", "user"])
@@ -97,7 +98,7 @@ def test_odd_requests(data: st.DataObject) -> None:
     value = {"model": "m", **{name: data.draw(PLAUSIBLE) for name in ("messages", "input", "tools", "tool_choice")}}
     value["previous_response_id"] = data.draw(PLAUSIBLE)
     body = json.dumps(value).encode("utf-8", "replace")
-    kind.format.parse(body)
+    parse(kind.format, body)
     rounds = begun(kind, body, memory)
     names = [one.get("function", one)["name"] for one in json.loads(rounds.body)["tools"][:2]]
     assert names == [tool.name for tool in TOOLS]

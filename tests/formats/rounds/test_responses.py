@@ -14,6 +14,7 @@ from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 from fastapi_aibridge.tools import Image, Text, ToolResult
 
+from ..parsing import parse
 from .driving import NAMES, RESPONSES, answer_to, call, play, remembering, woven
 
 REASONING = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
@@ -181,7 +182,7 @@ def test_images_are_parts_of_the_output() -> None:
 
 def test_the_gateways_own_error_event_is_numbered_on() -> None:
     """The sequence number of the gateway's error event continues the numbers that the client has seen."""
-    request = RESPONSES.format.parse(RESPONSES.request(streamed=True))
+    request = parse(RESPONSES.format, RESPONSES.request(streamed=True))
     rounds = woven(RESPONSES, request.body[:], remembering())
     seen = rounds.stream(stream_of([USE]))
     finish(rounds.go_on([], last=False))

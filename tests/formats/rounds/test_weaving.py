@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fastapi_aibridge.testing import Reply, Usage
 from fastapi_aibridge.tools import Tool
 
+from ..parsing import parse
 from .driving import CHAT, KINDS, MESSAGES, NAMES, RESPONSES, TOOLS, Kind, Played, call, lean, own_call, play
 
 WORDS = st.sampled_from(["", "Hello.", "Let me see", "a b c", "Line\n", "ünï 🎈"])
@@ -366,8 +367,8 @@ def test_an_error_in_a_later_round_reaches_the_client(kind: Kind) -> None:
 )
 def test_some_requests_take_no_tools(kind: Kind, members: dict[str, Any]) -> None:
     """No tools are injected into requests that cannot be continued, or that providers refuse with tools."""
-    assert not kind.format.parse(kind.request(streamed=False, **members)).takes_tools
-    assert kind.format.parse(kind.request(streamed=False, n=1, background=False)).takes_tools
+    assert not parse(kind.format, kind.request(streamed=False, **members)).takes_tools
+    assert parse(kind.format, kind.request(streamed=False, n=1, background=False)).takes_tools
 
 
 def test_schemas_are_what_every_vendor_takes(kind: Kind) -> None:
