@@ -11,6 +11,7 @@ from typing import Self
 
 from sqlalchemy import select
 
+from ..cancellation import is_cancelled
 from ..recorder.clock import NOW
 from ..recorder.database import Database
 from .redis import SharedRedis
@@ -180,8 +181,7 @@ class VersionWatch:
             async with asyncio.timeout(self._timeout):
                 self._seen = await self._reader.read()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 raise
             # The driver's own cancellation, from a closing connection: nobody has cancelled this task.
             raise ConnectionError("the database's driver gave the read up") from None

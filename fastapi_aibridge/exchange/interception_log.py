@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 
+from ..cancellation import is_cancelled
 from ..cluster.rate_limits import Ticket
 from ..errors import GatewayError, RecorderUnavailable
 from ..formats.input_size import input_tokens
@@ -21,7 +22,6 @@ from ..providers.provider import Provider
 from ..recorder import Ending, Facts, Interception, Prompt, ProviderObject, Recorder, Status, TokenUsage
 from ..recorder.identifier import new_id
 from ..upstream.keys import Credential
-from .cancellation import is_cancelled
 from .client import Client
 from .costs import Costs
 from .fair_queue import Share

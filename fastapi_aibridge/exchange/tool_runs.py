@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from ..cancellation import is_cancelled
 from ..formats.rounds import AnsweredCall, ToolCall
 from ..observability import Metrics
 from ..recorder import Facts, ToolUsage
 from ..tools import Audio, Content, Image, Text, ToolResult
-from .cancellation import is_cancelled
 from .toolset import Toolset
 
 IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..cancellation import is_cancelled
 from ..errors import RecorderUnavailable
 from .batch import Batch, PendingStart, Sink
 from .cursor import to_microseconds
@@ -92,8 +93,7 @@ class Committer:
         try:
             return await self._sink.write(batch)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 raise
             # Nobody has cancelled this task: the driver raises this when its connection closes.
             raise ConnectionError("the database's driver gave the write up") from None
