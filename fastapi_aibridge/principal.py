@@ -27,8 +27,8 @@ MAX_DEPTH = 16
 MAX_GROUPS = 64
 MAX_PATTERNS = 128
 """Model patterns of one principal."""
-MAX_PATTERN = 256
-"""Characters of a pattern; a model's name may have as many."""
+MAX_MODEL = 256
+"""Characters of a model's name, which is a key of records, metrics and circuit breakers, or of a pattern for names."""
 
 _CONSTANT_SIZE = 8
 _INT64 = 2**63
@@ -80,7 +80,7 @@ class Principal:
         if self.groups != ():
             object.__setattr__(self, "groups", _checked_names("groups", self.groups, MAX_GROUPS, MAX_ID))
         if self.models is not None:
-            object.__setattr__(self, "models", _checked_names("models", self.models, MAX_PATTERNS, MAX_PATTERN))
+            object.__setattr__(self, "models", _checked_names("models", self.models, MAX_PATTERNS, MAX_MODEL))
         if self.budgets != ():
             object.__setattr__(self, "budgets", _checked_budgets(self.initiator_id, self.budgets))
 

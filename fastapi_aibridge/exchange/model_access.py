@@ -10,8 +10,7 @@ from ..errors import GatewayError
 from ..formats.large_text import LARGE, BodyText, Steps
 from ..formats.lenient import SMALL, takes_long
 from ..formats.models_named import models_anywhere, models_asked_for
-from ..formats.request import MAX_MODEL
-from ..principal import Principal
+from ..principal import MAX_MODEL, Principal
 from ..providers.routes import SAFE_METHODS, Route
 from .fair_queue import Share
 from .steps import in_steps

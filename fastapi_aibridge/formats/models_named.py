@@ -8,9 +8,9 @@ from itertools import pairwise
 import orjson
 
 from ..errors import GatewayError
+from ..principal import MAX_MODEL
 from .large_text import BodyText, Steps, contains
 from .members import Members, Value, check, read_elements, read_members, word
-from .request import MAX_MODEL
 
 _NAMING = frozenset({"model", "models", "fallback", "fallbacks", "fallback_model", "fallback_models", "tools"})
 """Members that name models, as a string, a list or an object. Only `model` and `tools` are the vendors' own; the others

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import GatewayError
+from ..principal import MAX_MODEL
 from .large_text import BodyText, Steps
 from .members import Members, Value, check, is_list, members_of, read_members, says_something, small, string
 from .prompts import Said
 from .references import Reference
 
-MAX_MODEL = 256
-"""Characters of a model's name, which is a key of records, metrics and circuit breakers."""
 MAX_COUNT = 1_000_000_000
 """Tokens or choices that a request may ask for; larger numbers count as this one."""
 MAX_TEXT = 1024 * 1024

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..principal import MAX_MODEL
 from ..recorder.records import TokenUsage
 from .lenient import count, counts, member, objects, text
 
@@ -49,8 +50,6 @@ _SERVER_CALLS = {
 _COUNTED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _PARTS = 256
 """Iterations of one message that are read."""
-MAX_MODEL = 256
-"""Characters of a model's name that are read from a response."""
 _MAX_TIER = 64
 """Characters of a service tier's name."""
 

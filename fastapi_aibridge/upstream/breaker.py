@@ -14,14 +14,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ..errors import GatewayError
+from ..principal import MAX_MODEL
 from ..settings import CircuitBreakerSettings
 
 MAX_BREAKERS = 1000
 """The most breakers of one provider, counted apart for shared ones and for those of single principals. Clients choose
 the models, so that without a limit they could fill the memory.
 """
-MAX_MODEL = 256
-"""Characters of a model's name that distinguish breakers."""
 
 _FIRST = 0
 """Generation of a breaker that has never been open."""

@@ -8,11 +8,12 @@ from uuid import uuid4
 
 import orjson
 
+from ...principal import MAX_MODEL
 from ...recorder.records import Facts, ToolUsage
 from ..lenient import arguments_of, as_object, count, error_text, member, objects, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, TextBuffer
-from ..usage import MAX_MODEL, chat_usage, gone_on, tier_of
+from ..usage import chat_usage, gone_on, tier_of
 from .accumulate import Members, add, built
 
 _MAX_NAME = 1024

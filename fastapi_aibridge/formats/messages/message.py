@@ -8,11 +8,12 @@ from typing import Any
 
 import orjson
 
+from ...principal import MAX_MODEL
 from ...recorder.records import Facts, Thought, ToolUsage
 from ..lenient import arguments_of, count, error_text, member, reported, text
 from ..rounds import ToolCall
 from ..text import Budget, TextBuffer
-from ..usage import MAX_MODEL, gone_on, messages_parts, messages_usage
+from ..usage import gone_on, messages_parts, messages_usage
 
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking"}
 _OF_A_CALL = ("type", "id", "name", "input")

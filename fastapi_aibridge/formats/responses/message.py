@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...principal import MAX_MODEL
 from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
 from ..lenient import arguments_of, error_text, member, objects, reported, text
 from ..text import Budget
-from ..usage import MAX_MODEL, responses_usage, tier_of
+from ..usage import responses_usage, tier_of
 
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
 ENDS = frozenset(
