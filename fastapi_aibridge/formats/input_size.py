@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .large_text import LARGE, STEP, BodyText, Steps, contains
+from .large_text import STEP, BodyText, Steps, contains
 
 BYTES_OF_A_TOKEN = 3
 """Bytes of a request's JSON per token, which is safe for prose; digits and rare scripts may have fewer."""
@@ -29,8 +29,15 @@ _LONGEST = 96
 def input_tokens(body: BodyText) -> Steps[int]:
     """Return the input tokens to reserve. Writing a prompt cache costs more, and counts as more tokens."""
     size = len(body)
-    if size <= SMALL:
-        return _cached(-(-size // BYTES_OF_A_TOKEN), body)
+    given = -(-size // BYTES_OF_A_TOKEN) if size <= SMALL else (yield from _around_images(body))
+    if not (yield from contains(body, (b'"cache_control"',), 0, size)):
+        return given
+    return given * 2 if (yield from contains(body, (b'"1h"',), 0, size)) else given * 5 // 4
+
+
+def _around_images(body: BodyText) -> Steps[int]:
+    """Return the input tokens, of which each large image has a fixed number."""
+    size = len(body)
     text, images = size, 0
     at = 0
     while at < size:
@@ -44,18 +51,7 @@ def input_tokens(body: BodyText) -> Steps[int]:
                 text -= length
                 images += 1
         yield
-    given = -(-text // BYTES_OF_A_TOKEN) + images * IMAGE
-    if size < LARGE:
-        return _cached(given, body)
-    if not (yield from contains(body, (b'"cache_control"',), 0, size)):
-        return given
-    return given * 2 if (yield from contains(body, (b'"1h"',), 0, size)) else given * 5 // 4
-
-
-def _cached(given: int, body: BodyText) -> int:
-    if body.find(b'"cache_control"') < 0:
-        return given
-    return given * 2 if body.find(b'"1h"') >= 0 else given * 5 // 4
+    return -(-text // BYTES_OF_A_TOKEN) + images * IMAGE
 
 
 def _end_of_string(body: BodyText, begin: int) -> Steps[int]:
