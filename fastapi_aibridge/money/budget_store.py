@@ -13,10 +13,10 @@ from ..cluster.versions import bump
 from ..recorder.counters import limited_by
 from ..recorder.database import Database, insert
 from ..recorder.schema import budget_counters, budgets
+from ..settings.budgets import MAX_BUDGETS
 
 VERSION = "budgets"
 """The name of the version that workers watch for changes."""
-MAX_BUDGETS = 10_000
 
 
 class TooManyBudgets(Exception):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from .columns import BEGUN_TYPES
+from .columns import BEGUN_TYPES, FACT_TYPES
 from .records import Ending, Facts, Interception, Prompt, Thought, TokenUsage, ToolUsage
 from .text import cut, cut_key, dump, dump_bytes, storable
 
@@ -160,29 +160,16 @@ def facts_body(facts: Facts, room: Room) -> tuple[str | None, bool]:
 
 
 def _members(facts: Facts) -> dict[str, Any]:
-    return {
-        "token_usages": facts.token_usages,
-        "prompts": facts.prompts,
-        "tool_usages": facts.tool_usages,
-        "thoughts": facts.thoughts,
-    }
+    return {name: getattr(facts, name) for name in FACT_TYPES}
 
 
 def bounded_facts(facts: Facts, room: Room) -> tuple[Facts, bool]:
     """Return the facts cut to the room that is left, and whether entries were left out."""
-    kept = Facts(objects=facts.objects)
-    lists = (
-        (facts.token_usages, kept.token_usages, _token_usage),
-        (facts.prompts, kept.prompts, _prompt),
-        (facts.tool_usages, kept.tool_usages, _tool_usage),
-        (facts.thoughts, kept.thoughts, _thought),
-    )
-    left_out = False
-    given: list[Any]
-    taken: list[Any]
-    make: Any
-    for given, taken, make in lists:
-        taken += [make(item, room) for item in given[: room.items]]
+    kept, left_out = Facts(objects=facts.objects), False
+    for name, bounded_one in _BOUNDED.items():
+        given = getattr(facts, name)
+        taken = [bounded_one(item, room) for item in given[: room.items]]
+        setattr(kept, name, taken)
         room.items -= len(taken)
         left_out = left_out or len(taken) < len(given)
     return kept, left_out
@@ -231,6 +218,14 @@ def _thought(thought: Thought, room: Room) -> Thought:
     return Thought(
         source=cut(thought.source, KIND_LIMIT), text=text, truncated=thought.truncated or len(text) < len(thought.text)
     )
+
+
+_BOUNDED: dict[str, Callable[[Any, Room], Any]] = {
+    "token_usages": _token_usage,
+    "prompts": _prompt,
+    "tool_usages": _tool_usage,
+    "thoughts": _thought,
+}
 
 
 def weight_of(facts: Facts) -> int:
