@@ -62,29 +62,30 @@ class UpstreamClient:
         if self._pools is None:
             raise AIBridgeError("the upstream client is not open: it lives as long as the app's lifespan")
         pool = self._pools.of(origin)
-        connection = pool.take_free()
-        was_idle = connection is not None
-        if connection is None:
-            connection, was_idle = await self._acquire(pool, origin, limits, fresh=False)
-        response = _begin(connection, method, target, pool.authority, headers, body, limits)
-        try:
-            await response.until_head()
-        except UpstreamUnreachable:
-            if not (was_idle and repeatable) or response.heard:
+        connection, again = pool.take_free(), False
+        while True:
+            was_idle = connection is not None
+            if connection is None:
+                connection, was_idle = await self._acquire(pool, origin, limits, fresh=again)
+            try:
+                response = connection.send(method, target, pool.authority, headers, body, limits)
+            except GatewayError:  # nothing has been sent
+                connection.free()
                 raise
-        except BaseException:
-            response.close()
-            raise
-        else:
-            return response
-        connection, _ = await self._acquire(pool, origin, limits, fresh=True)
-        response = _begin(connection, method, target, pool.authority, headers, body, limits)
-        try:
-            await response.until_head()
-        except BaseException:
-            response.close()
-            raise
-        return response
+            except BaseException:
+                connection.close()
+                raise
+            try:
+                await response.until_head()
+            except UpstreamUnreachable:
+                if again or not (was_idle and repeatable) or response.heard:
+                    raise
+                connection, again = None, True
+            except BaseException:
+                response.close()
+                raise
+            else:
+                return response
 
     async def _acquire(
         self, pool: OriginPool, origin: Origin, limits: TimeLimits, *, fresh: bool
@@ -102,22 +103,3 @@ class UpstreamClient:
                 return connection, was_idle
             failure = BROKEN_OFF
         raise failure.error()
-
-
-def _begin(
-    connection: Connection,
-    method: str,
-    target: bytes,
-    authority: bytes,
-    headers: RequestHeaders,
-    body: RequestBody,
-    limits: TimeLimits,
-) -> UpstreamResponse:
-    try:
-        return connection.send(method, target, authority, headers, body, limits)
-    except GatewayError:  # nothing has been sent
-        connection.free()
-        raise
-    except BaseException:
-        connection.close()
-        raise
