@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from starlette.types import Receive, Scope, Send
 
 from ..errors import GatewayError, PrincipalError
-from ..exchange.body_budget import Holding
-from ..exchange.response_writer import send_rest
 from ..host import Host
 from ..principal import Principal
 from ..recorder import InterceptionQuery, InterceptionRecord, record_json
@@ -20,6 +18,9 @@ from .admin_routes import GUARD_HEADERS, NO_STORE, UNREADABLE, GuardedRoute, jso
 from .answers import InterceptionPage, Invalid, OwnUsage, Problem
 from .openapi import CallerScheme
 from .queries import OwnListing, OwnSummary, refuse_unknown_parameters
+
+if TYPE_CHECKING:
+    from ..exchange.body_budget import Holding
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     **UNREADABLE,
@@ -104,6 +105,8 @@ class _HeldAnswer(Response):
         self._holding = holding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from ..exchange.response_writer import send_rest  # part of the engine, which the start has loaded by now
+
         try:
             self._holding.hold_answer(len(self.body))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
