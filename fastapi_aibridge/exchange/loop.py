@@ -120,7 +120,7 @@ class Loop:
             await in_steps(rounds.go_on(results, last=number == MAX_ROUNDS - 1), self._share)
             self._opening.hold(rounds.body)
             if self._runs is not None:
-                self._runs.results = []
+                self._runs.forget()
             self._recorded = False
             number += 1
             await self._log.reserve(rounds.body, self._share)

@@ -17,25 +17,28 @@ IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 
 
 class ToolRuns:
-    """The tool runs of one interception. `results` are those of the running round so far."""
+    """The tool runs of one interception."""
 
-    __slots__ = ("_max_text", "_metrics", "_toolset", "results")
+    __slots__ = ("_max_text", "_metrics", "_results", "_toolset")
 
     def __init__(self, toolset: Toolset, metrics: Metrics, max_text: int) -> None:
         self._toolset = toolset
         self._metrics = metrics
         self._max_text = max_text
-        self.results: list[AnsweredCall] = []
+        self._results: list[AnsweredCall | None] = []  # of the round's calls, None while a call is running
 
     async def run(self, calls: list[ToolCall]) -> list[AnsweredCall]:
         """Run all calls concurrently. Return each with its result or its error."""
-        self.results = []
-        return list(await asyncio.gather(*(self._run(call) for call in calls)))
+        self._results = [None] * len(calls)
+        return list(await asyncio.gather(*(self._run(place, call) for place, call in enumerate(calls))))
 
-    async def _run(self, call: ToolCall) -> AnsweredCall:
-        answered = await self._answered(call)
-        self.results.append(answered)
+    async def _run(self, place: int, call: ToolCall) -> AnsweredCall:
+        answered = self._results[place] = await self._answered(call)
         return answered
+
+    def forget(self) -> None:
+        """Forget the results of the round, which has ended."""
+        self._results = []
 
     async def _answered(self, call: ToolCall) -> AnsweredCall:
         arguments = call.parsed()
@@ -53,13 +56,11 @@ class ToolRuns:
 
     def mark(self, facts: Facts, names: frozenset[str]) -> None:
         """Mark the injected calls among the facts, in place. `names` are the tools that were injected."""
-        left: dict[tuple[str, str], list[AnsweredCall]] = {}
-        for answered in self.results:
-            left.setdefault((answered.call.id, answered.call.name), []).append(answered)
+        # By their order, since the ids of calls may be missing or the same.
+        results = iter(self._results)
         for place, usage in enumerate(facts.tool_usages):
             if usage.tool in names and usage.tool in self._toolset.by_name:
-                results = left.get((usage.call_id, usage.tool))
-                facts.tool_usages[place] = self._marked(usage, results.pop(0) if results else None)
+                facts.tool_usages[place] = self._marked(usage, next(results, None))
 
     def _marked(self, usage: ToolUsage, answered: AnsweredCall | None) -> ToolUsage:
         tool = self._toolset.by_name[usage.tool]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import uuid4
 
 import orjson
 
@@ -196,6 +197,22 @@ class Rounds(Protocol):
 
         With `failed`, the format's own final event follows, if it has one: some clients read nothing else.
         """
+
+
+_ID_LENGTH = 9
+"""Characters of an id that is made here: Mistral accepts no other length."""
+
+
+def unique_id(given: str, taken: set[str]) -> str:
+    """Return the id, or a new one where it is missing or taken; it is taken then.
+
+    Some providers send no ids, or the same for several calls, and refuse a history with those all the same.
+    """
+    id_ = given
+    while not id_ or id_ in taken:
+        id_ = uuid4().hex[:_ID_LENGTH]
+    taken.add(id_)
+    return id_
 
 
 def parameters(tool: Tool) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 import orjson
 
@@ -22,15 +21,13 @@ _AT_ONCE = 1024
 """Tool calls, or deltas of them, that are read from one event or response."""
 _OF_A_CALL = ("index", "id", "type", "function", "custom")
 _OF_A_FUNCTION = ("name", "arguments", "input")
-_ID_LENGTH = 9
-"""Characters of an id that is made here: Mistral accepts no other length."""
 
 
 class Call:
     """A tool call, accumulated from its deltas."""
 
     __slots__ = (
-        "_given", "_made_id", "_of_function", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool",
+        "_given", "_of_function", "_written", "custom", "extra", "hidden", "id", "number", "placed", "tool",
     )  # fmt: skip
 
     def __init__(self, budget: Budget) -> None:
@@ -39,7 +36,6 @@ class Call:
         self.custom = False
         self.extra: Members = {}
         self._of_function: Members = {}
-        self._made_id = ""
         self._written = TextBuffer(budget)
         self._given: object = None
         self.hidden = False
@@ -92,10 +88,7 @@ class Call:
         """Return the call in the form in which the tool is run."""
         given = self._given
         arguments = str(self._written) if given is None else orjson.dumps(given).decode()
-        if not self.id and not self._made_id:
-            # The result must name its call.
-            self._made_id = uuid4().hex[:_ID_LENGTH]
-        return ToolCall(id=self.id or self._made_id, name=self.tool, arguments=arguments, extra=self.extra)
+        return ToolCall(id=self.id, name=self.tool, arguments=arguments, extra=self.extra)
 
     def written(self) -> dict[str, Any]:
         """Return the call as it goes back to the provider."""

@@ -27,6 +27,7 @@ from ..rounds import (
     offered,
     parameters,
     too_large,
+    unique_id,
     with_tools,
 )
 from ..splice import set_member
@@ -85,6 +86,7 @@ class ChatWeaver:
         self._said: list[object] = []  # the content of each earlier round that had some
         self._turns: list[Turn] = []
         self._pending = b""
+        self._ids: set[str] = set()  # of the calls of earlier rounds
         self._begin()
 
     def _begin(self) -> None:
@@ -228,10 +230,13 @@ class ChatWeaver:
         # A message that was cut off may end in half a call. Other reasons vary by provider, or are missing.
         if not self.message.complete or self.message.finish in CUT_OFF:
             return []
-        hidden = [call.whole() for call in self.message.calls if call.hidden]
+        hidden = [call for call in self.message.calls if call.hidden]
         if hidden and self._budget.exceeded:
             raise too_large()
-        return hidden
+        taken = {*self._ids, *self.client_calls()}
+        for call in hidden:
+            call.id = unique_id(call.id, taken)
+        return [call.whole() for call in hidden]
 
     def client_calls(self) -> list[str]:
         return [call.id for call in self.message.calls if not call.hidden]
@@ -258,6 +263,7 @@ class ChatWeaver:
             self._said.append(said)
         self._turns.append(Turn(said=parts_of(said), written=tuple(written)))
         self._usages.append(self.message.usage)
+        self._ids.update(call.id for call in self.message.calls)
         self._pending = b"".join(self._rewritten)
         self._begin()
 

@@ -74,6 +74,9 @@ class Block:
         """Whether it is a blank text block, which the provider writes but refuses in a request."""
         return self.kind == "text" and not str(self._texts.get("text", "")).strip()
 
+    def rename(self, id_: str) -> None:
+        self.id = self.members["id"] = id_
+
     def call(self) -> ToolCall:
         raw = str(self._input or "")
         given = self.members.get("input")

@@ -27,6 +27,7 @@ from ..rounds import (
     offered,
     parameters,
     too_large,
+    unique_id,
     with_tools,
 )
 from ..splice import set_member
@@ -79,6 +80,7 @@ class MessagesWeaver:
         self._begun = False
         self._container: object = None
         self._answer: bytes | None = None
+        self._ids: set[str] = set()  # of the calls of earlier rounds
         self._begin()
 
     def _begin(self) -> None:
@@ -160,10 +162,13 @@ class MessagesWeaver:
         # A message that was cut off may end in half a call. Compatible servers have other reasons, or none.
         if not self.message.complete or self.message.stop_reason in CUT_OFF:
             return []
-        hidden = [block.call() for block in self.message.blocks if block.hidden]
+        hidden = [block for block in self.message.blocks if block.hidden]
         if hidden and self._budget.exceeded:
             raise too_large()
-        return hidden
+        taken = {*self._ids, *self.client_calls()}
+        for block in hidden:
+            block.rename(unique_id(block.id, taken))
+        return [block.call() for block in hidden]
 
     def client_calls(self) -> list[str]:
         return [block.id for block in self.message.blocks if block.kind == "tool_use" and not block.hidden]
@@ -198,6 +203,7 @@ class MessagesWeaver:
             self._said += seen
         self._turns.append(Turn(said=tuple(map(mark_of, seen)), written=written))
         self._usages.append(message.usage)
+        self._ids.update(block.id for block in message.blocks if block.hidden)
         self._begin()
 
     def _choose(self, *, last: bool) -> Steps[None]:

@@ -11,11 +11,13 @@ from ..lenient import objects, text
 from ..rounds import AnsweredCall, ToolCall
 
 REASONING = "reasoning"
+FUNCTION_CALL = "function_call"
 
 
 def is_call(item: Mapping[str, Any]) -> bool:
     """Whether the item is a call that somebody other than the provider has to answer."""
-    return bool(item.get("call_id")) and text(item.get("type")).endswith("_call")
+    kind = text(item.get("type"))
+    return kind == FUNCTION_CALL or (bool(item.get("call_id")) and kind.endswith("_call"))
 
 
 def digest(written: str) -> str:

@@ -142,7 +142,7 @@ class ResponseMessage:
                 self._item_ids.append(id_)
             if (counted := _SERVER_CALLS.get(kind)) and _is_billed(item):
                 self._server_calls[counted] = self._server_calls.get(counted, 0) + 1
-            if kind.endswith("_call") and item.get("call_id"):
+            if kind == "function_call" or (kind.endswith("_call") and item.get("call_id")):
                 self._tools.append(self._tool_usage(kind, item))
             elif kind == "reasoning":
                 for part in objects(item.get("summary")):

@@ -27,6 +27,7 @@ from ..rounds import (
     offered,
     parameters,
     too_large,
+    unique_id,
     with_tools,
 )
 from ..splice import find_member, set_member
@@ -228,14 +229,17 @@ class ResponsesWeaver:
         # A message that was cut off may end in half a call. Some compatible servers send no status.
         if not self.message.complete or self.message.final.get("status") in CUT_OFF:
             return []
-        hidden = [
-            ToolCall(id=text(item.get("call_id")), name=text(item.get("name")), arguments=_arguments(item))
-            for item in self.message.output()
-            if self._injected(item)
-        ]
+        hidden = [item for item in self.message.output() if self._injected(item)]
         if hidden and self._budget.exceeded:
             raise too_large()
-        return hidden
+        if not self._in_conversation:  # else the provider knows the calls by its own ids
+            taken = {*self.client_calls()}
+            for item in hidden:
+                item["call_id"] = unique_id(text(item.get("call_id")), taken)
+        return [
+            ToolCall(id=text(item.get("call_id")), name=text(item.get("name")), arguments=_arguments(item))
+            for item in hidden
+        ]
 
     def client_calls(self) -> list[str]:
         """Return the ids of the calls for the client. A call that the provider ran itself has its output beside it."""

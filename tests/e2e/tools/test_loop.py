@@ -106,6 +106,19 @@ async def test_failing_tools_are_results_for_the_model(kind: Kind, streamed: boo
         assert record.ending.status is Status.COMPLETED
 
 
+async def test_calls_that_share_an_id_are_recorded_each_with_its_own_outcome(
+    kind: Kind, streamed: bool, server: ToolServer
+) -> None:
+    """Of two calls with one id the record says which failed; both have been run."""
+    calls = [tool("fail", "same"), tool("echo", "same", text="well")]
+    async with harness([Reply(tool_calls=calls), DONE], {"box": server.url}) as home:
+        assert (await home.ask(kind, streamed=streamed)).text == "Done."
+        results = results_of(kind, home.upstream[1])
+        assert [text_of(one) for one in results.values()] == ["it failed", "echo: well"]
+        record = await home.record()
+        assert [(one.tool, one.error) for one in record.facts.tool_usages] == [("fail", "it failed"), ("echo", None)]
+
+
 async def test_a_silent_stream_is_kept_alive(kind: Kind, server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """While tools run or the next response is slow, the client gets pings in the format's own form."""
     monkeypatch.setattr(loop, "PING_AFTER", 0.03)

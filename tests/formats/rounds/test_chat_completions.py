@@ -174,7 +174,7 @@ def test_parallel_calls_that_share_a_number_and_an_id(id_: str) -> None:
     _, message, *results = played.bodies[1]["messages"]
     assert [one["id"] for one in message["tool_calls"]] == [one["tool_call_id"] for one in results]
     assert all(one["id"] for one in message["tool_calls"])
-    assert len({one["id"] for one in message["tool_calls"]}) == (3 if id_ == "" else 1)
+    assert len({one["id"] for one in message["tool_calls"]}) == 3
 
 
 def test_a_name_that_is_repeated_with_each_piece_begins_no_call() -> None:
