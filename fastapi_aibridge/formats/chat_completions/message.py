@@ -19,6 +19,10 @@ _MAX_NAME = 1024
 """Characters of a call's id and of its tool's name."""
 _AT_ONCE = 1024
 """Tool calls, or deltas of them, that are read from one event or response."""
+_LEGACY = -1
+"""Index under which a `function_call` is kept; some servers send it beside the same call in `tool_calls`."""
+_LAST = ""
+"""Key of the call that has begun last, among the keys that are indexes and ids."""
 _OF_A_CALL = ("index", "id", "type", "function", "custom")
 _OF_A_FUNCTION = ("name", "arguments", "input")
 
@@ -49,8 +53,8 @@ class Call:
         custom = member(delta, "custom")
         self.custom = self.custom or bool(custom)
         function = custom or member(delta, "function")
-        if (name := text(function.get("name"))) and not self.begun:
-            # It comes in pieces, or is repeated with each delta.
+        if (name := text(function.get("name"))) and not (self.begun and self.tool):
+            # It comes in pieces, is repeated with each delta, or follows the first arguments (SGLang).
             self.tool = (name if name.startswith(self.tool) else self.tool + name)[:_MAX_NAME]
         arguments = function.get("input" if custom else "arguments")
         if isinstance(arguments, str):
@@ -73,8 +77,11 @@ class Call:
 
         Some servers number all calls 0, with no id or the same one.
         """
-        function = member(delta, "function")
-        begins = bool(function.get("name")) and text(function.get("arguments")).lstrip().startswith("{")
+        return bool(member(delta, "function").get("name")) and self.is_closed_before(delta)
+
+    def is_closed_before(self, delta: Mapping[str, Any]) -> bool:
+        """Whether this call's object is closed and the delta's arguments begin another."""
+        begins = text(member(delta, "function").get("arguments")).lstrip().startswith("{")
         return begins and (self._given is not None or self._written.last == "}")
 
     def recorded(self, message_id: str, budget: Budget) -> ToolUsage:
@@ -195,15 +202,20 @@ class ChatMessage:
             call.add(one, whole=self.whole)
             self.touched.append(call)
         if legacy := member(delta, "function_call"):
-            self._call(choice, -1, "", {}).add({"function": legacy}, whole=False)
+            self._call(choice, _LEGACY, "", {}).add({"function": legacy}, whole=False)
 
     def _call(self, choice: int, index: object, call_id: str, delta: Mapping[str, Any]) -> Call:
         """Return the call that a delta belongs to.
 
-        A new id begins a new call: some providers send no index, or always 0.
+        A new id begins a new call: some providers send no index, or always 0. Others number the pieces of one call
+        (Nebius, Cerebras): pieces without id and name, under a new index, continue the last call.
         """
         at = index if isinstance(index, int) else 0
         call = self._open.get((choice, at))
+        if call is None and not call_id and at != _LEGACY and not member(delta, "function").get("name"):
+            last = self._open.get((choice, _LAST))
+            if last is not None and not last.is_closed_before(delta):
+                return last
         if call is None or (call_id and call.id and call_id != call.id) or call.has_ended(delta):
             again = call_id and (index is None or call is not None)
             call = self._open.get((choice, call_id)) if again else None
@@ -213,6 +225,7 @@ class ChatMessage:
                 if not self.budget.take(0, 1):
                     return call
                 self.calls.append(call)
+                self._open[choice, _LAST] = call
             self._open[choice, at] = call
         if call_id:
             self._open[choice, call_id] = call

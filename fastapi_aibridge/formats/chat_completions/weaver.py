@@ -129,7 +129,7 @@ class ChatWeaver:
 
     def _is_unnamed(self, call: Call) -> bool:
         """Whether the rest of its name may still come, so that the tool may or may not be an injected one."""
-        if call.placed or call.begun or call.custom:
+        if call.placed or call.custom or (call.begun and call.tool):
             return False
         return any(name.startswith(call.tool) for name in self.names)
 
