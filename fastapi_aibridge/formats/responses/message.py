@@ -10,6 +10,7 @@ from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
 from ..lenient import arguments_of, error_text, member, objects, reported, text
 from ..text import Budget
 from ..usage import responses_usage, tier_of
+from .places import ADDED, DONE, Places
 
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
 ENDS = frozenset(
@@ -27,8 +28,8 @@ class ResponseMessage:
     """A response. `whole` keeps its items, for a response that may have to go back to the provider."""
 
     __slots__ = (
-        "_item_ids", "_server_calls", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget", "complete",
-        "error", "final", "id", "items", "model", "service_tier", "status", "usage",
+        "_item_ids", "_places", "_server_calls", "_stored", "_thoughts", "_tools", "_whole", "begun", "budget",
+        "complete", "error", "final", "id", "items", "model", "place", "service_tier", "status", "usage",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, *, whole: bool = False) -> None:
@@ -46,6 +47,9 @@ class ResponseMessage:
         """Members of the response's beginning that its end repeats."""
         self.items: dict[int, dict[str, Any]] = {}
         self.final: dict[str, Any] = {}
+        self.place: int | None = None
+        """Place of the item that the last event is about; None where there is none, or the message is not `whole`."""
+        self._places = Places() if whole else None
         self._stored = True
         self._tools: list[ToolUsage] = []
         self._thoughts: list[Thought] = []
@@ -63,15 +67,15 @@ class ResponseMessage:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         kind = event.get("type")
-        if kind == "response.output_item.done":
+        self.place = None if self._places is None else self._places.of(event)
+        if kind == DONE:
             item = member(event, "item")
             self._record((item,))
-            self._keep(event, item)
-        elif kind == "response.output_item.added":
-            self._keep(event, member(event, "item"))
+            self._keep(item)
+        elif kind == ADDED:
+            self._keep(member(event, "item"))
         elif kind == "response.function_call_arguments.done":
-            index = event.get("output_index")
-            item = self.items.get(index, {}) if isinstance(index, int) else {}
+            item = {} if self.place is None else self.items.get(self.place, {})
             if item and not item.get("arguments") and self.budget.take(len(text(event.get("arguments")))):
                 item["arguments"] = event.get("arguments")
         elif kind == "error":
@@ -89,19 +93,24 @@ class ResponseMessage:
     def done(self) -> None:
         """Do nothing: some compatible servers send `[DONE]` after the response has ended."""
 
-    def _keep(self, event: Mapping[str, Any], item: dict[str, Any]) -> None:
+    def placed(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the last event with the place of its item as its index."""
+        place = self.place
+        return event if place is None or event.get("output_index") == place else {**event, "output_index": place}
+
+    def _keep(self, item: dict[str, Any]) -> None:
         """Keep an item where the response may have to go back.
 
         Some compatible servers do not repeat their items at the response's end.
         """
-        index = event.get("output_index")
-        if not self._whole or not isinstance(index, int):
+        place = self.place
+        if place is None:
             return
-        known = self.items.get(index, {})
-        if self.budget.take(_size(item), index not in self.items):
+        known = self.items.get(place, {})
+        if self.budget.take(_size(item), place not in self.items):
             if known.get("arguments") and not item.get("arguments") and item.get("type") == known.get("type"):
                 item = {**item, "arguments": known["arguments"]}
-            self.items[index] = item
+            self.items[place] = item
 
     def _begin(self, response: Mapping[str, Any]) -> None:
         self.id = text(response.get("id")) or self.id

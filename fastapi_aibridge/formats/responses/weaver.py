@@ -132,7 +132,7 @@ class ResponsesWeaver:
     def stream(self, block: bytes) -> bytes:
         if not self._end_raw and not self._unnamed.waits and self._decoder.passes(block):
             return block
-        return b"".join([self._event(raw, event) for raw, event in self._decoder.feed(block)])
+        return b"".join([self._event(raw, self.message.placed(event)) for raw, event in self._decoder.feed(block)])
 
     def _event(self, raw: bytes, event: Mapping[str, Any]) -> bytes:
         if self._unnamed.waits or self._unnamed.begins(event):
