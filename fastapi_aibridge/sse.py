@@ -98,9 +98,9 @@ def events(block: bytes) -> Iterator[bytes]:
 
 
 def parts(block: bytes, size: int) -> Iterator[bytes]:
-    """Split a block of whole events into parts of about `size` bytes; joined they are the block.
+    """Split a block of whole events into parts of at most `size` bytes; joined they are the block.
 
-    An event is never split: a part may be one larger event.
+    An event is never split: one that is larger is a part of its own.
     """
     if len(block) <= size:
         if block:
@@ -108,10 +108,12 @@ def parts(block: bytes, size: int) -> Iterator[bytes]:
         return
     start = 0
     if b"\r" in block:
+        end = 0
         for match in _BLANK_LINES.finditer(block):
-            if match.end() - start >= size:
-                yield block[start : match.end()]
-                start = match.end()
+            if match.end() - start > size and end > start:
+                yield block[start:end]
+                start = end
+            end = match.end()
     else:
         while len(block) - start > size:
             end = block.rfind(b"\n\n", start, start + size)

@@ -169,3 +169,20 @@ def test_events_written_are_read_again() -> None:
     """Events that the gateway writes have the framing that it reads."""
     assert sse.event(b'{"a":1}', "error") == b'event: error\ndata: {"a":1}\n\n'
     assert sse.event(b"x") == b"data: x\n\n"
+
+
+@lean
+@given(st.lists(st.integers(min_value=1, max_value=40), min_size=1), st.integers(min_value=1, max_value=60), BREAKS)
+def test_parts_are_no_larger_than_asked(lengths: list[int], size: int, line_break: bytes) -> None:
+    """Whatever ends the lines, a part has at most this size, or is one larger event; no part could hold one more."""
+    events = [b"data:" + b"x" * length + 2 * line_break for length in lengths]
+    parts = list(sse.parts(b"".join(events), size))
+    assert b"".join(parts) == b"".join(events)
+    left = list(events)
+    for part in parts:
+        held = [left.pop(0)]
+        while len(b"".join(held)) < len(part):
+            held.append(left.pop(0))
+        assert b"".join(held) == part
+        assert len(part) <= size or len(held) == 1
+        assert not left or len(part) + len(left[0]) > size
