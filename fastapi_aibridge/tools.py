@@ -67,7 +67,8 @@ class ToolResult:
             part.text if isinstance(part, Text) else f"[{type(part).__name__.lower()}, {part.mime_type}]"
             for part in self.content
         ]
-        return "\n".join(said) or "(no output)"
+        text = "\n".join(said)
+        return text if text.strip() else "(no output)"  # vendors refuse a blank text
 
 
 class Tools(Protocol):

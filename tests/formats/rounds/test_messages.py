@@ -162,13 +162,15 @@ def test_images_and_errors_have_the_shape_that_the_api_takes() -> None:
                 return AnsweredCall(call=one, result=ToolResult(content=(blank, image)))
             case "broken":
                 return AnsweredCall(call=one, result=ToolResult(content=(Text("no"), image), is_error=True))
+            case "blank":
+                return AnsweredCall(call=one, result=ToolResult(content=(blank,), is_error=True))
         return AnsweredCall(call=one, result=ToolResult(content=()))
 
-    calls = [call(id_) for id_ in ("picture", "broken", "empty")]
+    calls = [call(id_) for id_ in ("picture", "broken", "empty", "blank")]
     played = play(MESSAGES, [Reply(tool_calls=calls), Reply(text="x")], streamed=False, respond=respond)
-    picture, broken, empty = played.bodies[1]["messages"][2]["content"]
+    picture, broken, empty, silent = played.bodies[1]["messages"][2]["content"]
     source = {"type": "base64", "media_type": "image/png", "data": "aGk="}
     assert picture["content"] == [{"type": "image", "source": source}]
     assert broken["content"] == [{"type": "text", "text": "no\n[image, image/png]"}]
     assert broken["is_error"] is True
-    assert empty["content"] == [{"type": "text", "text": "(no output)"}]
+    assert empty["content"] == silent["content"] == [{"type": "text", "text": "(no output)"}]
