@@ -127,7 +127,7 @@ class Conversation:
             if role == "assistant" or (not role and (kind.endswith("_call") or kind == "reasoning")):
                 break
             answered: str | None = None
-            if role in _TOOLS or (not role and kind.endswith("_call_output")):
+            if role in _TOOLS or (not role and kind.endswith("_output")):
                 answered = word(message.get("tool_call_id") or message.get("call_id"), _MAX_ID) or None
             elif role not in _INSTRUCTIONS and "content" in message:
                 content = message["content"]

@@ -20,6 +20,11 @@ def is_call(item: Mapping[str, Any]) -> bool:
     return kind == FUNCTION_CALL or (bool(item.get("call_id")) and kind.endswith("_call"))
 
 
+def is_output(item: Mapping[str, Any]) -> bool:
+    """Whether the item answers such a call. That of `tool_search_call` is named `tool_search_output`."""
+    return bool(item.get("call_id")) and text(item.get("type")).endswith("_output")
+
+
 def digest(written: str) -> str:
     return hashlib.blake2b(written.encode(errors="replace"), digest_size=16).hexdigest()
 

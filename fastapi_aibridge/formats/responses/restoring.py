@@ -14,7 +14,7 @@ from ..edits import AT_ONCE, list_member, value_of, with_list, with_member
 from ..large_text import BodyText, Steps
 from ..lenient import load, text
 from ..rounds import Held, Memory
-from .items import REASONING, is_call, is_same, mark_of, reasoning_keys
+from .items import REASONING, is_call, is_output, is_same, mark_of, reasoning_keys
 
 Added: TypeAlias = defaultdict[int, list[bytes]]
 """Items to insert, by the index of the item before them; -1 for the very beginning."""
@@ -62,7 +62,7 @@ def _missing_outputs(items: Sequence[Mapping[str, Any]], memory: Memory) -> Adde
     added: Added = defaultdict(list)
     done: list[Held] = []
     for index, item in enumerate(items):
-        kept = memory.held(text(item.get("call_id"))) if text(item.get("type")).endswith("_call_output") else None
+        kept = memory.held(text(item.get("call_id"))) if is_output(item) else None
         if kept is not None and kept.hidden and not any(kept is one for one in done):
             done.append(kept)
             added[index] += [one.output for one in kept.hidden]

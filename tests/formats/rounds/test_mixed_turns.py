@@ -188,6 +188,22 @@ def test_a_provider_that_remembers_gets_the_missing_results_only(streamed: bool,
     assert sorted(words) == ["result c1", "result c2", "result own1", "result own2"]
 
 
+SEARCH = {"type": "tool_search_call", "id": "ts_1", "call_id": "call_search", "execution": "client", "arguments": {}}
+
+
+def test_a_tool_search_of_the_clients_own() -> None:
+    """A tool search that the client executes ends the rounds, and its output brings the hidden result back."""
+    memory = remembering()
+    use = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "bmcp_box_echo", "arguments": "{}"}
+    output = json.dumps({"id": "resp_1", "object": "response", "status": "completed", "output": [use, SEARCH]})
+    play(RESPONSES, [output.encode()], streamed=False, memory=memory)
+    found = {"type": "tool_search_output", "call_id": "call_search", "execution": "client", "tools": []}
+    asked: dict[str, Any] = {"previous_response_id": "resp_1", "input": [found]}
+    [body] = play(RESPONSES, [FINAL], streamed=False, memory=memory, **asked).bodies
+    assert [item["call_id"] for item in body["input"]] == ["call_search", "c1"]
+    assert body["input"][1]["type"] == "function_call_output"
+
+
 def test_without_the_memory_the_request_goes_up_as_it_is(kind: Kind, streamed: bool) -> None:
     """Without a memory, or for another principal with the same call ids, the request is sent unchanged."""
     memory = ToolMemory()
