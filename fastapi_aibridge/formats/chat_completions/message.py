@@ -245,4 +245,6 @@ class ChatMessage:
         said = {key: value for key, value in built(self.members).items() if value is not None}
         message = {"role": "assistant", "content": None, **said}
         message["content"] = message["content"] or None
+        if id_ := member(message, "audio").get("id"):
+            message["audio"] = {"id": id_}  # which is all that a request may have of it
         return {**message, "tool_calls": [call.written() for call in self.calls]}

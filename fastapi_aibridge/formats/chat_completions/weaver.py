@@ -197,7 +197,8 @@ class ChatWeaver:
                 delta["content"] = between + said
         if self._usages:
             delta.pop("role", None)
-        if not any(value for value in delta.values()) and not (first and not choice.get("finish_reason")):
+        says = any(value for value in delta.values()) or choice.get("logprobs")
+        if not says and not (first and not choice.get("finish_reason")):
             return b""
         new = {**chunk, **self._first, "choices": [{**choice, "delta": delta, "finish_reason": None}]}
         return sse.event(orjson.dumps(new))

@@ -236,3 +236,25 @@ def test_unknown_blocks_and_members_of_messages_go_back(streamed: bool) -> None:
         first = json.dumps({"id": "m", "content": [novelty, use], "stop_reason": "tool_use"}).encode()
     turn = play(MESSAGES, [first, Reply(text="ok")], streamed=streamed).bodies[1]["messages"][1]
     assert turn["content"] == [novelty, use]
+
+
+def test_audio_goes_back_by_its_id(streamed: bool) -> None:
+    """Of the audio in a message a request may have the id only."""
+    audio = {"id": "audio_1", "data": "AAAA", "expires_at": 9, "transcript": "hm"}
+    if streamed:
+        first = chat_stream(
+            {"audio": {"id": "audio_1", "transcript": "hm"}}, {"audio": {"data": "AA"}}, calls(INJECTED)
+        )
+    else:
+        first = chat_answer({"audio": audio, "tool_calls": [INJECTED]})
+    played = play(CHAT, [first, Reply(text="ok")], streamed=streamed)
+    assert sent_back(played)["audio"] == {"id": "audio_1"}
+
+
+def test_logprobs_of_a_chunk_without_text_are_kept() -> None:
+    """A chunk that has only log probabilities reaches the client in a later round, too."""
+    said = {"content": [{"token": "", "logprob": -0.5, "bytes": [], "top_logprobs": []}]}
+    choice = {"index": 0, "delta": {"content": ""}, "logprobs": said, "finish_reason": None}
+    second = chunk({"content": "ok"}) + chunk(None, choices=[choice]) + chunk({}, "stop") + DONE
+    played = play(CHAT, [chat_stream(calls(INJECTED)), second], streamed=True)
+    assert [one["logprobs"] for event in played.events for one in event["choices"] if "logprobs" in one] == [said]
