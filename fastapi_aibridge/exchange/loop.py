@@ -34,6 +34,8 @@ MAX_ROUNDS = 25
 PING_AFTER = 10.0
 """Seconds of silence after which a stream gets a ping."""
 
+_REFUSALS = (400, 404, 422)
+
 T = TypeVar("T")
 
 
@@ -174,10 +176,10 @@ class Loop:
         return response
 
     async def _call_again(self) -> UpstreamResponse:
-        """Return the response of a later round. Retry once without message ids that the provider does not know."""
+        """Return the response of a later round. Retry once without what the provider refuses to get back."""
         rounds = self.rounds
         response = await self._call(rounds.body)
-        if response.status in (400, 404) and await in_steps(rounds.forget_ids(await reason_of(response)), self._share):
+        if response.status in _REFUSALS and await in_steps(rounds.take_out(await reason_of(response)), self._share):
             response.close()
             self._opening.hold(rounds.body)
             response = await self._call(rounds.body)

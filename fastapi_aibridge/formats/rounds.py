@@ -180,10 +180,9 @@ class Rounds(Protocol):
     def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         """Begin the next round with these results. In the `last` one the model may call no more tools."""
 
-    def forget_ids(self, refusal: bytes) -> Steps[bool]:
-        """Remove ids from the next request that only a provider which stores messages can know.
-
-        Does so only if the provider's refusal names one of them. Return whether it did.
+    def take_out(self, refusal: bytes) -> Steps[bool]:
+        """Remove from the next request what the provider itself gave and its refusal names: ids that it has not stored,
+        members that it does not accept. Return whether something was removed.
         """
 
     def end(self) -> bytes:

@@ -71,7 +71,7 @@ class SingleRound:
     def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
         raise NotImplementedError("there is one round only")
 
-    def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
+    def take_out(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
         return unchanged(False)
 
     def end(self) -> bytes:

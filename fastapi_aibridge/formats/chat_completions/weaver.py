@@ -11,8 +11,8 @@ from ... import sse
 from ...errors import GatewayError
 from ...tools import Tool
 from ..decoder import Decoder
-from ..edits import value_of, with_member
-from ..large_text import BodyText, Steps, unchanged
+from ..edits import list_member, value_of, with_list, with_member
+from ..large_text import BodyText, Steps
 from ..lenient import load, member, objects, text
 from ..rounds import (
     AnsweredCall,
@@ -45,6 +45,8 @@ PING = b": ping\n\n"
 _GO_BACK = (b"tool_calls", b"function_call", b'"content":"', b'"content": "', b'"reasoning')
 
 
+_REQUIRED = ("role", "content", "tool_calls", "tool_call_id")
+"""Members of a message that are never taken out."""
 _WAITING = 256
 """Events that may wait for the rest of a tool's name; no provider sends one in so many pieces."""
 
@@ -87,6 +89,8 @@ class ChatWeaver:
         self._turns: list[Turn] = []
         self._pending = b""
         self._ids: set[str] = set()  # of the calls of earlier rounds
+        self._added = 0  # messages at the end of the request
+        self._refused: set[str] = set()  # members that the provider does not accept in its own messages
         self._begin()
 
     def _begin(self) -> None:
@@ -255,9 +259,10 @@ class ChatWeaver:
         return self.client_calls()
 
     def go_on(self, results: Sequence[AnsweredCall], *, last: bool) -> Steps[None]:
-        message = self.message.written()
+        message = {key: one for key, one in self.message.written().items() if key not in self._refused}
         written = [orjson.dumps(message), *(orjson.dumps(_tool_message(one)) for one in results)]
         self.body = yield from extended(self.body, "messages", written)
+        self._added += len(written)
         yield from self._choose(last=last)
         said = message["content"]
         if said:
@@ -274,8 +279,18 @@ class ChatWeaver:
         if choice is not None:
             self.body = yield from with_member(self.body, "tool_choice", orjson.dumps(choice))
 
-    def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
-        return unchanged(False)
+    def take_out(self, refusal: bytes) -> Steps[bool]:
+        """Remove members that a provider puts into its messages but refuses there (Groq, Cerebras, Mistral)."""
+        messages = yield from list_member(self.body, "messages")
+        first = len(messages) - self._added
+        own = [load(one) for one in messages[first:]]
+        refused = {key for one in own for key in one if key not in _REQUIRED and key.encode() in refusal}
+        if not refused:
+            return False
+        self._refused |= refused
+        messages[first:] = [orjson.dumps({key: one[key] for key in one if key not in refused}) for one in own]
+        self.body = yield from with_list(self.body, "messages", messages)
+        return True
 
     # The end
 

@@ -226,7 +226,7 @@ class MessagesWeaver:
         named = {**asked, "id": name} if isinstance(asked, dict) else name
         self.body = yield from with_member(self.body, "container", orjson.dumps(named))
 
-    def forget_ids(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
+    def take_out(self, refusal: bytes) -> Steps[bool]:  # noqa: ARG002 - nothing is named by ids
         return unchanged(False)
 
     # The end

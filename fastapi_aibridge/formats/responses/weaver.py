@@ -306,7 +306,7 @@ class ResponsesWeaver:
         self._usages.append(self.message.usage)
         self._begin()
 
-    def forget_ids(self, refusal: bytes) -> Steps[bool]:
+    def take_out(self, refusal: bytes) -> Steps[bool]:
         body = yield from self._going_back.forget(self.body, refusal)
         if body is None:
             return False

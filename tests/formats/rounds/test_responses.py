@@ -258,12 +258,12 @@ def test_ids_that_the_provider_does_not_know_are_taken_out(streamed: bool, id_: 
     finish(rounds.go_on([answer_to(one) for one in rounds.calls()], last=False))
     sent = json.loads(rounds.body[:])["input"]
     assert [item.get("id") for item in sent] == [None, "rs_1", "rs_2", "msg_1", "fc_1", None]
-    assert finish(rounds.forget_ids(NOT_FOUND % id_.encode()))
+    assert finish(rounds.take_out(NOT_FOUND % id_.encode()))
     _, sealed, *others = json.loads(rounds.body[:])["input"]
     assert sealed == REASONING
     assert [item["type"] for item in others] == ["message", "function_call", "function_call_output"]
     assert not any("id" in item for item in others)
-    assert not finish(rounds.forget_ids(NOT_FOUND % id_.encode()))
+    assert not finish(rounds.take_out(NOT_FOUND % id_.encode()))
 
 
 def test_other_refusals_take_nothing_out(streamed: bool) -> None:
@@ -274,7 +274,7 @@ def test_other_refusals_take_nothing_out(streamed: bool) -> None:
     finish(rounds.go_on([answer_to(one) for one in rounds.calls()], last=False))
     before = rounds.body
     for refusal in (b"", b'{"error":{"message":"too long"}}', NOT_FOUND % b"rs_9"):
-        assert not finish(rounds.forget_ids(refusal))
+        assert not finish(rounds.take_out(refusal))
         assert rounds.body == before
 
 

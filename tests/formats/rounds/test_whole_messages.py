@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from fastapi_aibridge.formats.rounds import Rounds
+from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
 
-from .driving import CHAT, MESSAGES, RESPONSES, Played, call, own_call, play, remembering
+from .driving import CHAT, MESSAGES, RESPONSES, Played, answer_to, call, own_call, play, remembering, woven
 from .test_chat_completions import DONE, FINISH, calls, chunk, piece
 from .test_mixed_turns import history
 from .test_responses import MESSAGE, USE, answered
@@ -236,6 +238,43 @@ def test_unknown_blocks_and_members_of_messages_go_back(streamed: bool) -> None:
         first = json.dumps({"id": "m", "content": [novelty, use], "stop_reason": "tool_use"}).encode()
     turn = play(MESSAGES, [first, Reply(text="ok")], streamed=streamed).bodies[1]["messages"][1]
     assert turn["content"] == [novelty, use]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"message": "messages.1.assistant.reasoning_content: property 'reasoning_content' is unsupported"},
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", "messages", 1, "assistant", "reasoning_content"]}]},
+    ],
+    ids=["Cerebras", "Mistral"],
+)
+def test_a_member_that_the_provider_refuses_to_get_back_is_taken_out(streamed: bool, refusal: Any) -> None:
+    """Members that a refusal names are taken out of the model's messages, in later rounds too; the client's stay."""
+    earlier = {"role": "assistant", "content": "Hi.", "reasoning_content": "the client's"}
+    body = CHAT.request(streamed=streamed, messages=[earlier, {"role": "user", "content": "hi"}])
+    rounds = woven(CHAT, body, remembering())
+    said = {"reasoning_content": "hm", "refusal": None, "name": "x"}
+    for number in (1, 2):
+        _feed(
+            rounds,
+            chat_stream({**said}, calls(INJECTED)) if streamed else chat_answer({**said, "tool_calls": [INJECTED]}),
+        )
+        finish(rounds.go_on([answer_to(one) for one in rounds.calls()], last=False))
+        assert finish(rounds.take_out(json.dumps(refusal).encode())) is (number == 1)
+    assert not finish(rounds.take_out(b'{"error":{"message":"the context is too long"}}'))
+    sent = json.loads(rounds.body[:])["messages"]
+    assert sent[0] == earlier
+    for message in (sent[2], sent[4]):
+        assert "reasoning_content" not in message
+        assert (message["name"], len(message["tool_calls"])) == ("x", 1)
+    assert [one["role"] for one in sent[2:]] == ["assistant", "tool"] * 2
+
+
+def _feed(rounds: Rounds, answer: bytes) -> None:
+    if answer.startswith(b"data:"):
+        rounds.stream(answer)
+    else:
+        rounds.blocking(answer)
 
 
 def test_audio_goes_back_by_its_id(streamed: bool) -> None:
