@@ -46,7 +46,7 @@ WORST: dict[str, Callable[[int], Text]] = {
     "formats/responses/streams.py:_NUMBER": lambda size: b'"sequence_number"        ' * (size // 25),
     "upstream/keys.py:_SPEAKS_OF_KEY": lambda size: b"invalid api key " * (size // 16),
     # Records and what admins send
-    "cluster/audit.py:_QUERY": lambda size: "://" * (size // 3),
+    "cluster/audit.py:_URL": lambda size: "://" * (size // 3) + " ",
     "cluster/audit.py:_SECRET": lambda size: "_keys" * (size // 5) + "x",
     "cluster/audit.py:_USER_INFO": lambda size: "://a" * (size // 4),
     "cluster/managed_edit.py:_HINT": lambda size: "a" * size + "://" + "b" * size,
