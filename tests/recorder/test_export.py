@@ -78,7 +78,7 @@ async def test_ten_thousand_rows_are_exported_in_flat_memory(url: str) -> None:
     """The peak of memory does not grow with the rows, and each row is exported once in spite of concurrent writes."""
     facts = Facts(prompts=[Prompt(message_id="m", text="x" * 5000)])
     ids = set()
-    async with SQLRecorder(url, retention=0) as recorder:
+    async with SQLRecorder(url, retention=0, start_timeout=60) as recorder:
         for block in range(12):
             begun = [interception(started_at=at(block)) for _ in range(1000)]
             await asyncio.gather(*map(recorder.start, begun))
