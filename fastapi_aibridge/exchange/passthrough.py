@@ -6,7 +6,6 @@ reached by their owner only.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +15,6 @@ from ..credentials import byok_key
 from ..errors import GatewayError
 from ..formats import responses
 from ..formats.large_text import BodyText, Steps, contains
-from ..formats.lenient import takes_long
 from ..formats.references import Reference, made_in, references_in
 from ..formats.relayed_text import RelayedText
 from ..formats.request import ModelRequest
@@ -48,8 +46,6 @@ from .steps import in_steps
 
 READ_SIZE = 1024 * 1024
 """Bytes of a response that are read for the ids of new objects; larger responses are relayed all the same."""
-_WITH_TOOLS = ("response", "conversation")
-"""Kinds of objects with which the provider returns injected tools and their calls."""
 
 
 class PassThrough:
@@ -228,8 +224,6 @@ class PassThrough:
                     waiting := await self._waiting(request.credential, response.status)
                 ):
                     await self._relay_outcome(waiting, request.method, response, interruption)
-                elif self._route.kind in _WITH_TOOLS and request.method != "HEAD" and 200 <= response.status < 300:
-                    await self._relay_stored(response, interruption)
                 else:
                     await self._relay(response, interruption)
             finally:
@@ -268,26 +262,6 @@ class PassThrough:
         if self._scope["method"] != "HEAD":
             answer = _decoded(response, await response.read_up_to(MODELS_SIZE, self._holding.hold_answer), MODELS_SIZE)
             body = await in_steps(filtered(answer, self._principal), self._share)
-        await self._relay_edited(response, interruption, body)
-
-    async def _relay_stored(self, response: UpstreamResponse, interruption: Interruption) -> None:
-        """Relay a stored response, or a page of items, without injected tools."""
-        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            await self._relay(response, interruption)
-            return
-        body = await response.read_up_to(ANSWER_SIZE, self._holding.hold_answer)
-        plain = _decoded(response, body, ANSWER_SIZE)
-        shown: BodyText = plain
-        if len(body) < ANSWER_SIZE and not takes_long(plain):
-            with contextlib.suppress(ValueError):
-                shown = await in_steps(responses.without_injected(plain), self._share)
-        if shown is plain:
-            await self._relay(response, interruption, body)
-        else:
-            await self._relay_edited(response, interruption, shown[:])
-
-    async def _relay_edited(self, response: UpstreamResponse, interruption: Interruption, body: bytes) -> None:
-        """Relay the response with this body; the provider's encoding and validators do not apply to it."""
         head = self._head(response, b"content-length", b"content-encoding", b"etag", b"last-modified")
         if body:
             head.append((b"content-length", str(len(body)).encode()))

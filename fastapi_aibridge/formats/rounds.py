@@ -230,7 +230,7 @@ _NOT_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
 
 PREFIX = "bmcp_"
 """Prefix of the names of all injected tools."""
-MARK = f'"{PREFIX}'.encode()
+_MARK = f'"{PREFIX}'.encode()
 
 
 def offered(
@@ -242,9 +242,9 @@ def offered(
     refuse two tools of one name, and a call of it is the client's. The last tools beyond `max_tools` are left out, too.
     """
     given: list[bytes] = []
-    if (yield from contains(body, (MARK,), 0, len(body))) or (max_tools is not None and _may_be_crowded(body)):
+    if (yield from contains(body, (_MARK,), 0, len(body))) or (max_tools is not None and _may_be_crowded(body)):
         given = yield from list_member(body, "tools")
-    own = {_name_of(load(tool)) for tool in given if MARK in tool}
+    own = {_name_of(load(tool)) for tool in given if _MARK in tool}
     room = len(names) if max_tools is None else max(0, max_tools - len(given))
     if names.isdisjoint(own) and len(names) <= room:
         return names, definitions

@@ -2,10 +2,9 @@
 
 from .request import read
 from .restoring import aliased, restored
-from .stored import without_injected
 from .streams import single
 from .weaver import definitions, max_tools, woven
 
 name = "responses"
 
-__all__ = ["aliased", "definitions", "max_tools", "name", "read", "restored", "single", "without_injected", "woven"]
+__all__ = ["aliased", "definitions", "max_tools", "name", "read", "restored", "single", "woven"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 
 import pytest
@@ -121,61 +120,3 @@ async def test_an_answer_without_a_body_that_tells_its_length() -> None:
         record = await gate.record()
         assert record.ending is not None
         assert (record.ending.status, record.ending.upstream_status) == (Status.FAILED, 304)
-
-
-OWN_TOOL = {"type": "function", "name": "look", "parameters": {}}
-SAID = {"type": "message", "role": "assistant", "content": []}
-STORED = {
-    "id": "resp_1",
-    "tools": [OWN_TOOL, {"type": "function", "name": "bmcp_box_echo", "parameters": {}}],
-    "output": [
-        {"type": "function_call", "call_id": "c1", "name": "bmcp_box_echo", "arguments": "{}"},
-        SAID,
-    ],
-}
-ITEMS = [
-    {"type": "function_call_output", "call_id": "own", "output": "mine"},
-    {"type": "function_call_output", "call_id": "c1", "output": "hidden"},
-    {"type": "function_call", "call_id": "own", "name": "look", "arguments": "{}"},
-    {"type": "function_call", "call_id": "c1", "name": "bmcp_box_echo", "arguments": "{}"},
-]
-PAGE = {"object": "list", "data": ITEMS, "has_more": False}
-SHOWN = {**PAGE, "data": [ITEMS[0], ITEMS[2]]}
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-@pytest.mark.parametrize(
-    ("path", "stored", "shown"),
-    [
-        ("responses/resp_1", STORED, {**STORED, "tools": [OWN_TOOL], "output": [SAID]}),
-        ("responses/resp_1/input_items", PAGE, SHOWN),
-        ("conversations/conv_1/items", PAGE, SHOWN),
-    ],
-    ids=["response", "input", "conversation"],
-)
-async def test_stored_objects_are_shown_without_injected_tools(
-    path: str, stored: dict[str, object], shown: dict[str, object], *, packed: bool
-) -> None:
-    """Injected tools, their calls and their results appear in no stored response and no page of items."""
-    written = json.dumps(stored).encode()
-    async with gateway() as gate:
-        asked = asyncio.create_task(gate.request("GET", f"/ai/openai/v1/{path}", b"", {"Accept-Encoding": "gzip"}))
-        call = await gate.upstream.call()
-        if packed:
-            await call.answer(gzip.compress(written), headers=[("Content-Encoding", "gzip")])
-        else:
-            await call.answer(written)
-        answer = await asked
-        assert (answer.status, answer.header("content-encoding")) == (200, None)
-        assert json.loads(answer.body) == shown
-
-
-@pytest.mark.parametrize(
-    "written", [b'{"id":"resp_1",  "tools":[]}', b'{"id":"bmcp_', b'["bmcp_x"]', b'{"tools":["bmcp_x"]}']
-)
-async def test_other_stored_objects_are_relayed_as_they_are(written: bytes) -> None:
-    """A stored response without injected tools, or one that cannot be read, is relayed byte for byte."""
-    async with gateway() as gate:
-        asked = asyncio.create_task(gate.request("GET", "/ai/openai/v1/responses/resp_1", b"", {}))
-        await (await gate.upstream.call()).answer(written)
-        assert (await asked).body == written
