@@ -30,7 +30,7 @@ _SECRET = re.compile(r"(^|_)(keys?|tokens?|secrets?|passwords?|credentials?|auth
 """Names of members whose values are secret, with everything below them. Not `api_key_id` or `key_hint`."""
 _URL = re.compile(r"://\S+")
 """A URL without its scheme. It goes on to the end of the word, so that a text is searched in one pass."""
-_USER_INFO = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
+_USER_INFO = re.compile(r"(?<=://)[^/?\s]+(?=@)")
 """The user name and password in a URL."""
 
 audit = Table(
@@ -137,6 +137,8 @@ def masked(value: Any, *, secret: bool = False, depth: int = 0) -> Any:
 def _plain_url(match: re.Match[str]) -> str:
     """Return the URL without its user, its password, and its query, which may hold a key."""
     place, mark, query = match[0].partition("?")
+    if "@" in query and "/" not in place.removeprefix("://"):
+        place = "://***"  # the question mark may stand in a password
     return _USER_INFO.sub("***", place) + mark + ("***" if query else "")
 
 

@@ -126,6 +126,8 @@ async def test_a_cursor_that_is_none(database: Database, cursor: str) -> None:
         {"url": f"https://example.com/mcp?x=1&anything={KEY}"},
         {"servers": [{"proxy": f"http://{KEY}@proxy:3128"}]},
         {"proxy_of": f"http://user:p@{KEY}@proxy:3128"},
+        {"proxy_of": f"http://user:p#{KEY}@proxy:3128"},
+        {"proxy_of": f"http://{KEY}?p@proxy:3128"},
         {"place": f"https://example.com/{'p' * 5000}?anything={KEY}"},
         {"place": f"see https://example.com/a#b?anything={KEY} and https://example.com/?a={KEY}#b"},
     ],
