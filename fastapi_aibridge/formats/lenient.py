@@ -23,9 +23,9 @@ MAX_ERROR = 4096
 _READ = (
     "action", "actions", "arguments", "background", "call_id", "choices", "code", "container", "content",
     "content_block", "created_at", "delta", "detail", "encrypted_content", "error", "errors", "function_call", "id",
-    "index", "input", "item", "message", "model", "name", "object", "operation", "output", "output_index", "phase",
-    "response", "service_tier", "signature", "status", "stop_reason", "stop_sequence", "store", "summary", "text",
-    "thinking", "tool_calls", "type", "usage", "x_groq",
+    "index", "input", "item", "item_id", "message", "model", "name", "object", "operation", "output", "output_index",
+    "phase", "response", "service_tier", "signature", "status", "stop_reason", "stop_sequence", "store", "summary",
+    "text", "thinking", "tool_calls", "type", "usage", "x_groq",
 )  # fmt: skip
 """Members of an object that are read although building it would take long. All others are passed over by the parser
 without an object of their own: there may be millions.

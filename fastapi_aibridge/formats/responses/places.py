@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..lenient import member, text
+from ..text import ITEMS
 
 ADDED, DONE = "response.output_item.added", "response.output_item.done"
+_MAX_ID = 512
+"""Characters of an id that is remembered."""
 
 
 class Places:
     """The places of one response's items: mostly the `output_index` of their events.
 
     llama.cpp gives none (ggml-org/llama.cpp#20607); then an event belongs to the item whose id it names, or else to the
-    last item that has begun.
+    last item that has begun. Beyond `ITEMS` items, of which no more are kept, only the index counts.
     """
 
     __slots__ = ("_by_id", "_by_index", "_last", "_next", "_shared")
@@ -51,12 +54,13 @@ class Places:
         return self._last if index is None else self._by_index[index]
 
     def _begin(self, index: int | None, id_: str) -> int:
-        if index is not None and index in self._by_index:
+        is_known = index is not None and index in self._by_index
+        place = self._next if index is None or is_known else index
+        if index is not None and is_known:
             self._shared.add(index)
-        place = self._next if index is None or index in self._by_index else index
-        if index is not None:
+        if index is not None and (is_known or len(self._by_index) < ITEMS):
             self._by_index[index] = place
-        if id_:
+        if id_ and len(id_) <= _MAX_ID and len(self._by_id) < ITEMS:
             self._by_id[id_] = place
         self._last, self._next = place, max(self._next, place + 1)
         return place

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from fastapi_aibridge import sse
+from fastapi_aibridge.formats.lenient import load
+from fastapi_aibridge.formats.responses.places import ADDED, Places
 
 from .driving import RESPONSES, events_of, play
 from .test_responses import MESSAGE, USE, answered, stream_of
@@ -66,3 +69,24 @@ def test_items_whose_ids_change_on_the_way() -> None:
     played = play(RESPONSES, [first, stream_of([{**MESSAGE, "id": "msg_2"}])], streamed=True)
     assert [one.id for one in played.calls] == ["c1"]
     assert b"bmcp_" not in played.body
+
+
+def test_very_many_items_and_long_ids_are_not_remembered() -> None:
+    """An upstream that goes on to begin items, or gives them long ids, fills no memory."""
+    places = Places()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            event = {"type": ADDED, "output_index": number, "item": {"id": f"msg_{number}"}}
+            assert places.of(event) == number
+        for number in range(1000):
+            places.of({"type": ADDED, "item": {"id": "x" * 10_000 + str(number)}})
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * 2**20
+
+
+def test_a_large_event_names_its_item() -> None:
+    """The item's id is read of events that are too large to build."""
+    assert load(b'{"item_id":"fc_1","delta":"' + b"x" * 12_000_000 + b'"}') == {"item_id": "fc_1"}
