@@ -283,7 +283,7 @@ class ChatWeaver:
         """Remove members that a provider puts into its messages but refuses there (Groq, Cerebras, Mistral)."""
         messages = yield from list_member(self.body, "messages")
         first = len(messages) - self._added
-        own = [load(one) for one in messages[first:]]
+        own = [orjson.loads(one) for one in messages[first:]]
         refused = {key for one in own for key in one if key not in _REQUIRED and key.encode() in refusal}
         if not refused:
             return False

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from fastapi_aibridge.formats.rounds import Rounds
+from fastapi_aibridge.formats.rounds import AnsweredCall, Rounds
 from fastapi_aibridge.formats.scanner import finish
 from fastapi_aibridge.testing import Reply
+from fastapi_aibridge.tools import Text, ToolResult
 
 from .driving import CHAT, MESSAGES, RESPONSES, Played, answer_to, call, own_call, play, remembering, woven
 from .test_chat_completions import DONE, FINISH, calls, chunk, piece
@@ -268,6 +269,17 @@ def test_a_member_that_the_provider_refuses_to_get_back_is_taken_out(streamed: b
         assert "reasoning_content" not in message
         assert (message["name"], len(message["tool_calls"])) == ("x", 1)
     assert [one["role"] for one in sent[2:]] == ["assistant", "tool"] * 2
+
+
+def test_large_results_stay_whole_where_a_member_is_taken_out() -> None:
+    """A result of many megabytes goes up again whole."""
+    rounds = woven(CHAT, CHAT.request(streamed=False), remembering())
+    rounds.blocking(chat_answer({"reasoning_content": "hm", "tool_calls": [INJECTED]}))
+    large = ToolResult(content=(Text("x" * 12_000_000),))
+    finish(rounds.go_on([AnsweredCall(call=one, result=large) for one in rounds.calls()], last=False))
+    assert finish(rounds.take_out(b"reasoning_content is not allowed"))
+    result = json.loads(rounds.body[:])["messages"][-1]
+    assert (result["role"], len(result["content"])) == ("tool", 12_000_000)
 
 
 def _feed(rounds: Rounds, answer: bytes) -> None:
