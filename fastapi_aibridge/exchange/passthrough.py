@@ -284,9 +284,14 @@ class PassThrough:
         return one if credential.kind != BYOK or one.credential == credential else None
 
     async def _ask_before_deletion(self, credential: Credential) -> None:
-        """Ask for the outcome of a background response, because afterwards nobody can tell what it cost."""
+        """Ask for the outcome of a background response, because afterwards nobody can tell what it cost.
+
+        Raises `GatewayError` 503 if there is no memory for it: nothing is deleted then.
+        """
         if (waiting := await self._waiting(credential, 200)) is not None:
+            self._holding.hold_answer(min(ANSWER_SIZE, self._holding.limit))
             await self._engine.background.ask(waiting)
+            self._holding.hold_answer(0)
 
     async def _relay_outcome(
         self, waiting: Waiting, method: str, response: UpstreamResponse, interruption: Interruption

@@ -10,6 +10,7 @@ import pytest
 from fastapi_aibridge import InterceptionRecord, Status
 from tests.e2e.gateway.gateway import Gateway, gateway
 from tests.e2e.gateway.test_background import RESPONSES, ask, begin, delete, ended, response
+from tests.waiting import turns, until
 
 pytestmark = pytest.mark.anyio
 
@@ -105,3 +106,22 @@ async def test_a_response_that_fails_unread_has_no_known_cost() -> None:
         record = await ended(gate)
     assert record.ending is not None
     assert (record.ending.status, record.ending.cost) == (Status.FAILED, None)
+
+
+async def test_a_deletion_waits_for_memory_for_the_outcome() -> None:
+    """A caller that fills its own memory cannot delete responses unread: the deletion is refused before it is sent."""
+    mib = 2**20
+    async with gateway(prices=PRICES, memory={"bodies": 16 * mib}, max_body_size=8 * mib) as gate:
+        await begin(gate)
+        async with gate.connected() as client:
+            head = {"Content-Length": str(4 * mib), "Content-Type": "application/json"}
+            await client.send("POST", RESPONSES, b" " * (2 * mib), headers=head)
+            await until(lambda: gate.aibridge.pool.metrics().leases)
+            await turns()
+            refused = await gate.request("DELETE", f"{RESPONSES}/resp_1")
+            assert (refused.status, b"out_of_memory" in refused.body) == (503, True)
+        await gate.idle()
+        await delete(gate, response("completed"), {"deleted": True})
+        record = await ended(gate)
+    assert record.ending is not None
+    assert record.ending.cost == 90
