@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
+from ..settings.duplicate_members import duplicate_members
+
 
 async def refuse_duplicate_members(request: Request) -> None:
-    """Answer 422 for a JSON object, at any depth, that has a member twice.
-
-    Parsers differ in which of the values they keep, so a reviewer may have seen another one than would be in force.
+    """Answer 422 for a JSON object, at any depth, that has a member twice: a reviewer may have seen another value than
+    would be in force.
     """
-    body = await request.body()
-    twice: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                twice.append(name)
-            seen.add(name)
-
     try:
-        json.loads(body, object_pairs_hook=note, parse_int=str, parse_float=str)
+        twice = duplicate_members(await request.body())
     except (ValueError, RecursionError):
         return  # the route reports that this is no JSON
     if twice:

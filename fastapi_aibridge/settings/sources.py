@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pydantic_settings import (
 )
 
 from ..errors import SettingsError
+from .duplicate_members import duplicate_members
 
 PREFIX = "AIBRIDGE_"
 
@@ -56,18 +56,6 @@ class ConfigFile(InitSettingsSource):
         super().__init__(settings_cls, init_kwargs={} if path is None else read_config_file(path))
 
 
-class _Twice(Exception):
-    pass
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise _Twice(name)
-        seen.add(name)
-
-
 class Variables(EnvSettingsSource):
     """Environment variables. A value that should be a JSON list or map and is not stays text: its validation then names
     the variable, and a key that is a number stays text.
@@ -76,12 +64,12 @@ class Variables(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
             decoded = super().decode_complex_value(field_name, field, value)
-            json.loads(value, object_pairs_hook=_refuse_duplicates)
+            twice = duplicate_members(value)
         except ValueError:
             return value
-        except _Twice as error:
+        if twice:
             where = next((name.upper() for name, text in self.env_vars.items() if text == value), field_name)
-            raise SettingsError(f"{where}: the member {error.args[0]!r:.66} occurs twice in an object") from None
+            raise SettingsError(f"{where}: the member {twice[0]!r:.66} occurs twice in an object")
         return decoded if isinstance(decoded, dict | list) else value
 
 

@@ -36,14 +36,19 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize("place", TWICE)
-def test_a_member_twice(model: Model, tmp_path: Path, place: str) -> None:
-    """A member that occurs twice is refused, at any depth: its reader may have seen another value than the gateway."""
-    method, body = TWICE[place]
+@pytest.fixture
+def managed(model: Model, tmp_path: Path) -> FastAPI:
     app = FastAPI()
     recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
     app.include_router(model.bridge(settings=model.settings(managed=True), recorder=recorder).router, prefix="/ai")
-    with TestClient(app) as client:
+    return app
+
+
+@pytest.mark.parametrize("place", TWICE)
+def test_a_member_twice(managed: FastAPI, place: str) -> None:
+    """A member that occurs twice is refused, at any depth: its reader may have seen another value than the gateway."""
+    method, body = TWICE[place]
+    with TestClient(managed) as client:
         path, json = f"/ai/admin/{place.rstrip('/')}", {"Content-Type": "application/json"}
         assert client.request(method, path, content=body, headers=json).status_code == 401
         answer = client.request(method, path, content=body, headers=ADMIN | json)
@@ -54,12 +59,9 @@ def test_a_member_twice(model: Model, tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies(model: Model, tmp_path: Path, name: str) -> None:
+def test_bodies(managed: FastAPI, name: str) -> None:
     body, said = BODIES[name]
-    app = FastAPI()
-    recorder = SQLRecorder(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}")
-    app.include_router(model.bridge(settings=model.settings(managed=True), recorder=recorder).router, prefix="/ai")
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(managed, raise_server_exceptions=False) as client:
         answer = client.post(
             "/ai/admin/client-keys", content=body, headers=ADMIN | {"Content-Type": "application/json"}
         )
