@@ -11,6 +11,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
+from .bounds import weight_of
 from .columns import TOKEN_COLUMNS
 from .focus import FOCUS_COLUMNS, focus_cells
 from .jsonform import record_json
@@ -25,7 +26,7 @@ _LARGEST_CHUNK = 4 * 1024 * 1024
 _SLICE = 0.002
 """Seconds of work on records after which other tasks have their turn."""
 _LARGE = 32 * 1024
-"""Bytes of a record, as JSON, from which on its CSV line is written by another thread: it takes a second for some MiB
+"""Bytes of a record's texts from which on its CSV line is written by another thread: it takes a second for some MiB
 that look like formulas throughout.
 """
 
@@ -92,7 +93,7 @@ async def export(
             chunk.append(_csv_line(columns))
         begun = time.perf_counter()
         for record in page.items:
-            if format is ExportFormat.CSV and len(dump_bytes(record_json(record))) > _LARGE:
+            if format is ExportFormat.CSV and weight_of(record.facts) > _LARGE:
                 chunk.append(await asyncio.to_thread(line, record))
             else:
                 chunk.append(line(record))
