@@ -211,8 +211,8 @@ class Answer:
         decoded: bytes | None = body
         if encoding != "identity":
             try:
-                more = lambda size: holding.hold_answer(holding.answer + size)  # noqa: E731
-                decoded = (await in_steps(decoding(body, encoding, OBSERVED_SIZE, more), share))[:]
+                steps = decoding(body, encoding, OBSERVED_SIZE, lambda size: holding.hold_answer(holding.answer + size))
+                decoded = (await in_steps(steps, share))[:]
             except (UnsupportedEncoding, DecodedTooLarge):
                 return cls(response, body)
             except ValueError as error:

@@ -15,7 +15,7 @@ from .bounds import OBJECT_ID_LIMIT, group_key, key_of
 from .cursor import to_microseconds
 from .database import Database, insert, unavailable
 from .reader import read_tokens
-from .reservations import MAX_AMOUNT, Counted, CounterKey, CounterListener
+from .reservations import MAX_AMOUNT, Counted, CounterKey, CounterListener, counted_scope
 from .schema import budget_counters, interceptions, reservations
 from .text import cut_key, dump
 
@@ -208,15 +208,18 @@ def _costs(
 def limited_by(scope: str, id_: str, period: str) -> list[ColumnElement[bool]]:
     """Return the conditions for the counters that a budget may limit."""
     counter = budget_counters.c
-    of = scope if scope in ("group", "everybody") else "initiator"
     is_for_each = scope in ("member", "default")
-    return [counter.scope == of, counter.period == period, *(() if is_for_each else (counter.subject == id_,))]
+    return [
+        counter.scope == counted_scope(scope),
+        counter.period == period,
+        *(() if is_for_each else (counter.subject == id_,)),
+    ]
 
 
 async def _catch_up(connection: AsyncConnection, scope: str, id_: str, period: str, now: datetime) -> None:
     start = period_start(period, now)
     kept = budget_counters.c
-    of = scope if scope in ("group", "everybody") else "initiator"
+    of = counted_scope(scope)
     wanted = [*limited_by(scope, id_, period), kept.started_at == to_microseconds(start)]
     # Lock the counters before the sums are read, so that no settlement comes between.
     await connection.execute(select(kept.id).where(*wanted).order_by(kept.id).with_for_update())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from ..budget import period_start
-from .reservations import Counted, CounterKey, CounterListener, Ledger, OverBudget, Reservation
+from .reservations import Counted, CounterKey, CounterListener, Ledger, OverBudget, Reservation, counted_scope
 
 _MOST = 10_000
 
@@ -49,8 +49,7 @@ class MemoryCounters:
         counters, held = self._ledger.counters, self._ledger.held.values()
         now = datetime.now(UTC)
         for scope, id_, period in budgets:
-            of = scope if scope in ("group", "everybody") else "initiator"
-            wanted = of, period, period_start(period, now)
+            wanted = counted_scope(scope), period, period_start(period, now)
             for key, counter in self._ids.items():
                 is_wanted = scope in ("member", "default") or key.id == id_
                 if is_wanted and (key.scope, key.period, key.start) == wanted:

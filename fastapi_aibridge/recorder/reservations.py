@@ -30,6 +30,11 @@ class CounterKey(NamedTuple):
     start: datetime
 
 
+def counted_scope(scope: str) -> str:
+    """Return the scope of the counters that a budget of this scope limits."""
+    return scope if scope in ("group", "everybody") else "initiator"
+
+
 class Counted(NamedTuple):
     """The amounts of a counter, in micro-dollars."""
 

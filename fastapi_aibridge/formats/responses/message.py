@@ -10,6 +10,7 @@ from ...recorder.records import Facts, ProviderObject, Thought, ToolUsage
 from ..lenient import arguments_of, error_text, member, objects, reported, text
 from ..text import Budget
 from ..usage import responses_usage, tier_of
+from .items import is_call
 from .places import ADDED, DONE, Places
 
 BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -151,7 +152,7 @@ class ResponseMessage:
                 self._item_ids.append(id_)
             if (counted := _SERVER_CALLS.get(kind)) and _is_billed(item):
                 self._server_calls[counted] = self._server_calls.get(counted, 0) + 1
-            if kind == "function_call" or (kind.endswith("_call") and item.get("call_id")):
+            if is_call(item):
                 self._tools.append(self._tool_usage(kind, item))
             elif kind == "reasoning":
                 for part in objects(item.get("summary")):
